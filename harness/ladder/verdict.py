@@ -1,0 +1,182 @@
+"""What the ladder says: results of rungs, of a pair of runs, and of a whole session."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from harness.record import encode
+
+SCHEMA = 1
+"""Version of the JSON that `Verdict.to_json` makes; docs/verdict.md describes it."""
+
+RUNGS = (
+    "environment", "sharding", "data", "init", "forward", "backward", "clip", "optimizer",
+    "schedule", "loss_curve", "grad_norm_curve", "graph", "step_time",
+)  # fmt: skip
+"""The rungs in causal order: the first that fails names the cause."""
+
+
+class Result(str, Enum):
+    """What one rung, one pair or one session came to."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INVALID = "INVALID"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NOT_EXERCISED = "NOT_EXERCISED"
+
+
+EXIT_CODES = {
+    Result.PASS: 0,
+    Result.NOT_EXERCISED: 0,
+    Result.FAIL: 1,
+    Result.INVALID: 3,
+    Result.INCONCLUSIVE: 3,
+}
+"""Exit code of a session by its overall result; 2 is bad input."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference, in the user's terms, with the evidence for it.
+
+    text:      one line, for example "step 0: hf scaled its gradients by 0.36, torchprime by 1"
+    step:      optimizer step, where it is about one
+    parameter: canonical parameter name, where it is about one
+    a, b:      the two values
+    """
+
+    text: str
+    step: int | None = None
+    parameter: str | None = None
+    a: Any = None
+    b: Any = None
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """One rung's judgement of one pair.
+
+    explanation:  one line
+    value, limit: the number that was judged, and what it may be at most
+    limit_source: where the limit comes from
+    detects:      for a PASS, the smallest difference that it would have caught
+    findings:     every difference found, the most telling first
+    """
+
+    rung: str
+    result: Result
+    explanation: str
+    value: float | None = None
+    limit: float | None = None
+    limit_source: str = ""
+    detects: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """The ladder of one pair of runs.
+
+    a, b:                     the runs' labels
+    a_record, b_record:       their folders
+    rungs:                    one result for each of RUNGS, in order
+    notes:                    what the reader has to know, such as which run the arbiter believes
+    """
+
+    a: str
+    b: str
+    a_record: str
+    b_record: str
+    rungs: tuple[RungResult, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def headline_rung(self) -> RungResult | None:
+        """The first rung that fails; where none does, the first that could not be judged."""
+        for wanted in ((Result.FAIL,), (Result.INVALID, Result.INCONCLUSIVE)):
+            for rung in self.rungs:
+                if rung.result in wanted:
+                    return rung
+        return None
+
+    @property
+    def result(self) -> Result:
+        """FAIL if any rung fails, else INVALID or INCONCLUSIVE if any is, else PASS."""
+        return overall([rung.result for rung in self.rungs])
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line."""
+        rung = self.headline_rung
+        if rung is None:
+            judged = sum(r.result is Result.PASS for r in self.rungs)
+            return f"{self.a} and {self.b} train alike: {judged} rungs hold"
+        return f"{rung.rung}: {rung.explanation}"
+
+    def rung(self, name: str) -> RungResult:
+        """The result of one rung by name."""
+        return next(r for r in self.rungs if r.rung == name)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a session found: every pair, and what was compared in its first line."""
+
+    compared: str
+    case: str
+    pairs: tuple[PairVerdict, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def result(self) -> Result:
+        """The worst result of all pairs."""
+        return overall([pair.result for pair in self.pairs])
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 invalid or inconclusive."""
+        return EXIT_CODES[self.result]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for other programs."""
+        return {
+            "schema": SCHEMA,
+            "compared": self.compared,
+            "case": self.case,
+            "result": self.result.value,
+            "notes": list(self.notes),
+            "pairs": [
+                {
+                    "a": pair.a,
+                    "b": pair.b,
+                    "a_record": pair.a_record,
+                    "b_record": pair.b_record,
+                    "result": pair.result.value,
+                    "headline": pair.headline,
+                    "headline_rung": pair.headline_rung.rung if pair.headline_rung else None,
+                    "notes": list(pair.notes),
+                    "rungs": [_plain(rung) for rung in pair.rungs],
+                }
+                for pair in self.pairs
+            ],
+        }
+
+
+def overall(results: list[Result]) -> Result:
+    """The worst of several results. Nothing judged at all is INVALID, never PASS."""
+    for worst in (Result.FAIL, Result.INVALID, Result.INCONCLUSIVE):
+        if worst in results:
+            return worst
+    return Result.PASS if Result.PASS in results else Result.INVALID
+
+
+def _plain(rung: RungResult) -> dict[str, Any]:
+    value = asdict(rung)
+    value["result"] = rung.result.value
+    value["evidence"] = value.pop("findings")
+    plain = encode(value)
+    assert isinstance(plain, dict)
+    return plain

@@ -1,0 +1,74 @@
+"""`python -m harness.probe --record DIR [--spec FILE] -- train.py ARGS…`
+
+Runs the unmodified script in this process, watched. Meant for any interpreter that has torch and
+torch_xla. The script sees the arguments behind `--` as its own, and its folder first on sys.path,
+as if it had been started by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: list[str]) -> int:
+    """Watch one script. Returns its exit code; a script that raises gets 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.probe", description="Watch a training script and write a Record."
+    )
+    parser.add_argument("--record", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--spec", type=Path, required=True, help="what to watch and to inject")
+    parser.add_argument("script", nargs=argparse.REMAINDER, metavar="-- train.py ARGS…")
+    options = parser.parse_args(arguments)
+    script = options.script[1:] if options.script[:1] == ["--"] else options.script
+    if not script:
+        parser.error("name the script to run behind `--`")
+
+    from harness.probe import faults
+    from harness.probe.inject import inject
+    from harness.probe.observer import Observer
+    from harness.probe.runtime import EagerRuntime, XlaRuntime
+    from harness.probe.spec import Spec
+    from harness.probe.writer import Writer
+
+    spec = Spec.read(options.spec)
+    writer = Writer(options.record)
+    runtime = XlaRuntime() if spec.device == "xla" else EagerRuntime()
+    observer = Observer(spec, writer, runtime)
+    faults.before_observing(spec)
+    inject(spec)
+    observer.install()
+    faults.after_observing(spec)
+
+    sys.argv = script
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script[0])))
+    ended: dict[str, Any] = {"returned": True}
+    code = 0
+    try:
+        runpy.run_path(script[0], run_name="__main__")
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        ended = {"returned": code == 0, "exit": code}
+    except BaseException as error:
+        traceback.print_exc()
+        code = 1
+        ended = {"returned": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+    finally:
+        try:
+            observer.finish()
+        except Exception as error:  # the device may be gone with the trainer
+            traceback.print_exc()
+            ended.setdefault("error", f"after training: {type(error).__name__}: {error}"[:2000])
+            ended["returned"] = False
+            code = code or 1
+        writer.observed({**observer.observed(), "script": ended})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

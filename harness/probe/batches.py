@@ -1,0 +1,115 @@
+"""Watches, and where asked replaces, the batches that a DataLoader yields on the host."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+IGNORED = -100
+"""The label that takes no part in the loss, PyTorch's default `ignore_index`."""
+
+
+class Rows:
+    """Prepared rows, handed out in order, one micro-batch after the other.
+
+    tokens, labels: int64 arrays [rows, sequence]
+    """
+
+    def __init__(self, tokens: np.ndarray, labels: np.ndarray) -> None:
+        self.tokens, self.labels = tokens, labels
+
+    @staticmethod
+    def read(path: Path) -> Rows:
+        """The rows in an .npz file with `input_ids` and `labels`."""
+        with np.load(path) as arrays:
+            return Rows(arrays["input_ids"], arrays["labels"])
+
+    def batch(self, index: int, size: int, rank: int = 0, ranks: int = 1) -> dict[str, Any] | None:
+        """The `index`-th micro-batch of `size` rows for this process; None after the last.
+
+        With several processes (`ranks`), each loads its part of a batch of `size * ranks` rows.
+        """
+        start = (index * ranks + rank) * size
+        if start + size > len(self.tokens):
+            return None
+        pick = slice(start, start + size)
+        return {
+            "input_ids": torch.from_numpy(self.tokens[pick].copy()),
+            "labels": torch.from_numpy(self.labels[pick].copy()),
+        }
+
+
+def describe(batch: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `harness.record.Batch` for a batch of tensors [rows, sequence]."""
+    tokens = _array(batch["input_ids"])
+    labels = _array(batch["labels"]) if batch.get("labels") is not None else None
+    mask = _array(batch["attention_mask"]) if batch.get("attention_mask") is not None else None
+    if mask is not None and (mask == 1).all():
+        mask = None  # a mask that masks nothing is no mask
+    rows = [_hash(row) if labels is None else _hash(row, labels[i]) for i, row in enumerate(tokens)]
+    counted = np.zeros(1) if labels is None else labels != IGNORED
+    return {
+        "tokens": _hash(tokens),
+        "labels": "" if labels is None else _hash(labels),
+        "mask": "" if mask is None else _hash(mask),
+        "rows": rows,
+        "shape": list(tokens.shape),
+        "targets": int(counted[..., 1:].sum()),
+        "first_targets": int(counted[..., 0].sum()),
+    }
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.asarray(tensor.cpu() if torch.is_tensor(tensor) else tensor, dtype=np.int64)
+
+
+def _hash(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def watch(
+    on_batch: Callable[[int, dict[str, Any]], None],
+    replace: Callable[[int, dict[str, Any]], dict[str, Any] | None] | None = None,
+) -> None:
+    """Call `on_batch(index, batch)` for each batch with `input_ids` that any DataLoader yields.
+
+    The index counts over epochs. `replace(index, batch)` may put another batch in its place, or
+    end the data with None: loaders read ahead of the steps, and must not run into other rows.
+    """
+    original = DataLoader.__iter__
+    indices = itertools.count()
+
+    class Tap:
+        def __init__(self, iterator: Iterator[Any]) -> None:
+            self.iterator = iterator
+
+        def __iter__(self) -> Tap:
+            return self
+
+        def __next__(self) -> Any:
+            batch = next(self.iterator)
+            if not (hasattr(batch, "keys") and "input_ids" in batch):
+                return batch
+            index = next(indices)
+            if replace is not None:
+                replaced = replace(index, batch)
+                if replaced is None:
+                    raise StopIteration
+                batch = replaced
+            on_batch(index, batch)
+            return batch
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.iterator, name)
+
+    DataLoader.__iter__ = lambda self: Tap(original(self))  # type: ignore[method-assign]

@@ -1,0 +1,6 @@
+def before_observing(spec):
+    pass
+
+
+def after_observing(spec):
+    pass

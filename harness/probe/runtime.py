@@ -1,0 +1,170 @@
+"""What the probe needs to know of the device: one class for torch_xla, one for eager PyTorch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+PACKAGES = (
+    "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
+    "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
+)  # fmt: skip
+VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
+
+
+class Runtime(Protocol):
+    """The device side of a process, as far as a probe is concerned."""
+
+    def on_boundary(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the trainer itself has sent its pending work to the device."""
+
+    def can_execute(self) -> bool:
+        """False while the trainer traces one full graph and nothing may be executed."""
+
+    def wait(self) -> None:
+        """Block until the device has done all that it was given."""
+
+    def materialise(self, tensors: list[torch.Tensor]) -> None:
+        """Compute these tensors, and nothing else that is pending."""
+
+    def counters(self) -> dict[str, Any]:
+        """Totals since the start: compilations, executions, transfers, fallbacks by name."""
+
+    def sharding(self, tensor: torch.Tensor) -> str:
+        """The sharding annotation of a live tensor, "" for none."""
+
+    def describe(self) -> dict[str, Any]:
+        """Device kind and count, processes and mesh."""
+
+
+class XlaRuntime:
+    """torch_xla: lazy tensors, counted by its metrics."""
+
+    def __init__(self) -> None:
+        import torch_xla
+        import torch_xla.core.xla_model as xm
+        import torch_xla.debug.metrics as metrics
+
+        self._xla, self._xm, self._metrics = torch_xla, xm, metrics
+
+    def on_boundary(self, callback: Callable[[], None]) -> None:
+        # Every step marker of torch_xla 2.9 (`xm.mark_step`, `torch_xla.compile`, the device
+        # loaders) goes through this function, under either of these two names.
+        original = self._xla.sync
+
+        def sync(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            callback()
+            return result
+
+        self._xla.sync = sync
+        self._xla.torch_xla.sync = sync
+
+    def can_execute(self) -> bool:
+        return bool(self._xla._XLAC._get_allow_execution())
+
+    def wait(self) -> None:
+        self._xm.wait_device_ops()
+
+    def materialise(self, tensors: list[torch.Tensor]) -> None:
+        # Not a step marker: that would advance the seed of dropout masks.
+        self._xla._XLAC._xla_sync_multi(tensors, [], True)
+
+    def counters(self) -> dict[str, Any]:
+        executions = self._metrics.metric_data("ExecuteReplicatedTime")
+        transfers = self._metrics.metric_data("TransferFromDeviceTime")
+        names = [n for n in self._metrics.counter_names() if n.startswith("aten::")]
+        return {
+            "compilations": self._metrics.counter_value("UncachedCompile") or 0,
+            "executions": executions[0] if executions else 0,
+            "transfers": transfers[0] if transfers else 0,
+            "fallbacks": {name: self._metrics.counter_value(name) or 0 for name in names},
+        }
+
+    def sharding(self, tensor: torch.Tensor) -> str:
+        return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
+
+    def describe(self) -> dict[str, Any]:
+        import torch_xla.distributed.spmd as xs
+        import torch_xla.runtime as xr
+
+        mesh = xs.get_global_mesh()
+        attributes = xr.global_runtime_device_attributes()
+        return {
+            "device": xr.device_type(),
+            "device_kind": self._device_kind(attributes),
+            "devices": xr.global_runtime_device_count(),
+            "processes": xr.process_count(),
+            "process": xr.process_index(),
+            "mesh": None
+            if mesh is None
+            else {
+                "axes": dict(zip(mesh.axis_names, mesh.mesh_shape, strict=True)),
+                "device_order": [int(i) for i in mesh.device_ids],
+            },
+        }
+
+    def _device_kind(self, attributes: list[dict[str, Any]]) -> str:
+        import torch_xla.runtime as xr
+
+        if xr.device_type() != "TPU":
+            return str(xr.device_type())
+        # Never run on a chip: torch_xla reads the type from the TPU VM's own metadata.
+        import torch_xla._internal.tpu as tpu
+
+        return f"TPU v{tpu.version()}"
+
+
+class EagerRuntime:
+    """Eager PyTorch on the host: every value is there as soon as it is asked for."""
+
+    def on_boundary(self, callback: Callable[[], None]) -> None:
+        # The start of each backward and each finished step are boundaries, as nothing is lazy.
+        self.callback = callback
+        torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: callback())
+
+    def can_execute(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        return None
+
+    def materialise(self, tensors: list[torch.Tensor]) -> None:
+        return None
+
+    def counters(self) -> dict[str, Any]:
+        return {"compilations": 0, "executions": 0, "transfers": 0, "fallbacks": {}}
+
+    def sharding(self, tensor: torch.Tensor) -> str:
+        return ""
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "device": "host",
+            "device_kind": "eager CPU",
+            "devices": 1,
+            "processes": 1,
+            "process": 0,
+            "mesh": None,
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change what is computed, as this process imports them."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def flags() -> dict[str, str]:
+    """Environment variables that can change what is computed. No token is among them."""
+    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)}

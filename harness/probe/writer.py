@@ -1,0 +1,41 @@
+"""Writes a Record from inside the trainer's process, event by event."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from harness import record
+
+
+class Writer:
+    """The probe's end of a Record's folder.
+
+    Events come from the trainer's main thread and from its loader's threads; each is one line,
+    flushed at once, so that a killed run can be read up to its last event.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._stream = (directory / record.STEPS).open("w", buffering=1)
+        self._lock = threading.Lock()
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Append one event."""
+        line = json.dumps(record.encode({"event": event, **fields}), allow_nan=False)
+        with self._lock:
+            self._stream.write(line + "\n")
+
+    def parameters(self, parameters: list[dict[str, Any]]) -> None:
+        """Write parameters.json anew."""
+        record.write_json(
+            self.directory / record.PARAMETERS,
+            {"schema": record.SCHEMA, "parameters": parameters},
+        )
+
+    def observed(self, observed: dict[str, Any]) -> None:
+        """Write observed.json anew; the launcher makes it part of the manifest."""
+        record.write_json(self.directory / record.OBSERVED, observed)

@@ -1,0 +1,176 @@
+"""What one invocation of the harness was asked to do: the composition of configs/ by Hydra."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.case import Case, check
+from harness.errors import BadInput
+from harness.typed import STRICT, typed
+
+ENGINES = ("hf", "torchprime", "reference")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How one engine is to be run.
+
+    source:        what is trained with: for hf a transformers version, checkout or git ref; for
+                   torchprime a checkout or git ref; null takes the default
+    python:        interpreter to run it in; null makes one (`harness.environments`)
+    script:        the script to run in place of the engine's own default
+    arguments:     further arguments in the engine's own terms; null drops one that we would give
+    env:           environment variables of the run
+    einsum_linear: torch_xla's einsum lowering on plain `nn.Linear` modules (hf)
+    faults:        defects to seed; see docs/faults.md
+    """
+
+    __pydantic_config__ = STRICT
+
+    source: str | None = None
+    python: str | None = None
+    script: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    einsum_linear: bool = False
+    faults: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Where runs are launched, and when they are given up.
+
+    time_limit: seconds that a run may take
+    silence:    seconds that a run may go without an event or a line of output
+    devices:    devices of the CPU mesh; null takes as many as the case's mesh has
+    fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str = "local"
+    device: str = "cpu"
+    time_limit: float = 1800.0
+    silence: float = 600.0
+    fast_compile: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Where limits come from; docs/tolerances.md explains and sources every number.
+
+    control:  "ulp" measures the noise floor of the case: the first engine again, from weights that
+              are perturbed by one unit in the last place. "table" takes the dtype's documented
+              floor without a control run
+    margin:   a limit is this many times the noise floor
+    floor:    smallest noise floor of a relative difference, by dtype
+    step_time: largest relative difference of step times that counts as none
+    """
+
+    __pydantic_config__ = STRICT
+
+    control: str = "ulp"
+    margin: float = 4.0
+    floor: dict[str, float] = field(default_factory=dict)
+    step_time: float = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One invocation: the case, the engines to compare pairwise with the first, and how."""
+
+    __pydantic_config__ = STRICT
+
+    case: Case
+    engines: list[str] = field(default_factory=lambda: ["hf", "torchprime"])
+    engine: dict[str, Engine] = field(default_factory=dict)
+    launcher: Launcher = field(default_factory=Launcher)
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    arbiter: str = "auto"
+    repeats: int = 1
+    workspace: str = "workspace"
+
+
+def config_directory() -> Path:
+    """The folder of YAML files: within an installed package, beside it in a checkout.
+
+    Raises BadInput where it is at neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "configs", package.parent / "configs"):
+        if (candidate / "case").is_dir():
+            return candidate
+    raise BadInput(f"configs/ is neither in {package} nor beside it: install the harness again")
+
+
+def load(overrides: list[str]) -> Settings:
+    """Settings composed from configs/config.yaml and Hydra `overrides`, checked.
+
+    Raises BadInput that names the key or value at fault and the nearest that exists.
+    """
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise BadInput(
+                f"`{override}` is no override: write key=value, for example case=llama-tiny or "
+                "case.steps=40 (`parity cases` lists the cases)"
+            )
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            raw = OmegaConf.to_container(compose("config", overrides), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(_explain(error)) from None
+    settings = typed(Settings, raw)
+    _check(settings)
+    return settings
+
+
+def case_names() -> list[str]:
+    """Names of the cases under configs/case."""
+    return sorted(path.stem for path in (config_directory() / "case").glob("*.yaml"))
+
+
+def _check(settings: Settings) -> None:
+    for name in settings.engines:
+        if name.split("@")[0] not in ENGINES:
+            near = difflib.get_close_matches(name, ENGINES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise BadInput(f"engines: `{name}` is not one of {', '.join(ENGINES)}{hint}")
+    if len(settings.engines) < 2:
+        raise BadInput(
+            f"engines={settings.engines}: a comparison takes two, such as engines=[hf,reference] "
+            "or engines=[hf,hf]"
+        )
+    if settings.tolerance.control not in ("ulp", "table"):
+        raise BadInput(f"tolerance.control={settings.tolerance.control}: it is ulp or table")
+    if settings.arbiter not in ("auto", "never"):
+        raise BadInput(f"arbiter={settings.arbiter}: it is auto or never")
+    if settings.launcher.device not in ("cpu", "tpu"):
+        raise BadInput(f"launcher.device={settings.launcher.device}: it is cpu or tpu")
+    if settings.repeats < 1:
+        raise BadInput(f"repeats={settings.repeats}: at least one run of each engine is needed")
+    check(settings.case)
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's error as one paragraph, with the nearest name that exists."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if "Could not find 'case/" in text:
+        wanted = text.split("Could not find 'case/")[1].split("'")[0]
+        near = difflib.get_close_matches(wanted, case_names(), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return (
+            f"case={wanted}: there is no such case.{hint} The cases are {', '.join(case_names())}."
+        )
+    return f"{text} (`parity run --help` shows how overrides are written)"
