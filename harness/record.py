@@ -6,6 +6,8 @@
     graph.json       the compiled step, where it was dumped (`harness.graph`)
     tensorboard/     event files under the same tags for every engine
     trainer.log      everything that the trainer printed
+    initial.npz      initial weights, and
+    first.npz        the first batch, where the case is as shipped: what the arbiter starts from
 
 A Record is evidence: it is read, compared and moved, never edited. docs/record.md describes each
 field. Numbers are finite or the strings "nan", "inf" and "-inf", so that the files are strict
@@ -35,6 +37,8 @@ PARAMETERS = "parameters.json"
 GRAPH = "graph.json"
 LOG = "trainer.log"
 TENSORBOARD = "tensorboard"
+INITIAL = "initial.npz"
+FIRST_BATCH = "first.npz"
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ def read_record(directory: Path) -> Record:
             "the version that wrote it."
         )
     well_ended = manifest.get("ended", {}).get("status") == "ok"
-    events = _read_events(directory / STEPS, strict=well_ended)
+    events = read_events(directory / STEPS, strict=well_ended)
     parameters: tuple[Parameter, ...] = ()
     if (directory / PARAMETERS).is_file():
         raw = _read_json(directory / PARAMETERS)
@@ -275,7 +279,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_events(path: Path, strict: bool) -> list[dict[str, Any]]:
+def read_events(path: Path, strict: bool = False) -> list[dict[str, Any]]:
     """The events of steps.jsonl. A damaged last line is a run cut short, unless `strict`."""
     if not path.is_file():
         if strict:

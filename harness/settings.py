@@ -73,16 +73,16 @@ class Tolerance:
               are perturbed by one unit in the last place. "table" takes the dtype's documented
               floor without a control run
     margin:   a limit is this many times the noise floor
-    floor:    smallest noise floor of a relative difference, by dtype
-    step_time: largest relative difference of step times that counts as none
+    floor:    smallest noise floor of each relative difference, by dtype and metric
+    step_time: largest relative difference of step times that counts as none; null does not judge
     """
 
     __pydantic_config__ = STRICT
 
     control: str = "ulp"
     margin: float = 4.0
-    floor: dict[str, float] = field(default_factory=dict)
-    step_time: float = 0.1
+    floor: dict[str, dict[str, float]] = field(default_factory=dict)
+    step_time: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,26 +16,21 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
+from harness import record
 from harness.probe import batches
 from harness.probe.fingerprint import Pending, fingerprint
 from harness.probe.runtime import Runtime
-from harness.probe.spec import Spec
+from harness.probe.spec import COMPILING_STEPS, Spec
 from harness.probe.writer import Writer
 
-COMPILING_STEPS = 2
-"""Step 0 compiles, and step 1 again, because the optimizer state has appeared."""
-
-_WRAPPERS = ("_orig_module.", "_orig_mod.", "module.")
+_WRAPPERS = ("_orig_module.", "_orig_mod.")
 
 
 def canonical_name(name: str) -> str:
     """A parameter's name without what wrappers (FSDPv2, ShardedModule, checkpointing) add."""
     for wrapper in _WRAPPERS:
-        if wrapper == "module.":
-            name = name.removeprefix(wrapper)
-        else:
-            name = name.replace(wrapper, "")
-    return name
+        name = name.replace(wrapper, "")
+    return name.removeprefix("module.")
 
 
 class Observer:
@@ -60,6 +55,9 @@ class Observer:
         self.forward_hook: Any = None
         self.window_first = 0
         self.window_start: tuple[float, float, dict[str, Any]] | None = None
+        self.owners: list[torch.Tensor] = []
+        self.saved: dict[int, torch.Tensor] = {}
+        self.learning_rates: list[float] = []
         self.main_thread = threading.get_ident()
 
     # --- installing ---------------------------------------------------------------------------
@@ -135,7 +133,9 @@ class Observer:
     def _on_batch(self, index: int, batch: dict[str, Any]) -> None:
         self.writer.event("batch", index=index, **batches.describe(batch))
         if index == 0 and self.spec.save_initial:
-            self.first_batch = {k: batch[k].cpu().clone() for k in ("input_ids", "labels")}
+            self.writer.arrays(
+                record.FIRST_BATCH, {k: batch[k].cpu().numpy() for k in ("input_ids", "labels")}
+            )
 
     def _before_forward(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         if not module.training or threading.get_ident() != self.main_thread:
@@ -296,7 +296,9 @@ class Observer:
 
     def _read_parameters(self, step: int) -> None:
         """After steps 0 and 1: what step 0 observed, and the parameters as they are now."""
-        by_owner = {id(t): parameter for t, parameter in zip(self.tensors, self.parameters)}
+        by_owner = {
+            id(t): parameter for t, parameter in zip(self.tensors, self.parameters, strict=True)
+        }
         if step == 0:
             if self.gradients is not None:
                 values = self.gradients.read()
@@ -314,10 +316,20 @@ class Observer:
                 if id(owner) in by_owner:
                     by_owner[id(owner)]["initial"] = value
             self.writer.observed(self.observed())
+            if self.spec.save_initial:
+                self._save_initial(by_owner)
         for owner, value in zip(self.owners, self._fingerprint_parameters(), strict=True):
             if id(owner) in by_owner:
                 by_owner[id(owner)].setdefault("after", []).append(value)
         self.writer.parameters(self.parameters)
+
+    def _save_initial(self, by_owner: dict[int, dict[str, Any]]) -> None:
+        """Keep the weights that training started from; float32 holds bfloat16 exactly."""
+        self.writer.arrays(
+            record.INITIAL,
+            {by_owner[key]["name"]: t.float().numpy() for key, t in self.saved.items()},
+        )
+        self.saved = {}
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -338,7 +350,9 @@ class Observer:
         if self.unread:
             self._close_window()
         if self.parameters and self.initial is not None:
-            by_owner = {id(t): parameter for t, parameter in zip(self.tensors, self.parameters)}
+            by_owner = {
+                id(t): parameter for t, parameter in zip(self.tensors, self.parameters, strict=True)
+            }
             for owner, value in zip(self.owners, self._fingerprint_parameters(), strict=True):
                 if id(owner) in by_owner:
                     by_owner[id(owner)]["final"] = value

@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness import record
 
 
@@ -35,6 +37,12 @@ class Writer:
             self.directory / record.PARAMETERS,
             {"schema": record.SCHEMA, "parameters": parameters},
         )
+
+    def arrays(self, name: str, arrays: dict[str, Any]) -> None:
+        """Write an .npz file of numpy arrays."""
+        temporary = self.directory / f".{name}.tmp.npz"
+        np.savez(temporary, **arrays)
+        temporary.replace(self.directory / name)
 
     def observed(self, observed: dict[str, Any]) -> None:
         """Write observed.json anew; the launcher makes it part of the manifest."""

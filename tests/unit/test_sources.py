@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.environments.folders import copy_code
+from harness.environments.git import redact
 from harness.environments.sources import (
     REPOSITORIES,
     Checkout,
@@ -21,7 +22,6 @@ from harness.environments.sources import (
     cached,
     default_cache_dir,
     parse_source,
-    redact,
     resolve,
 )
 from harness.errors import BadInput
@@ -212,7 +212,9 @@ def test_credentials_are_not_in_an_error(text: str) -> None:
 
 
 def test_redact_leaves_the_rest() -> None:
-    text = "fatal: unable to access 'https://me:s3cret@host/r/': ssh://git:p@h/r https://h/r?key=s x"
+    text = (
+        "fatal: unable to access 'https://me:s3cret@host/r/': ssh://git:p@h/r https://h/r?key=s x"
+    )
     assert redact(text) == (
         "fatal: unable to access 'https://***@host/r/': ssh://git:***@h/r https://h/r?*** x"
     )
@@ -235,7 +237,7 @@ def refusing_server() -> Iterator[tuple[str, list[str | None]]]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Refuse) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"127.0.0.1:{server.server_port}", seen
         server.shutdown()

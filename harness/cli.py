@@ -1,0 +1,181 @@
+"""The command line: `parity run`, `parity compare`, `parity cases`, `parity engines`, `parity doctor`.
+
+Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from harness.errors import BadInput
+
+app = typer.Typer(
+    name="parity",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Do two trainers train the same model the same way, at the same speed?",
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Hydra overrides of the configuration, such as case=llama-tiny, "
+        "engines=[hf,reference], case.dtype=bfloat16 or case.steps=40",
+        show_default=False,
+    ),
+]
+Torchprime = Annotated[
+    str | None,
+    typer.Option(
+        "--torchprime",
+        metavar="SOURCE",
+        help="torchprime checkout, or a git URL with a ref; also TORCHPRIME_DIR",
+        show_default=False,
+    ),
+]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="write the whole verdict for other programs"),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="write a self-contained report with the curves"),
+]
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    torchprime: Torchprime = None,
+    json_file: Json = None,
+    html: Html = None,
+) -> None:
+    """Train a case in every engine, and print the ladder.
+
+    An unchanged run is taken from the workspace and not launched again.
+
+    Examples:
+
+    parity run case=llama-tiny
+
+    parity run engines=[hf,reference] case.dtype=bfloat16 case.steps=40
+
+    parity run --torchprime ~/torchprime case=llama-tiny-as-shipped
+    """
+    from harness import session
+    from harness.report.progress import ConsoleReporter
+    from harness.settings import load
+
+    words = list(overrides or [])
+    if torchprime is not None:
+        words.append(f"engine.torchprime.source='{torchprime}'")
+    settings = load(words)
+    reporter = ConsoleReporter(Console(stderr=True))
+    try:
+        planned = session.plan(settings, reporter)
+        console = Console()
+        console.print(planned.compared, style="bold", markup=False, highlight=False)
+        for note in planned.notes:
+            console.print(note, style="yellow", markup=False, highlight=False)
+        outcome = session.run(planned, reporter)
+    finally:
+        reporter.close()
+    _show(outcome, json_file, html)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="folder of the first Record")],
+    b: Annotated[Path, typer.Argument(help="folder of the second Record")],
+    overrides: Overrides = None,
+    json_file: Json = None,
+    html: Html = None,
+) -> None:
+    """Judge two Records again, without launching anything."""
+    from harness import session
+    from harness.record import read_record
+    from harness.settings import load
+
+    tolerance = load(list(overrides or [])).tolerance
+    _show(session.compare(read_record(a), read_record(b), tolerance), json_file, html)
+
+
+@app.command()
+def cases() -> None:
+    """List the cases: configs/case/*.yaml."""
+    from rich.table import Table
+
+    from harness.settings import case_names, load
+
+    table = Table("case", "kind", "dtype", "mesh", "what it is", box=None)
+    for name in case_names():
+        case = load([f"case={name}"]).case
+        mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
+        table.add_row(name, case.kind, case.dtype, mesh, case.description)
+    Console().print(table)
+
+
+@app.command()
+def engines(torchprime: Torchprime = None) -> None:
+    """List the engines: what there is, and what is missing and how to get it."""
+    from harness.doctor import engines_table
+
+    Console().print(engines_table(torchprime))
+
+
+@app.command()
+def doctor(torchprime: Torchprime = None) -> None:
+    """Check this machine: interpreter, devices, sources, and how to get what is missing."""
+    from harness.doctor import diagnose
+
+    raise typer.Exit(diagnose(Console(), torchprime))
+
+
+def _show(outcome: object, json_file: Path | None, html: Path | None) -> NoReturn:
+    """Print the ladder, write what was asked for, and exit by the verdict."""
+    from harness.report.github import append_job_summary
+    from harness.report.html import write_html
+    from harness.report.terminal import print_verdict
+    from harness.session import Outcome
+
+    assert isinstance(outcome, Outcome)
+    if json_file is not None:
+        from harness.record import write_json
+
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json_file, outcome.verdict.to_json())
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        write_html(html, outcome.verdict, dict(outcome.records))
+    append_job_summary(outcome.verdict, os.environ)
+    print_verdict(outcome.verdict, Console())
+    raise typer.Exit(outcome.verdict.exit_code)
+
+
+def main() -> None:
+    """Entry point of `parity`."""
+    try:
+        app()
+    except BadInput as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; nothing was left running", style="red")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
+
+
+__all__ = ["app", "json", "main"]

@@ -1,0 +1,96 @@
+"""What an engine is given, and what it makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.case import Case
+from harness.probe.spec import Fault, Spec
+from harness.settings import Engine
+
+RECORD = "{record}"
+"""Stands for the Record's folder in a Command; the launcher knows where that is."""
+INPUTS = "{inputs}"
+"""Stands for the folder of prepared inputs."""
+SCRATCH = "{scratch}"
+"""Stands for a folder that is thrown away after the run."""
+SOURCE = "{source}"
+"""Stands for the checkout that is trained with."""
+PACKAGE = "{harness}"
+"""Stands for the folder of the harness's own package."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to translate.
+
+    case:    what is to be trained
+    options: how the engine is to be run
+    source:  the checkout that is trained with, where the engine has one
+    device:  "cpu" or "tpu", as the launcher has it
+    """
+
+    case: Case
+    options: Engine
+    source: Path | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A training script with its arguments, and all that it needs around it.
+
+    Paths are written with the placeholders above, so that a Command is the same on every machine
+    and its hash can name a Record.
+
+    argv:        the script and its arguments
+    environment: variables to be set
+    pythonpath:  folders to be put first on PYTHONPATH
+    files:       text files to be written into the scratch folder before the launch, by name
+    spec:        what the probe is told
+    """
+
+    argv: tuple[str, ...]
+    spec: Spec
+    environment: Mapping[str, str] = field(default_factory=dict)
+    pythonpath: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def common_environment(job: Job) -> dict[str, str]:
+    """Variables that every engine's run has, before the user's own."""
+    environment = {
+        "XLA_USE_SPMD": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # What is trained is on this disk. A look at the hub would only cost time, or fail.
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": f"{SCRATCH}/datasets",
+        "WANDB_DISABLED": "true",
+    }
+    if job.device == "cpu":
+        environment["JAX_PLATFORMS"] = "cpu"
+    return environment | dict(job.options.env)
+
+
+def spec_for(job: Job, engine: str, **injected: Any) -> Spec:
+    """The probe's Spec that every engine starts from."""
+    case = job.case
+    return Spec(
+        engine=engine,
+        steps=case.steps,
+        micro_batch=case.micro_batch,
+        window=case.window,
+        rows=f"{INPUTS}/rows.npz" if case.aligned else None,
+        save_initial=not case.aligned,
+        faults=tuple(Fault(f["name"], dict(f.get("arguments", {}))) for f in job.options.faults),
+        **injected,
+    )
+
+
+def flag(name: str, value: Any) -> list[str]:
+    """One argument of an argparse script: nothing for None, else `--name=value`."""
+    return [] if value is None else [f"--{name}={value}"]

@@ -1,0 +1,183 @@
+"""torchprime's `train.py` of a checkout, unmodified, driven by its own Hydra overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.engines.command import (
+    INPUTS,
+    SCRATCH,
+    SOURCE,
+    Command,
+    Job,
+    common_environment,
+    spec_for,
+)
+from harness.errors import BadInput
+
+SCRIPT = "torchprime/torch_xla_models/train.py"
+CONFIGS = "torchprime/torch_xla_models/configs"
+MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
+
+
+def translate(job: Job) -> Command:
+    """The Command that makes torchprime train `job.case`.
+
+    Raises BadInput for a checkout that is not torchprime, and for what torchprime cannot do.
+    """
+    if job.source is None:
+        raise BadInput("torchprime needs a checkout: name one by --torchprime or TORCHPRIME_DIR")
+    defaults = read_defaults(job.source)
+    _check(job)
+    overrides = _overrides(job, defaults)
+    for key, value in job.options.arguments.items():
+        name = key.lstrip("+")
+        overrides.pop(name, None)
+        overrides.pop(f"+{name}", None)
+        overrides[key] = value
+    return Command(
+        argv=(
+            job.options.script or f"{SOURCE}/{SCRIPT}",
+            "--config-dir",
+            f"{SCRATCH}/configs",
+            *(f"{key}={_value(value)}" for key, value in overrides.items()),
+        ),
+        spec=spec_for(
+            job,
+            "torchprime",
+            dtype=job.case.dtype,
+            weights=f"{INPUTS}/model/model.safetensors" if job.case.aligned else None,
+        ),
+        environment=common_environment(job),
+        pythonpath=(SOURCE,),
+        files={"configs/model/sharding/parity.yaml": _sharding(job)},
+    )
+
+
+def read_defaults(checkout: Path) -> dict[str, Any]:
+    """The default configuration of a torchprime checkout.
+
+    Raises BadInput where the folder holds no torchprime, or one whose layout is not known.
+    """
+    path = checkout / CONFIGS / "default.yaml"
+    if not (checkout / SCRIPT).is_file() or not path.is_file():
+        raise BadInput(
+            f"{checkout} is not a torchprime checkout: it has no {SCRIPT} with {CONFIGS}/"
+            "default.yaml. Name one by --torchprime PATH, TORCHPRIME_DIR or "
+            "engine.torchprime.source, for example "
+            "https://github.com/AI-Hypercomputer/torchprime@main"
+        )
+    defaults = yaml.safe_load(path.read_text())
+    if not (checkout / CONFIGS / "task").is_dir():
+        raise BadInput(
+            f"{checkout} is a torchprime from before June 2025 (commit cde1646), whose "
+            "configuration has no task group: name a later one"
+        )
+    assert isinstance(defaults, dict)
+    return defaults
+
+
+def _check(job: Job) -> None:
+    case = job.case
+    if case.accumulation != 1:
+        raise BadInput(
+            f"case.accumulation={case.accumulation}: torchprime does not accumulate gradients; "
+            "compare with engines=[hf,reference]"
+        )
+    optimizer = case.optimizer
+    if optimizer.name == "adamw" and (
+        list(optimizer.betas) != [0.9, 0.999] or optimizer.eps != 1e-8
+    ):
+        raise BadInput(
+            f"case.optimizer.betas={list(optimizer.betas)}, eps={optimizer.eps}: torchprime's "
+            "AdamW takes neither, and trains with betas [0.9, 0.999] and eps 1e-8"
+        )
+    if case.model.tie_embeddings:
+        raise BadInput("case.model.tie_embeddings: torchprime's Llama has an untied head")
+
+
+def _overrides(job: Job, defaults: dict[str, Any]) -> dict[str, Any]:
+    case, model = job.case, job.case.model
+    if case.dtype not in ("float32", "bfloat16"):
+        raise BadInput(f"case.dtype={case.dtype}: torchprime trains in bfloat16 or float32")
+    layers = ["LlamaDecoderLayer"] if model.remat else []
+    decay = (
+        {}
+        if case.optimizer.name == "adafactor"
+        else {"+task.optimizer.weight_decay": case.optimizer.weight_decay}
+    )
+    # The profiler knows only TPUs; the key was renamed in June 2025 (de79860).
+    profile = "profile_start_step" if "profile_start_step" in defaults else "profile_step"
+    axes = [axis for axis in MESH_AXES if axis in defaults["ici_mesh"]]
+    unknown = [axis for axis in case.mesh if axis not in axes]
+    if unknown:
+        raise BadInput(f"case.mesh.{unknown[0]}: this torchprime's mesh has {', '.join(axes)}")
+    return {
+        "model": "llama-3-8b",
+        "model/sharding": "parity",
+        "model.vocab_size": model.vocab_size,
+        "model.hidden_size": model.hidden_size,
+        "model.intermediate_size": model.intermediate_size,
+        "model.num_hidden_layers": model.layers,
+        "model.num_attention_heads": model.heads,
+        "model.num_key_value_heads": model.kv_heads,
+        "model.rms_norm_eps": model.rms_norm_eps,
+        "model.rope_theta": model.rope_theta,
+        "model.max_position_embeddings": model.max_positions,
+        "model.attention_kernel": None,
+        "model.remat.activation_checkpoint_layers": layers,
+        "model.remat.optimization_barrier_layers": layers,
+        "model.tokenizer_name": f"{INPUTS}/model",
+        "dataset.hf_dataset_name": None,
+        "dataset.hf_dataset_config_name": None,
+        "+dataset.file_dataset_path": f"{INPUTS}/text.jsonl",
+        "dataset.block_size": case.data.sequence_length,
+        "dataset.cache_dir": f"{SCRATCH}/cache",
+        "task.global_batch_size": case.global_batch,
+        "task.max_steps": case.steps,
+        "task.optimizer.type": case.optimizer.name,
+        "task.optimizer.learning_rate": case.optimizer.learning_rate,
+        **decay,
+        "task.lr_scheduler.type": case.schedule.name,
+        "task.lr_scheduler.warmup_steps": case.schedule.warmup_steps,
+        **_clipping(job),
+        **{f"ici_mesh.{axis}": case.mesh.get(axis, 1) for axis in axes},
+        "seed": case.seed,
+        # A log entry is a read of the loss on another thread; the probe has it anyway.
+        "logging_steps": 1000000,
+        profile: -1,
+        "output_dir": f"{SCRATCH}/output",
+        "run_name": "parity",
+        "hydra.run.dir": f"{SCRATCH}/hydra",
+    }
+
+
+def _clipping(job: Job) -> dict[str, Any]:
+    """The threshold, unless the checkout is from before it could clip (3a2ce6f, June 2025)."""
+    assert job.source is not None
+    task = yaml.safe_load((job.source / CONFIGS / "task" / "train.yaml").read_text())
+    if "max_grad_norm" not in task:
+        return {}
+    return {"task.max_grad_norm": job.case.max_norm}
+
+
+def _sharding(job: Job) -> str:
+    """The case's table with the activations' partition specs, as a sharding preset."""
+    last = "tensor" if job.case.mesh.get("tensor", 1) > 1 else None
+    rows = [["data", "fsdp"], None]
+    activations = {"model.layers.*": [*rows, last], "lm_head": [*rows, last]}
+    return yaml.safe_dump({**job.case.sharding, **activations}, sort_keys=False)
+
+
+def _value(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(_value(v) for v in value) + "]"
+    return str(value)

@@ -1,0 +1,1 @@
+"""What the engines run from: where their code comes from, and the Python that runs it."""

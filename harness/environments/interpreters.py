@@ -1,0 +1,193 @@
+"""The Python that an engine runs in, and exactly what it imports.
+
+`base_interpreter` makes the environment that serves every engine, from a lock. `with_transformers`
+puts another transformers in front of it and shares the rest. `named_interpreter` takes one that
+the user has.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from harness.environments.cache import Progress, exclusive, in_one_piece
+from harness.environments.folders import copy_code
+from harness.environments.install import InstallFailed, run_uv
+from harness.environments.inventory import take_inventory
+from harness.environments.sources import Checkout
+from harness.errors import BadInput
+
+__all__ = [
+    "InstallFailed",
+    "Interpreter",
+    "base_interpreter",
+    "named_interpreter",
+    "with_transformers",
+]
+
+LOCK = Path(__file__).parent / "requirements" / "base.lock.txt"
+
+# What both sides of a comparison share whatever transformers is put in front. All else may change
+# with it, if its own metadata asks for that.
+_SHARED = ("torch", "torch-xla", "jax", "jaxlib", "libtpu", "numpy")
+
+# They use what transformers uses (huggingface_hub), so that what they ask for counts as well.
+_BESIDE = ("datasets", "evaluate")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python, and what it imports.
+
+    python: the executable.
+    pythonpath: the folders of PYTHONPATH, first to last.
+    packages: normalized name (``torch-xla``) to the version that is imported.
+    origins: package to what tells its code apart where the version does not (a checkout).
+    key: SHA-256 of the Python's version, the packages and their origins.
+    """
+
+    python: Path
+    pythonpath: tuple[Path, ...]
+    packages: Mapping[str, str]
+    origins: Mapping[str, str]
+    key: str
+
+
+def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
+    """The environment that serves every engine: made from the lock once, and found again.
+
+    Raises:
+        InstallFailed: uv could not install it.
+    """
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    environment = cache_dir / "environments" / _hash(python, LOCK.read_text())[:12]
+    # An environment holds its own path: it cannot be made under another name and renamed.
+    complete = environment / "complete"
+    if not complete.exists():
+        with exclusive(environment, progress):
+            if not complete.exists():
+                progress("creating the engine environment (8 GB, minutes when downloaded)")
+                shutil.rmtree(environment, ignore_errors=True)
+                _install_base(environment, progress)
+                complete.touch()
+    return named_interpreter(environment / "bin" / "python", cache_dir)
+
+
+def named_interpreter(python: Path, cache_dir: Path) -> Interpreter:
+    """The interpreter ``python`` as it is now.
+
+    Raises:
+        BadInput: it is no Python, or torch or torch_xla is missing in it.
+    """
+    found = take_inventory(python, cache_dir)
+    for name, package in {"torch": "torch", "torch-xla": "torch_xla"}.items():
+        if name not in found.packages:
+            raise BadInput(
+                f"The interpreter {python} has no {package}, without which no engine trains: "
+                f"install it there, or name no interpreter, and the harness makes one."
+            )
+    key = _hash(found.python, found.packages, found.origins)
+    return Interpreter(python.expanduser().absolute(), (), found.packages, found.origins, key)
+
+
+def with_transformers(
+    base: Interpreter, checkout: Checkout, cache_dir: Path, progress: Progress
+) -> Interpreter:
+    """``base`` with the transformers of ``checkout`` (a release or a folder) in front of it.
+
+    What that transformers requires decides which other packages come with it: those of ``base``
+    are kept wherever they fit. They are installed into a folder of their own, which is found again
+    for the same release, or the same commit and changes.
+
+    Raises:
+        InstallFailed: it cannot be resolved, built or installed with the torch of `base`.
+    """
+    installed = base.packages.get("transformers") if "transformers" not in base.origins else None
+    if checkout.version is not None and checkout.version == installed:
+        return base
+    identity = (checkout.version, checkout.commit, checkout.dirty)
+    label = checkout.version or (checkout.commit or checkout.dirty or "")[:12]
+    overlay = cache_dir / "overlays" / f"transformers-{label}-{_hash(base.key, identity)[:12]}"
+    if not overlay.exists():
+        with exclusive(overlay, progress):
+            if not overlay.exists():
+                progress(f"installing {checkout.description}")
+                with in_one_piece(overlay) as partial:
+                    _install_overlay(base, checkout, partial, progress)
+    in_overlay = distributions(path=[str(overlay)])
+    added: dict[str, str] = {canonicalize_name(d.name): d.version for d in in_overlay}
+    packages = {**base.packages, **added}
+    origins = {name: origin for name, origin in base.origins.items() if name not in added}
+    if checkout.path is not None:
+        origins["transformers"] = f"{checkout.commit} {checkout.dirty}"
+    key = _hash(base.key, packages, origins)
+    return Interpreter(base.python, (overlay, *base.pythonpath), packages, origins, key)
+
+
+def _install_base(environment: Path, progress: Progress) -> None:
+    reason = {
+        "what": "The engine environment",
+        "way_out": "Name an interpreter that has torch_xla, or mend this.",
+    }
+    venv = ("venv", "--no-project", "--python", sys.executable, environment)
+    run_uv(*venv, **reason, progress=progress)
+    sync = ("pip", "sync", "--python", environment / "bin" / "python", LOCK)
+    run_uv(*sync, **reason, progress=progress)
+
+
+def _install_overlay(
+    base: Interpreter, checkout: Checkout, target: Path, progress: Progress
+) -> None:
+    """Install into ``target`` what has to differ from ``base``."""
+    reason = {
+        "what": f"{checkout.description} beside torch {base.packages['torch']}",
+        "way_out": "Name another source of transformers, or an interpreter that has this one.",
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        if checkout.path is None:
+            requirement = f"transformers[torch]=={checkout.version}"
+        else:
+            copy = Path(temporary) / "transformers"
+            copy_code(checkout.path, copy)  # a build writes into its source
+            requirement = f"transformers[torch] @ {copy.as_uri()}"
+        constraints = Path(temporary) / "constraints.txt"
+        constraints.write_text("\n".join(_constraints(base.packages)))
+        python = str(base.python)
+        install = ("pip", "install", "--python", python, "--build-constraints", str(LOCK))
+        plan = run_uv(
+            *(*install, "--dry-run", "--break-system-packages", "--constraints", str(constraints)),
+            *("--reinstall-package", "transformers", requirement),
+            *(name for name in _BESIDE if name in base.packages),
+            **reason,
+            progress=lambda line: None,
+        )
+        needed = [pin for pin in _planned(plan) if not pin.startswith("transformers==")]
+        run_uv(
+            *(*install, "--no-deps", "--target", str(target), requirement, *needed),
+            **reason,
+            progress=progress,
+        )
+
+
+def _constraints(packages: Mapping[str, str]) -> list[str]:
+    # Without a local part ("+cpu"), which no index has: the installed one satisfies it.
+    pinned = {name: Version(packages[name]).public for name in _SHARED if name in packages}
+    return [f"{name}=={version}" for name, version in pinned.items()]
+
+
+def _planned(plan: str) -> list[str]:
+    """The packages that ``uv pip install --dry-run`` would install, as ``name==version``."""
+    return re.findall(r"^ \+ (\S+==\S+)", plan, flags=re.MULTILINE)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""Rungs over the whole run: the loss curve and the gradient-norm curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from harness.ladder.comparison import Comparison, Limit, exceeds
+from harness.ladder.update import lagging
+from harness.ladder.verdict import Finding, Result, RungResult
+from harness.record import Record
+
+Values = Sequence[float | None]
+Series = Callable[[Record], Values]
+"""Reads a number a step out of a Record."""
+
+
+def loss_curve(c: Comparison) -> RungResult:
+    """The loss at every step."""
+    return _curve(c, "loss_curve", "loss", losses)
+
+
+def grad_norm_curve(c: Comparison) -> RungResult:
+    """The gradient norm that each trainer measured, at every step."""
+    name_a, name_b = c.names
+    seen = [any(n is not None for n in gradient_norms(r)) for r in (c.a, c.b)]
+    if not any(seen):
+        text = "neither trainer measures gradient norms in this case"
+        return RungResult("grad_norm_curve", Result.NOT_EXERCISED, text)
+    if not all(seen):
+        text = f"{name_b if seen[0] else name_a} measured no gradient norm"
+        return RungResult("grad_norm_curve", Result.INVALID, text)
+    return _curve(c, "grad_norm_curve", "gradient_norm", gradient_norms)
+
+
+def losses(record: Record) -> Values:
+    """Loss by step."""
+    return [step.loss for step in record.steps]
+
+
+def gradient_norms(record: Record) -> Values:
+    """Measured gradient norm by step."""
+    return [step.gradient_norm for step in record.steps]
+
+
+def _curve(c: Comparison, rung: str, metric: str, series: Series) -> RungResult:
+    name_a, name_b = c.names
+    what = "loss" if metric == "loss" else "gradient norm"
+    left, right = list(series(c.a)), list(series(c.b))
+    asked = max(c.a.asked_steps, c.b.asked_steps)
+    for name, values in ((name_a, left), (name_b, right)):
+        absent = [i for i in range(asked) if i >= len(values) or values[i] is None]
+        if absent:
+            finding = Finding(f"step {absent[0]}: {name} has no {what}", absent[0])
+            text = f"{name} has no {what} at {len(absent)} of {asked} steps, first at {absent[0]}"
+            return RungResult(rung, Result.FAIL, text, findings=(finding,))
+    x, y = [v for v in left if v is not None], [v for v in right if v is not None]
+    if len(x) != len(y):
+        text = f"{name_a} has {len(x)} steps, {name_b} {len(y)}"
+        return RungResult(
+            rung, Result.FAIL, text, findings=(Finding(text, None, None, len(x), len(y)),)
+        )
+    for name, values in ((name_a, x), (name_b, y)):
+        broken = [i for i, v in enumerate(values) if not math.isfinite(v)]
+        if broken:
+            text = f"step {broken[0]}: {what} of {name} is {values[broken[0]]}"
+            finding = Finding(text, broken[0], None, _at(x, broken[0]), _at(y, broken[0]))
+            return RungResult(rung, Result.FAIL, text, math.nan, findings=(finding,))
+    limits = curve_limits(c, metric, series, len(x))
+    return _judge(c, rung, what, x, y, limits)
+
+
+def _at(values: Sequence[float], index: int) -> float | None:
+    return values[index] if index < len(values) else None
+
+
+def curve_limits(c: Comparison, metric: str, series: Series, steps: int) -> list[Limit]:
+    """The limit at each step, as a relative difference.
+
+    Differences of two runs build up step by step; so does the control's, and the limit of a step
+    comes from the largest difference of the control up to it.
+    """
+    limits = []
+    for step in range(steps):
+
+        def distance(a: Record, b: Record, until: int = step + 1) -> float | None:
+            p, q = list(series(a))[:until], list(series(b))[:until]
+            if len(p) < until or len(q) < until:
+                return None
+            return max(relative(s, t) for s, t in zip(p, q, strict=True))
+
+        limits.append(c.limit(metric, distance))
+    return limits
+
+
+def relative(x: float | None, y: float | None) -> float:
+    """|x - y| over the larger of both; NaN where either is missing or not finite."""
+    if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
+        return math.nan
+    return 0.0 if x == y else abs(x - y) / max(abs(x), abs(y))
+
+
+def _judge(
+    c: Comparison, rung: str, what: str, x: list[float], y: list[float], limits: list[Limit]
+) -> RungResult:
+    name_a, name_b = c.names
+    differences = [relative(p, q) for p, q in zip(x, y, strict=True)]
+    beyond = [i for i, d in enumerate(differences) if exceeds(d, limits[i].value)]
+    largest = max(range(len(x)), key=lambda i: differences[i])
+    absolute = max(abs(p - q) for p, q in zip(x, y, strict=True))
+    if beyond:
+        first = beyond[0]
+        findings = [
+            Finding(f"step {i}: {what} {x[i]:.9g} in {name_a}, {y[i]:.9g} in {name_b} (relative "
+                    f"difference {differences[i]:.2g}, limit {limits[i].value:.2g})",
+                    i, None, x[i], y[i])
+            for i in beyond
+        ]  # fmt: skip
+        text = findings[0].text
+        lag = lagging([(v,) for v in x], [(v,) for v in y], max(limit.value for limit in limits))
+        if lag:
+            late = name_b if lag > 0 else name_a
+            text = f"a lag of one step: {late}'s series is one step late; {text}"
+        if len(beyond) > 1:
+            text += f"; {len(beyond)} of {len(x)} steps differ"
+        return RungResult(
+            rung, Result.FAIL, text, differences[first], limits[first].value,
+            limits[first].source, "", tuple(findings),
+        )  # fmt: skip
+    equal = next((i for i, (p, q) in enumerate(zip(x, y, strict=True)) if p != q), len(x))
+    same = (
+        f"all {len(x)} steps are bitwise equal"
+        if equal == len(x)
+        else f"the first {equal} of {len(x)} steps are bitwise equal, max |Δ| {absolute:.2g} at "
+        f"step {max(range(len(x)), key=lambda i: abs(x[i] - y[i]))}"
+    )
+    return RungResult(
+        rung, Result.PASS, f"{what}: {same}", differences[largest], limits[largest].value,
+        limits[largest].source, f"a relative difference of {max(li.value for li in limits):.2g}",
+    )  # fmt: skip

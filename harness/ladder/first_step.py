@@ -1,0 +1,289 @@
+"""Rungs of step 0, where nothing has been updated yet: forward, backward, clip."""
+
+from __future__ import annotations
+
+import math
+
+from harness.ladder.comparison import (
+    Comparison,
+    by_name,
+    exceeds,
+    relative_distance,
+    worst,
+)
+from harness.ladder.verdict import Finding, Result, RungResult
+from harness.record import Record
+
+TOTAL_NORM_EPSILON = 1e-6
+"""`clip_grad_norm_` scales by max_norm / (norm + 1e-6), at most by 1 (torch.nn.utils)."""
+
+
+def forward(c: Comparison) -> RungResult:
+    """The loss of step 0, at full precision."""
+    limit = c.limit("loss", first_loss_distance)
+    if c.own:
+        return _forward_each(c)
+    name_a, name_b = c.names
+    x, y = first_loss(c.a), first_loss(c.b)
+    if x is None or y is None:
+        missing = name_a if x is None else name_b
+        return RungResult("forward", Result.INVALID, f"{missing}: no loss was observed at step 0")
+    value = first_loss_distance(c.a, c.b)
+    finding = Finding(f"loss of step 0: {name_a} {x:.9g}, {name_b} {y:.9g}", 0, None, x, y)
+    if exceeds(value, limit.value):
+        ratio = y / x if x else math.nan
+        hint = _normalisation(c.a, 1 / ratio) or _normalisation(c.b, ratio)
+        text = f"step 0: loss {x:.7g} in {name_a}, {y:.7g} in {name_b} (ratio {ratio:.6g}){hint}"
+        return RungResult(
+            "forward", Result.FAIL, text, value, limit.value, limit.source, "", (finding,)
+        )
+    same = "bitwise equal" if x == y else f"relative difference {value:.2g}"
+    return RungResult(
+        "forward", Result.PASS, f"loss of step 0 is {same} ({x:.7g})", value, limit.value,
+        limit.source, f"a relative difference of {limit.value:.2g}", (finding,),
+    )  # fmt: skip
+
+
+def first_loss(record: Record) -> float | None:
+    """The loss of step 0."""
+    return record.steps[0].loss if record.steps and record.steps[0].index == 0 else None
+
+
+def first_loss_distance(a: Record, b: Record) -> float | None:
+    """Relative difference of the losses of step 0."""
+    x, y = first_loss(a), first_loss(b)
+    if x is None or y is None:
+        return None
+    if x == y:
+        return 0.0
+    return abs(x - y) / max(abs(x), abs(y))
+
+
+def _normalisation(record: Record, ratio: float) -> str:
+    """A cause that explains this ratio to the mean over the labels that are predicted."""
+    if not record.steps or not record.steps[0].batches or not math.isfinite(ratio):
+        return ""
+    targets = sum(b.targets for b in record.steps[0].batches)
+    first = sum(b.first_targets for b in record.steps[0].batches)
+    if first and abs(ratio * (targets + first) / targets - 1) < 1e-3:
+        length = record.steps[0].batches[0].shape[-1]
+        return (
+            f": {record.label} divides by all {targets + first} labels, also the first of each "
+            f"row, which is never predicted, instead of {targets}"
+            f" ((S-1)/S with S = {length} where every label counts)"
+        )
+    return ""
+
+
+def _forward_each(c: Comparison) -> RungResult:
+    """Each run against float64 from its own weights and batch, where these differ by themselves."""
+    ratios, findings, hints = [], [], []
+    for record in (c.a, c.b):
+        x, exact = first_loss(record), first_loss(c.own[str(record.directory)])
+        if x is None or exact is None or exact == 0:
+            return RungResult(
+                "forward", Result.INVALID, f"{record.label}: no loss was observed at step 0"
+            )
+        ratios.append(x / exact)
+        hints.append(_normalisation(record, x / exact))
+        findings.append(
+            Finding(f"{record.label}: loss {x:.7g}, {x / exact:.6f} × the float64 loss {exact:.7g} "
+                    f"of its own weights and batch{hints[-1]}", 0, None, x, exact)
+        )  # fmt: skip
+    limit = c.limit("loss", first_loss_distance)
+    deviations = [abs(r - 1) for r in ratios]
+    value = max((d for d in deviations), key=lambda d: math.inf if math.isnan(d) else d)
+    if exceeds(value, limit.value):
+        worst_at = deviations.index(value)
+        return RungResult(
+            "forward", Result.FAIL, f"step 0: {findings[worst_at].text}", value, limit.value,
+            limit.source, "", tuple(findings),
+        )  # fmt: skip
+    return RungResult(
+        "forward", Result.PASS,
+        "each loss of step 0 is that of float64 from its own weights and batch", value,
+        limit.value, limit.source, f"a relative difference of {limit.value:.2g}", tuple(findings),
+    )  # fmt: skip
+
+
+def backward(c: Comparison) -> RungResult:
+    """The gradient of every parameter at step 0, before clipping."""
+    name_a, name_b = c.names
+    pairs = [(c.a, c.b)]
+    if c.own:
+        pairs = [(r, c.own[str(r.directory)]) for r in (c.a, c.b)]
+    findings: list[Finding] = []
+    limit = c.limit("gradient", worst_gradient_distance)
+    values = []
+    for x, y in pairs:
+        distances = gradient_distances(x, y)
+        if distances is None:
+            text = "the runs do not have the same parameters, or a gradient was not observed"
+            return RungResult("backward", Result.INVALID, text)
+        name, value = worst(distances)
+        values.append((name, value, x, y))
+        for parameter, distance in distances.items():
+            if exceeds(distance, limit.value):
+                p, q = by_name(x)[parameter].gradient, by_name(y)[parameter].gradient
+                norms = [None if g is None else g.norm for g in (p, q)]
+                text = f"{parameter}: gradients of norm {_number(norms[0])} in {x.label}, "
+                text += f"{_number(norms[1])} in {y.label}, relative distance {distance:.2g}"
+                findings.append(Finding(text, 0, parameter, norms[0], norms[1]))
+    name, value, x, y = max(values, key=lambda v: math.inf if math.isnan(v[1]) else v[1])
+    if findings:
+        ratio = _common_ratio(x, y)
+        common = "" if ratio is None else f"; all gradients have the ratio {ratio:.6g}"
+        text = f"step 0: {len(findings)} gradients differ, most that of {name}: relative "
+        text += f"distance {value:.2g} between {x.label} and {y.label}{common}"
+        return RungResult(
+            "backward", Result.FAIL, text, value, limit.value, limit.source, "", tuple(findings)
+        )
+    count = len(by_name(c.a))
+    return RungResult(
+        "backward", Result.PASS,
+        f"{count} gradients of step 0 agree; furthest apart: {name}, {value:.2g}",
+        value, limit.value, limit.source,
+        f"a change of {limit.value:.2g} of one parameter's gradient",
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"
+
+
+def gradient_distances(a: Record, b: Record) -> dict[str, float] | None:
+    """Relative distance of every parameter's gradient; infinite where only one has a gradient."""
+    left, right = by_name(a), by_name(b)
+    if not left or left.keys() != right.keys():
+        return None
+    distances = {}
+    for name in left:
+        x, y = left[name].gradient, right[name].gradient
+        if x is None or y is None:
+            distances[name] = 0.0 if x is y else math.inf
+        else:
+            distances[name] = relative_distance(x, y)
+    if all(p.gradient is None for p in left.values()):
+        return None
+    return distances
+
+
+def worst_gradient_distance(a: Record, b: Record) -> float | None:
+    """The largest of `gradient_distances`."""
+    distances = gradient_distances(a, b)
+    return None if distances is None else worst(distances)[1]
+
+
+def _common_ratio(a: Record, b: Record) -> float | None:
+    """The ratio of gradient norms, b over a, where it is the same for every parameter."""
+    left, right = by_name(a), by_name(b)
+    ratios = [
+        q.norm / p.norm
+        for name in left
+        if (p := left[name].gradient) and (q := right[name].gradient) and p.norm > 0
+    ]
+    if not ratios or not all(map(math.isfinite, ratios)) or min(ratios) <= 0:
+        return None
+    return ratios[0] if max(ratios) / min(ratios) < 1 + 1e-3 else None
+
+
+def clip(c: Comparison) -> RungResult:
+    """Threshold, measured norm, and the scale that was really applied to the gradients."""
+    name_a, name_b = c.names
+    scales = [applied_scale(c.a), applied_scale(c.b)]
+    thresholds = [_threshold(c.a), _threshold(c.b)]
+    norms = [gradient_norm(c.a), gradient_norm(c.b)]
+    for name, scale, norm in zip(c.names, scales, norms, strict=True):
+        if scale is None or norm is None:
+            return RungResult("clip", Result.INVALID, f"{name}: no gradient of step 0 was observed")
+    told = " ".join(
+        f"{name} {_told(t, s, n)};"
+        for name, t, s, n in zip(c.names, thresholds, scales, norms, strict=True)
+    ).rstrip(";")
+    finding = Finding(f"step 0: {told}", 0, None, scales[0], scales[1])
+    limit = c.limit("scale", scale_distance)
+    value = scale_distance(c.a, c.b)
+    comparable = not c.own
+    if thresholds[0] != thresholds[1]:
+        without = [n for n, t in zip(c.names, thresholds, strict=True) if t is None]
+        cause = f": {without[0]} does not clip" if without else ": the thresholds differ"
+        return RungResult(
+            "clip", Result.FAIL, f"step 0: {told}{cause}", value, limit.value, limit.source, "",
+            (finding,),
+        )  # fmt: skip
+    changed = [
+        Finding(
+            f"step {x.index}: {name_a} clips with {x.max_norm}, {name_b} with {y.max_norm}",
+            x.index, None, x.max_norm, y.max_norm,
+        )
+        for x, y in zip(c.a.steps, c.b.steps, strict=False)
+        if x.max_norm != y.max_norm
+    ]  # fmt: skip
+    if changed:
+        return RungResult(
+            "clip", Result.FAIL, changed[0].text, value, limit.value, limit.source, "",
+            tuple(changed),
+        )  # fmt: skip
+    if thresholds[0] is None:
+        return RungResult("clip", Result.NOT_EXERCISED, "neither run clips, as the case asks")
+    for name, scale, norm in zip(c.names, scales, norms, strict=True):
+        assert scale is not None and norm is not None
+        wanted = min(1.0, thresholds[0] / (norm + TOTAL_NORM_EPSILON))
+        if exceeds(abs(scale / wanted - 1), limit.value):
+            text = f"step 0: {told}: {name} ought to have scaled by {wanted:.6g}"
+            return RungResult(
+                "clip", Result.FAIL, text, abs(scale / wanted - 1), limit.value, limit.source, "",
+                (finding,),
+            )  # fmt: skip
+    if comparable and exceeds(value, limit.value):
+        return RungResult(
+            "clip", Result.FAIL, f"step 0: {told}", value, limit.value, limit.source, "",
+            (finding,),
+        )  # fmt: skip
+    above = [
+        sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in r.steps) for r in (c.a, c.b)
+    ]
+    if max(norms[0] or 0, norms[1] or 0) <= thresholds[0]:
+        return RungResult(
+            "clip", Result.NOT_EXERCISED,
+            f"the gradient norm of step 0 ({norms[0]:.4g}) is within the maximum {thresholds[0]:g}, "
+            f"so nothing was scaled where it could be seen ({above[0]} later steps are above)",
+        )  # fmt: skip
+    text = f"step 0: {told}; {above[0]} of {len(c.a.steps)} steps are above the maximum"
+    return RungResult(
+        "clip", Result.PASS, text, value, limit.value, limit.source,
+        f"a scale that is off by {limit.value:.2g}", (finding,),
+    )  # fmt: skip
+
+
+def _told(threshold: float | None, scale: float | None, norm: float | None) -> str:
+    maximum = "no maximum" if threshold is None else f"max {threshold:g}"
+    return f"scaled its gradients by {_number(scale)} (norm {_number(norm)}, {maximum})"
+
+
+def gradient_norm(record: Record) -> float | None:
+    """L2 norm of all gradients of step 0 before clipping, from fp32 sums."""
+    norms = [p.gradient.norm for p in record.parameters if p.gradient is not None]
+    return math.sqrt(math.fsum(n * n for n in norms)) if norms else None
+
+
+def applied_scale(record: Record) -> float | None:
+    """Norm of the gradients that the optimizer saw at step 0, over the norm before clipping."""
+    before = gradient_norm(record)
+    after = [p.clipped_norm for p in record.parameters if p.gradient is not None]
+    if not before or any(n is None for n in after):
+        return None
+    return math.sqrt(math.fsum(n * n for n in after if n is not None)) / before
+
+
+def scale_distance(a: Record, b: Record) -> float | None:
+    """Relative difference of the scales that were applied at step 0."""
+    x, y = applied_scale(a), applied_scale(b)
+    if x is None or y is None:
+        return None
+    return abs(x - y) / max(x, y) if max(x, y) > 0 else 0.0
+
+
+def _threshold(record: Record) -> float | None:
+    """The maximum norm that step 0 clips with; None where it does not clip."""
+    return record.steps[0].max_norm if record.steps else None

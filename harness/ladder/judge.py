@@ -1,0 +1,91 @@
+"""Judges one pair: every rung in causal order, and which of them say something."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from harness.ladder import curves, first_step, preconditions, speed, update
+from harness.ladder.arbitration import who_deviates
+from harness.ladder.comparison import Comparison
+from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult
+from harness.launchers.ending import OK, SHORT
+
+Rung = Callable[[Comparison], RungResult]
+
+JUDGES: dict[str, Rung] = {
+    "environment": preconditions.environment,
+    "sharding": preconditions.sharding,
+    "data": preconditions.data,
+    "init": preconditions.init,
+    "forward": first_step.forward,
+    "backward": first_step.backward,
+    "clip": first_step.clip,
+    "optimizer": update.optimizer,
+    "schedule": update.schedule,
+    "loss_curve": curves.loss_curve,
+    "grad_norm_curve": curves.grad_norm_curve,
+    "graph": speed.graph,
+    "step_time": speed.step_time,
+}
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "forward": ("data", "init"),
+    "backward": ("data", "init", "forward"),
+    "loss_curve": ("data", "init", "forward", "backward", "clip", "optimizer", "schedule"),
+    "grad_norm_curve": (
+        "data", "init", "forward", "backward", "clip", "optimizer", "schedule", "loss_curve",
+    ),
+}  # fmt: skip
+"""Rungs whose evidence means nothing unless these hold. The others are judged by themselves."""
+
+UPDATES_NEED = ("data", "init", "backward", "clip", "schedule")
+
+
+def judge(comparison: Comparison) -> PairVerdict:
+    """The whole ladder for one pair of runs.
+
+    A run that crashed or was ended makes every rung INVALID, with how it ended. A run that stopped
+    early by itself is judged as far as its evidence goes, and never passes.
+    """
+    a, b = comparison.a, comparison.b
+    for record in (a, b):
+        ended = record.ended
+        if ended["status"] not in (OK, SHORT) or record.trained_steps == 0:
+            return _all_invalid(comparison, f"{record.label} {ended['status']}: {ended['reason']}")
+    results: dict[str, RungResult] = {}
+    for name in RUNGS:
+        broken = [n for n in NEEDS.get(name, ()) if not _holds(results[n])]
+        if name in ("forward", "backward") and comparison.own:
+            broken = []  # each run is judged against float64 from its own weights and batch
+        if name == "optimizer":
+            result = update.optimizer(comparison, all(_holds(results[n]) for n in UPDATES_NEED[:4]))
+        else:
+            result = JUDGES[name](comparison)
+        if broken and result.result not in (Result.INVALID, Result.NOT_EXERCISED):
+            result = dataclasses.replace(
+                result,
+                result=Result.INVALID,
+                explanation=f"says nothing while {broken[0]} does not hold ({result.explanation})",
+                detects="",
+            )
+        results[name] = result
+    notes = who_deviates(comparison, results)
+    return PairVerdict(
+        a.label, b.label, str(a.directory), str(b.directory), tuple(results.values()), notes
+    )
+
+
+def _holds(result: RungResult) -> bool:
+    return result.result in (Result.PASS, Result.NOT_EXERCISED)
+
+
+def _all_invalid(comparison: Comparison, reason: str) -> PairVerdict:
+    a, b = comparison.a, comparison.b
+    notes = [
+        "\n".join([f"last lines of {record.label}'s log:", *record.ended.get("log", ())])
+        for record in (a, b)
+        if record.ended.get("log")
+    ]
+    rungs = tuple(RungResult(name, Result.INVALID, reason) for name in RUNGS)
+    return PairVerdict(a.label, b.label, str(a.directory), str(b.directory), rungs, tuple(notes))

@@ -1,0 +1,82 @@
+"""How a run ended, and why, from its exit code and its log."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+TAIL_LINES = 30
+TAIL_BYTES = 200_000
+
+OK = "ok"
+FAILED = "failed"
+KILLED = "killed"
+TIMED_OUT = "timed out"
+OUT_OF_MEMORY = "out of memory"
+STARVED = "collectives starved"
+SHORT = "stopped early"
+
+_ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)\b.*")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    status:  "ok", "failed", "killed", "timed out", "out of memory", "collectives starved" or
+             "stopped early"
+    reason:  one line
+    code:    exit code; negative for a signal
+    seconds: wall clock from start to end
+    log:     last lines of the log, where it did not end well
+    """
+
+    status: str
+    reason: str
+    code: int | None
+    seconds: float
+    log: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return asdict(self)
+
+
+def explain(code: int, log: Path, given_up: str | None, seconds: float) -> Ending:
+    """The Ending of a process that exited with `code`, or was ended because of `given_up`."""
+    tail = _tail(log)
+    text = "\n".join(tail)
+    if given_up is not None:
+        return Ending(TIMED_OUT, given_up, code, seconds, tail[-TAIL_LINES:])
+    if code == 0:
+        return Ending(OK, "it ended by itself", code, seconds)
+    if "rendezvous" in text and "Termination timeout" in text:
+        return Ending(
+            STARVED,
+            "a collective of the CPU mesh waited for longer than XLA's fixed limit: this machine "
+            "is too busy, the trainer is not at fault; run it again with less beside it",
+            code, seconds, tail[-TAIL_LINES:],
+        )  # fmt: skip
+    if "RESOURCE_EXHAUSTED" in text or "MemoryError" in text or "Out of memory" in text:
+        return Ending(OUT_OF_MEMORY, "it ran out of memory", code, seconds, tail[-TAIL_LINES:])
+    if code < 0:
+        name = signal.Signals(-code).name
+        if code == -signal.SIGKILL:
+            reason = "it was killed (SIGKILL), by hand or because the machine ran out of memory"
+            return Ending(KILLED, reason, code, seconds, tail[-TAIL_LINES:])
+        return Ending(KILLED, f"it was ended by {name}", code, seconds, tail[-TAIL_LINES:])
+    errors = [line.strip() for line in tail if _ERROR.match(line.strip())]
+    reason = errors[-1][:500] if errors else f"it exited with {code}"
+    return Ending(FAILED, reason, code, seconds, tail[-TAIL_LINES:])
+
+
+def _tail(log: Path) -> tuple[str, ...]:
+    """The last lines of a log, without blank ones."""
+    with log.open("rb") as stream:
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - TAIL_BYTES))
+        text = stream.read().decode(errors="replace")
+    return tuple(line for line in text.splitlines() if line.strip())

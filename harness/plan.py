@@ -1,0 +1,188 @@
+"""Plans every run of a session, with all that can be checked before anything is launched."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.case import Case, to_dict
+from harness.engines import ENGINES
+from harness.engines.command import Command, Job
+from harness.engines.reference import arbiter
+from harness.environments.interpreters import (
+    Interpreter,
+    base_interpreter,
+    named_interpreter,
+    with_transformers,
+)
+from harness.environments.sources import (
+    Checkout,
+    cached,
+    default_cache_dir,
+    parse_source,
+    resolve,
+)
+from harness.errors import BadInput
+from harness.inputs import Inputs
+from harness.launchers.local import device_environment
+from harness.settings import Engine, Settings
+from harness.workspace import key_of
+
+TORCHPRIME_DIR = "TORCHPRIME_DIR"
+TORCHPRIME_DEFAULT = "main"
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, ready to be launched.
+
+    label:  what a person calls it: the engine, with its version where two are compared
+    origin: the source that is trained with, as the Record names it
+    role:   "subject", "control" (from perturbed weights) or "arbiter"
+    """
+
+    engine: str
+    label: str
+    case: Case
+    command: Command
+    interpreter: Interpreter
+    inputs: Inputs
+    environment: dict[str, str]
+    origin: dict[str, Any]
+    source: Path | None = None
+    role: str = "subject"
+    repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names the Record: all that can change what this run does."""
+        return key_of(
+            {
+                "case": to_dict(self.case),
+                "engine": self.engine,
+                "command": dataclasses.asdict(self.command),
+                "interpreter": self.interpreter.key,
+                "inputs": self.inputs.digest,
+                "environment": self.environment,
+                "origin": {k: self.origin.get(k) for k in ("commit", "dirty", "version")},
+                "repeat": self.repeat,
+            }
+        )
+
+
+class MissingTorchprime(BadInput):
+    """No torchprime checkout was named, and none could be had."""
+
+
+def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
+    """The Plan for one entry of `engines`: an engine's name, or `name@source`.
+
+    Raises BadInput for whatever cannot work, MissingTorchprime where there is no checkout.
+    """
+    engine, _, named_source = name.partition("@")
+    options = settings.engine.get(engine, Engine())
+    if named_source:
+        options = dataclasses.replace(options, source=named_source)
+    cache = default_cache_dir()
+    checkout = _checkout(engine, options, cache, note)
+    interpreter = _interpreter(engine, options, checkout, cache, note)
+    source = checkout.path if checkout is not None and engine == "torchprime" else None
+    device = settings.launcher.device
+    job = Job(settings.case, options, source, device)
+    return Plan(
+        engine=engine,
+        label=name if named_source else engine,
+        case=settings.case,
+        command=ENGINES[engine](job),
+        interpreter=interpreter,
+        inputs=inputs,
+        environment=device_environment(
+            device, settings.case.devices, settings.launcher.fast_compile
+        ),
+        origin=_origin(engine, interpreter, checkout),
+        source=source,
+    )
+
+
+def plan_control(subject: Plan, perturbed: Inputs) -> Plan:
+    """The same run from weights that are perturbed by one unit in the last place."""
+    return dataclasses.replace(
+        subject, inputs=perturbed, role="control", label=f"{subject.label} from perturbed weights"
+    )
+
+
+def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:
+    """The case trained by the reference on the host in float64."""
+    options = settings.engine.get("reference", Engine())
+    interpreter = _interpreter("reference", options, None, default_cache_dir(), note)
+    return Plan(
+        engine="reference",
+        label="float64 reference",
+        case=settings.case,
+        command=arbiter(Job(settings.case, options)),
+        interpreter=interpreter,
+        inputs=inputs,
+        environment={},
+        origin={},
+        role="arbiter",
+    )
+
+
+def _checkout(engine: str, options: Engine, cache: Path, note: Note) -> Checkout | None:
+    if engine == "torchprime":
+        return _torchprime(options, cache, note)
+    if engine == "hf" and options.source is not None:
+        return resolve(parse_source(options.source, "transformers"), cache, note)
+    return None
+
+
+def _torchprime(options: Engine, cache: Path, note: Note) -> Checkout:
+    """The checkout that is named, else the cached one, else a clone of the official repository."""
+    named = options.source or os.environ.get(TORCHPRIME_DIR)
+    if named:
+        text = str(Path(named).expanduser()) if Path(named).expanduser().is_dir() else named
+        if Path(text).is_dir():
+            text = str(Path(text).resolve())
+        return resolve(parse_source(text, "torchprime"), cache, note)
+    default = parse_source(TORCHPRIME_DEFAULT, "torchprime")
+    found = cached(default, cache)
+    if found is not None:
+        return found
+    try:
+        return resolve(default, cache, note)
+    except BadInput as error:
+        raise MissingTorchprime(
+            f"no torchprime checkout is named or cached, and none could be cloned: {error} Name "
+            f"one by --torchprime PATH or {TORCHPRIME_DIR}=PATH"
+        ) from None
+
+
+def _interpreter(
+    engine: str, options: Engine, checkout: Checkout | None, cache: Path, note: Note
+) -> Interpreter:
+    if options.python is not None:
+        interpreter = named_interpreter(Path(options.python), cache)
+    else:
+        interpreter = base_interpreter(cache, note)
+    if engine == "hf" and checkout is not None:
+        interpreter = with_transformers(interpreter, checkout, cache, note)
+    return interpreter
+
+
+def _origin(engine: str, interpreter: Interpreter, checkout: Checkout | None) -> dict[str, Any]:
+    """What is trained with, for the Record: commits, not names of branches."""
+    version = interpreter.packages.get("transformers") if engine == "hf" else None
+    if checkout is None:
+        return {"version": version, "description": f"transformers {version}" if version else ""}
+    return {
+        "version": version,
+        "commit": checkout.commit,
+        "dirty": checkout.dirty,
+        "description": checkout.description,
+    }

@@ -1,0 +1,1 @@
+"""Everything that shows a verdict: terminal, HTML, TensorBoard and GitHub. Nothing here judges."""

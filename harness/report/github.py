@@ -1,0 +1,113 @@
+"""The verdict as a job summary of GitHub Actions, in GitHub-flavoured Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
+from harness.report.text import headline, judged, plain, printable, title
+
+VARIABLE = "GITHUB_STEP_SUMMARY"
+FINDINGS_SHOWN = 20
+TEXT_SHOWN = 500  # characters of one finding: GitHub takes a summary of at most 1 MiB a step
+
+SYMBOLS = {
+    Result.PASS: "✅",
+    Result.FAIL: "❌",
+    Result.INVALID: "🚫",
+    Result.INCONCLUSIVE: "❔",
+    Result.NOT_EXERCISED: "➖",
+}
+
+# What Markdown acts on anywhere in a line, and what it acts on at a line's start: headings, lists.
+_ACTIVE = re.compile(r"[\\`*_\[\]|~$<>&@]|:(?=//)|^[#+-]|^\d+[.)](?= )")
+
+
+def append_job_summary(verdict: Verdict, environ: Mapping[str, str]) -> None:
+    """Append the verdict to the file that $GITHUB_STEP_SUMMARY names; without it do nothing.
+
+    Raises BadInput where that file cannot be written.
+    """
+    if not (name := environ.get(VARIABLE)):
+        return
+    try:
+        with Path(name).open("a", encoding="utf-8") as stream:
+            stream.write(job_summary(verdict))
+    except OSError as error:
+        raise BadInput(
+            f"{VARIABLE} names {name}, which cannot be written ({error.strerror}). "
+            f"Unset {VARIABLE} to go without a job summary, or name a file in a writable folder."
+        ) from error
+
+
+def job_summary(verdict: Verdict) -> str:
+    """The verdict as Markdown: headline, what was compared, and each pair's ladder."""
+    lines = [
+        f"## {SYMBOLS[verdict.result]} {_escape(verdict.result.value)} "
+        f"{_escape(headline(verdict))}",
+        "",
+        f"Case {_escape(verdict.case)}: {_escape(verdict.compared)}",
+        "",
+    ]
+    for pair in verdict.pairs:
+        lines += _pair(pair)
+    return "\n".join([*lines, *_notes(verdict.notes)]) + "\n"
+
+
+def _pair(pair: PairVerdict) -> Iterator[str]:
+    yield f"### {SYMBOLS[pair.result]} {_escape(title(pair))}"
+    yield ""
+    yield f"**{_escape(pair.headline)}**"
+    yield ""
+    yield "| rung | result | value | limit | explanation |"
+    yield "| --- | --- | ---: | ---: | --- |"
+    for rung in pair.rungs:
+        result = f"{SYMBOLS[rung.result]} {rung.result.value}"
+        cells = (rung.rung, result, *judged(rung), rung.explanation)
+        yield f"| {' | '.join(_escape(cell) for cell in cells)} |"
+    yield ""
+    yield from _notes(pair.notes)
+    evidence = [line for rung in pair.rungs for line in _evidence(rung)]
+    if evidence:
+        yield from ("<details><summary>evidence</summary>", "", *evidence, "", "</details>", "")
+
+
+def _evidence(rung: RungResult) -> Iterator[str]:
+    lines = [
+        f"{finding.text} ({plain(finding.a)} against {plain(finding.b)})"
+        if finding.a is not None or finding.b is not None
+        else finding.text
+        for finding in rung.findings[:FINDINGS_SHOWN]
+    ]
+    if (more := len(rung.findings) - FINDINGS_SHOWN) > 0:
+        lines.append(f"and {more} more")
+    if rung.limit_source:
+        lines.append(f"limit {judged(rung)[1]}: {rung.limit_source}")
+    if rung.result is Result.PASS and rung.detects:
+        lines.append(f"would have caught {rung.detects}")
+    if lines:
+        yield f"- **{_escape(rung.rung)}** {_escape(rung.result.value)}"
+        yield from (f"  - {_escape(line)}" for line in lines)
+
+
+def _notes(notes: tuple[str, ...]) -> Iterator[str]:
+    for note in notes:
+        yield f"> {_escape(note)}"
+        yield ""
+
+
+def _escape(text: str) -> str:
+    """`text` as Markdown that shows it as it is, on one line."""
+    line = " ".join(printable(text).split())
+    if len(line) > TEXT_SHOWN:
+        line = line[: TEXT_SHOWN - 1] + "…"
+    return _ACTIVE.sub(_literal, line)
+
+
+def _literal(match: re.Match[str]) -> str:
+    # A backslash does not keep GitHub from making links of addresses, an entity does.
+    before, character = match[0][:-1], match[0][-1]
+    return f"{before}&#{ord(character)};" if character in "<>&@:" else f"{before}\\{character}"

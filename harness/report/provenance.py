@@ -1,0 +1,75 @@
+"""What was run, with what and where, out of a Record's manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from harness.record import Record, encode
+from harness.report.text import MISSING, printable
+
+PACKAGES = ("torch", "torch_xla", "transformers")
+
+
+def facts(record: Record) -> tuple[tuple[str, str], ...]:
+    """What a reader wants to know first of a run, as names and values."""
+    seen, ended = record.observed, record.ended
+    axes = _at(seen, "mesh", "axes")
+    versions = _at(seen, "versions")
+    asked = _at(record.manifest, "case", "steps")
+    rows = {
+        "ended": " – ".join(str(ended[key]) for key in ("status", "reason") if ended.get(key)),
+        "steps": f"{record.trained_steps} finished of {MISSING if asked is None else asked}",
+        "devices": f"{seen.get('devices', MISSING)} × {seen.get('device_kind', MISSING)}",
+        "mesh": " × ".join(f"{axis} {size}" for axis, size in axes.items() if size != 1),
+        "input sharding": str(seen.get("input_sharding") or ""),
+        "versions": ", ".join(f"{p} {versions[p]}" for p in PACKAGES if p in versions),
+        "XLA_FLAGS": str(_at(seen, "flags").get("XLA_FLAGS", "")),
+        "record": str(record.directory),
+    }
+    return tuple((name, printable(value) or MISSING) for name, value in rows.items())
+
+
+def log_tail(record: Record) -> str:
+    """The last lines that a failed trainer printed."""
+    log = record.ended.get("log") or ""
+    return printable(log if isinstance(log, str) else "\n".join(map(str, log)))
+
+
+def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a manifest as dotted names and text. Lists are leaves."""
+    if isinstance(value, dict) and value:
+        for key in sorted(value, key=str):
+            yield from flatten(value[key], f"{path}.{key}" if path else str(key))
+    else:
+        text = value if isinstance(value, str) else json.dumps(encode(value), default=str)
+        yield path, printable(text)
+
+
+def side_by_side(
+    a: Record | None, b: Record | None
+) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
+    """The two manifests as rows of name, a and b: those that differ, and those that do not.
+
+    The tail of the log is apart (`log_tail`).
+    """
+    left, right = (
+        {k: v for k, v in flatten(record.manifest) if not k.startswith("ended.log")}
+        if record
+        else {}
+        for record in (a, b)
+    )
+    rows = [
+        (key, left.get(key, MISSING), right.get(key, MISSING))
+        for key in sorted(left.keys() | right.keys())
+    ]
+    differ = tuple(row for row in rows if row[1] != row[2])
+    return differ, tuple(row for row in rows if row[1] == row[2])
+
+
+def _at(value: Any, *path: str) -> Any:
+    """The value at `path`, or an empty mapping where a Record that was cut short has none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return {} if value is None else value

@@ -1,0 +1,75 @@
+"""Numbers, values and headlines as text, the same in every report."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
+from harness.record import encode
+
+MISSING = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` to so many significant digits; a missing one is a dash, a NaN says so."""
+    if value is None:
+        return MISSING
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.{digits}g}"
+
+
+def judged(rung: RungResult) -> tuple[str, str]:
+    """Value and limit, with as many digits as it takes to tell them apart: never "1 > 1"."""
+    value, limit = rung.value, rung.limit
+    if value is None or limit is None or value == limit or math.isnan(value) or math.isnan(limit):
+        return number(value), number(limit)
+    for digits in range(3, 18):
+        shown = number(value, digits), number(limit, digits)
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
+def plain(value: Any) -> str:
+    """One piece of evidence, in full: floats to the last bit, lists and mappings as JSON."""
+    if value is None:
+        return MISSING
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else repr(value)
+    if isinstance(value, dict | list | tuple):
+        return printable(json.dumps(encode(value), ensure_ascii=False, default=str))
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: what a trainer printed must not drive a terminal."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in lines)
+
+
+def names(pair: PairVerdict) -> tuple[str, str]:
+    """What to call the two runs. Two runs under one label are told apart by a letter."""
+    if pair.a != pair.b:
+        return pair.a, pair.b
+    return f"{pair.a} (a)", f"{pair.b} (b)"
+
+
+def title(pair: PairVerdict) -> str:
+    """The pair in a few words."""
+    return " against ".join(names(pair))
+
+
+def headline(verdict: Verdict) -> str:
+    """The whole session in one line: its worst pair, and how many pairs share that result."""
+    if not verdict.pairs:
+        return "nothing was compared"
+    worst = [pair for pair in verdict.pairs if pair.result is verdict.result]
+    if len(verdict.pairs) == 1:
+        return worst[0].headline
+    if verdict.result is Result.PASS:
+        return f"all {len(worst)} pairs train alike"
+    share = f"{len(worst)} of {len(verdict.pairs)} pairs {verdict.result.value}"
+    return f"{title(worst[0])}: {worst[0].headline} ({share})"

@@ -1,0 +1,171 @@
+"""One session: plan every run, launch what is missing, judge every pair."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.arbiter import own_arbiters
+from harness.case import Case
+from harness.inputs import prepare, with_perturbed_weights
+from harness.ladder.comparison import Comparison
+from harness.ladder.judge import judge
+from harness.ladder.verdict import PairVerdict, Result, Verdict
+from harness.plan import (
+    MissingTorchprime,
+    Plan,
+    plan_arbiter,
+    plan_control,
+    plan_run,
+)
+from harness.record import Record
+from harness.running import Reporter, obtain
+from harness.settings import Settings, Tolerance
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a session found, with the Records by folder for reports."""
+
+    verdict: Verdict
+    records: Mapping[str, Record]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything that a session will run, checked before anything is launched."""
+
+    settings: Settings
+    subjects: tuple[Plan, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def compared(self) -> str:
+        """What is compared, for the first line of every output."""
+        first, *others = self.subjects
+        case = self.settings.case
+        mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
+        names = " and ".join(_told(plan) for plan in others)
+        return (
+            f"{_told(first)} against {names}: case {case.name}, {case.dtype}, {case.steps} steps, "
+            f"mesh {mesh} on {self.settings.launcher.device}"
+        )
+
+
+def _told(plan: Plan) -> str:
+    description = plan.origin.get("description")
+    return f"{plan.label} ({description})" if description else plan.label
+
+
+def plan(settings: Settings, reporter: Reporter) -> Planned:
+    """Plan the session. Raises BadInput for whatever cannot work."""
+    workspace = Path(settings.workspace)
+    inputs = prepare(settings.case, workspace / "inputs")
+    subjects: list[Plan] = []
+    notes: list[str] = []
+    for name in settings.engines:
+        try:
+            subjects.append(plan_run(name, settings, inputs, reporter.note))
+        except MissingTorchprime as error:
+            if not settings.case.aligned:
+                raise
+            notes.append(f"torchprime was NOT compared; the reference stands in for it: {error}")
+            if "reference" not in settings.engines:
+                subjects.append(plan_run("reference", settings, inputs, reporter.note))
+    return Planned(settings, tuple(subjects), tuple(notes))
+
+
+def run(planned: Planned, reporter: Reporter) -> Outcome:
+    """Launch what is not in the workspace yet, and judge every pair with the first engine."""
+    settings = planned.settings
+    workspace = Path(settings.workspace)
+    repeats = _in_turns(planned, reporter)
+    subjects = [runs[0] for runs in repeats]
+    control = _control(planned, subjects[0], workspace, reporter)
+    verdicts = []
+    for index in range(1, len(subjects)):
+        comparison = Comparison(
+            a=subjects[0],
+            b=subjects[index],
+            tolerance=settings.tolerance,
+            control=control,
+            repeats={str(runs[0].directory): tuple(runs) for runs in (repeats[0], repeats[index])},
+        )
+        verdicts.append(_judge_with_arbiter(comparison, planned, reporter))
+    records = {str(r.directory): r for r in subjects}
+    verdict = Verdict(planned.compared, settings.case.name, tuple(verdicts), planned.notes)
+    return Outcome(verdict, records)
+
+
+def _in_turns(planned: Planned, reporter: Reporter) -> list[list[Record]]:
+    """The Records of every subject, repeats in the order A B B A …, so that a drift cancels."""
+    settings = planned.settings
+    workspace = Path(settings.workspace)
+    records: list[list[Record]] = [[] for _ in planned.subjects]
+    twins: dict[str, int] = {}
+    offsets = []
+    for subject in planned.subjects:
+        # The same engine twice is launched twice: an A/A run that shares its Record shows nothing.
+        offsets.append(twins.get(subject.key, 0))
+        twins[subject.key] = offsets[-1] + settings.repeats
+    for repeat in range(settings.repeats):
+        order = range(len(planned.subjects))
+        for index in order if repeat % 2 == 0 else reversed(order):
+            subject = dataclasses.replace(planned.subjects[index], repeat=offsets[index] + repeat)
+            records[index].append(obtain(subject, workspace, settings.launcher, reporter))
+    return records
+
+
+def _control(
+    planned: Planned, subject: Record, workspace: Path, reporter: Reporter
+) -> tuple[Record, Record] | None:
+    """The noise floor: the first engine again, from weights perturbed by one unit in the last place.
+
+    Only aligned cases prepare weights; for the others the documented floors are taken.
+    """
+    settings, first = planned.settings, planned.subjects[0]
+    if settings.tolerance.control != "ulp" or not settings.case.aligned or not subject.complete:
+        return None
+    perturbed = with_perturbed_weights(first.inputs, settings.case.dtype)
+    control = obtain(plan_control(first, perturbed), workspace, settings.launcher, reporter)
+    return (subject, control) if control.complete else None
+
+
+def _judge_with_arbiter(
+    comparison: Comparison, planned: Planned, reporter: Reporter
+) -> PairVerdict:
+    """Judge; where two runs disagree about numbers, ask float64 and judge again."""
+    settings = planned.settings
+    verdict = judge(comparison)
+    if settings.arbiter == "never" or settings.case.optimizer.name != "adamw":
+        return verdict
+    workspace = Path(settings.workspace)
+    if not settings.case.aligned:
+        own = own_arbiters(comparison, settings, planned.subjects[0].inputs, workspace, reporter)
+        return judge(dataclasses.replace(comparison, own=own)) if own else verdict
+    numeric = ("forward", "backward", "loss_curve")
+    if not any(verdict.rung(name).result is Result.FAIL for name in numeric):
+        return verdict
+    arbiter = obtain(
+        plan_arbiter(settings, planned.subjects[0].inputs, reporter.note),
+        workspace,
+        settings.launcher,
+        reporter,
+    )
+    return judge(dataclasses.replace(comparison, arbiter=arbiter if arbiter.complete else None))
+
+
+def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
+    """Judge two Records as they are, without launching anything."""
+    comparison = Comparison(a, b, tolerance)
+    verdict = Verdict(
+        f"{a.label} ({a.directory}) against {b.label} ({b.directory})",
+        str(a.manifest["case"]["name"]),
+        (judge(comparison),),
+    )
+    return Outcome(verdict, {str(r.directory): r for r in (a, b)})
+
+
+__all__ = ["Case", "Outcome", "Planned", "compare", "plan", "run"]

@@ -1,0 +1,109 @@
+"""Records and verdicts to report on. Records are written as a probe writes them, then read back."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.ladder.verdict import RUNGS, Finding, PairVerdict, Result, RungResult, Verdict
+from harness.record import MANIFEST, STEPS, Record, encode, read_record, write_json
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&lt;[red]| `x` {{ 7*7 }} \x1b[31m"
+
+
+def record(
+    folder: Path,
+    label: str = "hf 4.57.6",
+    losses: Sequence[float] = (6.5, 6.4, 6.3),
+    *,
+    events: Sequence[dict[str, Any]] = (),
+    steps: Sequence[int] | None = None,
+    rates: Sequence[Sequence[float]] | None = None,
+    norm: float | None = 1.5,
+    max_norm: float | None = 1.0,
+    at: float | None = 1000.0,
+    manifest: dict[str, Any] | None = None,
+) -> Record:
+    """A run of so many losses, at `steps` (0, 1, 2 … by default), with further `events`."""
+    folder.mkdir()
+    lines: list[dict[str, Any]] = []
+    for position, (step, loss) in enumerate(zip(steps or range(len(losses)), losses, strict=True)):
+        lr = rates[position] if rates else [1e-3]
+        event = {"event": "step", "step": step, "micro": 1, "lr": lr, "max_norm": max_norm}
+        lines.append(event | ({} if at is None else {"at": at + position}))
+        lines.append({"event": "values", "step": step, "losses": [loss], "gradient_norm": norm})
+    text = "".join(json.dumps(encode(event)) + "\n" for event in [*lines, *events])
+    (folder / STEPS).write_text(text)
+    (folder / "parameters.json").write_text('{"parameters": []}')
+    write_json(
+        folder / MANIFEST,
+        {
+            "schema": 1,
+            "engine": label.split()[0],
+            "label": label,
+            "case": {"name": "llama-tiny", "steps": len(losses)},
+            "ended": {"status": "ok"},
+            "observed": {
+                "devices": 4,
+                "device_kind": "CPU",
+                "mesh": {"axes": {"fsdp": 4, "tensor": 1}},
+                "versions": {"torch": "2.9.0"},
+                "flags": {"XLA_FLAGS": "--xla_x=1"},
+            },
+            **(manifest or {}),
+        },
+    )
+    return read_record(folder)
+
+
+def window(first: int, last: int, seconds: float, compilations: int = 0) -> dict[str, Any]:
+    """The event of one timing window."""
+    return {
+        "event": "window",
+        "window": {
+            "first": first,
+            "last": last,
+            "seconds": seconds,
+            "cpu_seconds": seconds,
+            "compilations": compilations,
+        },
+    }
+
+
+def rung(name: str, result: Result = Result.PASS, **fields: Any) -> RungResult:
+    """One rung, with an explanation that names it."""
+    return RungResult(name, result, **{"explanation": f"what {name} says", **fields})
+
+
+def pair(
+    *changed: RungResult,
+    a: str = "hf",
+    b: str = "torchprime",
+    a_record: str = "/records/a",
+    b_record: str = "/records/b",
+    notes: tuple[str, ...] = (),
+) -> PairVerdict:
+    """A pair whose every rung passes, but for those that are `changed`."""
+    by_name = {r.rung: r for r in changed}
+    rungs = tuple(by_name.get(name, rung(name)) for name in RUNGS)
+    return PairVerdict(a, b, a_record, b_record, rungs, notes)
+
+
+def verdict(*pairs: PairVerdict, compared: str = "hf against torchprime, llama-tiny") -> Verdict:
+    """A session of `pairs`."""
+    return Verdict(compared, "llama-tiny", pairs)
+
+
+CLIP = rung(
+    "clip",
+    Result.FAIL,
+    explanation="step 0: hf scaled its gradients by 0.36, torchprime by 1",
+    value=0.64,
+    limit=1e-5,
+    limit_source="float32 table",
+    findings=(
+        Finding("step 0: hf scaled its gradients by 0.36, torchprime by 1", 0, None, 0.36, 1.0),
+        *(Finding(f"step {n}: scaled by 0.5 against 1", n, None, 0.5, 1.0) for n in range(1, 14)),
+    ),
+)
+"""A rung that fails, with 13 findings beyond its explanation."""

@@ -1,0 +1,136 @@
+"""Event files, read back by TensorBoard itself."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import record, window
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+
+from harness.report.tensorboard import write_events
+
+
+def scalars(folder: Path) -> dict[str, list[Any]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+
+
+def points(folder: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in scalars(folder)[tag]]
+
+
+def test_every_curve_is_there_under_its_tag(tmp_path: Path) -> None:
+    rates = [[1e-3, 5e-4], [2e-3, 5e-4], [3e-3, 5e-4]]
+    folder = write_events(record(tmp_path / "hf", losses=(6.5, 6.25, 6.0), rates=rates))
+    assert folder == tmp_path / "hf" / "tensorboard"
+    assert points(folder, "train/loss") == [(0, 6.5), (1, 6.25), (2, 6.0)]
+    assert points(folder, "train/grad_norm") == [(0, 1.5), (1, 1.5), (2, 1.5)]
+    shown = points(folder, "train/learning_rate")
+    assert [step for step, _ in shown] == [0, 1, 2]
+    assert [value for _, value in shown] == pytest.approx([1e-3, 2e-3, 3e-3], rel=1e-7)
+
+
+def test_only_what_was_observed_has_a_tag(tmp_path: Path) -> None:
+    folder = write_events(record(tmp_path / "hf", norm=None, rates=[[], [], []]))
+    assert set(scalars(folder)) == {"train/loss"}
+
+
+def test_step_times_leave_out_windows_in_which_xla_compiled(tmp_path: Path) -> None:
+    events = [window(0, 0, 9.0, compilations=2), window(1, 2, 0.5), window(3, 3, 0.75, 1)]
+    folder = write_events(record(tmp_path / "hf", losses=(1.0,) * 4, events=events))
+    assert points(folder, "train/step_seconds") == [(2, 0.25)]
+
+
+def test_a_nan_is_written_and_later_steps_too(tmp_path: Path) -> None:
+    folder = write_events(record(tmp_path / "hf", losses=(6.5, math.nan, math.inf, 6.0)))
+    steps, values = zip(*points(folder, "train/loss"), strict=True)
+    assert steps == (0, 1, 2, 3)
+    assert math.isnan(values[1])
+    # A Record poisons a sum that is not finite: whether inf or NaN, it is not a number any more.
+    assert not math.isfinite(values[2])
+    assert values[3] == 6.0
+
+
+def test_a_loss_beyond_float32_does_not_stop_the_writer(tmp_path: Path) -> None:
+    folder = write_events(record(tmp_path / "hf", losses=(6.5, 1e300)))
+    assert points(folder, "train/loss")[1] == (1, math.inf)
+
+
+def test_wall_times_are_those_of_the_steps_and_never_fall(tmp_path: Path) -> None:
+    run = record(tmp_path / "hf", losses=(6.5, 6.4, 6.3), at=1795563400.25)
+    steps = run.directory / "steps.jsonl"
+    steps.write_text(steps.read_text().replace("1795563402.25", "17.0"))  # the clock was set back
+    times = [event.wall_time for event in scalars(write_events(run))["train/loss"]]
+    assert times == [1795563400.25, 1795563401.25, 1795563401.25]
+
+
+def test_a_record_without_times_has_curves_all_the_same(tmp_path: Path) -> None:
+    folder = write_events(record(tmp_path / "hf", at=None))
+    assert [step for step, _ in points(folder, "train/loss")] == [0, 1, 2]
+
+
+def test_a_second_write_replaces_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = record(tmp_path / "hf", events=[window(0, 1, 0.5)])
+    (first,) = write_events(run).iterdir()
+    written = first.read_bytes()
+    first.write_bytes(b"damaged")
+    (second,) = write_events(run).iterdir()
+    assert second == first
+    assert second.read_bytes() == written
+
+
+def test_a_run_that_was_killed_has_the_curves_up_to_its_end(tmp_path: Path) -> None:
+    run = record(tmp_path / "hf", manifest={"ended": {"status": "killed"}})
+    with (run.directory / "steps.jsonl").open("a") as stream:
+        stream.write('{"event": "ste')
+    assert [step for step, _ in points(write_events(run), "train/loss")] == [0, 1, 2]
+
+
+def test_a_run_that_trained_nothing_has_no_tag(tmp_path: Path) -> None:
+    assert scalars(write_events(record(tmp_path / "hf", losses=()))) == {}
+
+
+@pytest.fixture()
+def served(tmp_path: Path) -> Iterator[Any]:
+    """TensorBoard's own HTTP application over a folder of two Records, called in this process."""
+    from tensorboard.backend.application import TensorBoardWSGI  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.data_provider import (  # type: ignore[import-untyped]
+        MultiplexerDataProvider,
+    )
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import (  # type: ignore[import-untyped]
+        EventMultiplexer,
+    )
+    from tensorboard.plugins.base_plugin import TBContext  # type: ignore[import-untyped]
+    from tensorboard.plugins.scalar.scalars_plugin import (  # type: ignore[import-untyped]
+        ScalarsPlugin,
+    )
+    from werkzeug.test import Client
+
+    write_events(record(tmp_path / "hf-1", losses=(6.5, 6.25)))
+    write_events(record(tmp_path / "torchprime-2", "torchprime", losses=(6.5, math.nan)))
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    plugin = ScalarsPlugin(TBContext(data_provider=provider, multiplexer=multiplexer))
+    yield Client(TensorBoardWSGI([plugin], data_provider=provider))
+
+
+def test_one_logdir_overlays_two_records_over_http(served: Any) -> None:
+    tags = served.get("/data/plugin/scalars/tags").get_json()
+    runs = {"hf-1/tensorboard", "torchprime-2/tensorboard"}
+    assert set(tags) == runs
+    assert set(tags["hf-1/tensorboard"]) == set(tags["torchprime-2/tensorboard"])
+    answers = {}
+    for run in runs:
+        query = {"run": run, "tag": "train/loss"}
+        answer = served.get("/data/plugin/scalars/scalars", query_string=query)
+        assert answer.status_code == 200
+        answers[run] = [[step, value] for _, step, value in json.loads(answer.text)]
+    assert answers["hf-1/tensorboard"] == [[0, 6.5], [1, 6.25]]
+    assert answers["torchprime-2/tensorboard"] == [[0, 6.5], [1, "NaN"]]

@@ -1,0 +1,414 @@
+"""The statistics of step times: identities, bad input, decisions, and what they do with noise."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from harness.ladder import statistics
+from harness.ladder.statistics import (
+    Decision,
+    RatioInterval,
+    Stall,
+    equivalence,
+    ratio_interval,
+    recurring_stalls,
+    smallest_detectable,
+    windows_needed,
+)
+
+Runs = list[NDArray[np.float64]]
+FAILURES = {Decision.FAIL_SLOWER, Decision.FAIL_FASTER}
+
+# Reproducible and without a database on the disk.
+reproducible = settings(derandomize=True, database=None, max_examples=40, deadline=None)
+times = st.floats(min_value=1e-4, max_value=1e3)
+repeats = st.lists(st.lists(times, min_size=2, max_size=6), min_size=1, max_size=4)
+
+
+def machine(
+    seed: int, *, repeats: int, windows: int, slowdown: float = 0.0, launch: float = 0.0
+) -> tuple[Runs, Runs]:
+    """Two trainers in turns (A B B A ...) on a shared machine; b is slower by `slowdown`.
+
+    Noise: 7 % a window, 5 % of windows stalled by half as long again on average, and a level that
+    differs by 14 % between repeats, wanders and drifts within them. `launch` is what launches of
+    the same trainer differ by.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = [], []
+    for _ in range(repeats):
+        n = 2 * windows
+        wander = np.cumsum(rng.normal(0, 0.005, n)) + np.linspace(0, rng.normal(0, 0.1), n)
+        stalls = np.where(rng.random(n) < 0.05, 1 + rng.exponential(0.5, n), 1)
+        seconds = 0.1 * np.exp(rng.normal(0, 0.14) + wander + rng.normal(0, 0.07, n)) * stalls
+        turns = np.resize([False, True, True, False], n)
+        a.append(seconds[~turns])
+        b.append(seconds[turns] * (1 + slowdown) * math.exp(rng.normal(0, launch)))
+    return a, b
+
+
+def decisions(tolerance: float, slowdown: float = 0.0) -> Counter[Decision]:
+    """What 20 trials of one repeat of 600 pairs end in."""
+    made: Counter[Decision] = Counter()
+    for seed in range(20):
+        a, b = machine(seed, repeats=1, windows=600, slowdown=slowdown)
+        made[equivalence(ratio_interval(a, b, paired=True, resamples=300), tolerance)] += 1
+    return made
+
+
+def interval(
+    low: float, high: float, windows: int = 100, confidence: float = 0.95
+) -> RatioInterval:
+    return RatioInterval(math.sqrt(low * high), low, high, confidence, windows, windows, 1)
+
+
+def half_width(i: RatioInterval) -> float:
+    return math.log(i.high / i.low) / 2
+
+
+class TestRatio:
+    def test_a_known_ratio_without_noise(self) -> None:
+        for paired in (True, False):
+            i = ratio_interval([[0.1] * 8] * 2, [[0.103] * 8] * 2, paired=paired)
+            assert (i.ratio, i.low, i.high) == pytest.approx((1.03, 1.03, 1.03), rel=1e-12)
+            assert (i.windows_a, i.windows_b, i.repeats, i.confidence) == (16, 16, 2, 0.95)
+
+    def test_sides_of_different_size_when_not_paired(self) -> None:
+        i = ratio_interval([[1, 1, 1], [1]], [[2, 2]], paired=False)
+        assert (i.windows_a, i.windows_b, i.repeats) == (4, 2, 1)
+        assert i.ratio == pytest.approx(2)
+
+    def test_the_location_is_the_mean_of_the_middle_half(self) -> None:
+        """Ratios e^0 … e^7: the middle four have the mean 3.5, whatever the outer ones are."""
+        for outer in (7, 700):
+            b = [math.exp(x) for x in (0, 1, 2, 3, 4, 5, 6, outer)]
+            assert ratio_interval([[1] * 8], [b], paired=True).ratio == pytest.approx(math.exp(3.5))
+
+    def test_a_value_on_the_edge_counts_in_part(self) -> None:
+        """Of three values the middle half is the middle one and a quarter of each neighbour."""
+        b = [[1, math.e**3, math.e**9]]
+        expected = math.exp((0.25 * 0 + 3 + 0.25 * 9) / 1.5)
+        assert ratio_interval([[1] * 3], b, paired=True).ratio == pytest.approx(expected)
+
+    def test_pairs_are_by_position(self) -> None:
+        """The same times in another order are another measurement when they are paired."""
+        a, b = [[1.0, 2.0, 4.0, 8.0]], [[1.0, 2.0, 4.0, 8.0]]
+        assert half_width(ratio_interval(a, b, paired=True)) == 0
+        assert half_width(ratio_interval(a, [b[0][::-1]], paired=True)) > 1
+
+    def test_the_same_input_gives_the_same_bits(self) -> None:
+        a, b = machine(1, repeats=2, windows=20)
+        first = ratio_interval(a, b, paired=True, seed=5)
+        assert first == ratio_interval(a, b, paired=True, seed=5)
+        assert first != ratio_interval(a, b, paired=True, seed=6)
+
+    def test_more_confidence_is_wider(self) -> None:
+        a, b = machine(1, repeats=2, windows=20)
+        widths = [half_width(ratio_interval(a, b, paired=True, confidence=c)) for c in (0.8, 0.95)]
+        assert widths[0] < widths[1]
+
+    @reproducible
+    @given(repeats)
+    def test_a_run_against_itself_is_exactly_one(self, a: list[list[float]]) -> None:
+        i = ratio_interval(a, a, paired=True, resamples=100)
+        assert (i.ratio, i.low, i.high) == (1, 1, 1)
+
+    @reproducible
+    @given(repeats, repeats, st.booleans(), st.floats(1e-3, 1e3))
+    def test_identities(
+        self, a: list[list[float]], b: list[list[float]], paired: bool, unit: float
+    ) -> None:
+        """The ratio is inside its interval; units cancel; swapping the sides inverts it all."""
+        if paired:
+            b = [list(reversed(r)) for r in a]
+        i = ratio_interval(a, b, paired=paired, resamples=100)
+        assert 0 < i.low <= i.ratio <= i.high
+        scaled = ratio_interval(
+            [[x * unit for x in r] for r in a],
+            [[x * unit for x in r] for r in b],
+            paired=paired,
+            resamples=100,
+        )
+        assert (scaled.ratio, scaled.low, scaled.high) == pytest.approx(
+            (i.ratio, i.low, i.high), rel=1e-6
+        )
+        swapped = ratio_interval(b, a, paired=paired, resamples=100)
+        assert swapped.ratio == pytest.approx(1 / i.ratio)
+        if paired:  # not paired, the two sides draw other resamples
+            assert (1 / swapped.high, 1 / swapped.low) == pytest.approx((i.low, i.high), rel=1e-6)
+
+
+class TestBadSamples:
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.0, -0.1])
+    @pytest.mark.parametrize("paired", [True, False])
+    def test_not_a_time(self, bad: float, paired: bool) -> None:
+        good, broken = [[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, bad]]
+        with pytest.raises(ValueError, match=r"window 1 of repeat 1 of a is"):
+            ratio_interval(broken, good, paired=paired)
+        with pytest.raises(ValueError, match=r"window 1 of repeat 1 of b is"):
+            ratio_interval(good, broken, paired=paired)
+        with pytest.raises(ValueError, match=r"window 1 of repeat 1 of repeats is"):
+            recurring_stalls(broken)
+
+    @pytest.mark.parametrize(
+        ("broken", "message"), [([], "has no repeats"), ([[1.0], []], "repeat 1 of . has no win")]
+    )
+    def test_empty(self, broken: list[list[float]], message: str) -> None:
+        good = [[1.0, 1.0]]
+        for a, b in ((broken, good), (good, broken), (broken, broken)):
+            for paired in (True, False):
+                with pytest.raises(ValueError, match=message):
+                    ratio_interval(a, b, paired=paired)
+
+    def test_pairs_that_do_not_match(self) -> None:
+        a = [[1.0, 1.0], [1.0, 1.0]]
+        for b in ([[1.0, 1.0]], [[1.0, 1.0], [1.0]], [[1.0, 1.0, 1.0], [1.0]], [[1.0] * 4]):
+            with pytest.raises(ValueError, match="pairs need the same windows"):
+                ratio_interval(a, b, paired=True)
+            with pytest.raises(ValueError, match="pairs need the same windows"):
+                ratio_interval(b, a, paired=True)
+
+    def test_one_window_is_no_evidence(self) -> None:
+        with pytest.raises(ValueError, match="at least two"):
+            ratio_interval([[1.0]], [[1.0]], paired=True)
+        with pytest.raises(ValueError, match="at least two"):
+            ratio_interval([[1.0]], [[1.0, 1.0]], paired=False)
+
+    def test_options(self) -> None:
+        a = [[1.0, 1.0]]
+        for confidence in (0.0, 1.0, math.nan):
+            with pytest.raises(ValueError, match="confidence"):
+                ratio_interval(a, a, paired=True, confidence=confidence)
+        with pytest.raises(ValueError, match="resamples"):
+            ratio_interval(a, a, paired=True, resamples=0)
+        i = interval(0.99, 1.01)
+        judges: list[Callable[[float], object]] = [
+            lambda t: equivalence(i, t),
+            lambda t: smallest_detectable(i, t),
+            lambda t: windows_needed(i, t),
+        ]
+        for judge in judges:
+            for tolerance in (0.0, -0.01, math.nan, math.inf):
+                with pytest.raises(ValueError, match="tolerance"):
+                    judge(tolerance)
+        with pytest.raises(ValueError, match="power"):
+            smallest_detectable(i, 0.01, power=1.0)
+
+
+class TestDecision:
+    @pytest.mark.parametrize(
+        ("low", "high", "decision"),
+        [
+            (0.995, 1.005, Decision.PASS),
+            (1 / 1.01, 1.01, Decision.PASS),  # the limits belong to the tolerance
+            (1.01, 1.01, Decision.PASS),
+            (1.005, 1.02, Decision.INCONCLUSIVE),
+            (0.98, 1.02, Decision.INCONCLUSIVE),  # across all of it: no evidence is not a PASS
+            (0.98, 0.995, Decision.INCONCLUSIVE),
+            (1.01, 1.05, Decision.INCONCLUSIVE),
+            (1.0101, 1.05, Decision.FAIL_SLOWER),
+            (0.95, 0.99, Decision.FAIL_FASTER),  # 0.99 < 1/1.01
+            (0.95, 1 / 1.01, Decision.INCONCLUSIVE),
+        ],
+    )
+    def test_each_side_of_each_limit(self, low: float, high: float, decision: Decision) -> None:
+        assert equivalence(interval(low, high), 0.01) is decision
+
+    @reproducible
+    @given(st.floats(0.5, 2), st.floats(0, 0.5), st.floats(1e-3, 0.5))
+    def test_swapping_the_engines_swaps_the_verdict(
+        self, ratio: float, half: float, tolerance: float
+    ) -> None:
+        low, high = ratio * math.exp(-half), ratio * math.exp(half)
+        swap = {
+            Decision.FAIL_SLOWER: Decision.FAIL_FASTER,
+            Decision.FAIL_FASTER: Decision.FAIL_SLOWER,
+        }
+        decision = equivalence(interval(low, high), tolerance)
+        assert equivalence(interval(1 / high, 1 / low), tolerance) is swap.get(decision, decision)
+        if decision is Decision.PASS:
+            assert abs(math.log(ratio)) + half <= math.log1p(tolerance) * (1 + 1e-9)
+
+    def test_a_pass_says_what_it_would_have_caught(self) -> None:
+        """Half width h: limit · exp(h · (1 + 1.645/1.960))."""
+        i = interval(math.exp(-0.005), math.exp(0.005))
+        expected = 1.01 * math.exp(0.005 * (1 + 1.644854 / 1.959964)) - 1
+        assert smallest_detectable(i, 0.01) == pytest.approx(expected, rel=1e-6)
+        # The change that would have been caught every second time moves the interval to the limit.
+        assert smallest_detectable(i, 0.01, power=0.5) == pytest.approx(1.01 * math.exp(0.005) - 1)
+        assert smallest_detectable(interval(1, 1), 0.01) == pytest.approx(0.01)
+
+    def test_the_smallest_detectable_change_is_detected(self) -> None:
+        """In 19 of 20 of the trials in which a slowdown of that size is injected."""
+        caught = 0
+        for seed in range(40):
+            a, b = machine(seed, repeats=1, windows=100)
+            noise = ratio_interval(a, b, paired=True, resamples=200)
+            slow = [r * (1 + smallest_detectable(noise, 0.01)) for r in b]
+            seen = ratio_interval(a, slow, paired=True, resamples=200)
+            caught += equivalence(seen, 0.01) is Decision.FAIL_SLOWER
+        assert caught >= 36
+
+
+class TestWindowsNeeded:
+    def test_four_times_the_windows_halve_the_interval(self) -> None:
+        """Ratio 1, limit h/2 away: 100 windows have to become 400."""
+        half = 2 * math.log(1.01)
+        i = interval(math.exp(-half), math.exp(half), windows=100)
+        assert windows_needed(i, 0.01) == pytest.approx(300, abs=1)
+
+    def test_that_many_windows_do_decide(self) -> None:
+        decided = 0
+        for seed in range(20):
+            a, b = machine(seed, repeats=1, windows=2000, slowdown=0.03)
+            start = ratio_interval([a[0][:80]], [b[0][:80]], paired=True, resamples=200)
+            more = windows_needed(start, 0.01, at_most=1900)
+            n = 80 + (1900 if more is None else more)
+            end = ratio_interval([a[0][:n]], [b[0][:n]], paired=True, resamples=200)
+            decided += equivalence(end, 0.01) is Decision.FAIL_SLOWER
+        assert decided >= 10  # half of them, as the ratio itself moves
+
+    def test_nothing_more_is_needed_when_decided(self) -> None:
+        for low, high in ((0.999, 1.001), (1.05, 1.06), (0.9, 0.95)):
+            assert windows_needed(interval(low, high), 0.01) == 0
+
+    @pytest.mark.parametrize("limit", [1.01, 1 / 1.01])
+    def test_on_the_limit_it_cannot_be_decided(self, limit: float) -> None:
+        i = RatioInterval(limit, limit / 1.02, limit * 1.02, 0.95, 100, 100, 1)
+        assert windows_needed(i, 0.01) is None
+        near = RatioInterval(limit * (1 + 1e-9), limit / 1.02, limit * 1.02, 0.95, 100, 100, 1)
+        assert windows_needed(near, 0.01) is None
+
+    def test_the_cap(self) -> None:
+        i = interval(math.exp(-2 * math.log(1.01)), math.exp(2 * math.log(1.01)))
+        assert windows_needed(i, 0.01, at_most=301) is not None
+        assert windows_needed(i, 0.01, at_most=299) is None
+
+    @reproducible
+    @given(st.floats(0.5, 2), st.floats(0, 1), st.floats(1e-3, 0.5), st.integers(2, 10_000))
+    def test_zero_only_when_decided(
+        self, ratio: float, half: float, tolerance: float, windows: int
+    ) -> None:
+        i = RatioInterval(
+            ratio, ratio * math.exp(-half), ratio * math.exp(half), 0.95, windows, windows, 1
+        )
+        more = windows_needed(i, tolerance)
+        decided = equivalence(i, tolerance) is not Decision.INCONCLUSIVE
+        assert (more == 0) == decided
+        assert more is None or 0 <= more <= 1_000_001
+
+
+class TestNoise:
+    """On a machine as noisy as a shared one is: see `machine`."""
+
+    def test_three_percent_slower_is_found(self) -> None:
+        made = decisions(0.01, slowdown=0.03)
+        assert made[Decision.FAIL_SLOWER] >= 19
+        assert made[Decision.PASS] == made[Decision.FAIL_FASTER] == 0
+
+    def test_three_percent_faster_is_found(self) -> None:
+        made = decisions(0.01, slowdown=1 / 1.03 - 1)
+        assert made[Decision.FAIL_FASTER] >= 19
+        assert made[Decision.PASS] == made[Decision.FAIL_SLOWER] == 0
+
+    def test_identical_trainers_never_fail(self) -> None:
+        made = decisions(0.01)
+        assert made[Decision.FAIL_SLOWER] == made[Decision.FAIL_FASTER] == 0
+        assert decisions(0.015)[Decision.PASS] >= 10
+
+    def test_pairs_cancel_the_drift(self) -> None:
+        """Three repeats at levels that differ by far more than the engines do."""
+        a, b = machine(3, repeats=3, windows=200)
+        paired = half_width(ratio_interval(a, b, paired=True, resamples=300))
+        apart = half_width(ratio_interval(a, b, paired=False, resamples=300))
+        assert paired < apart / 5
+
+    @pytest.mark.parametrize(
+        ("count", "launch", "least"),
+        [
+            (1, 0.0, 0.85),
+            (2, 0.0, 0.85),
+            (4, 0.0, 0.85),
+            (8, 0.03, 0.85),
+            (4, 0.03, 0.8),
+            (2, 0.03, 0.75),
+        ],
+    )
+    def test_the_interval_covers_the_truth(self, count: int, launch: float, least: float) -> None:
+        """About 95 % of the time, also where launches differ more than their windows let expect."""
+        covered = 0
+        for seed in range(60):
+            a, b = machine(seed, repeats=count, windows=160 // count, launch=launch)
+            i = ratio_interval(a, b, paired=True, resamples=200)
+            covered += i.low <= 1 <= i.high
+        assert covered >= least * 60
+
+    def test_launches_that_differ_widen_the_interval(self) -> None:
+        """Repeats that disagree by 5 % each way, with hardly any noise inside, are no PASS."""
+        quiet = np.random.default_rng(0).normal(1, 1e-4, (4, 50))
+        loud = [r * level for r, level in zip(quiet, (0.95, 1.05, 0.95, 1.05), strict=True)]
+        i = ratio_interval([[1.0] * 50] * 4, loud, paired=True)
+        assert half_width(i) > 0.05
+        assert equivalence(i, 0.01) is Decision.INCONCLUSIVE
+
+    def test_spikes_on_one_side_do_not_look_like_a_slowdown(self) -> None:
+        rng = np.random.default_rng(0)
+        a, b = rng.normal(1, 0.01, 200), rng.normal(1, 0.01, 200)
+        b[rng.choice(200, 20, replace=False)] *= 5
+        assert equivalence(ratio_interval([a], [b], paired=True), 0.01) is Decision.PASS
+
+    def test_every_other_window_slower_is_seen(self) -> None:
+        """A median could stay where it was."""
+        rng = np.random.default_rng(0)
+        a, b = rng.normal(1, 0.01, 200), rng.normal(1, 0.01, 200)
+        b[::2] *= 1.1
+        assert equivalence(ratio_interval([a], [b], paired=True), 0.01) is Decision.FAIL_SLOWER
+
+
+class TestStalls:
+    def test_a_stall_at_the_same_window_of_every_repeat(self) -> None:
+        a, b = machine(0, repeats=3, windows=40)
+        for run in b:
+            run[17] *= 3
+        assert recurring_stalls(a) == ()
+        assert [s.window for s in recurring_stalls(b)] == [17]
+
+    def test_the_ratio_is_the_smallest(self) -> None:
+        runs = np.ones((3, 40))
+        runs[:, 5] = (4, 2, 3)
+        assert recurring_stalls(list(runs)) == (Stall(5, 2.0),)
+        runs[1, 5] = 1.4  # below 1 + excess in one of the repeats
+        assert recurring_stalls(list(runs)) == ()
+
+    def test_the_machine_is_not_blamed_on_the_trainer(self) -> None:
+        """Stalls at random places: in 60 trials of 3 repeats not one is reported."""
+        for seed in range(60):
+            assert recurring_stalls(machine(seed, repeats=3, windows=40)[0]) == ()
+
+    def test_a_coincidence_among_many_stalls_is_not_reported(self) -> None:
+        runs = np.ones((2, 40))
+        runs[0, :20] = 2
+        runs[1, 19:39] = 2
+        assert recurring_stalls(list(runs)) == ()
+
+    def test_one_repeat_cannot_tell(self) -> None:
+        with pytest.raises(ValueError, match="two or more repeats"):
+            recurring_stalls([[1.0, 1.0, 9.0]])
+        with pytest.raises(ValueError, match="two or more repeats"):
+            recurring_stalls([[1.0, 1.0, 9.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("freedom", "table", "off"),
+    [(1, 12.706, 0.39), (2, 4.303, 0.041), (3, 3.182, 0.013), (5, 2.571, 0.005), (30, 2.042, 5e-4)],
+)
+def test_quantiles_of_t(freedom: float, table: float, off: float) -> None:
+    """Against the printed table: never below it."""
+    quantile = statistics._t_quantile(0.975, freedom)
+    assert table * (1 - 2e-4) <= quantile <= table * (1 + off)
