@@ -83,10 +83,7 @@ def run(
     reporter = ConsoleReporter(Console(stderr=True))
     try:
         planned = session.plan(settings, reporter)
-        console = Console()
-        console.print(planned.compared, style="bold", markup=False, highlight=False)
-        for note in planned.notes:
-            console.print(note, style="yellow", markup=False, highlight=False)
+        reporter.note(planned.compared)
         outcome = session.run(planned, reporter)
     finally:
         reporter.close()

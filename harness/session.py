@@ -48,8 +48,9 @@ class Planned:
         case = self.settings.case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
         names = " and ".join(_told(plan) for plan in others)
+        missing = " (torchprime is missing, see the notes)" if self.notes else ""
         return (
-            f"{_told(first)} against {names}: case {case.name}, {case.dtype}, {case.steps} steps, "
+            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, {case.steps} steps, "
             f"mesh {mesh} on {self.settings.launcher.device}"
         )
 
@@ -71,7 +72,7 @@ def plan(settings: Settings, reporter: Reporter) -> Planned:
         except MissingTorchprime as error:
             if not settings.case.aligned:
                 raise
-            notes.append(f"torchprime was NOT compared; the reference stands in for it: {error}")
+            notes.append(f"torchprime was not compared, the reference was, in its place: {error}")
             if "reference" not in settings.engines:
                 subjects.append(plan_run("reference", settings, inputs, reporter.note))
     return Planned(settings, tuple(subjects), tuple(notes))

@@ -22,7 +22,7 @@ def state(folder: Path) -> tuple[str | None, str | None]:
     if not _is_checkout(folder):
         return None, _digest(folder, _walk(folder))
     commit = git("-C", str(folder), "rev-parse", "--verify", "HEAD^{commit}").strip()
-    options = ("--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
+    options = ("--name-only", "--no-renames", "--ignore-submodules=none")
     changed = file_names(folder, "diff", *options, "HEAD")
     untracked = file_names(folder, "ls-files", "--others", "--exclude-standard")
     names = {*changed, *untracked}

@@ -68,18 +68,23 @@ def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
     Raises:
         InstallFailed: uv could not install it.
     """
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    environment = cache_dir / "environments" / _hash(python, LOCK.read_text())[:12]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    environment = cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
+    python = environment / "bin" / "python"
     # An environment holds its own path: it cannot be made under another name and renamed.
     complete = environment / "complete"
-    if not complete.exists():
+
+    def ready() -> bool:
+        return complete.exists() and python.exists()  # false where its system Python is gone
+
+    if not ready():
         with exclusive(environment, progress):
-            if not complete.exists():
+            if not ready():
                 progress("creating the engine environment (8 GB, minutes when downloaded)")
                 shutil.rmtree(environment, ignore_errors=True)
                 _install_base(environment, progress)
                 complete.touch()
-    return named_interpreter(environment / "bin" / "python", cache_dir)
+    return named_interpreter(python, cache_dir)
 
 
 def named_interpreter(python: Path, cache_dir: Path) -> Interpreter:

@@ -98,8 +98,8 @@ class Mirror:
                 progress(f"checking out {commit[:12]} of {self.url}")
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with in_one_piece(folder) as partial:
-                    # --local links all objects, also those that are on no branch.
-                    clone = ("clone", "--quiet", "--local", "--no-checkout", "--")
+                    # From a path, clone links all objects, also those that are on no branch.
+                    clone = ("clone", "--quiet", "--no-checkout", "--")
                     git(*clone, str(self.folder), str(partial))
                     git("-C", str(partial), "checkout", "--quiet", "--detach", commit)
         return folder

@@ -39,9 +39,9 @@ def parse_module(
     text, is `BadInput`.
     """
     module = parse(text)
-    barriers = None if unoptimized is None else _barriers(parse(unoptimized))
     memory = None if buffer_assignment is None else assigned_memory(buffer_assignment)
     try:
+        barriers = None if unoptimized is None else _barriers(parse(unoptimized))
         return _facts(module, barriers, memory)
     except (KeyError, IndexError, ValueError) as error:
         raise BadInput(

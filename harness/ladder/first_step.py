@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from harness.ladder.comparison import (
     Comparison,
+    Limit,
     by_name,
     exceeds,
     relative_distance,
@@ -108,7 +110,6 @@ def _forward_each(c: Comparison) -> RungResult:
 
 def backward(c: Comparison) -> RungResult:
     """The gradient of every parameter at step 0, before clipping."""
-    name_a, name_b = c.names
     pairs = [(c.a, c.b)]
     if c.own:
         pairs = [(r, c.own[str(r.directory)]) for r in (c.a, c.b)]
@@ -189,76 +190,110 @@ def _common_ratio(a: Record, b: Record) -> float | None:
 
 def clip(c: Comparison) -> RungResult:
     """Threshold, measured norm, and the scale that was really applied to the gradients."""
-    name_a, name_b = c.names
-    scales = [applied_scale(c.a), applied_scale(c.b)]
-    thresholds = [_threshold(c.a), _threshold(c.b)]
-    norms = [gradient_norm(c.a), gradient_norm(c.b)]
-    for name, scale, norm in zip(c.names, scales, norms, strict=True):
-        if scale is None or norm is None:
-            return RungResult("clip", Result.INVALID, f"{name}: no gradient of step 0 was observed")
-    told = " ".join(
-        f"{name} {_told(t, s, n)};"
-        for name, t, s, n in zip(c.names, thresholds, scales, norms, strict=True)
-    ).rstrip(";")
-    finding = Finding(f"step 0: {told}", 0, None, scales[0], scales[1])
+    sides = [_clipping(c.a), _clipping(c.b)]
+    for record, side in zip((c.a, c.b), sides, strict=True):
+        if side is None:
+            text = f"{record.label}: no gradient of step 0 was observed"
+            return RungResult("clip", Result.INVALID, text)
+    x, y = sides
+    assert x is not None
+    assert y is not None
     limit = c.limit("scale", scale_distance)
     value = scale_distance(c.a, c.b)
-    comparable = not c.own
-    if thresholds[0] != thresholds[1]:
-        without = [n for n, t in zip(c.names, thresholds, strict=True) if t is None]
-        cause = f": {without[0]} does not clip" if without else ": the thresholds differ"
+    told = f"{c.a.label} {x.told()}; {c.b.label} {y.told()}"
+    findings = (Finding(f"step 0: {told}", 0, None, x.scale, y.scale),)
+
+    def fail(text: str, at_fault: float | None, most: Limit) -> RungResult:
         return RungResult(
-            "clip", Result.FAIL, f"step 0: {told}{cause}", value, limit.value, limit.source, "",
-            (finding,),
-        )  # fmt: skip
-    changed = [
-        Finding(
-            f"step {x.index}: {name_a} clips with {x.max_norm}, {name_b} with {y.max_norm}",
-            x.index, None, x.max_norm, y.max_norm,
+            "clip", Result.FAIL, text, at_fault, most.value, most.source, "", findings
         )
-        for x, y in zip(c.a.steps, c.b.steps, strict=False)
-        if x.max_norm != y.max_norm
-    ]  # fmt: skip
-    if changed:
-        return RungResult(
-            "clip", Result.FAIL, changed[0].text, value, limit.value, limit.source, "",
-            tuple(changed),
-        )  # fmt: skip
-    if thresholds[0] is None:
+
+    if x.threshold != y.threshold:
+        without = [n for n, side in zip(c.names, (x, y), strict=True) if side.threshold is None]
+        cause = f"{without[0]} does not clip" if without else "the thresholds differ"
+        return fail(f"step 0: {told}: {cause}", value, limit)
+    changed = _changed_threshold(c)
+    if changed is not None:
+        return fail(changed, None, limit)
+    if x.threshold is None or y.threshold is None:
         return RungResult("clip", Result.NOT_EXERCISED, "neither run clips, as the case asks")
-    for name, scale, norm in zip(c.names, scales, norms, strict=True):
-        assert scale is not None and norm is not None
-        wanted = min(1.0, thresholds[0] / (norm + TOTAL_NORM_EPSILON))
-        if exceeds(abs(scale / wanted - 1), limit.value):
-            text = f"step 0: {told}: {name} ought to have scaled by {wanted:.6g}"
-            return RungResult(
-                "clip", Result.FAIL, text, abs(scale / wanted - 1), limit.value, limit.source, "",
-                (finding,),
-            )  # fmt: skip
-    if comparable and exceeds(value, limit.value):
-        return RungResult(
-            "clip", Result.FAIL, f"step 0: {told}", value, limit.value, limit.source, "",
-            (finding,),
-        )  # fmt: skip
-    above = [
-        sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in r.steps) for r in (c.a, c.b)
-    ]
-    if max(norms[0] or 0, norms[1] or 0) <= thresholds[0]:
+    accuracy = c.limit("measured_norm", lambda a, b: None)
+    for name, side in zip(c.names, (x, y), strict=True):
+        if exceeds(side.measuring_error(), accuracy.value):
+            text = f"step 0: {name} measured a gradient norm of {_number(side.measured)}, but the "
+            text += f"gradients' norm is {side.norm:.6g}"
+            return fail(text, side.measuring_error(), accuracy)
+        if exceeds(side.scaling_error(), limit.value):
+            text = f"step 0: {told}: {name} ought to have scaled by {side.wanted():.6g}"
+            return fail(text, side.scaling_error(), limit)
+    if not c.own and exceeds(value, limit.value):
+        return fail(f"step 0: {told}", value, limit)
+    above = sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in c.a.steps)
+    if max(x.norm, y.norm) <= x.threshold:
         return RungResult(
             "clip", Result.NOT_EXERCISED,
-            f"the gradient norm of step 0 ({norms[0]:.4g}) is within the maximum {thresholds[0]:g}, "
-            f"so nothing was scaled where it could be seen ({above[0]} later steps are above)",
+            f"the gradient norm of step 0 ({x.norm:.4g}) is within the maximum {x.threshold:g}, "
+            f"so that no scaling could be seen ({above} later steps are above it)",
         )  # fmt: skip
-    text = f"step 0: {told}; {above[0]} of {len(c.a.steps)} steps are above the maximum"
     return RungResult(
-        "clip", Result.PASS, text, value, limit.value, limit.source,
-        f"a scale that is off by {limit.value:.2g}", (finding,),
+        "clip", Result.PASS,
+        f"step 0: {told}; {above} of {len(c.a.steps)} steps are above the maximum", value,
+        limit.value, limit.source, f"a scale that is off by {limit.value:.2g}", findings,
     )  # fmt: skip
 
 
-def _told(threshold: float | None, scale: float | None, norm: float | None) -> str:
-    maximum = "no maximum" if threshold is None else f"max {threshold:g}"
-    return f"scaled its gradients by {_number(scale)} (norm {_number(norm)}, {maximum})"
+@dataclass(frozen=True)
+class _Clipping:
+    """What one run did to its gradients at step 0.
+
+    threshold: what `clip_grad_norm_` was called with; None where it was not called
+    measured:  the norm that it returned
+    norm:      the norm before clipping, from fp32 sums
+    scale:     norm of the gradients that the optimizer saw, over `norm`
+    """
+
+    threshold: float | None
+    measured: float | None
+    norm: float
+    scale: float
+
+    def wanted(self) -> float:
+        """The scale that the threshold and the run's own measurement ask for."""
+        if self.threshold is None or self.measured is None:
+            return 1.0
+        return min(1.0, self.threshold / (self.measured + TOTAL_NORM_EPSILON))
+
+    def scaling_error(self) -> float:
+        """Relative difference of the applied and the wanted scale."""
+        return abs(self.scale / self.wanted() - 1) if self.wanted() > 0 else math.nan
+
+    def measuring_error(self) -> float | None:
+        """Relative difference of the measured norm from the norm; bfloat16 sums cost percents."""
+        return None if self.measured is None else abs(self.measured / self.norm - 1)
+
+    def told(self) -> str:
+        """In words."""
+        maximum = "no maximum" if self.threshold is None else f"max {self.threshold:g}"
+        return f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, {maximum})"
+
+
+def _clipping(record: Record) -> _Clipping | None:
+    norm, scale = gradient_norm(record), applied_scale(record)
+    if not record.steps or norm is None or scale is None:
+        return None
+    first = record.steps[0]
+    return _Clipping(first.max_norm, first.gradient_norm, norm, scale)
+
+
+def _changed_threshold(c: Comparison) -> str | None:
+    """The first step at which the runs clip with different thresholds."""
+    for x, y in zip(c.a.steps, c.b.steps, strict=False):
+        if x.max_norm != y.max_norm:
+            return (
+                f"step {x.index}: {c.a.label} clips with {x.max_norm}, {c.b.label} with "
+                f"{y.max_norm}"
+            )
+    return None
 
 
 def gradient_norm(record: Record) -> float | None:
@@ -282,8 +317,3 @@ def scale_distance(a: Record, b: Record) -> float | None:
     if x is None or y is None:
         return None
     return abs(x - y) / max(x, y) if max(x, y) > 0 else 0.0
-
-
-def _threshold(record: Record) -> float | None:
-    """The maximum norm that step 0 clips with; None where it does not clip."""
-    return record.steps[0].max_norm if record.steps else None

@@ -130,7 +130,8 @@ def ratio_interval(
         location_a, spread_a = _locate(logs_a, resamples, rng)
         location_b, spread_b = _locate(logs_b, resamples, rng)
         location, spreads = location_b - location_a, [spread_a, spread_b]
-    half = _half_width(spreads, confidence)
+    # A factor of e^100 either way is no knowledge; more would overflow.
+    half = min(_half_width(spreads, confidence), 100.0)
     return RatioInterval(
         ratio=math.exp(location),
         low=math.exp(location - half),

@@ -5,6 +5,7 @@ Everything injected here is observed again, and judged, like anything else.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.abc
 import importlib.machinery
@@ -47,10 +48,27 @@ def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:
 
 def inject(spec: Spec) -> None:
     """Prepare what `spec` wants to be made identical in its engine."""
+    spec = with_faulty_sharding(spec)
     if spec.engine == "torchprime":
         _torchprime(spec)
     elif spec.engine == "hf":
         _hugging_face(spec)
+
+
+def with_faulty_sharding(spec: Spec) -> Spec:
+    """The spec with the entries of its table that the fault `sharding` replaces.
+
+    Raises KeyError where the engine takes no table from here, or the table has no such pattern.
+    """
+    for fault in spec.faults:
+        if fault.name == "sharding":
+            table = dict(spec.sharding or {})
+            for pattern, axes in fault.arguments.items():
+                if pattern not in table:
+                    raise KeyError(f"the fault `sharding` finds no pattern {pattern} to replace")
+                table[pattern] = axes
+            spec = dataclasses.replace(spec, sharding=table)
+    return spec
 
 
 def matching(patterns: dict[str, Any], name: str) -> Any:

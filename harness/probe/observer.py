@@ -228,7 +228,8 @@ class Observer:
         """The trainer has just sent its work to the device."""
         if threading.get_ident() != self.main_thread or not self.runtime.can_execute():
             return
-        if self.initial is None and self.optimizers and self.step == 0:
+        if self.root is None and self.optimizers:
+            # Anew at every boundary until the first forward: weights may still be changed.
             self._take_initial()
         if self.unread and self._window_is_due(self.unread[-1]["step"]):
             self._close_window()

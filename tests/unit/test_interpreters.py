@@ -174,6 +174,14 @@ def test_an_environment_that_was_not_finished_is_made_again(
     assert not (environment / "left-over").exists()
 
 
+def test_an_environment_whose_system_python_is_gone_is_made_again(
+    base: Interpreter, cache: Path
+) -> None:
+    base.python.unlink()
+    base.python.symlink_to("/removed/python3.11")
+    assert base_interpreter(cache, print).packages == base.packages
+
+
 def test_two_at_a_time_make_one_environment(lock: Path, cache: Path) -> None:
     lines: list[str] = []
     with ThreadPoolExecutor(3) as pool:
@@ -285,6 +293,21 @@ def test_a_checkout_is_built_from_a_copy_and_told_apart_by_its_content(
     assert second.key != first.key
     edited = second.pythonpath[0] / "transformers" / "__init__.py"
     assert edited.read_text() == "edited = True"
+
+
+def test_an_overlay_serves_one_base_and_one_state_of_a_checkout(
+    base: Interpreter, lock: Path, cache: Path, tmp_path: Path
+) -> None:
+    folder = checkout(tmp_path / "checkout")
+    lock.write_text(lock.read_text().replace("accelerate==1.15.0", "accelerate==1.16.0"))
+    states = [Checkout(folder, "c" * 40, dirty, "a checkout") for dirty in (None, "d" * 64)]
+    made = [
+        with_transformers(below, state, cache, print)
+        for below in (base, base_interpreter(cache, print))
+        for state in states
+    ]
+    assert len({one.pythonpath for one in made}) == 4
+    assert len({one.key for one in made}) == 4
 
 
 def test_a_checkout_that_does_not_build_fails_with_the_root_of_its_traceback(
@@ -410,12 +433,13 @@ def test_of_two_copies_the_one_that_is_imported_counts(
 
 
 def test_the_callers_folder_and_pythonpath_are_not_part_of_an_interpreter(
-    python: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(tmp_path / "here", "accelerate", "0.1")
+    add(tmp_path / "here", "surprise", "1.0")
+    add(tmp_path / "there", "surprise", "1.0")
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "here"))
-    assert "accelerate" not in named_interpreter(python, cache).packages
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "there"))
+    assert named_interpreter(base.python, tmp_path / "new-cache") == base
 
 
 def test_half_of_a_removed_package_is_no_package(python: Path, site: Path, cache: Path) -> None:

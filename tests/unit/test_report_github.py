@@ -1,5 +1,6 @@
 """The verdict as Markdown, read back by a Markdown parser."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def inlines(tokens: list[Token]) -> list[str]:
 
 def cells(tokens: list[Token]) -> list[str]:
     texts = []
-    for token, inline in zip(tokens, tokens[1:], strict=False):
+    for token, inline in itertools.pairwise(tokens):
         if token.type == "td_open":
             texts.append("".join(child.content for child in inline.children or ()))
     return texts
@@ -118,7 +119,7 @@ def test_without_the_variable_nothing_is_written(
 
 
 def test_a_summary_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="GITHUB_STEP_SUMMARY names .*missing/x"):
+    with pytest.raises(BadInput, match=r"GITHUB_STEP_SUMMARY names .*missing/x"):
         append_job_summary(
             verdict(pair()), {"GITHUB_STEP_SUMMARY": str(tmp_path / "missing" / "x")}
         )

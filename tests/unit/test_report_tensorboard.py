@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ def points(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_every_curve_is_there_under_its_tag(tmp_path: Path) -> None:
-    rates = [[1e-3, 5e-4], [2e-3, 5e-4], [3e-3, 5e-4]]
+    rates = [[0.0, 5e-4], [2e-3, 5e-4], [3e-3, 5e-4]]  # a warm-up starts at zero
     folder = write_events(record(tmp_path / "hf", losses=(6.5, 6.25, 6.0), rates=rates))
     assert folder == tmp_path / "hf" / "tensorboard"
     assert points(folder, "train/loss") == [(0, 6.5), (1, 6.25), (2, 6.0)]
     assert points(folder, "train/grad_norm") == [(0, 1.5), (1, 1.5), (2, 1.5)]
     shown = points(folder, "train/learning_rate")
     assert [step for step, _ in shown] == [0, 1, 2]
-    assert [value for _, value in shown] == pytest.approx([1e-3, 2e-3, 3e-3], rel=1e-7)
+    assert [value for _, value in shown] == pytest.approx([0.0, 2e-3, 3e-3], rel=1e-7)
 
 
 def test_only_what_was_observed_has_a_tag(tmp_path: Path) -> None:
@@ -96,9 +95,8 @@ def test_a_run_that_trained_nothing_has_no_tag(tmp_path: Path) -> None:
     assert scalars(write_events(record(tmp_path / "hf", losses=()))) == {}
 
 
-@pytest.fixture()
-def served(tmp_path: Path) -> Iterator[Any]:
-    """TensorBoard's own HTTP application over a folder of two Records, called in this process."""
+def serve(logdir: Path) -> Any:
+    """A client of TensorBoard's own HTTP application over `logdir`, called in this process."""
     from tensorboard.backend.application import TensorBoardWSGI  # type: ignore[import-untyped]
     from tensorboard.backend.event_processing.data_provider import (  # type: ignore[import-untyped]
         MultiplexerDataProvider,
@@ -112,16 +110,19 @@ def served(tmp_path: Path) -> Iterator[Any]:
     )
     from werkzeug.test import Client
 
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(logdir))
+    plugin = ScalarsPlugin(TBContext(data_provider=provider, multiplexer=multiplexer))
+    return Client(TensorBoardWSGI([plugin], data_provider=provider))
+
+
+# TensorBoard's application imports its own copy of html5lib, which warns about itself.
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
+def test_one_logdir_overlays_two_records_over_http(tmp_path: Path) -> None:
     write_events(record(tmp_path / "hf-1", losses=(6.5, 6.25)))
     write_events(record(tmp_path / "torchprime-2", "torchprime", losses=(6.5, math.nan)))
-    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
-    multiplexer.Reload()
-    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
-    plugin = ScalarsPlugin(TBContext(data_provider=provider, multiplexer=multiplexer))
-    yield Client(TensorBoardWSGI([plugin], data_provider=provider))
-
-
-def test_one_logdir_overlays_two_records_over_http(served: Any) -> None:
+    served = serve(tmp_path)
     tags = served.get("/data/plugin/scalars/tags").get_json()
     runs = {"hf-1/tensorboard", "torchprime-2/tensorboard"}
     assert set(tags) == runs

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.environments.folders import copy_code
-from harness.environments.git import redact
+from harness.environments.git import _words, redact
 from harness.environments.sources import (
     REPOSITORIES,
     Checkout,
@@ -219,6 +219,13 @@ def test_redact_leaves_the_rest() -> None:
         "fatal: unable to access 'https://***@host/r/': ssh://git:***@h/r https://h/r?*** x"
     )
     assert redact("git@host:org/repo@main") == "git@host:org/repo@main"
+
+
+def test_what_git_says_is_shortened_and_redacted() -> None:
+    said = "Cloning...\nremote: Not found.\nfatal: unable to access 'https://me:s3cret@host/r/'\n"
+    assert _words(said) == "remote: Not found. fatal: unable to access 'https://***@host/r/'"
+    assert _words("Permission denied (publickey).\n") == "Permission denied (publickey)"
+    assert _words("") == ""
 
 
 @pytest.fixture
@@ -513,11 +520,11 @@ def test_staging_a_change_changes_nothing(origin: Path) -> None:
 
 
 def test_contents_are_not_confused_with_names(tmp_path: Path) -> None:
-    for name, content in {"a": "bc", "ab": "c"}.items():
+    for name, target in {"a": "linkb", "alink": "b"}.items():
         folder = tmp_path / f"of-{name}"
         folder.mkdir()
-        (folder / name).write_text(content)
-    assert look(tmp_path / "of-a").dirty != look(tmp_path / "of-ab").dirty
+        (folder / name).symlink_to(target)
+    assert look(tmp_path / "of-a").dirty != look(tmp_path / "of-alink").dirty
 
 
 def test_the_users_git_settings_do_not_change_the_state(
@@ -527,6 +534,7 @@ def test_the_users_git_settings_do_not_change_the_state(
     before = look(origin)
     settings = tmp_path / "gitconfig"
     settings.write_text("[diff]\nnoprefix = true\nexternal = /bin/false\nrenames = copies\n")
+    run_git(origin, "add", "--all")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
     assert look(origin) == before
 
