@@ -60,8 +60,12 @@ def _told(plan: Plan) -> str:
     return f"{plan.label} ({description})" if description else plan.label
 
 
-def plan(settings: Settings, reporter: Reporter) -> Planned:
-    """Plan the session. Raises BadInput for whatever cannot work."""
+def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) -> Planned:
+    """Plan the session.
+
+    Where no torchprime can be had, the reference takes its place, if it `may_substitute`, and the
+    first line of the output says so. Raises BadInput for whatever cannot work.
+    """
     workspace = Path(settings.workspace)
     inputs = prepare(settings.case, workspace / "inputs")
     subjects: list[Plan] = []
@@ -70,7 +74,7 @@ def plan(settings: Settings, reporter: Reporter) -> Planned:
         try:
             subjects.append(plan_run(name, settings, inputs, reporter.note))
         except MissingTorchprime as error:
-            if not settings.case.aligned:
+            if not (may_substitute and settings.case.aligned):
                 raise
             notes.append(f"torchprime was not compared, the reference was, in its place: {error}")
             if "reference" not in settings.engines:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from harness.record import encode
+from harness.errors import BadInput
+from harness.record import encode, number
 
 SCHEMA = 1
 """Version of the JSON that `Verdict.to_json` makes; docs/verdict.md describes it."""
@@ -111,6 +113,8 @@ class PairVerdict:
     def headline(self) -> str:
         """The verdict in one line."""
         rung = self.headline_rung
+        if rung is None and self.result is not Result.PASS:
+            return f"{self.a} and {self.b}: nothing was judged"
         if rung is None:
             judged = sum(r.result is Result.PASS for r in self.rungs)
             return f"{self.a} and {self.b} train alike: {judged} rungs hold"
@@ -164,6 +168,35 @@ class Verdict:
             ],
         }
 
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Verdict:
+        """The verdict that `to_json` made these plain values of. Raises BadInput for others."""
+        if value.get("schema") != SCHEMA:
+            raise BadInput(f"a verdict of schema {value.get('schema')!r} is not {SCHEMA}, ours")
+        pairs = tuple(
+            PairVerdict(
+                pair["a"],
+                pair["b"],
+                pair["a_record"],
+                pair["b_record"],
+                tuple(_rung(rung) for rung in pair["rungs"]),
+                tuple(pair["notes"]),
+            )
+            for pair in value["pairs"]
+        )
+        return Verdict(value["compared"], value["case"], pairs, tuple(value["notes"]))
+
+
+def merged(verdicts: Sequence[Verdict]) -> Verdict:
+    """Several sessions as one, each pair labelled by its case where there is more than one."""
+    cases = sorted({verdict.case for verdict in verdicts})
+    return Verdict(
+        "; ".join(verdict.compared for verdict in verdicts),
+        ", ".join(cases),
+        tuple(pair for verdict in verdicts for pair in verdict.pairs),
+        tuple(note for verdict in verdicts for note in verdict.notes),
+    )
+
 
 def overall(results: list[Result]) -> Result:
     """The worst of several results. Nothing judged at all is INVALID, never PASS."""
@@ -180,3 +213,16 @@ def _plain(rung: RungResult) -> dict[str, Any]:
     plain = encode(value)
     assert isinstance(plain, dict)
     return plain
+
+
+def _rung(value: Mapping[str, Any]) -> RungResult:
+    return RungResult(
+        rung=value["rung"],
+        result=Result(value["result"]),
+        explanation=value["explanation"],
+        value=number(value["value"]),
+        limit=number(value["limit"]),
+        limit_source=value["limit_source"],
+        detects=value["detects"],
+        findings=tuple(Finding(**finding) for finding in value["evidence"]),
+    )

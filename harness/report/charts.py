@@ -50,7 +50,7 @@ def charts(
 
     names: what to call the two runs
     a, b:  their Records; None for one that could not be read
-    limit: on the difference of the losses at any step, from the rung that judged it
+    limit: on the relative difference of the losses, from the rung that judged it
     """
     sides = ((names[0], a, figures.A, "solid"), (names[1], b, figures.B, "dash"))
     runs = [Run(name, record, colour, dash) for name, record, colour, dash in sides if record]
@@ -70,7 +70,7 @@ def charts(
 def _loss_difference(
     names: tuple[str, str], losses: Sequence[tuple[Run, Series]], limit: float | None
 ) -> Chart:
-    """|Δ loss| on a log scale. Steps that are equal are drawn on a floor a decade below the rest,
+    """Relative |Δ loss| on a log scale. Steps that are equal are drawn on a floor a decade below the rest,
     under a mark of their own, since a log scale has no zero."""
     title = "Difference of the losses"
     if len(losses) < 2:
@@ -119,7 +119,7 @@ def _loss_difference(
         "exponentformat": "power",
         "dtick": max(1, math.ceil(math.log10(ceiling / floor) / 6)),
     }
-    return Chart(title, tuple(notes), figures.figure(traces, "|Δ loss|", yaxis=scale))
+    return Chart(title, tuple(notes), figures.figure(traces, "|Δ loss| / loss", yaxis=scale))
 
 
 def _curves(title: str, axis: str, curves: Sequence[tuple[Run, Series]]) -> Chart:

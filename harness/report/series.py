@@ -24,7 +24,10 @@ def learning_rates(record: Record) -> list[Series]:
 
 
 def difference(a: Series, b: Series) -> Series:
-    """|a − b| at every step of either: None where one has no value, NaN where one is not finite."""
+    """|a − b| over the larger of both, at every step of either, as the loss_curve rung judges it.
+
+    None where one has no value, NaN where one is not finite.
+    """
     both = sorted(a.keys() | b.keys())
     return {step: _distance(a.get(step), b.get(step)) for step in both}
 
@@ -61,4 +64,6 @@ def _group(record: Record, group: int) -> Series:
 def _distance(a: float | None, b: float | None) -> float | None:
     if a is None or b is None:
         return None
-    return abs(a - b) if math.isfinite(a) and math.isfinite(b) else math.nan
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return math.nan
+    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))

@@ -1,0 +1,10 @@
+"""The product: every case, pair of engines and rung is one test."""
+
+from __future__ import annotations
+
+from harness.ladder.verdict import RungResult
+from harness.pytest_plugin import assert_holds
+
+
+def test_rung(rung_result: RungResult) -> None:
+    assert_holds(rung_result)
