@@ -1,19 +1,21 @@
-"""The command line: `parity run`, `parity compare`, `parity cases`, `parity engines`, `parity doctor`.
+"""The command line: `parity run`, `compare`, `cases`, `engines`, `doctor` and more.
 
 Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 130 interrupted.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import click
 import typer
 from rich.console import Console
 
+from harness.adapter.cli import app as train
 from harness.errors import BadInput
 
 app = typer.Typer(
@@ -24,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Do two trainers train the same model the same way, at the same speed?",
 )
+app.add_typer(train, name="train")
 
 Overrides = Annotated[
     list[str] | None,
@@ -159,20 +162,27 @@ def _show(outcome: object, json_file: Path | None, html: Path | None) -> NoRetur
     raise typer.Exit(outcome.verdict.exit_code)
 
 
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of `parity`."""
+    # A session that is terminated takes its trainers with it, as one that is interrupted does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except BadInput as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
         Console(stderr=True).print("interrupted; nothing was left running", style="red")
         sys.exit(130)
 
 
 if __name__ == "__main__":
     main()
-
-
-__all__ = ["app", "json", "main"]

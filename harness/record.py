@@ -20,13 +20,18 @@ import json
 import math
 import os
 import tempfile
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.evidence import Batch, Fingerprint, Group, Parameter, Record, Step, Window
+
+__all__ = [
+    "Batch", "Fingerprint", "Group", "Parameter", "Record", "Step", "Window",
+    "encode", "number", "read_events", "read_record", "write_json", "write_text",
+]  # fmt: skip
 
 SCHEMA = 1
 
@@ -39,163 +44,6 @@ LOG = "trainer.log"
 TENSORBOARD = "tensorboard"
 INITIAL = "initial.npz"
 FIRST_BATCH = "first.npz"
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """See `harness.probe.fingerprint`: exact bits, a linear sketch and the L2 norm of a tensor."""
-
-    bits: int
-    sketch: tuple[float, ...]
-    norm: float
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter under its canonical name (the engine's wrapper prefixes removed).
-
-    sharding:     torch_xla's sharding annotation of the live tensor ("" where it has none)
-    group:        index of its optimizer group; None if no optimizer holds it
-    initial:      its value before the first step
-    gradient:     its gradient at step 0, before clipping; None if it had none
-    clipped_norm: L2 norm of the gradient that the optimizer saw at step 0
-    after:        its value after step 0 and after step 1 (a warm-up's first update is zero)
-    final:        its value when training ended
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    sharding: str
-    group: int | None
-    initial: Fingerprint | None = None
-    gradient: Fingerprint | None = None
-    clipped_norm: float | None = None
-    after: tuple[Fingerprint, ...] = ()
-    final: Fingerprint | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch as the DataLoader gave it, on the host.
-
-    tokens, labels, mask: hashes of the arrays; mask is "" where there is none or it is all ones
-    rows:                 hash of each row's tokens and labels, in order
-    shape:                [rows, sequence]
-    targets:              labels that are not -100, the first column apart (it is never predicted)
-    first_targets:        labels in the first column that are not -100
-    """
-
-    tokens: str
-    labels: str
-    mask: str
-    rows: tuple[str, ...]
-    shape: tuple[int, ...]
-    targets: int
-    first_targets: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """One optimizer group: every hyper-parameter but the parameters, and how many it holds."""
-
-    hyper: dict[str, Any]
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step.
-
-    loss:           sum of the scalars on which `backward()` was called
-    micro_losses:   those scalars
-    learning_rates: what each group really used
-    gradient_norm:  what `clip_grad_norm_` returned; None where it was not called
-    max_norm:       what it was called with; None where it was not called
-    """
-
-    index: int
-    batches: tuple[Batch, ...] = ()
-    loss: float | None = None
-    micro_losses: tuple[float, ...] = ()
-    learning_rates: tuple[float, ...] = ()
-    gradient_norm: float | None = None
-    max_norm: float | None = None
-    finished: bool = False
-
-
-@dataclass(frozen=True)
-class Window:
-    """Consecutive optimizer steps between two device syncs.
-
-    seconds, cpu_seconds: wall clock and process CPU time of the whole window
-    compilations:         graphs that XLA compiled within it
-    executions:           graphs that were executed
-    transfers:            transfers from the device that the trainer asked for
-    fallbacks:            calls of `aten::` operations that ran on the host, by name
-    """
-
-    first: int
-    last: int
-    seconds: float
-    cpu_seconds: float
-    compilations: int
-    executions: int = 0
-    transfers: int = 0
-    fallbacks: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def steps(self) -> int:
-        """Number of optimizer steps in the window."""
-        return self.last - self.first + 1
-
-
-@dataclass(frozen=True)
-class Record:
-    """One run, as read from its folder."""
-
-    directory: Path
-    manifest: dict[str, Any]
-    steps: tuple[Step, ...]
-    windows: tuple[Window, ...]
-    parameters: tuple[Parameter, ...]
-    groups: tuple[tuple[int, str, tuple[Group, ...]], ...]
-    graph: dict[str, Any] | None = None
-
-    @property
-    def engine(self) -> str:
-        """Name of the engine that trained."""
-        return str(self.manifest["engine"])
-
-    @property
-    def label(self) -> str:
-        """What a person calls this run: the engine, and its version where that is known."""
-        return str(self.manifest.get("label") or self.engine)
-
-    @property
-    def asked_steps(self) -> int:
-        """Optimizer steps that the case asked for."""
-        return int(self.manifest["case"]["steps"])
-
-    @property
-    def trained_steps(self) -> int:
-        """Optimizer steps that were finished."""
-        return sum(step.finished for step in self.steps)
-
-    @property
-    def observed(self) -> dict[str, Any]:
-        """What the probe saw of the process: versions, devices, mesh, and how the script ended."""
-        return dict(self.manifest.get("observed") or {})
-
-    @property
-    def ended(self) -> dict[str, Any]:
-        """How the process ended: `status`, `reason` and, for a failure, the `log` tail."""
-        return dict(self.manifest["ended"])
-
-    @property
-    def complete(self) -> bool:
-        """The trainer ended well and trained every step that was asked for, each one finished."""
-        return self.ended.get("status") == "ok" and self.trained_steps == self.asked_steps
 
 
 def encode(value: Any) -> Any:
@@ -213,9 +61,9 @@ def number(value: Any) -> float | None:
     """A number as `encode` wrote it; None stays None. Raises ValueError on anything else."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"not a number: {value!r}")
-    return float(value)
+    if type(value) in (int, float) or value in ("nan", "inf", "-inf"):
+        return float(value)
+    raise ValueError(f"not a number: {value!r}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -235,38 +83,59 @@ def write_text(path: Path, text: str) -> None:
 def read_record(directory: Path) -> Record:
     """The Record in `directory`.
 
-    Raises BadInput where there is none, where its schema is not ours, or where a file that its
-    manifest calls complete is missing or damaged. A run that was cut short reads up to its last
-    whole line.
+    Raises BadInput where there is none, where its schema is not ours, where a file that its
+    manifest calls complete is missing, and where anything is damaged or told twice. A run that was
+    cut short reads up to its last whole line.
     """
     manifest = _read_json(directory / MANIFEST)
-    if manifest.get("schema") != SCHEMA:
-        raise BadInput(
-            f"{directory / MANIFEST}: schema {manifest.get('schema')!r} is not {SCHEMA}, the one "
-            "that this version of the harness reads. Run the case again, or read the Record with "
-            "the version that wrote it."
-        )
-    well_ended = manifest.get("ended", {}).get("status") == "ok"
+    _check_schema(directory / MANIFEST, manifest)
+    _check_manifest(directory / MANIFEST, manifest)
+    well_ended = manifest["ended"]["status"] == "ok"
     events = read_events(directory / STEPS, strict=well_ended)
     parameters: tuple[Parameter, ...] = ()
-    if (directory / PARAMETERS).is_file():
-        raw = _read_json(directory / PARAMETERS)
-        parameters = tuple(_parameter(p) for p in raw["parameters"])
+    path = directory / PARAMETERS
+    if path.is_file():
+        raw = _read_json(path)
+        _check_schema(path, raw)
+        try:
+            parameters = _parameters(raw["parameters"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"{path}: a parameter lacks or misspells a field: {error}") from error
     elif well_ended:
-        raise BadInput(f"{directory / PARAMETERS} is missing from a Record that claims to be whole")
+        raise BadInput(f"{path} is missing from a Record that claims to be whole")
     graph = _read_json(directory / GRAPH) if (directory / GRAPH).is_file() else None
     try:
         steps, windows, groups = _merge(events)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{directory / STEPS}: an event lacks or misspells a field: {error}") from (
-            error
-        )
+        text = f"{directory / STEPS}: an event lacks or misspells a field, or is told twice: "
+        raise BadInput(text + str(error)) from error
     return Record(directory, manifest, steps, windows, parameters, groups, graph)
+
+
+def _check_schema(path: Path, raw: dict[str, Any]) -> None:
+    if raw.get("schema") != SCHEMA:
+        raise BadInput(
+            f"{path}: schema {raw.get('schema')!r} is not {SCHEMA}, the one that this version of "
+            "the harness reads. Run the case again, or read the Record with the version that "
+            "wrote it."
+        )
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """What every judgement needs: who trained, what was asked for, and how it ended."""
+    try:
+        case = manifest["case"]
+        for holder, key in ((manifest, "engine"), (case, "name"), (case, "dtype")):
+            _text(holder, key)
+        _text(manifest["ended"], "status")
+        _whole(case, "steps")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path} lacks or misspells a field: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(
             f"{path} does not exist: {path.parent} is not a Record, or its run has not ended. "
@@ -285,7 +154,8 @@ def read_events(path: Path, strict: bool = False) -> list[dict[str, Any]]:
         if strict:
             raise BadInput(f"{path} is missing from a Record that claims to be whole")
         return []
-    lines = path.read_text().split("\n")
+    # A line that was cut within a character is a damaged line, not an unreadable file.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     events: list[dict[str, Any]] = []
     for number_, line in enumerate(lines, 1):
         if not line:
@@ -306,42 +176,44 @@ def _merge(
     Batches are seen ahead of the steps that consume them (prefetch): batch i belongs to
     micro-step i, and the `micro` counts of the finished steps say where each step's end is.
     """
-    batches: dict[int, Batch] = {}
-    fields: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    told: dict[str, dict[int, dict[str, Any]]] = {"batch": {}, "step": {}, "values": {}}
     windows, groups = [], []
     for event in events:
         kind = event["event"]
-        if kind == "batch":
-            batches[int(event["index"])] = _batch(event)
-        elif kind in ("step", "values"):
-            fields[int(event["step"])].update(event)
+        if kind in told:
+            index = _whole(event, "index" if kind == "batch" else "step")
+            if index in told[kind]:
+                raise ValueError(f"the {kind} event {index} is there twice")
+            told[kind][index] = event
         elif kind == "window":
-            windows.append(
-                Window(**{**event["window"], "seconds": float(event["window"]["seconds"])})
-            )
+            windows.append(_window(event["window"]))
         elif kind == "optimizer":
-            groups.append(
-                (int(event["step"]), event["class"], tuple(Group(**g) for g in event["groups"]))
-            )
+            held = tuple(Group(dict(g["hyper"]), _whole(g, "parameters")) for g in event["groups"])
+            groups.append((_whole(event, "step"), _text(event, "class"), held))
         else:
             raise ValueError(f"unknown event {kind!r}")
+    batches = {index: _batch(event) for index, event in told["batch"].items()}
     steps, consumed = [], 0
-    for index in sorted(fields):
-        raw = fields[index]
-        micro = int(raw.get("micro", 0))
+    for index in sorted(told["step"].keys() | told["values"].keys()):
+        step, values = told["step"].get(index), told["values"].get(index)
+        micro = 0 if step is None else _whole(step, "micro")
         mine = range(consumed, consumed + micro)
         consumed += micro
-        micro_losses = tuple(_required(x) for x in raw.get("losses", ()))
+        micro_losses = () if values is None else tuple(map(_required, values["losses"]))
+        if step is not None and values is not None and len(micro_losses) != micro:
+            raise ValueError(
+                f"step {index} has {micro} micro-steps, but {len(micro_losses)} losses"
+            )
         steps.append(
             Step(
                 index=index,
                 batches=tuple(batches[i] for i in mine if i in batches),
                 loss=math.fsum(micro_losses) if _finite(micro_losses) else _poisoned(micro_losses),
                 micro_losses=micro_losses,
-                learning_rates=tuple(_required(x) for x in raw.get("lr", ())),
-                gradient_norm=number(raw.get("gradient_norm")),
-                max_norm=number(raw.get("max_norm")),
-                finished="micro" in raw and "losses" in raw,
+                learning_rates=() if step is None else tuple(map(_required, step["lr"])),
+                gradient_norm=None if values is None else number(values["gradient_norm"]),
+                max_norm=None if step is None else number(step["max_norm"]),
+                finished=step is not None and values is not None,
             )
         )
     return tuple(steps), tuple(windows), tuple(groups)
@@ -363,37 +235,73 @@ def _required(value: Any) -> float:
     return result
 
 
+def _whole(raw: dict[str, Any], key: str) -> int:
+    value = raw[key]
+    if type(value) is not int or value < 0:  # True is an int to Python
+        raise ValueError(f"{key}={value!r} is not a whole number")
+    return value
+
+
+def _text(raw: dict[str, Any], key: str) -> str:
+    if not isinstance(raw[key], str):
+        raise ValueError(f"{key}={raw[key]!r} is not a text")
+    return str(raw[key])
+
+
+def _window(raw: dict[str, Any]) -> Window:
+    return Window(
+        first=_whole(raw, "first"),
+        last=_whole(raw, "last"),
+        seconds=_required(raw["seconds"]),
+        cpu_seconds=_required(raw["cpu_seconds"]),
+        compilations=_whole(raw, "compilations"),
+        executions=_whole(raw, "executions"),
+        transfers=_whole(raw, "transfers"),
+        fallbacks={name: _whole(raw["fallbacks"], name) for name in raw["fallbacks"]},
+    )
+
+
 def _batch(raw: dict[str, Any]) -> Batch:
     return Batch(
-        tokens=raw["tokens"],
-        labels=raw["labels"],
-        mask=raw["mask"],
+        tokens=_text(raw, "tokens"),
+        labels=_text(raw, "labels"),
+        mask=_text(raw, "mask"),
         rows=tuple(raw["rows"]),
         shape=tuple(raw["shape"]),
-        targets=int(raw["targets"]),
-        first_targets=int(raw["first_targets"]),
+        targets=_whole(raw, "targets"),
+        first_targets=_whole(raw, "first_targets"),
     )
 
 
-def _fingerprint(raw: dict[str, Any] | None) -> Fingerprint | None:
-    if raw is None:
-        return None
-    return Fingerprint(
-        int(raw["bits"]), tuple(_required(x) for x in raw["sketch"]), _required(raw["norm"])
-    )
+def _fingerprint(raw: dict[str, Any]) -> Fingerprint:
+    sketch = tuple(map(_required, raw["sketch"]))
+    if not sketch:
+        raise ValueError("a sketch is empty")
+    return Fingerprint(_whole(raw, "bits"), sketch, _required(raw["norm"]))
+
+
+def _optional(raw: dict[str, Any], key: str) -> Fingerprint | None:
+    return None if raw.get(key) is None else _fingerprint(raw[key])
+
+
+def _parameters(raw: list[dict[str, Any]]) -> tuple[Parameter, ...]:
+    parameters = tuple(map(_parameter, raw))
+    name, count = Counter(p.name for p in parameters).most_common(1)[0] if raw else ("", 1)
+    if count > 1:
+        raise ValueError(f"{name} is there twice")
+    return parameters
 
 
 def _parameter(raw: dict[str, Any]) -> Parameter:
-    after = tuple(f for f in map(_fingerprint, raw.get("after", ())) if f is not None)
     return Parameter(
-        name=raw["name"],
+        name=_text(raw, "name"),
         shape=tuple(raw["shape"]),
-        dtype=raw["dtype"],
-        sharding=raw["sharding"],
-        group=raw["group"],
-        initial=_fingerprint(raw.get("initial")),
-        gradient=_fingerprint(raw.get("gradient")),
+        dtype=_text(raw, "dtype"),
+        sharding=_text(raw, "sharding"),
+        group=None if raw["group"] is None else _whole(raw, "group"),
+        initial=_optional(raw, "initial"),
+        gradient=_optional(raw, "gradient"),
         clipped_norm=number(raw.get("clipped_norm")),
-        after=after,
-        final=_fingerprint(raw.get("final")),
+        after=tuple(map(_fingerprint, raw.get("after", ()))),
+        final=_optional(raw, "final"),
     )

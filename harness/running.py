@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import platform
 import time
 from collections.abc import Mapping
@@ -13,12 +15,17 @@ from filelock import FileLock, Timeout
 from harness import __version__, record
 from harness.case import to_dict
 from harness.environments.sources import default_cache_dir
-from harness.launchers import ending, local
-from harness.launchers.invocation import Invocation, Places, make_scratch, watched
+from harness.launchers import ending
+from harness.launchers.choose import choose
+from harness.launchers.hosts import read_hosts
+from harness.launchers.invocation import Places, make_scratch
+from harness.launchers.jobset import SECRET_NAME
+from harness.launchers.launcher import Launcher, Local, Run
+from harness.launchers.local import Limits
 from harness.plan import Plan
 from harness.record import Record
 from harness.report.tensorboard import write_events
-from harness.settings import Launcher
+from harness.settings import Launcher as Settings
 from harness.workspace import Slot, slot
 
 ATTEMPTS = 3
@@ -45,19 +52,29 @@ class Reporter(Protocol):
         """A complete Record of this very run was there already."""
 
 
-def obtain(plan: Plan, workspace: Path, launcher: Launcher, reporter: Reporter) -> Record:
+def obtain(plan: Plan, workspace: Path, settings: Settings, reporter: Reporter) -> Record:
     """The Record of `plan`: the one that is there, or that of a new run.
 
-    A run that fails gives a Record too, which says how it ended.
+    A run that fails gives a Record too, which says how it ended. Raises BadInput where the
+    launcher cannot launch anything.
     """
+    launcher = _launcher(plan, settings, reporter)
+    plan = placed(plan, launcher)
     place = slot(workspace, plan.case.name, _folder(plan), plan.key)
     with place.locked():
         found = place.complete_record()
         if found is not None:
             reporter.reused(plan.label, place.directory)
             return found
-        with _device(launcher.device, reporter):
-            return _launch(plan, place, launcher, reporter)
+        with _device(settings.device, reporter) if launcher.here else contextlib.nullcontext():
+            return _launch(plan, place, settings, reporter)
+
+
+def _launcher(plan: Plan, settings: Settings, reporter: Reporter) -> Launcher:
+    if plan.role == "arbiter":
+        # It needs no accelerator, only this machine's processor.
+        return Local(Limits(settings.time_limit, settings.silence))
+    return choose(settings, reporter.note)
 
 
 def _folder(plan: Plan) -> str:
@@ -84,15 +101,16 @@ class _device:
         self.lock.release()
 
 
-def _launch(plan: Plan, place: Slot, launcher: Launcher, reporter: Reporter) -> Record:
-    limits = local.Limits(launcher.time_limit, launcher.silence)
+def _launch(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> Record:
+    launcher = _launcher(plan, settings, reporter)
+    launcher.check()
     started = time.time()
+    run = run_of(plan, place)
     for attempt in range(1, ATTEMPTS + 1):
-        invocation = _prepare(plan, place)
+        place.begin()
+        make_scratch(run.places)
         reporter.started(plan.label, plan.case.steps)
-        outcome = local.launch(
-            invocation, place.running, limits, lambda event: reporter.event(plan.label, event)
-        )
+        outcome = launcher.launch(run, lambda event: reporter.event(plan.label, event))
         if outcome.status != ending.STARVED or attempt == ATTEMPTS:
             break
         reporter.note(f"{plan.label}: {outcome.reason}; trying again")
@@ -108,8 +126,8 @@ def _launch(plan: Plan, place: Slot, launcher: Launcher, reporter: Reporter) -> 
         "inputs": plan.inputs.digest,
         "origin": plan.origin,
         "command": {
-            "argv": list(invocation.argv),
-            "environment": dict(plan.environment) | dict(plan.command.environment),
+            "argv": list(launcher.invocation(run).argv),
+            "environment": _public({**plan.environment, **plan.command.environment}),
             "pythonpath": list(plan.command.pythonpath),
         },
         "interpreter": {
@@ -121,6 +139,7 @@ def _launch(plan: Plan, place: Slot, launcher: Launcher, reporter: Reporter) -> 
         "started": started,
         "attempts": attempt,
         "observed": _observed(place.running),
+        "hosts": read_hosts(place.running),
         "ended": outcome.to_json(),
     }
     result = place.finish(_judge_ending(manifest, place))
@@ -130,8 +149,13 @@ def _launch(plan: Plan, place: Slot, launcher: Launcher, reporter: Reporter) -> 
     return result
 
 
-def _prepare(plan: Plan, place: Slot) -> Invocation:
-    place.begin()
+def placed(plan: Plan, launcher: Launcher) -> Plan:
+    """`plan` with what it is run in by `launcher`, as part of its environment and so of its key."""
+    return dataclasses.replace(plan, environment={**plan.environment, **launcher.identity})
+
+
+def run_of(plan: Plan, place: Slot) -> Run:
+    """What a launcher is given of `plan`, whose Record is to be made in `place`."""
     places = Places(
         record=place.running.resolve(),
         inputs=plan.inputs.directory.resolve(),
@@ -139,16 +163,15 @@ def _prepare(plan: Plan, place: Slot) -> Invocation:
         package=Path(__file__).resolve().parent,
         source=plan.source,
     )
-    make_scratch(places)
-    invocation = watched(
-        plan.command,
-        places,
-        str(plan.interpreter.python),
-        plan.interpreter.pythonpath,
-        plan.environment,
+    name = f"{_folder(plan)}-{plan.key}"
+    return Run(
+        name, plan.command, places, plan.interpreter, plan.environment, plan.case.micro_batch
     )
-    invocation.write_files()
-    return invocation
+
+
+def _public(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables as they may be written down: a token's value never is."""
+    return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
 
 
 def _observed(directory: Path) -> dict[str, Any]:

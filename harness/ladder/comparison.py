@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.record import Fingerprint, Parameter, Record
@@ -43,11 +43,6 @@ class Comparison:
     repeats: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
 
     @property
-    def dtype(self) -> str:
-        """Dtype of the weights that the case asks for."""
-        return str(self.a.manifest["case"]["dtype"])
-
-    @property
     def names(self) -> tuple[str, str]:
         """Labels of both runs."""
         return self.a.label, self.b.label
@@ -57,31 +52,29 @@ class Comparison:
         return self.repeats.get(str(record.directory), (record,))
 
     def limit(self, metric: str, distance: Distance) -> Limit:
+        """The limit for `metric`, from the distance between the two runs of the control."""
+        return self.limit_over(metric, None if self.control is None else distance(*self.control))
+
+    def limit_over(self, metric: str, measured: float | None) -> Limit:
         """The limit for `metric`: a margin over the noise floor.
 
-        The floor is the control's distance, but at least the documented one for the dtype: a
-        single control run may be lucky.
+        The floor is what the control `measured`, but at least the documented one for the dtype of
+        the weights: a single control run may be lucky. Where the runs' dtypes differ, the smaller
+        of both floors counts.
         """
-        documented = self.tolerance.floor[self.dtype][metric]
+        dtypes = {str(record.manifest["case"]["dtype"]) for record in (self.a, self.b)}
+        dtype = min(dtypes, key=lambda name: (self.tolerance.floor[name][metric], name))
+        documented = self.tolerance.floor[dtype][metric]
         margin = self.tolerance.margin
-        measured = None if self.control is None else distance(*self.control)
-        if measured is None or not math.isfinite(measured):
-            return Limit(
-                margin * documented,
-                f"{margin:g} × {documented:.2g}, the floor documented for {self.dtype}",
-            )
+        source = f"{margin:g} × {documented:.2g}, the floor documented for {dtype}"
+        if self.control is None or measured is None or not math.isfinite(measured):
+            return Limit(margin * documented, source)
         if measured <= documented:
-            return Limit(
-                margin * documented,
-                f"{margin:g} × {documented:.2g}, the floor documented for {self.dtype} (the control run "
-                f"measured {measured:.2g})",
-            )
+            return Limit(margin * documented, f"{source} (the control run measured {measured:.2g})")
         return Limit(
             margin * measured,
             f"{margin:g} × {measured:.2g}, what weights perturbed by one unit in the last place do "
-            f"to {self.control[0].label}"
-            if self.control
-            else "",
+            f"to {self.control[0].label}",
         )
 
 
@@ -90,22 +83,35 @@ def by_name(record: Record) -> dict[str, Parameter]:
     return {parameter.name: parameter for parameter in record.parameters}
 
 
+SKETCH_CERTAINTY = 1.71
+"""A difference that is spread over a tensor is estimated from 8 sums, with 8 degrees of freedom:
+with a probability of 95 % the estimate is at least 1/1.71 of it (the 5 % quantile of chi-squared
+with 8 degrees of freedom is 2.73, and sqrt(8 / 2.73) = 1.71)."""
+
+
 def sketch_norm(sketch: tuple[float, ...]) -> float:
-    """Estimate of the L2 norm of the tensor behind a sketch (see `harness.probe.fingerprint`)."""
-    return math.sqrt(math.fsum(s * s for s in sketch) / len(sketch))
+    """Estimate of the L2 norm of the tensor behind a sketch (see `harness.probe.fingerprint`).
+
+    NaN for an empty sketch.
+    """
+    return math.sqrt(math.fsum(s * s for s in sketch) / len(sketch)) if sketch else math.nan
 
 
 def sketch_difference(x: Fingerprint, y: Fingerprint) -> tuple[float, ...]:
-    """The sketch of x - y; sketches are linear. Raises ValueError where their sizes differ."""
+    """The sketch of x - y; sketches are linear. Empty where their sizes differ."""
+    if len(x.sketch) != len(y.sketch):
+        return ()
     return tuple(s - t for s, t in zip(x.sketch, y.sketch, strict=True))
 
 
 def relative_distance(x: Fingerprint, y: Fingerprint) -> float:
-    """Estimate of |x - y| / |x|; 0 for bitwise equal tensors, NaN where either is not finite."""
-    if x.bits == y.bits and x.sketch == y.sketch and math.isfinite(x.norm):
-        return 0.0
-    difference = sketch_norm(sketch_difference(x, y))
+    """Estimate of |x - y| over the larger of |x| and |y|; 0 for bitwise equal tensors.
+
+    NaN where either is not finite, or where they cannot be compared. The sketches estimate it, and
+    it cannot be smaller than the difference of the norms.
+    """
     scale = max(x.norm, y.norm)
+    difference = max(sketch_norm(sketch_difference(x, y)), abs(x.norm - y.norm), key=nan_last)
     if not math.isfinite(difference) or not math.isfinite(scale):
         return math.nan
     return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
@@ -118,5 +124,15 @@ def exceeds(value: float | None, limit: float) -> bool:
 
 def worst(values: Mapping[str, float]) -> tuple[str, float]:
     """The entry that is furthest from 0; NaN is further than anything."""
-    name = max(values, key=lambda key: math.inf if math.isnan(values[key]) else values[key])
+    name = max(values, key=lambda key: nan_last(values[key]))
     return name, values[name]
+
+
+def largest(values: Iterable[float]) -> float:
+    """The largest of some distances; NaN is larger than anything."""
+    return max(values, key=nan_last)
+
+
+def nan_last(value: float) -> float:
+    """A key to sort distances by: a NaN that compares false with everything must not get lost."""
+    return math.inf if math.isnan(value) else value

@@ -30,6 +30,9 @@ def forward(c: Comparison) -> RungResult:
     if x is None or y is None:
         missing = name_a if x is None else name_b
         return RungResult("forward", Result.INVALID, f"{missing}: no loss was observed at step 0")
+    if x == 0 and y == 0:
+        text = "both losses of step 0 are exactly 0: nothing was predicted"
+        return RungResult("forward", Result.INVALID, text)
     value = first_loss_distance(c.a, c.b)
     finding = Finding(f"loss of step 0: {name_a} {x:.9g}, {name_b} {y:.9g}", 0, None, x, y)
     if exceeds(value, limit.value):
@@ -54,11 +57,7 @@ def first_loss(record: Record) -> float | None:
 def first_loss_distance(a: Record, b: Record) -> float | None:
     """Relative difference of the losses of step 0."""
     x, y = first_loss(a), first_loss(b)
-    if x is None or y is None:
-        return None
-    if x == y:
-        return 0.0
-    return abs(x - y) / max(abs(x), abs(y))
+    return None if x is None or y is None else relative_difference(x, y)
 
 
 def _normalisation(record: Record, ratio: float) -> str:
@@ -81,10 +80,11 @@ def _forward_each(c: Comparison) -> RungResult:
     """Each run against float64 from its own weights and batch, where these differ by themselves."""
     ratios, findings, hints = [], [], []
     for record in (c.a, c.b):
-        x, exact = first_loss(record), first_loss(c.own[str(record.directory)])
+        own = c.own.get(str(record.directory))
+        x, exact = first_loss(record), None if own is None else first_loss(own)
         if x is None or exact is None or exact == 0:
             return RungResult(
-                "forward", Result.INVALID, f"{record.label}: no loss was observed at step 0"
+                "forward", Result.INVALID, f"{record.label}: no loss at step 0, or none in float64"
             )
         ratios.append(x / exact)
         hints.append(_normalisation(record, x / exact))
@@ -94,7 +94,7 @@ def _forward_each(c: Comparison) -> RungResult:
         )  # fmt: skip
     limit = c.limit("loss", first_loss_distance)
     deviations = [abs(r - 1) for r in ratios]
-    value = max((d for d in deviations), key=lambda d: math.inf if math.isnan(d) else d)
+    value = largest(deviations)
     if exceeds(value, limit.value):
         worst_at = deviations.index(value)
         return RungResult(
@@ -112,7 +112,10 @@ def backward(c: Comparison) -> RungResult:
     """The gradient of every parameter at step 0, before clipping."""
     pairs = [(c.a, c.b)]
     if c.own:
-        pairs = [(r, c.own[str(r.directory)]) for r in (c.a, c.b)]
+        own = [(r, c.own.get(str(r.directory))) for r in (c.a, c.b)]
+        pairs = [(r, exact) for r, exact in own if exact is not None]
+        if len(pairs) < 2:
+            return RungResult("backward", Result.INVALID, "a run in float64 is missing")
     findings: list[Finding] = []
     limit = c.limit("gradient", worst_gradient_distance)
     values = []
@@ -130,7 +133,7 @@ def backward(c: Comparison) -> RungResult:
                 text = f"{parameter}: gradients of norm {_number(norms[0])} in {x.label}, "
                 text += f"{_number(norms[1])} in {y.label}, relative distance {distance:.2g}"
                 findings.append(Finding(text, 0, parameter, norms[0], norms[1]))
-    name, value, x, y = max(values, key=lambda v: math.inf if math.isnan(v[1]) else v[1])
+    name, value, x, y = max(values, key=lambda v: nan_last(v[1]))
     if findings:
         ratio = _common_ratio(x, y)
         common = "" if ratio is None else f"; all gradients have the ratio {ratio:.6g}"
@@ -144,7 +147,7 @@ def backward(c: Comparison) -> RungResult:
         "backward", Result.PASS,
         f"{count} gradients of step 0 agree; furthest apart: {name}, {value:.2g}",
         value, limit.value, limit.source,
-        f"a change of {limit.value:.2g} of one parameter's gradient",
+        f"a change of {SKETCH_CERTAINTY * limit.value:.2g} of one parameter's gradient",
     )  # fmt: skip
 
 
@@ -153,20 +156,24 @@ def _number(value: float | None) -> str:
 
 
 def gradient_distances(a: Record, b: Record) -> dict[str, float] | None:
-    """Relative distance of every parameter's gradient; infinite where only one has a gradient."""
+    """Relative distance of every parameter's gradient; infinite where only one has a gradient.
+
+    Parameters that no optimizer holds need none. None where parameters or gradients are missing,
+    and where all gradients are zero, which says nothing.
+    """
     left, right = by_name(a), by_name(b)
     if not left or left.keys() != right.keys():
         return None
     distances = {}
     for name in left:
         x, y = left[name].gradient, right[name].gradient
-        if x is None or y is None:
-            distances[name] = 0.0 if x is y else math.inf
-        else:
+        if x is not None and y is not None:
             distances[name] = relative_distance(x, y)
-    if all(p.gradient is None for p in left.values()):
-        return None
-    return distances
+        elif x is not y:
+            distances[name] = math.inf
+        elif left[name].group is not None or right[name].group is not None:
+            return None
+    return None if not (gradient_norm(a) and gradient_norm(b)) else distances
 
 
 def worst_gradient_distance(a: Record, b: Record) -> float | None:
@@ -215,11 +222,12 @@ def clip(c: Comparison) -> RungResult:
     changed = _changed_threshold(c)
     if changed is not None:
         return fail(changed, None, limit)
-    if x.threshold is None or y.threshold is None:
-        return RungResult("clip", Result.NOT_EXERCISED, "neither run clips, as the case asks")
-    accuracy = c.limit("measured_norm", lambda a, b: None)
+    asked = c.a.manifest["case"]["max_norm"], c.b.manifest["case"]["max_norm"]
+    if x.threshold is None and asked != (None, None):
+        return fail(f"neither run clips, but the case asks for a maximum of {asked[0]}", None, limit)
+    accuracy = c.limit_over("measured_norm", None)
     for name, side in zip(c.names, (x, y), strict=True):
-        if exceeds(side.measuring_error(), accuracy.value):
+        if side.threshold is not None and exceeds(side.measuring_error(), accuracy.value):
             text = f"step 0: {name} measured a gradient norm of {_number(side.measured)}, but the "
             text += f"gradients' norm is {side.norm:.6g}"
             return fail(text, side.measuring_error(), accuracy)
@@ -228,6 +236,8 @@ def clip(c: Comparison) -> RungResult:
             return fail(text, side.scaling_error(), limit)
     if not c.own and exceeds(value, limit.value):
         return fail(f"step 0: {told}", value, limit)
+    if x.threshold is None:
+        return RungResult("clip", Result.NOT_EXERCISED, "neither run clips, as the case asks")
     above = sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in c.a.steps)
     if max(x.norm, y.norm) <= x.threshold:
         return RungResult(

@@ -39,7 +39,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Rungs whose evidence means nothing unless these hold. The others are judged by themselves."""
 
-UPDATES_NEED = ("data", "init", "backward", "clip", "schedule")
+UPDATES_NEED = ("data", "init", "backward", "clip")
+"""What has to hold, beside the schedule, for the first updates to be comparable."""
 
 
 def judge(comparison: Comparison) -> PairVerdict:
@@ -59,7 +60,10 @@ def judge(comparison: Comparison) -> PairVerdict:
         if name in ("forward", "backward") and comparison.own:
             broken = []  # each run is judged against float64 from its own weights and batch
         if name == "optimizer":
-            result = update.optimizer(comparison, all(_holds(results[n]) for n in UPDATES_NEED[:4]))
+            # An update is made of a learning rate too, although its rung comes below.
+            made_alike = all(_holds(results[n]) for n in UPDATES_NEED)
+            made_alike = made_alike and _holds(update.schedule(comparison))
+            result = update.optimizer(comparison, made_alike)
         else:
             result = JUDGES[name](comparison)
         if broken and result.result not in (Result.INVALID, Result.NOT_EXERCISED):

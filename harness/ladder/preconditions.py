@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from harness.ladder.comparison import Comparison, by_name, relative_distance, worst
+from harness.ladder.comparison import (
+    Comparison,
+    by_name,
+    exceeds,
+    nan_last,
+    relative_distance,
+    worst,
+)
 from harness.ladder.verdict import Finding, Result, RungResult
 from harness.record import Record, Step
 
@@ -18,56 +26,82 @@ DEVICE_FACTS = {
     "devices": "number of devices",
     "processes": "number of processes",
 }
-PACKAGES = ("torch", "torch_xla", "libtpu")
+VERSIONS = ("torch", "torch_xla")
+"""Packages that every run has, and without whose versions nothing is known of it."""
+
+COLLISION = 1e-3
+"""Tensors with equal bits are taken for equal, unless their sketches are further apart than sums
+in another order can be."""
 
 
 def environment(c: Comparison) -> RungResult:
     """Device kind and count, torch, torch_xla, PJRT and XLA flags."""
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        unknown = _unobserved(record)
+        if unknown is not None:
+            return RungResult("environment", Result.INVALID, f"{name}: no {unknown} was observed")
     a, b = c.a.observed, c.b.observed
     name_a, name_b = c.names
-    if not a.get("device") or not b.get("device"):
-        missing = name_a if not a.get("device") else name_b
-        return RungResult("environment", Result.INVALID, f"{missing}: no device was observed")
     pairs: list[tuple[str, Any, Any]] = [
-        (text, a.get(key), b.get(key)) for key, text in DEVICE_FACTS.items()
+        (text, a[key], b[key]) for key, text in DEVICE_FACTS.items()
     ]
-    versions_a, versions_b = a.get("versions", {}), b.get("versions", {})
-    pairs += [(name, versions_a.get(name), versions_b.get(name)) for name in PACKAGES]
-    flags_a, flags_b = a.get("flags", {}), b.get("flags", {})
-    pairs += [(f, flags_a.get(f), flags_b.get(f)) for f in sorted({*flags_a, *flags_b})]
+    for what, names in (("versions", (*VERSIONS, "libtpu")), ("flags", {*a["flags"], *b["flags"]})):
+        pairs += [(name, a[what].get(name), b[what].get(name)) for name in sorted(names)]
     findings = tuple(
         Finding(f"{text}: {name_a} has {x}, {name_b} has {y}", a=x, b=y)
         for text, x, y in pairs
         if x != y
     )
     return _exact("environment", findings, f"{a['devices']} {a['device_kind']} devices, torch_xla "
-                  f"{versions_a.get('torch_xla')}, equal flags")  # fmt: skip
+                  f"{a['versions']['torch_xla']}, equal flags")  # fmt: skip
+
+
+def _unobserved(record: Record) -> str | None:
+    """The first thing about a process that is not known: unknown and unknown are not equal."""
+    observed = record.observed
+    for key, text in DEVICE_FACTS.items():
+        if not observed.get(key):
+            return text
+    for package in VERSIONS:
+        if not observed.get("versions", {}).get(package):
+            return f"version of {package}"
+    return None if observed.get("flags") else "flag"
 
 
 def sharding(c: Comparison) -> RungResult:
-    """Mesh, partition, shape and dtype of every parameter, and the input's sharding."""
+    """Mesh, partition, shape and dtype of every parameter, and the input's sharding.
+
+    Both runs against each other, and mesh and dtype against the case: two runs that both train
+    something else are not what the first line of the verdict says.
+    """
     name_a, name_b = c.names
+    findings = []
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.parameters:
             return RungResult("sharding", Result.INVALID, f"{name}: no parameter was observed")
-    findings = []
+        if _mesh(record) is None:
+            return RungResult("sharding", Result.INVALID, f"{name}: no mesh was observed")
+        if record.observed.get("input_sharding") is None:
+            text = f"{name}: the sharding of the input tokens was not observed"
+            return RungResult("sharding", Result.INVALID, text)
+        findings += _against_case(name, record)
     mesh_a, mesh_b = _mesh(c.a), _mesh(c.b)
     if mesh_a != mesh_b:
         findings.append(
             Finding(f"mesh: {name_a} has {_show_mesh(mesh_a)}, {name_b} {_show_mesh(mesh_b)}",
                     a=mesh_a, b=mesh_b)
         )  # fmt: skip
-    input_a, input_b = c.a.observed.get("input_sharding"), c.b.observed.get("input_sharding")
+    input_a, input_b = c.a.observed["input_sharding"], c.b.observed["input_sharding"]
     if input_a != input_b:
         findings.append(
             Finding(f"input tokens: {name_a} shards them {input_a or 'not at all'}, {name_b} "
                     f"{input_b or 'not at all'}", a=input_a, b=input_b)
         )  # fmt: skip
     left, right = by_name(c.a), by_name(c.b)
-    for name in left.keys() ^ right.keys():
+    for name in sorted(left.keys() ^ right.keys()):
         has, lacks = (name_a, name_b) if name in left else (name_b, name_a)
         findings.append(Finding(f"{name}: {has} has this parameter, {lacks} does not", None, name))
-    for name in left.keys() & right.keys():
+    for name in (name for name in left if name in right):
         for what in ("shape", "dtype", "sharding"):
             x, y = getattr(left[name], what), getattr(right[name], what)
             if x != y:
@@ -82,10 +116,27 @@ def sharding(c: Comparison) -> RungResult:
     )
 
 
+def _against_case(name: str, record: Record) -> list[Finding]:
+    """Where a run's mesh or dtype is not the one that its case asks for."""
+    case, mesh = record.manifest["case"], _mesh(record)
+    findings = []
+    asked = {axis: size for axis, size in case["mesh"].items() if size > 1}
+    if mesh is not None and mesh["axes"] != asked:
+        shown = _show_mesh({**mesh, "axes": asked})
+        text = f"{name} trains on {_show_mesh(mesh)}, but the case asks for {shown}"
+        findings.append(Finding(text, a=mesh["axes"], b=asked))
+    others = [p for p in record.parameters if p.dtype != case["dtype"]]
+    if others:
+        text = f"{len(others)} parameters of {name} are not {case['dtype']}, as the case asks: "
+        text += f"{others[0].name} is {others[0].dtype}"
+        findings.append(Finding(text, None, others[0].name, others[0].dtype, case["dtype"]))
+    return findings
+
+
 def _mesh(record: Record) -> dict[str, Any] | None:
     """Axes of more than one device, and the order of devices: axes of one change nothing."""
-    mesh = record.observed.get("mesh")
-    if mesh is None:
+    mesh = record.observed.get("mesh") or {}
+    if not mesh.get("axes") or not mesh.get("device_order"):
         return None
     axes = {axis: size for axis, size in mesh["axes"].items() if size > 1}
     return {"axes": axes, "device_order": mesh["device_order"]}
@@ -102,34 +153,48 @@ def _show_mesh(mesh: dict[str, Any] | None) -> str:
 def data(c: Comparison) -> RungResult:
     """Tokens, labels and masks of every batch, in the same order."""
     name_a, name_b = c.names
-    for name, record in ((name_a, c.a), (name_b, c.b)):
-        if not any(step.batches for step in record.steps):
+    finished = [
+        {step.index: step for step in record.steps if step.finished} for record in (c.a, c.b)
+    ]
+    for name, steps in zip(c.names, finished, strict=True):
+        if not any(step.batches for step in steps.values()):
             return RungResult("data", Result.INVALID, f"{name}: no batch was observed")
+    left, right = finished
+    common = [(left[index], right[index]) for index in sorted(left.keys() & right.keys())]
     findings = [
         finding
-        for x, y in zip(c.a.steps, c.b.steps, strict=False)
+        for x, y in common
         if (finding := _compare_batches(x, y, name_a, name_b)) is not None
     ]
-    findings += [
-        Finding(f"step {step.index}: only {name} has it", step.index)
-        for name, longer, shorter in ((name_a, c.a, c.b), (name_b, c.b, c.a))
-        for step in longer.steps[len(shorter.steps) :]
-    ]
-    if not findings:
-        count = sum(len(step.batches) for step in c.a.steps)
-        return _exact("data", (), f"{count} batches with equal tokens, labels and masks")
-    return _exact("data", (_overview(c), *findings), "")
+    if findings:
+        findings.insert(0, _overview(c, *zip(*common, strict=True)))
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        if missing := record.missing_steps:
+            asked = record.asked_steps
+            text = f"{name} trained {asked - len(missing)} of {asked} steps, not step {missing[0]}"
+            findings.append(Finding(text, missing[0]))
+    for index in sorted(left.keys() ^ right.keys()):
+        has, lacks = (name_a, name_b) if index in left else (name_b, name_a)
+        findings.append(Finding(f"step {index}: {has} has it, {lacks} does not", index))
+    count = sum(len(step.batches) for step in left.values())
+    return _exact("data", tuple(findings), f"{count} batches with equal tokens, labels and masks")
 
 
 def _compare_batches(x: Step, y: Step, name_a: str, name_b: str) -> Finding | None:
     step = x.index
+    for name, side in ((name_a, x), (name_b, y)):
+        if not side.batches or len(side.batches) != len(side.micro_losses):
+            return Finding(
+                f"step {step}: {len(side.batches)} of {name}'s {len(side.micro_losses)} "
+                "micro-batches were observed", step,
+            )  # fmt: skip
+        if not all(batch.tokens and batch.labels for batch in side.batches):
+            return Finding(f"step {step}: tokens or labels of {name} were not observed", step)
     if len(x.batches) != len(y.batches):
         return Finding(
             f"step {step}: {name_a} consumed {len(x.batches)} micro-batches, {name_b} "
             f"{len(y.batches)}", step, None, len(x.batches), len(y.batches),
         )  # fmt: skip
-    if not x.batches:
-        return Finding(f"step {step}: no batch was observed in either run", step)
     for i, (p, q) in enumerate(zip(x.batches, y.batches, strict=True)):
         where = f"step {step}" + (f", micro-batch {i}" if len(x.batches) > 1 else "")
         if p.shape != q.shape:
@@ -148,25 +213,24 @@ def _compare_batches(x: Step, y: Step, name_a: str, name_b: str) -> Finding | No
     return None
 
 
-def _overview(c: Comparison) -> Finding:
-    """What kind of difference it is, over the whole run."""
-    name_a, name_b = c.names
-    batches_a = [b.tokens for step in c.a.steps for b in step.batches]
-    batches_b = [b.tokens for step in c.b.steps for b in step.batches]
-    rows_a = Counter(row for step in c.a.steps for b in step.batches for row in b.rows)
-    rows_b = Counter(row for step in c.b.steps for b in step.batches for row in b.rows)
-    for lag in (1, -1):
-        x, y = (
-            (batches_a[lag:], batches_b[:-lag]) if lag > 0 else (batches_a[:lag], batches_b[-lag:])
-        )
-        if x and x == y:
-            late, early = (name_b, name_a) if lag > 0 else (name_a, name_b)
+def _overview(c: Comparison, left: Sequence[Step], right: Sequence[Step]) -> Finding:
+    """What kind of difference it is, over all steps that both runs have."""
+    batches_a, batches_b = ([b.tokens for s in steps for b in s.batches] for steps in (left, right))
+    if batches_a == batches_b:
+        return Finding("equal tokens in equal order, but labels, masks or shapes differ")
+    for late, early, x, y in (
+        (*c.names, batches_a, batches_b),
+        (*c.names[::-1], batches_b, batches_a),
+    ):
+        if len(x) > 3 and len(x) == len(y) and x[1:] == y[:-1]:
             return Finding(f"{late}'s batches lag one step behind {early}'s")
     if Counter(batches_a) == Counter(batches_b):
         moved = [i for i, (x, y) in enumerate(zip(batches_a, batches_b, strict=True)) if x != y]
-        if not moved:
-            return Finding("equal tokens in equal order, but labels, masks or shapes differ")
         return Finding(f"the same batches in another order (micro-steps {_some(moved)} differ)")
+    rows_a, rows_b = (
+        Counter(row for step in steps for b in step.batches for row in b.rows)
+        for steps in (left, right)
+    )
     if rows_a == rows_b:
         return Finding("the same rows over the whole run, in another order")
     common = sum((rows_a & rows_b).values())
@@ -195,9 +259,9 @@ def init(c: Comparison) -> RungResult:
             distances[name] = math.nan
             continue
         distance = relative_distance(x, y)
-        # Sketches may round to equal values where single bits differ.
+        # Sketches may round to equal values where single bits differ, and bits may collide.
         distances[name] = distance if x.bits == y.bits else max(distance, 1e-12)
-        if x.bits != y.bits:
+        if x.bits != y.bits or exceeds(distance, COLLISION):
             findings.append(
                 Finding(
                     f"{name}: relative distance {distance:.2g} (norms {x.norm:.6g} and "
@@ -210,17 +274,13 @@ def init(c: Comparison) -> RungResult:
             "one bit of one weight",
         )  # fmt: skip
     name, value = worst(distances)
-    findings.sort(key=lambda f: -_order(distances[str(f.parameter)]))
+    findings.sort(key=lambda f: -nan_last(distances[str(f.parameter)]))
     drawn = sum(d > 0.5 for d in distances.values())
     text = f"{len(findings)} of {len(left)} parameters start from other values; most: {name}, "
     text += f"relative distance {value:.2g}"
     if drawn:
         text += f"; {drawn} are unrelated draws"
     return RungResult("init", Result.FAIL, text, value, 0.0, EXACT, "", tuple(findings))
-
-
-def _order(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 def _exact(rung: str, findings: tuple[Finding, ...], passed: str) -> RungResult:

@@ -1,0 +1,1 @@
+"""The branch gate: does this version still train as before, and if not, since which commit?"""

@@ -1,0 +1,77 @@
+"""What is gated: `transformers@REF`, `torchprime@REF` or `torch_xla@VERSION`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from harness.environments.sources import PypiSource, default_cache_dir, parse_source
+from harness.errors import BadInput
+from harness.gate.torch_xla import interpreter_with
+from harness.inputs import Inputs
+from harness.plan import Note, Plan, plan_run
+from harness.settings import Engine, Settings
+
+ENGINE_OF = {"transformers": "hf", "torchprime": "torchprime", "torch_xla": "hf"}
+"""Package to the engine that trains with it."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One version of a package that trains.
+
+    package: a key of ENGINE_OF
+    source:  a release, a git ref, a URL with a ref, or a folder; None for the one that the
+             settings name
+    """
+
+    package: str
+    source: str | None = None
+
+    @property
+    def engine(self) -> str:
+        """The engine that trains with it."""
+        return ENGINE_OF[self.package]
+
+    @property
+    def entry(self) -> str:
+        """It as an entry of `engines`, for those that are an engine's own source."""
+        return self.engine if self.source is None else f"{self.engine}@{self.source}"
+
+    def __str__(self) -> str:
+        return self.package if self.source is None else f"{self.package}@{self.source}"
+
+
+def parse(text: str) -> Ref:
+    """The Ref that `text` names. Raises BadInput for anything else."""
+    package, _, source = text.partition("@")
+    if package not in ENGINE_OF or not source:
+        raise BadInput(
+            f"`{text}` names nothing that can be gated: write transformers@REF or torchprime@REF, "
+            "where REF is a release on PyPI, a branch, tag, commit or pull request (pr/1234), "
+            "https://host/org/repo@REF, or a folder; or torch_xla@VERSION"
+        )
+    if package == "torch_xla":
+        # A release is a release, whatever it is one of.
+        if not isinstance(parse_source(source, "transformers"), PypiSource):
+            raise BadInput(f"`{text}`: torch_xla is built in no checkout here; name a release")
+    else:
+        parse_source(source, package)
+    return Ref(package, source)
+
+
+def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, note: Note) -> Plan:
+    """The Plan that trains the settings' case with `ref`.
+
+    Raises BadInput for what cannot work, InstallFailed where `ref` cannot be installed.
+    """
+    if ref.package != "torch_xla":
+        return plan_run(ref.entry, settings, inputs, note)
+    python = interpreter_with(str(ref.source), default_cache_dir(), note)
+    options = settings.engine.get(ref.engine, Engine())
+    engine = {
+        **settings.engine,
+        ref.engine: dataclasses.replace(options, python=str(python)),
+    }
+    plan = plan_run(ref.engine, dataclasses.replace(settings, engine=engine), inputs, note)
+    return dataclasses.replace(plan, label=str(ref))

@@ -1,0 +1,151 @@
+"""The Docker image that an engine environment is shipped in: what is in it names it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.environments.interpreters import LOCK
+from harness.errors import BadInput
+from harness.launchers.launcher import Note
+
+FOLDER = Path(__file__).parent / "image"
+HOST = Path(__file__).parent / "host.py"
+
+PYTHON = "/opt/engine/bin/python"
+"""The engines' interpreter within the image."""
+
+HOST_SCRIPT = "/opt/parity/host.py"
+"""`harness.launchers.host` within the image."""
+
+CHARACTERS = 12
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image is made of.
+
+    base:      image to build upon; it needs a Python 3 with pip
+    torch_xla: release to install in place of the lock's, with the torch of the same number
+    wheels:    folder of wheels to install on top, such as a torch and torch_xla of one's own
+    """
+
+    base: str
+    torch_xla: str | None = None
+    wheels: Path | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Everything that the build reads, by its name there. Raises BadInput for no wheels."""
+        files = {"Dockerfile": FOLDER / "Dockerfile", "base.lock.txt": LOCK, "host.py": HOST}
+        files["storage.txt"] = FOLDER / "storage.txt"
+        if self.wheels is not None:
+            wheels = sorted(self.wheels.expanduser().glob("*.whl"))
+            if not wheels:
+                raise BadInput(
+                    f"launcher.options.wheels={self.wheels}: there is no folder with *.whl files. "
+                    "Name one that has the wheels of torch and torch_xla, or give none"
+                )
+            files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
+        return files
+
+    def arguments(self) -> dict[str, str]:
+        """The build's arguments."""
+        uv = importlib.metadata.version("uv")
+        return {"BASE_IMAGE": self.base, "UV_VERSION": uv, "TORCH_XLA": self.torch_xla or ""}
+
+    @property
+    def tag(self) -> str:
+        """Hash of all that the image is made of: an unchanged one is never built twice."""
+        digest = hashlib.sha256(repr(sorted(self.arguments().items())).encode())
+        for name, path in sorted(self.files().items()):
+            digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:CHARACTERS]
+
+    def build(self, reference: str, context: Path | str) -> tuple[str, ...]:
+        """The command that builds it as `reference` from the folder `context`."""
+        arguments = [f"--build-arg={k}={v}" for k, v in self.arguments().items()]
+        return (
+            "docker", "build", "--platform", "linux/amd64", "--network", "host",
+            "--tag", reference, *arguments, str(context),
+        )  # fmt: skip
+
+    def write_context(self, context: Path) -> None:
+        """Put all that the build reads into the folder `context`."""
+        (context / "wheels").mkdir(parents=True)
+        for name, path in self.files().items():
+            shutil.copyfile(path, context / name)
+
+
+def build(image: Image, reference: str, note: Note) -> None:
+    """Build `image` as `reference`. Raises BadInput with the end of what Docker said."""
+    note(f"building the image {reference} (minutes, 10 GB)")
+    with tempfile.TemporaryDirectory(prefix="parity-image-") as temporary:
+        context = Path(temporary) / "context"
+        image.write_context(context)
+        _succeed(image.build(reference, context), f"the image {reference} cannot be built")
+
+
+def push(reference: str, note: Note) -> None:
+    """Push `reference` to its registry. Raises BadInput with the end of what Docker said."""
+    note(f"pushing the image {reference}")
+    _succeed(
+        ("docker", "push", reference),
+        f"the image {reference} cannot be pushed (for a registry of Google's, log in with "
+        "`gcloud auth configure-docker`)",
+    )
+
+
+def exists(reference: str, remote: bool = False) -> bool:
+    """Whether there is such an image here, or in its registry."""
+    kind = "manifest" if remote else "image"
+    done = subprocess.run(
+        ["docker", kind, "inspect", reference], stdin=subprocess.DEVNULL, capture_output=True
+    )
+    return done.returncode == 0
+
+
+def check_engine(launcher: str) -> None:
+    """Raises BadInput where there is no Docker, or its engine does not answer."""
+    if shutil.which("docker") is None:
+        raise BadInput(
+            f"launcher={launcher} needs Docker, and there is no `docker` on PATH: install it "
+            "(https://docs.docker.com/engine/install), or run with launcher=local"
+        )
+    try:
+        done = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        said = last_words(done.stderr)
+    except subprocess.TimeoutExpired:
+        said, done = "it did not answer within 60 s", None
+    if done is None or done.returncode != 0:
+        raise BadInput(
+            f"launcher={launcher} needs Docker, and its engine cannot be reached ({said}): start "
+            "it (`sudo systemctl start docker`), join the group `docker`, or run with "
+            "launcher=local. `parity command` shows what would be run, without an engine"
+        )
+
+
+def last_words(text: str, characters: int = 600) -> str:
+    """The end of what a command said, in one line."""
+    return " ".join(text.split())[-characters:] or "it said nothing"
+
+
+def _succeed(argv: tuple[str, ...], otherwise: str) -> None:
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace",
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise BadInput(f"{otherwise}: {last_words(done.stdout)}")
+
+
+def settings_of(base_image: str, torch_xla: str | None, wheels: str | None) -> Image:
+    """The Image that a launcher's options describe."""
+    return Image(base_image, torch_xla, None if wheels is None else Path(wheels))

@@ -1,0 +1,114 @@
+"""What a launcher is and what it is given, and the launcher that runs on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from harness.engines.command import Command
+from harness.environments.interpreters import Interpreter
+from harness.errors import BadInput
+from harness.launchers import local
+from harness.launchers.ending import Ending
+from harness.launchers.invocation import Invocation, Places, watched
+from harness.typed import STRICT, typed
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+Note = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, prepared on this machine.
+
+    name:        engine and key, in lower-case letters, digits and `-`
+    command:     what the engine wants to run
+    places:      where its folders are on this machine; the Record is left in `places.record`
+    interpreter: what it runs in here; a launcher that runs elsewhere brings the same packages
+    environment: variables of the run besides those of the command
+    micro_batch: rows of a micro-batch over all hosts
+    """
+
+    name: str
+    command: Command
+    places: Places
+    interpreter: Interpreter
+    environment: Mapping[str, str]
+    micro_batch: int
+
+
+class Launcher(Protocol):
+    """Runs a Run somewhere, and leaves what was observed in its Record's folder."""
+
+    @property
+    def here(self) -> bool:
+        """Whether runs take up the devices of this machine."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Variables that name what a run is run in: they are part of its environment and key."""
+
+    def check(self) -> None:
+        """Raises BadInput where nothing can be launched; launches nothing itself."""
+
+    def invocation(self, run: Run) -> Invocation:
+        """The trainer's process as it is started in the end."""
+
+    def commands(self, run: Run) -> list[tuple[str, ...]]:
+        """The command lines that `launch` runs on this machine, in order."""
+
+    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+        """Run it, wait for it, and say how it ended. Nothing is left running, Ctrl-C or not."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """A process on this machine."""
+
+    limits: local.Limits
+    here = True
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Nothing: a run's key has its interpreter."""
+        return {}
+
+    def check(self) -> None:
+        """There is nothing to check that planning has not checked."""
+
+    def invocation(self, run: Run) -> Invocation:
+        """The probe in the run's own interpreter."""
+        return watched(
+            run.command,
+            run.places,
+            str(run.interpreter.python),
+            run.interpreter.pythonpath,
+            run.environment,
+        )
+
+    def commands(self, run: Run) -> list[tuple[str, ...]]:
+        """The one process."""
+        return [self.invocation(run).argv]
+
+    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+        """Start it and wait for it."""
+        invocation = self.invocation(run)
+        invocation.write_files()
+        return local.launch(invocation, run.places.record, self.limits, on_event)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a launcher that has none."""
+
+    __pydantic_config__ = STRICT
+
+
+def options_of(kind: type[T], options: Mapping[str, Any]) -> T:
+    """`launcher.options` as a `kind`. Raises BadInput that names the key at fault."""
+    try:
+        return typed(kind, dict(options))
+    except BadInput as error:
+        raise BadInput(f"launcher.options.{error}") from None

@@ -1,0 +1,128 @@
+"""Commands about launching: `parity use`, `parity command`, `parity merge`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from harness import record
+from harness.errors import BadInput
+
+SAVED = (
+    "cluster", "project", "zone", "tpu_type", "num_slices", "priority", "artifact_dir",
+    "namespace", "secret", "registry", "image",
+)  # fmt: skip
+
+
+def config_file() -> Path:
+    """Where `parity use` keeps what it was told."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "parity-harness" / "xpk.yaml"
+
+
+def saved() -> dict[str, Any]:
+    """What `parity use` was told, as `launcher.options` of launcher=xpk.
+
+    Raises BadInput for a file that it did not write.
+    """
+    path = config_file()
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is no YAML ({error}): delete it, and run `parity use`") from None
+    if not isinstance(found, dict) or (unknown := [k for k in found if k not in SAVED]):
+        what = f"has the unknown key {unknown[0]}" if isinstance(found, dict) else "has no keys"
+        raise BadInput(f"{path} {what}: delete it, and run `parity use` again")
+    return found
+
+
+def use(
+    cluster: Annotated[str, typer.Option(help="GKE cluster that `xpk cluster create` made")],
+    project: Annotated[str, typer.Option(help="Google Cloud project of the cluster")],
+    zone: Annotated[str, typer.Option(help="its zone, such as us-east5-b")],
+    tpu_type: Annotated[str, typer.Option(help="TPU of one slice, such as v6e-256")],
+    artifact_dir: Annotated[str, typer.Option(help="folder in a bucket: gs://BUCKET/FOLDER")],
+    num_slices: Annotated[int, typer.Option(help="number of slices")] = 1,
+    priority: Annotated[
+        str, typer.Option(help="very-low, low, medium, high, very-high")
+    ] = "medium",
+    namespace: Annotated[str, typer.Option(help="Kubernetes namespace")] = "default",
+    secret: Annotated[
+        str | None, typer.Option(help="Kubernetes Secret whose keys become variables of the runs")
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="where images are pushed; gcr.io/PROJECT by default")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="an image to run in, never built")] = None,
+) -> None:
+    """Remember the cluster that launcher=xpk runs on.
+
+    parity use --cluster tpus --project my-project --zone us-east5-b --tpu-type v6e-256
+    --artifact-dir gs://my-bucket/parity
+    """
+    from harness.launchers.xpk import XpkOptions
+
+    values = {name: value for name, value in locals().items() if name in SAVED}
+    kept = {name: value for name, value in values.items() if value is not None}
+    XpkOptions(**kept).checked()
+    if not artifact_dir.startswith("gs://"):
+        raise BadInput(f"--artifact-dir {artifact_dir}: it is in a bucket, gs://BUCKET/FOLDER")
+    path = config_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(path, yaml.safe_dump(kept, sort_keys=False))
+    Console().print(
+        f"launcher=xpk runs on {cluster} ({tpu_type} × {num_slices}) from now on: {path}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def command(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """Print the command lines that `parity run` would run, and run none.
+
+    parity command launcher=docker case=llama-tiny
+    """
+    from harness import session
+    from harness.launchers.choose import choose
+    from harness.report.progress import ConsoleReporter
+    from harness.running import placed, run_of
+    from harness.settings import load
+    from harness.workspace import slot
+
+    settings = load(list(overrides or []))
+    reporter = ConsoleReporter(Console(stderr=True))
+    launcher = choose(settings.launcher, reporter.note)
+    for subject in session.plan(settings, reporter).subjects:
+        plan = placed(subject, launcher)
+        place = slot(Path(settings.workspace), plan.case.name, plan.engine, plan.key)
+        print(f"# {plan.label}")
+        for argv in launcher.commands(run_of(plan, place)):
+            print(shlex.join(argv))
+
+
+def merge(
+    target: Annotated[Path, typer.Argument(help="folder of the merged Record; made")],
+    hosts: Annotated[list[Path], typer.Argument(help="folders of the hosts' Records")],
+) -> None:
+    """Merge the Records of a run that `parity run` launched on every host of a TPU pod slice."""
+    from harness.launchers.hosts import host_findings, merge_records
+
+    merged = merge_records(hosts, target)
+    for line in host_findings(merged):
+        print(line)
+    print(merged.directory)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for function in (use, command, merge):
+        app.command()(function)

@@ -1,0 +1,309 @@
+"""Runs a command as an XPK workload on a GKE cluster of TPUs.
+
+The JobSet is made by the real xpk (`harness.launchers.jobset`) and submitted by kubectl. Code and
+inputs go into the artifact directory, every host fetches them from there, and sends its Record
+back (`harness.launchers.host`). Never run on a cluster: see docs/launchers.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from harness import record
+from harness.environments.sources import default_cache_dir
+from harness.errors import BadInput
+from harness.launchers import cluster, images, jobset
+from harness.launchers.artifacts import Artifacts
+from harness.launchers.cluster import Cluster, State
+from harness.launchers.ending import FAILED, KILLED, OUT_OF_MEMORY, Ending, explain
+from harness.launchers.host import HOST
+from harness.launchers.hosts import merge_hosts
+from harness.launchers.invocation import Invocation, Places, watched
+from harness.launchers.launcher import Note, OnEvent, Run
+from harness.launchers.local import Limits
+from harness.launchers.waiting import wait
+from harness.typed import STRICT
+
+ROOT = Path("/parity")
+"""Where everything of a run is within its pods."""
+
+JOBSET = "jobset.yaml"
+"""The submitted JobSet, kept with the Record."""
+
+NEEDED = ("cluster", "project", "zone", "tpu_type", "artifact_dir")
+
+
+@dataclass(frozen=True)
+class XpkOptions:
+    """`launcher.options` of launcher=xpk; what is null is taken from `parity use`.
+
+    cluster, project, zone: the GKE cluster, as `xpk cluster create` was told
+    tpu_type:     TPU of one slice, such as v6e-256
+    num_slices:   number of slices
+    priority:     very-low, low, medium, high or very-high
+    artifact_dir: folder in a bucket, such as gs://bucket/parity, that you and the pods can write
+    namespace:    Kubernetes namespace of the workloads
+    secret:       Kubernetes Secret whose keys become variables of the pods, such as HF_TOKEN
+    image:        an image to run in; null builds one for the environment and pushes it
+    registry:     where that one is pushed; null takes gcr.io/<project>
+    base_image, torch_xla, wheels: what it is built from; see `harness.launchers.images`
+    queue_limit:  seconds that a workload may wait for its TPUs
+    arguments:    further arguments of `xpk workload create`, such as --spot
+    """
+
+    __pydantic_config__ = STRICT
+
+    cluster: str | None = None
+    project: str | None = None
+    zone: str | None = None
+    tpu_type: str | None = None
+    num_slices: int = 1
+    priority: str = "medium"
+    artifact_dir: str | None = None
+    namespace: str = "default"
+    secret: str | None = None
+    image: str | None = None
+    registry: str | None = None
+    base_image: str = "python:3.11-slim-bookworm"
+    torch_xla: str | None = None
+    wheels: str | None = None
+    queue_limit: float = 3600.0
+    arguments: list[str] = field(default_factory=list)
+
+    def checked(self) -> XpkOptions:
+        """These options. Raises BadInput where one is missing or cannot be used."""
+        for name in NEEDED:
+            if not getattr(self, name):
+                raise BadInput(
+                    f"launcher=xpk: launcher.options.{name} is not set. Run `parity use --cluster "
+                    "NAME --project NAME --zone ZONE --tpu-type TYPE --artifact-dir "
+                    f"gs://BUCKET/FOLDER` once, or give launcher.options.{name}=VALUE"
+                )
+        if "://" not in str(self.artifact_dir):
+            raise BadInput(
+                f"launcher.options.artifact_dir={self.artifact_dir}: it is a folder that the hosts "
+                "of the cluster share with you, such as gs://bucket/parity"
+            )
+        if self.num_slices < 1:
+            raise BadInput(f"launcher.options.num_slices={self.num_slices}: at least 1 is needed")
+        return self
+
+
+@dataclass(frozen=True)
+class Xpk:
+    """Workloads on one cluster."""
+
+    options: XpkOptions
+    limits: Limits
+    note: Note
+    root: Path = ROOT
+    here = False
+
+    # --- what is run ----------------------------------------------------------------------------
+
+    @property
+    def image(self) -> str:
+        """The image's reference."""
+        registry = self.options.registry or f"gcr.io/{self.options.project}"
+        return self.options.image or f"{registry.rstrip('/')}/parity-harness:{self._built.tag}"
+
+    @property
+    def _built(self) -> images.Image:
+        return images.settings_of(
+            self.options.base_image, self.options.torch_xla, self.options.wheels
+        )
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The image, and the TPUs."""
+        slices = f"{self.options.tpu_type} x {self.options.num_slices}"
+        return {"PARITY_IMAGE": self.image, "PARITY_TPU": slices}
+
+    def places(self, run: Run) -> Places:
+        """Where the run's folders are in a pod."""
+        scratch = self.root / "scratch"
+        return Places(
+            record=self.root / "record",
+            inputs=self.root / "inputs",
+            scratch=scratch,
+            package=scratch / "path" / "harness",
+            source=None if run.places.source is None else self.root / "source",
+        )
+
+    def invocation(self, run: Run) -> Invocation:
+        """The probe in a pod."""
+        overlays = tuple(self.root / f"overlay-{i}" for i in range(len(run.interpreter.pythonpath)))
+        return watched(run.command, self.places(run), images.PYTHON, overlays, run.environment)
+
+    def create(self, run: Run, workload: str, xpk: Path, manifest: Path) -> tuple[str, ...]:
+        """The `xpk workload create …` that writes the run's JobSet into `manifest`."""
+        invocation, options = self.invocation(run), self.options
+        url = Artifacts(str(options.artifact_dir), workload).url
+        command = (images.PYTHON, images.HOST_SCRIPT, url, *invocation.argv)
+        variables = (jobset.variable(*item) for item in sorted(invocation.environment.items()))
+        return (
+            str(xpk), "workload", "create", "--dry-run", "--output-manifest-file", str(manifest),
+            "--workload", workload, "--cluster", str(options.cluster),
+            "--project", str(options.project), "--zone", str(options.zone),
+            "--namespace", options.namespace, "--tpu-type", str(options.tpu_type),
+            "--num-slices", str(options.num_slices), "--priority", options.priority,
+            "--docker-image", self.image, "--docker-name", jobset.CONTAINER, "--max-restarts", "0",
+            *options.arguments,
+            *(f"--env={variable}" for variable in variables),
+            f"--command={jobset.command_line(command)}",
+        )  # fmt: skip
+
+    def manifest(self, run: Run, workload: str, folder: Path) -> Path:
+        """Write the JobSet of `run` into `folder`. Raises BadInput where a token would be in it."""
+        path = folder / JOBSET
+        argv = self.create(run, workload, jobset.xpk(default_cache_dir(), self.note), path)
+        secret = {**os.environ, **self.invocation(run).environment}
+        jobset.check_no_secret("\n".join(argv), "the command line of xpk", secret)
+        made = jobset.generate(argv, path)
+        if self.options.secret is not None:
+            made = jobset.with_secret(made, self.options.secret)
+        text = yaml.safe_dump(made, sort_keys=False, width=10_000)
+        jobset.check_no_secret(text, "the JobSet", secret)
+        record.write_text(path, text)
+        return path
+
+    def commands(self, run: Run) -> list[tuple[str, ...]]:
+        """Building and pushing the image, where it is ours; making and submitting the JobSet."""
+        image: list[tuple[str, ...]] = []
+        if self.options.image is None:
+            image = [self._built.build(self.image, "CONTEXT"), ("docker", "push", self.image)]
+        create = self.create(run, f"parity-{run.name}", Path("xpk"), Path(JOBSET))
+        return [*image, create, self._cluster.argv("create", "--filename", JOBSET)]
+
+    # --- where it is run ------------------------------------------------------------------------
+
+    @property
+    def _cluster(self) -> Cluster:
+        name = f"{self.options.project}-{self.options.zone}-{self.options.cluster}"
+        folder = default_cache_dir() / "kubeconfig"
+        return Cluster(
+            folder / f"{re.sub('[^a-zA-Z0-9-]', '-', name)}.yaml", self.options.namespace
+        )
+
+    def check(self) -> None:
+        """Raises BadInput where the cluster, its Secret or the artifact directory is not there."""
+        sdk = "install the Google Cloud CLI (https://cloud.google.com/sdk/docs/install)"
+        cluster.need("gcloud", "to find the cluster", sdk)
+        cluster.need("kubectl", "to submit workloads", "`gcloud components install kubectl`")
+        if self.options.image is None:
+            images.check_engine("xpk")
+        Artifacts(str(self.options.artifact_dir), "check").check()
+        self._log_in()
+        if self.options.secret is not None and not self._cluster.has_secret(self.options.secret):
+            raise BadInput(
+                f"launcher.options.secret={self.options.secret}: there is no such Secret in the "
+                f"namespace {self.options.namespace} of {self.options.cluster}. Make it from a "
+                f"file that holds the token: `kubectl create secret generic {self.options.secret} "
+                "--from-file=HF_TOKEN=FILE`"
+            )
+
+    def _log_in(self) -> None:
+        """Have xpk find the cluster, and write its address and our credentials for kubectl."""
+        self.note(f"looking for the cluster {self.options.cluster}")
+        self._cluster.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+        xpk = jobset.xpk(default_cache_dir(), self.note)
+        done = subprocess.run(
+            [
+                str(xpk), "workload", "list", "--cluster", str(self.options.cluster),
+                "--project", str(self.options.project), "--zone", str(self.options.zone),
+                "--namespace", self.options.namespace,
+            ],
+            env=self._cluster.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace",
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise BadInput(
+                f"launcher=xpk: the cluster {self.options.cluster} (project "
+                f"{self.options.project}, zone {self.options.zone}) cannot be used: "
+                f"{images.last_words(done.stdout)} Log in with `gcloud auth login`, and see that "
+                "`xpk cluster list` names it; `parity use` changes it"
+            )
+
+    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+        """Submit it, wait for it, and put its hosts' Records together."""
+        if self.options.image is None and not images.exists(self.image, remote=True):
+            images.build(self._built, self.image, self.note)
+            images.push(self.image, self.note)
+        # JobSet's names of pods and Kueue's of workloads leave less than 40 characters.
+        workload = f"parity-{run.name[:18].rstrip('-')}-{secrets.token_hex(3)}"
+        artifacts = Artifacts(str(self.options.artifact_dir), workload)
+        self._send(run, artifacts)
+        manifest = self.manifest(run, workload, run.places.record)
+        hosts = jobset.hosts_of(yaml.safe_load(manifest.read_text()))
+        self._cluster.apply(manifest)
+        self.note(f"submitted {workload} ({hosts} hosts) to {self.options.cluster}")
+        started = time.monotonic()
+        log = run.places.record / record.LOG
+        state: State | None = None
+        try:
+            state = wait(
+                self._cluster, workload, log, self.limits, self.options.queue_limit, artifacts,
+                on_event, self.note,
+            )  # fmt: skip
+        finally:
+            if state is None or state.name not in (cluster.SUCCEEDED, cluster.FAILED):
+                self._cluster.delete(workload)
+        folders = artifacts.collect(run.places.record)
+        if folders:
+            merge_hosts(folders, run.places.record, run.micro_batch, hosts)
+        return ending_of(state, folders, hosts, log, time.monotonic() - started)
+
+    def _send(self, run: Run, artifacts: Artifacts) -> None:
+        """Put all that the pods need into the artifact directory."""
+        self.note(f"sending code and inputs to {artifacts.directory}")
+        places, pod = run.places, self.places(run)
+        fetch = {
+            artifacts.store(f"inputs-{places.inputs.name}", places.inputs): pod.inputs,
+            artifacts.store_code("harness", places.package): pod.package,
+        }
+        if places.source is not None and pod.source is not None:
+            fetch[artifacts.store_code("source", places.source)] = pod.source
+        for i, folder in enumerate(run.interpreter.pythonpath):
+            fetch[artifacts.store(f"overlay-{folder.name}", folder)] = self.root / f"overlay-{i}"
+        job = {
+            "fetch": {url: str(folder) for url, folder in fetch.items()},
+            "record": str(pod.record),
+            "cwd": str(pod.scratch),
+        }
+        artifacts.send(job, self.root, self.invocation(run).files)
+
+
+def ending_of(state: State, folders: list[Path], hosts: int, log: Path, seconds: float) -> Ending:
+    """How a workload ended: by its JobSet, and by what each of its hosts says."""
+    codes = [_code(folder) for folder in folders]
+    told = [code for code in codes if code]
+    if state.name == cluster.SUCCEEDED and codes == [0] * hosts:
+        return explain(0, log, None, seconds)
+    if state.name in (cluster.QUEUED, cluster.RUNNING):
+        return explain(1, log, state.reason, seconds)  # it was given up
+    if told:
+        return explain(told[0], log, None, seconds)
+    tail = explain(1, log, None, seconds).log
+    if state.name == cluster.STUCK:
+        return Ending(FAILED, state.reason, None, seconds, tail)
+    if state.name == cluster.SUCCEEDED:
+        reason = f"it ended well, but only {codes.count(0)} of {hosts} hosts sent a Record"
+        return Ending(FAILED, reason, None, seconds, tail)
+    if state.reason.startswith(cluster.OUT_OF_MEMORY):
+        return Ending(OUT_OF_MEMORY, state.reason, None, seconds, tail)
+    return Ending(KILLED, state.reason or "its JobSet failed", None, seconds, tail)
+
+
+def _code(folder: Path) -> int | None:
+    path = folder / HOST
+    return int(json.loads(path.read_text())["code"]) if path.is_file() else None

@@ -1,0 +1,90 @@
+"""Faults, seeded one at a time into the real Trainer: each has to fail at its own rung.
+
+The faulty run is compared with a clean run of another engine, torchprime where one is at hand and
+the reference elsewhere, with limits from the clean engine's measured noise floor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from harness.ladder.verdict import RUNGS, Result
+from harness.pytest_plugin import Pair, pair_outcome
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A fault, and the first rung that has to fail.
+
+    bf16: whether it stands out from bfloat16's noise floor (docs/faults.md has the numbers)
+    """
+
+    name: str
+    rung: str
+    arguments: str = "{}"
+    bf16: bool = True
+    text: str = ""
+
+    @property
+    def override(self) -> str:
+        """The Hydra override that seeds it into hf."""
+        return f"engine.hf.faults=[{{name: {self.name}, arguments: {self.arguments}}}]"
+
+
+UP_PROJ = "model.layers.*.mlp.up_proj.weight"
+FAULTS = (
+    Seeded("sharding", "sharding", f"{{{UP_PROJ}: [null, fsdp]}}", text="up_proj"),
+    Seeded("swap_batches", "data", text="the same batches in another order"),
+    Seeded("swap_rows", "data", text="another order within the batch"),
+    Seeded("perturb_weight", "init", "{by: 1e-3}", text="up_proj"),
+    Seeded("rope_theta", "forward"),
+    Seeded("rms_norm_eps", "forward", bf16=False),
+    Seeded("attention_scale", "forward"),
+    Seeded("kv_order", "forward"),
+    Seeded("label_shift", "forward"),
+    Seeded("loss_dtype", "forward"),
+    Seeded("no_clipping", "clip", text="does not clip"),
+    Seeded("clip_threshold", "clip", text="the thresholds differ"),
+    Seeded("clipping_without_effect", "clip"),
+    Seeded("hyper_parameter", "optimizer", "{name: weight_decay, value: 0.1}", text="weight_decay"),
+    Seeded("hyper_parameter", "optimizer", "{name: eps, value: 1e-6}", text="eps"),
+    Seeded("hyper_parameter", "optimizer", "{name: betas, value: [0.9, 0.95]}", text="betas"),
+    Seeded("learning_rate_lag", "schedule", text="a lag of one step"),
+    Seeded("learning_rate", "schedule", "{factor: 1.01}", text="1.01 times as much"),
+    Seeded("nan_loss", "loss_curve", text="step 7"),
+    Seeded("exit_early", "loss_curve", "{after: 8}", text="step"),
+    Seeded("recompile", "graph", text="after warm-up"),
+)
+
+
+def _id(fault: Seeded) -> str:
+    detail = fault.arguments.split("name: ")[1].split(",")[0] if "name: " in fault.arguments else ""
+    return f"{fault.name}-{detail}" if detail else fault.name
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("fault", FAULTS, ids=_id)
+def test_fault_fails_at_its_own_rung(fault: Seeded, request: pytest.FixtureRequest) -> None:
+    _check(fault, "llama-tiny", request.config)
+
+
+@pytest.mark.cpu
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.bf16], ids=_id)
+def test_fault_fails_at_its_own_rung_in_bf16(
+    fault: Seeded, request: pytest.FixtureRequest
+) -> None:
+    _check(fault, "llama-tiny-bf16", request.config)
+
+
+def _check(fault: Seeded, case: str, config: Any) -> None:
+    pair = Pair(case, "reference", "hf", "cpu")
+    verdict = pair_outcome(config, pair, "arbiter=never", fault.override).verdict.pairs[0]
+    first = next((r.rung for r in verdict.rungs if r.result is Result.FAIL), None)
+    assert first == fault.rung, verdict.headline
+    assert fault.text in verdict.rung(fault.rung).explanation
+    above = RUNGS[: RUNGS.index(fault.rung)]
+    assert all(verdict.rung(r).result in (Result.PASS, Result.NOT_EXERCISED) for r in above)
