@@ -17,6 +17,7 @@ from rich.console import Console
 
 from harness.adapter.cli import app as train
 from harness.errors import BadInput
+from harness.launchers import use as launching
 
 app = typer.Typer(
     name="parity",
@@ -27,6 +28,7 @@ app = typer.Typer(
     help="Do two trainers train the same model the same way, at the same speed?",
 )
 app.add_typer(train, name="train")
+launching.register(app)
 
 Overrides = Annotated[
     list[str] | None,

@@ -164,8 +164,7 @@ def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:
 def train(side: Side, training: Training, reporter: Reporter) -> Record:
     """Train one side, watched. A run that fails gives a Record too, which says how it ended."""
     launcher = choose(training.launcher, reporter.note)
-    launcher.check()
     plan, place = placed(side.plan, launcher), Slot(side.directory)
     devices = _device(training.launcher.device, reporter)
     with place.locked(), devices if launcher.here else contextlib.nullcontext():
-        return _launch(plan, place, launcher, reporter)
+        return _launch(plan, place, training.launcher, reporter)

@@ -20,6 +20,7 @@ from harness.errors import BadInput
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
+TRAINER = "torchprime/torch_xla_models/trainer/base_trainer.py"
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
 
 
@@ -94,6 +95,13 @@ def _check(job: Job) -> None:
         raise BadInput(
             f"case.optimizer.betas={list(optimizer.betas)}, eps={optimizer.eps}: torchprime's "
             "AdamW takes neither, and trains with betas [0.9, 0.999] and eps 1e-8"
+        )
+    assert job.source is not None
+    trainer = job.source / TRAINER
+    if optimizer.name == "adamw" and trainer.is_file() and "adamw" not in trainer.read_text():
+        raise BadInput(
+            f"case.optimizer.name=adamw: the torchprime in {job.source} trains with Adafactor only; "
+            "use case=llama-tiny-adafactor"
         )
     if case.model.tie_embeddings:
         raise BadInput("case.model.tie_embeddings: torchprime's Llama has an untied head")

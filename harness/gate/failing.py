@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from harness.launchers.ending import KILLED, OK, STARVED, TIMED_OUT
-from harness.record import LOG, Record
+from harness.record import LOG, STEPS, Record, read_events
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 _ERROR = re.compile(r"^(?P<error>(?:\w+\.)*[A-Za-z_]\w*(?:: .*)?)$")
@@ -77,13 +77,11 @@ def root_of(log: Sequence[str]) -> str | None:
 
 
 def broken_rung(record: Record | None) -> str:
-    """The rung that a failed run is to be blamed on: the first that it gave no evidence for."""
-    if record is None or not record.parameters and not record.trained_steps:
-        return "forward" if record is not None and _saw_batches(record) else "environment"
-    return "loss_curve"
-
-
-def _saw_batches(record: Record) -> bool:
-    """Whether training was under way: batches are loaded right before the first step."""
-    path = record.directory / "steps.jsonl"
-    return path.is_file() and '"event": "batch"' in path.read_text(errors="replace")[:10_000]
+    """The rung to blame a failed run on: the first that it gave no evidence for."""
+    if record is None:
+        return "environment"
+    if record.trained_steps:
+        return "loss_curve"
+    # Batches are loaded right before the first step: without one, training was never begun.
+    events = read_events(record.directory / STEPS)
+    return "forward" if any(event["event"] == "batch" for event in events) else "environment"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from harness.ladder.comparison import Comparison, Distance
-from harness.ladder.curves import losses, relative
+from harness.ladder.comparison import Comparison, Distance, largest, relative_difference
+from harness.ladder.curves import losses
 from harness.ladder.first_step import first_loss_distance, worst_gradient_distance
 from harness.ladder.verdict import Result, RungResult
 from harness.record import Record
@@ -18,10 +18,9 @@ FACTOR = 3.0
 def worst_loss_distance(a: Record, b: Record) -> float | None:
     """The largest relative difference of the losses at any step."""
     x, y = losses(a), losses(b)
-    if not x or len(x) != len(y):
+    if not x or x.keys() != y.keys():
         return None
-    distances = [relative(p, q) for p, q in zip(x, y, strict=True)]
-    return math.nan if any(map(math.isnan, distances)) else max(distances)
+    return largest(relative_difference(x[step], y[step]) for step in x)
 
 
 MEASURES: dict[str, Distance] = {

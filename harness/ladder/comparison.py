@@ -117,6 +117,13 @@ def relative_distance(x: Fingerprint, y: Fingerprint) -> float:
     return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
 
 
+def relative_difference(x: float | None, y: float | None) -> float:
+    """|x - y| over the larger of both; NaN where either is missing or not finite."""
+    if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
+        return math.nan
+    return 0.0 if x == y else abs(x - y) / max(abs(x), abs(y))
+
+
 def exceeds(value: float | None, limit: float) -> bool:
     """Whether a distance is beyond its limit. Missing and NaN always are."""
     return value is None or not value <= limit

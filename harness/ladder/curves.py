@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
-from harness.ladder.comparison import Comparison, Limit, exceeds
+from harness.ladder.comparison import Comparison, Limit, exceeds, largest, relative_difference
 from harness.ladder.update import lagging
 from harness.ladder.verdict import Finding, Result, RungResult
 from harness.record import Record
 
-Values = Sequence[float | None]
+Values = Mapping[int, float | None]
+"""A number by optimizer step; None where none was observed."""
 Series = Callable[[Record], Values]
-"""Reads a number a step out of a Record."""
+"""Reads Values out of a Record."""
 
 
 def loss_curve(c: Comparison) -> RungResult:
@@ -23,7 +24,7 @@ def loss_curve(c: Comparison) -> RungResult:
 def grad_norm_curve(c: Comparison) -> RungResult:
     """The gradient norm that each trainer measured, at every step."""
     name_a, name_b = c.names
-    seen = [any(n is not None for n in gradient_norms(r)) for r in (c.a, c.b)]
+    seen = [any(n is not None for n in gradient_norms(r).values()) for r in (c.a, c.b)]
     if not any(seen):
         text = "neither trainer measures gradient norms in this case"
         return RungResult("grad_norm_curve", Result.NOT_EXERCISED, text)
@@ -35,43 +36,39 @@ def grad_norm_curve(c: Comparison) -> RungResult:
 
 def losses(record: Record) -> Values:
     """Loss by step."""
-    return [step.loss for step in record.steps]
+    return {step.index: step.loss for step in record.steps}
 
 
 def gradient_norms(record: Record) -> Values:
     """Measured gradient norm by step."""
-    return [step.gradient_norm for step in record.steps]
+    return {step.index: step.gradient_norm for step in record.steps}
 
 
 def _curve(c: Comparison, rung: str, metric: str, series: Series) -> RungResult:
     name_a, name_b = c.names
     what = "loss" if metric == "loss" else "gradient norm"
-    left, right = list(series(c.a)), list(series(c.b))
     asked = max(c.a.asked_steps, c.b.asked_steps)
+    left, right = series(c.a), series(c.b)
+    steps = sorted({*range(asked), *left, *right})
     for name, values in ((name_a, left), (name_b, right)):
-        absent = [i for i in range(asked) if i >= len(values) or values[i] is None]
+        absent = [i for i in steps if values.get(i) is None]
         if absent:
             finding = Finding(f"step {absent[0]}: {name} has no {what}", absent[0])
-            text = f"{name} has no {what} at {len(absent)} of {asked} steps, first at {absent[0]}"
-            return RungResult(rung, Result.FAIL, text, findings=(finding,))
-    x, y = [v for v in left if v is not None], [v for v in right if v is not None]
-    if len(x) != len(y):
-        text = f"{name_a} has {len(x)} steps, {name_b} {len(y)}"
-        return RungResult(
-            rung, Result.FAIL, text, findings=(Finding(text, None, None, len(x), len(y)),)
-        )
+            text = f"{name} has no {what} at {len(absent)} of {len(steps)} steps, first at "
+            return RungResult(rung, Result.FAIL, f"{text}{absent[0]}", findings=(finding,))
+    x, y = ([v for i in steps if (v := s[i]) is not None] for s in (left, right))
     for name, values in ((name_a, x), (name_b, y)):
         broken = [i for i, v in enumerate(values) if not math.isfinite(v)]
         if broken:
             text = f"step {broken[0]}: {what} of {name} is {values[broken[0]]}"
-            finding = Finding(text, broken[0], None, _at(x, broken[0]), _at(y, broken[0]))
+            finding = Finding(text, broken[0], None, x[broken[0]], y[broken[0]])
             return RungResult(rung, Result.FAIL, text, math.nan, findings=(finding,))
-    limits = curve_limits(c, metric, series, len(x))
+    for name, record in ((name_a, c.a), (name_b, c.b)):
+        if not record.complete:
+            text = f"{name} did not train just the {record.asked_steps} steps that were asked for"
+            return RungResult(rung, Result.FAIL, text)
+    limits = curve_limits(c, metric, series, len(steps))
     return _judge(c, rung, what, x, y, limits)
-
-
-def _at(values: Sequence[float], index: int) -> float | None:
-    return values[index] if index < len(values) else None
 
 
 def curve_limits(c: Comparison, metric: str, series: Series, steps: int) -> list[Limit]:
@@ -80,33 +77,24 @@ def curve_limits(c: Comparison, metric: str, series: Series, steps: int) -> list
     Differences of two runs build up step by step; so does the control's, and the limit of a step
     comes from the largest difference of the control up to it.
     """
-    limits = []
+    if c.control is None:
+        return [c.limit_over(metric, None)] * steps
+    first, second = (series(record) for record in c.control)
+    limits, measured = [], 0.0
     for step in range(steps):
-
-        def distance(a: Record, b: Record, until: int = step + 1) -> float | None:
-            p, q = list(series(a))[:until], list(series(b))[:until]
-            if len(p) < until or len(q) < until:
-                return None
-            return max(relative(s, t) for s, t in zip(p, q, strict=True))
-
-        limits.append(c.limit(metric, distance))
+        difference = relative_difference(first.get(step), second.get(step))
+        measured = largest([measured, difference])
+        limits.append(c.limit_over(metric, measured))
     return limits
-
-
-def relative(x: float | None, y: float | None) -> float:
-    """|x - y| over the larger of both; NaN where either is missing or not finite."""
-    if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
-        return math.nan
-    return 0.0 if x == y else abs(x - y) / max(abs(x), abs(y))
 
 
 def _judge(
     c: Comparison, rung: str, what: str, x: list[float], y: list[float], limits: list[Limit]
 ) -> RungResult:
     name_a, name_b = c.names
-    differences = [relative(p, q) for p, q in zip(x, y, strict=True)]
+    differences = [relative_difference(p, q) for p, q in zip(x, y, strict=True)]
     beyond = [i for i, d in enumerate(differences) if exceeds(d, limits[i].value)]
-    largest = max(range(len(x)), key=lambda i: differences[i])
+    furthest = max(range(len(x)), key=lambda i: differences[i])
     absolute = max(abs(p - q) for p, q in zip(x, y, strict=True))
     if beyond:
         first = beyond[0]
@@ -135,6 +123,6 @@ def _judge(
         f"step {max(range(len(x)), key=lambda i: abs(x[i] - y[i]))}"
     )
     return RungResult(
-        rung, Result.PASS, f"{what}: {same}", differences[largest], limits[largest].value,
-        limits[largest].source, f"a relative difference of {max(li.value for li in limits):.2g}",
+        rung, Result.PASS, f"{what}: {same}", differences[furthest], limits[furthest].value,
+        limits[furthest].source, f"a relative difference of {max(li.value for li in limits):.2g}",
     )  # fmt: skip

@@ -6,10 +6,14 @@ import math
 from dataclasses import dataclass
 
 from harness.ladder.comparison import (
+    SKETCH_CERTAINTY,
     Comparison,
     Limit,
     by_name,
     exceeds,
+    largest,
+    nan_last,
+    relative_difference,
     relative_distance,
     worst,
 )
@@ -37,7 +41,7 @@ def forward(c: Comparison) -> RungResult:
     finding = Finding(f"loss of step 0: {name_a} {x:.9g}, {name_b} {y:.9g}", 0, None, x, y)
     if exceeds(value, limit.value):
         ratio = y / x if x else math.nan
-        hint = _normalisation(c.a, 1 / ratio) or _normalisation(c.b, ratio)
+        hint = _normalisation(c.a, x / y if y else math.nan) or _normalisation(c.b, ratio)
         text = f"step 0: loss {x:.7g} in {name_a}, {y:.7g} in {name_b} (ratio {ratio:.6g}){hint}"
         return RungResult(
             "forward", Result.FAIL, text, value, limit.value, limit.source, "", (finding,)
@@ -66,7 +70,7 @@ def _normalisation(record: Record, ratio: float) -> str:
         return ""
     targets = sum(b.targets for b in record.steps[0].batches)
     first = sum(b.first_targets for b in record.steps[0].batches)
-    if first and abs(ratio * (targets + first) / targets - 1) < 1e-3:
+    if first and targets and abs(ratio * (targets + first) / targets - 1) < 1e-3:
         length = record.steps[0].batches[0].shape[-1]
         return (
             f": {record.label} divides by all {targets + first} labels, also the first of each "
@@ -219,13 +223,10 @@ def clip(c: Comparison) -> RungResult:
         without = [n for n, side in zip(c.names, (x, y), strict=True) if side.threshold is None]
         cause = f"{without[0]} does not clip" if without else "the thresholds differ"
         return fail(f"step 0: {told}: {cause}", value, limit)
-    changed = _changed_threshold(c)
-    if changed is not None:
-        return fail(changed, None, limit)
-    asked = c.a.manifest["case"]["max_norm"], c.b.manifest["case"]["max_norm"]
-    if x.threshold is None and asked != (None, None):
-        return fail(f"neither run clips, but the case asks for a maximum of {asked[0]}", None, limit)
-    accuracy = c.limit_over("measured_norm", None)
+    other = _other_threshold(c)
+    if other is not None:
+        return fail(other, None, limit)
+    accuracy, each = c.limit_over("measured_norm", None), c.limit_over("parameter_scale", None)
     for name, side in zip(c.names, (x, y), strict=True):
         if side.threshold is not None and exceeds(side.measuring_error(), accuracy.value):
             text = f"step 0: {name} measured a gradient norm of {_number(side.measured)}, but the "
@@ -234,6 +235,11 @@ def clip(c: Comparison) -> RungResult:
         if exceeds(side.scaling_error(), limit.value):
             text = f"step 0: {told}: {name} ought to have scaled by {side.wanted():.6g}"
             return fail(text, side.scaling_error(), limit)
+        if exceeds(side.unevenness, each.value):
+            text = f"step 0: {name} did not scale all gradients alike: {side.odd_one} by "
+            return fail(
+                f"{text}{side.odd_scale:.6g}, all by {side.scale:.6g}", side.unevenness, each
+            )
     if not c.own and exceeds(value, limit.value):
         return fail(f"step 0: {told}", value, limit)
     if x.threshold is None:
@@ -260,12 +266,21 @@ class _Clipping:
     measured:  the norm that it returned
     norm:      the norm before clipping, from fp32 sums
     scale:     norm of the gradients that the optimizer saw, over `norm`
+    odd_one:   the parameter whose own scale is furthest from that
+    odd_scale: its scale
     """
 
     threshold: float | None
     measured: float | None
     norm: float
     scale: float
+    odd_one: str
+    odd_scale: float
+
+    @property
+    def unevenness(self) -> float:
+        """Relative difference of the odd one's scale."""
+        return abs(self.odd_scale / self.scale - 1) if self.scale > 0 else math.nan
 
     def wanted(self) -> float:
         """The scale that the threshold and the run's own measurement ask for."""
@@ -283,27 +298,49 @@ class _Clipping:
 
     def told(self) -> str:
         """In words."""
-        maximum = "no maximum" if self.threshold is None else f"max {self.threshold:g}"
-        return f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, {maximum})"
+        return (
+            f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, "
+            f"{_maximum(self.threshold)})"
+        )
 
 
 def _clipping(record: Record) -> _Clipping | None:
     norm, scale = gradient_norm(record), applied_scale(record)
-    if not record.steps or norm is None or scale is None:
+    if not record.steps or record.steps[0].index != 0 or not norm or scale is None:
         return None
+    scales = {
+        p.name: p.clipped_norm / p.gradient.norm if p.gradient.norm else math.inf
+        for p in record.parameters
+        if p.gradient is not None and p.clipped_norm is not None
+        if p.gradient.norm != 0 or p.clipped_norm != 0
+    }
+    odd_one, _ = worst({name: abs(s - scale) for name, s in scales.items()})
     first = record.steps[0]
-    return _Clipping(first.max_norm, first.gradient_norm, norm, scale)
+    return _Clipping(first.max_norm, first.gradient_norm, norm, scale, odd_one, scales[odd_one])
 
 
-def _changed_threshold(c: Comparison) -> str | None:
-    """The first step at which the runs clip with different thresholds."""
-    for x, y in zip(c.a.steps, c.b.steps, strict=False):
-        if x.max_norm != y.max_norm:
+def _other_threshold(c: Comparison) -> str | None:
+    """The first step at which a run clips otherwise than the other, or than the case asks."""
+    left, right = ({s.index: s.max_norm for s in r.steps if s.finished} for r in (c.a, c.b))
+    for step in sorted(left.keys() & right.keys()):
+        if left[step] != right[step]:
             return (
-                f"step {x.index}: {c.a.label} clips with {x.max_norm}, {c.b.label} with "
-                f"{y.max_norm}"
+                f"step {step}: {c.a.label} clips to {_maximum(left[step])}, {c.b.label} to "
+                f"{_maximum(right[step])}"
             )
+    for record, thresholds in ((c.a, left), (c.b, right)):
+        asked = record.manifest["case"]["max_norm"]
+        for step, threshold in sorted(thresholds.items()):
+            if threshold != asked:
+                return (
+                    f"step {step}: {record.label} clips to {_maximum(threshold)}, but the case "
+                    f"asks for {_maximum(asked)}"
+                )
     return None
+
+
+def _maximum(threshold: float | None) -> str:
+    return "no maximum" if threshold is None else f"max {threshold:g}"
 
 
 def gradient_norm(record: Record) -> float | None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from harness.ladder.comparison import (
+    SKETCH_CERTAINTY,
     Comparison,
     by_name,
     exceeds,
+    largest,
+    nan_last,
+    relative_difference,
     sketch_difference,
     sketch_norm,
     worst,
 )
 from harness.ladder.verdict import Finding, Result, RungResult
-from harness.record import Parameter, Record
+from harness.record import Parameter, Record, encode
 
 IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Hyper-parameters that choose how an update is computed, not what it is."""
+
+NAN = "nan"
+"""As `harness.record.encode` writes it: equal to itself, and yet never equal."""
 
 RATE_LIMIT = 1e-9
 """Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
@@ -32,8 +40,9 @@ def optimizer(c: Comparison, updates: bool = True) -> RungResult:
     """
     name_a, name_b = c.names
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        if not record.groups:
-            return RungResult("optimizer", Result.INVALID, f"{name}: no optimizer was observed")
+        unknown = _unobserved(record)
+        if unknown is not None:
+            return RungResult("optimizer", Result.INVALID, f"{name}: {unknown} was not observed")
     findings = _compare_settings(c)
     if findings:
         text = findings[0].text + (f" (and {len(findings) - 1} more)" if findings[1:] else "")
@@ -41,8 +50,7 @@ def optimizer(c: Comparison, updates: bool = True) -> RungResult:
             "optimizer", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
         )
     groups = tuple(len(record.groups[0][2]) for record in (c.a, c.b))
-    kind = _class(c.a)
-    settings = f"{kind}, every parameter with equal hyper-parameters"
+    settings = f"{_class(c.a)}, every parameter with equal hyper-parameters"
     if groups[0] != groups[1]:
         settings += f" ({groups[0]} groups in {name_a}, {groups[1]} in {name_b})"
     if not updates:
@@ -53,6 +61,21 @@ def optimizer(c: Comparison, updates: bool = True) -> RungResult:
     return _judge_updates(c, settings)
 
 
+def _unobserved(record: Record) -> str | None:
+    """The first thing about an optimizer that is not known: unknown and unknown are not equal."""
+    if not record.groups or record.groups[0][0] != 0:
+        return "the optimizer of step 0"
+    held = [p for p in record.parameters if p.group is not None]
+    if not held:
+        return "any parameter that the optimizer holds"
+    for parameter in held:
+        for step, _, groups in record.groups:
+            group = groups[parameter.group] if parameter.group < len(groups) else None
+            if group is None or not group.hyper:
+                return f"what the optimizer does with {parameter.name} at step {step}"
+    return None
+
+
 def _compare_settings(c: Comparison) -> list[Finding]:
     name_a, name_b = c.names
     findings = []
@@ -60,25 +83,26 @@ def _compare_settings(c: Comparison) -> list[Finding]:
         text = f"{name_a} trains with {_class(c.a)}, {name_b} with {_class(c.b)}"
         findings.append(Finding(text, None, None, _class(c.a), _class(c.b)))
     left, right = by_name(c.a), by_name(c.b)
-    differing: dict[tuple[str, str, str], list[str]] = {}
-    for name in left.keys() & right.keys():
-        x, y = _hyper(c.a, left[name]), _hyper(c.b, right[name])
+    both = [name for name in left if name in right]
+    for name in both:
+        x, y = left[name].group, right[name].group
         if (x is None) != (y is None):
-            who = name_b if y is None else name_a
+            who = name_a if x is None else name_b
             findings.append(Finding(f"{name}: {who}'s optimizer does not hold it", None, name))
-            continue
-        for key in sorted({*(x or {}), *(y or {})} - IMPLEMENTATION):
-            p, q = (x or {}).get(key, "nothing"), (y or {}).get(key, "nothing")
-            if p != q:
-                differing.setdefault((key, str(p), str(q)), []).append(name)
-    for (key, p, q), names in sorted(differing.items()):
-        which = _which(names, len(left))
-        text = f"{key} of {which}: {p} in {name_a}, {q} in {name_b}"
-        findings.append(Finding(text, None, names[0] if len(names) == 1 else None, p, q))
-    later_a, later_b = _later_changes(c.a), _later_changes(c.b)
-    if later_a != later_b:
-        text = f"hyper-parameters change at steps {later_a or 'none'} in {name_a}, "
-        findings.append(Finding(text + f"{later_b or 'none'} in {name_b}", a=later_a, b=later_b))
+    for step in sorted({step for record in (c.a, c.b) for step, _, _ in record.groups}):
+        differing: dict[tuple[str, str, str], list[str]] = {}
+        for name in both:
+            x, y = _hyper(c.a, left[name], step), _hyper(c.b, right[name], step)
+            if x is None or y is None:
+                continue
+            for key in sorted({*x, *y} - IMPLEMENTATION):
+                p, q = x.get(key, "nothing"), y.get(key, "nothing")
+                if p != q or encode(p) == NAN:
+                    differing.setdefault((key, str(p), str(q)), []).append(name)
+        for (key, p, q), names in sorted(differing.items()):
+            text = f"step {step}: {key} of {_which(names, len(left))}: {p} in {name_a}, {q} in "
+            only = names[0] if len(names) == 1 else None
+            findings.append(Finding(text + name_b, step, only, p, q))
     return findings
 
 
@@ -95,14 +119,12 @@ def _class(record: Record) -> str:
     return record.groups[0][1].rsplit(".", 1)[-1]
 
 
-def _hyper(record: Record, parameter: Parameter) -> dict[str, Any] | None:
+def _hyper(record: Record, parameter: Parameter, step: int) -> dict[str, Any] | None:
+    """A parameter's hyper-parameters at a step: they are told where they change."""
     if parameter.group is None:
         return None
-    return record.groups[0][2][parameter.group].hyper
-
-
-def _later_changes(record: Record) -> list[int]:
-    return [step for step, _, _ in record.groups[1:]]
+    told = [groups for since, _, groups in record.groups if since <= step]
+    return told[-1][parameter.group].hyper
 
 
 def _judge_updates(c: Comparison, settings: str) -> RungResult:
@@ -120,7 +142,7 @@ def _judge_updates(c: Comparison, settings: str) -> RungResult:
     name, value = worst(distances)
     findings = tuple(
         Finding(_update_text(c, key, distance), None, key, *_update_norms(c, key))
-        for key, distance in sorted(distances.items(), key=lambda item: -_order(item[1]))
+        for key, distance in sorted(distances.items(), key=lambda item: -nan_last(item[1]))
         if exceeds(distance, limit.value)
     )
     if findings:
@@ -132,41 +154,46 @@ def _judge_updates(c: Comparison, settings: str) -> RungResult:
     return RungResult(
         "optimizer", Result.PASS, f"{settings}; first updates agree, furthest apart: {name}, "
         f"{value:.2g}", value, limit.value, limit.source,
-        f"any other hyper-parameter, or an update that is off by {limit.value:.2g}",
+        "any other hyper-parameter, or an update that is off by "
+        f"{SKETCH_CERTAINTY * limit.value:.2g}",
     )  # fmt: skip
 
 
-def _order(value: float) -> float:
-    return math.inf if math.isnan(value) else value
-
-
-def _sketch_of_updates(parameter: Parameter) -> tuple[float, ...] | None:
-    """Sketch of what the first two steps did to a parameter."""
+def _sketches_of_updates(parameter: Parameter) -> list[tuple[float, ...]] | None:
+    """Sketches of what the first step, and the first two, did to a parameter."""
     if parameter.initial is None or len(parameter.after) < 2:
         return None
-    return sketch_difference(parameter.after[1], parameter.initial)
+    return [sketch_difference(after, parameter.initial) for after in parameter.after[:2]]
 
 
 def update_distances(a: Record, b: Record) -> dict[str, float] | None:
-    """Estimate, by parameter, of |update_a - update_b| / |update| over the first two steps.
+    """Estimate, by parameter, of |update_a - update_b| / |update|.
 
-    Parameters that neither run moved are left out; one that only one run moved is infinitely far.
-    None where an update was not observed.
+    The larger one of the update of the first step and that of the first two: where a warm-up
+    starts from zero, the first is none. Parameters that neither run moved are left out; one that
+    only one run moved is infinitely far. None where an update was not observed.
     """
     left, right = by_name(a), by_name(b)
     if not left or left.keys() != right.keys():
         return None
-    distances = {}
+    distances: dict[str, float] = {}
     for name in left:
-        x, y = _sketch_of_updates(left[name]), _sketch_of_updates(right[name])
-        if x is None or y is None:
+        updates = _sketches_of_updates(left[name]), _sketches_of_updates(right[name])
+        if updates[0] is None or updates[1] is None:
             return None
-        norms = sketch_norm(x), sketch_norm(y)
-        if norms == (0.0, 0.0):
-            continue
-        difference = sketch_norm(tuple(p - q for p, q in zip(x, y, strict=True)))
-        distances[name] = math.inf if 0.0 in norms else difference / max(norms)
+        for x, y in zip(*updates, strict=True):
+            norms = sketch_norm(x), sketch_norm(y)
+            if norms != (0.0, 0.0):
+                distance = _update_distance(x, y) if 0.0 not in norms else math.inf
+                distances[name] = largest([distance, distances.get(name, 0.0)])
     return distances
+
+
+def _update_distance(x: tuple[float, ...], y: tuple[float, ...]) -> float:
+    if len(x) != len(y):
+        return math.nan
+    difference = sketch_norm(tuple(p - q for p, q in zip(x, y, strict=True)))
+    return difference / max(sketch_norm(x), sketch_norm(y))
 
 
 def worst_update_distance(a: Record, b: Record) -> float | None:
@@ -176,8 +203,8 @@ def worst_update_distance(a: Record, b: Record) -> float | None:
 
 
 def _update_norms(c: Comparison, name: str) -> tuple[float | None, float | None]:
-    sketches = [_sketch_of_updates(by_name(record)[name]) for record in (c.a, c.b)]
-    first, second = (None if s is None else sketch_norm(s) for s in sketches)
+    updates = [_sketches_of_updates(by_name(record)[name]) for record in (c.a, c.b)]
+    first, second = (None if u is None else sketch_norm(u[1]) for u in updates)
     return first, second
 
 
@@ -190,66 +217,110 @@ def _update_text(c: Comparison, name: str, distance: float) -> str:
 
 
 def schedule(c: Comparison) -> RungResult:
-    """The learning rate that each step really used."""
+    """The learning rate that each step really used, for every parameter."""
     name_a, name_b = c.names
-    left, right = rates(c.a), rates(c.b)
+    left, right = _rates(c)
+    if not left:
+        return RungResult("schedule", Result.INVALID, "no step and parameter is in both runs")
     for name, series in ((name_a, left), (name_b, right)):
-        if not series or any(r is None for r in series):
-            text = f"{name}: a learning rate was not observed"
-            return RungResult("schedule", Result.INVALID, text)
-    common = list(zip(left, right, strict=False))
-    differences = [_relative(x, y) for x, y in common]
+        for step, rates in series.items():
+            if not rates or None in rates:
+                text = f"{name}: a learning rate of step {step} was not observed"
+                return RungResult("schedule", Result.INVALID, text)
+    differences = {step: _furthest(left[step], right[step]) for step in left}
     findings = tuple(
-        Finding(f"step {i}: {name_a} used {_rate(x)}, {name_b} {_rate(y)}", i, None, x, y)
-        for i, (x, y) in enumerate(common)
-        if exceeds(differences[i], RATE_LIMIT)
-    )
+        Finding(f"step {i}: {name_a} used {_rate(left[i])}, {name_b} {_rate(right[i])}", i, None,
+                left[i], right[i])
+        for i, difference in differences.items()
+        if exceeds(difference, RATE_LIMIT)
+    )  # fmt: skip
     if findings:
-        lag = lagging(left, right, RATE_LIMIT)
-        text = findings[0].text
-        if lag:
-            late = name_b if lag > 0 else name_a
-            text = f"a lag of one step: {late} uses the rate of the step before; {text}"
-        elif len(findings) > 1:
-            ratios = {round(y[0] / x[0], 9) for x, y in common if x and y and x[0]}
-            constant = f", always {ratios.pop():g} times as much" if len(ratios) == 1 else ""
-            text += f"{constant} ({len(findings)} of {len(common)} steps differ)"
-        value = max(differences, key=_order)
         return RungResult(
-            "schedule", Result.FAIL, text, value, RATE_LIMIT, "rounding of Python floats", "",
-            findings,
+            "schedule", Result.FAIL, _explain(c, findings, left, right),
+            largest(differences.values()), RATE_LIMIT, "rounding of Python floats", "", findings,
         )  # fmt: skip
-    peak = max(max(r) for r in left if r)
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        if missing := record.missing_steps:
+            text = f"{len(left)} learning rates agree, but {name} has no step {missing[0]}"
+            return RungResult("schedule", Result.INVALID, text)
+    peak = max(rate or 0.0 for rates in left.values() for rate in rates)
     if peak == 0:
         return RungResult("schedule", Result.NOT_EXERCISED, "every learning rate is zero")
     return RungResult(
-        "schedule", Result.PASS, f"{len(common)} learning rates agree (peak {peak:g})",
-        max(differences, key=_order), RATE_LIMIT, "rounding of Python floats",
+        "schedule", Result.PASS, f"{len(left)} learning rates agree (peak {peak:g})",
+        largest(differences.values()), RATE_LIMIT, "rounding of Python floats",
         f"a relative difference of {RATE_LIMIT:g}",
     )  # fmt: skip
 
 
-def rates(record: Record) -> list[tuple[float, ...]]:
-    """The distinct learning rates of each step's groups."""
-    return [tuple(sorted(set(step.learning_rates))) for step in record.steps]
+Rates = tuple[float | None, ...]
+"""Learning rates of one step; None for one that was not observed."""
 
 
-def _rate(rate: tuple[float, ...]) -> str:
-    return " and ".join(f"{r:.6g}" for r in rate) or "none"
+def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
+    """The rates that both runs used, by step, in the same order.
 
-
-def _relative(x: tuple[float, ...], y: tuple[float, ...]) -> float:
-    if not x or len(x) != len(y):
-        return math.inf
-    return max(
-        0.0 if p == q else abs(p - q) / max(abs(p), abs(q)) for p, q in zip(x, y, strict=True)
+    One rate stands for all parameters that share a group in both runs: groups need not be cut
+    alike, and the same rates given to other parameters are not the same rates.
+    """
+    left, right = by_name(c.a), by_name(c.b)
+    groups = sorted(
+        {
+            (x, y)
+            for name in left.keys() & right.keys()
+            if (x := left[name].group) is not None and (y := right[name].group) is not None
+        }
     )
+    steps = [{s.index: s.learning_rates for s in r.steps if s.finished} for r in (c.a, c.b)]
+    common = sorted(steps[0].keys() & steps[1].keys()) if groups else []
+    first, second = (
+        {
+            step: tuple(
+                rates[step][pair[side]] if pair[side] < len(rates[step]) else None
+                for pair in groups
+            )
+            for step in common
+        }
+        for side, rates in enumerate(steps)
+    )
+    return first, second
 
 
-def lagging(left: list[tuple[float, ...]], right: list[tuple[float, ...]], limit: float) -> int:
-    """1 where `right` is `left` one step late, -1 where it is one step early, else 0."""
+def _furthest(x: Rates, y: Rates) -> float:
+    return largest(relative_difference(p, q) for p, q in zip(x, y, strict=True))
+
+
+def _rate(rates: Rates) -> str:
+    return " and ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates) if rate is not None)
+
+
+def _explain(
+    c: Comparison, findings: tuple[Finding, ...], left: dict[int, Rates], right: dict[int, Rates]
+) -> str:
+    """What kind of difference it is: a lag, a factor, or the first step that differs."""
+    text = findings[0].text
+    lag = lagging(list(left.values()), list(right.values()), RATE_LIMIT)
+    if lag:
+        late = c.names[1] if lag > 0 else c.names[0]
+        return f"a lag of one step: {late} uses the rate of the step before; {text}"
+    if len(findings) == 1:
+        return text
+    pairs = [(x, y) for i in left for x, y in zip(left[i], right[i], strict=True) if x and y]
+    ratios = [y / x for x, y in pairs]
+    constant = ""
+    if ratios and max(ratios) - min(ratios) <= RATE_LIMIT * max(map(abs, ratios)):
+        constant = f", always {ratios[0]:g} times as much"
+    return f"{text}{constant} ({len(findings)} of {len(left)} steps differ)"
+
+
+def lagging(left: Sequence[Rates], right: Sequence[Rates], limit: float) -> int:
+    """1 where `right` is `left` one step late, -1 where it is one step early, else 0.
+
+    Both have a value for each of the same steps.
+    """
     for lag in (1, -1):
         x, y = (left[:-1], right[1:]) if lag > 0 else (left[1:], right[:-1])
-        if len(x) > 2 and all(not exceeds(_relative(p, q), limit) for p, q in zip(x, y)):
+        pairs = zip(x, y, strict=True)
+        if len(x) > 2 and all(not exceeds(_furthest(p, q), limit) for p, q in pairs):
             return lag
     return 0

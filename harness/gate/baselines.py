@@ -1,0 +1,258 @@
+"""Stored baselines: Records as one JSON file each, small enough to be reviewed as text.
+
+    baselines/<device kind>/<case>/<engine>-<version>.json          a run
+    baselines/<device kind>/<case>/<engine>-<version>.control.json  its noise floor: the same run
+                                                                    from perturbed weights
+
+A file holds what the ladder judges, and by whom, when and from what it was made; docs/gate.md
+describes each field. It is the Record but for its log, its event files, and the paths and the name
+of the machine that made it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import math
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.errors import BadInput
+from harness.record import Group, Parameter, Record, Step, Window, encode, write_text
+from harness.typed import STRICT, typed
+
+SCHEMA = 1
+CONTROL = ".control.json"
+
+KEPT = (
+    "case", "engine", "harness", "inputs", "key", "label", "observed", "origin", "repeat", "role",
+    "schema", "started",
+)  # fmt: skip
+"""Fields of a manifest that are the same on another machine, or are judged."""
+
+
+@dataclass(frozen=True)
+class Blessed:
+    """Who or what made a baseline, and when (UTC, ISO 8601)."""
+
+    __pydantic_config__ = STRICT
+
+    by: str
+    at: str
+    harness: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A stored run, and its noise floor where that was measured."""
+
+    record: Record
+    blessed: Blessed
+    control: Record | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a baseline's file holds."""
+
+    __pydantic_config__ = STRICT
+
+    schema: int
+    blessed: Blessed
+    manifest: dict[str, Any]
+    groups: tuple[tuple[int, str, tuple[Group, ...]], ...]
+    steps: tuple[Step, ...]
+    windows: tuple[Window, ...]
+    parameters: tuple[Parameter, ...]
+    graph: dict[str, Any] | None = None
+
+
+def to_json(record: Record, blessed: Blessed) -> str:
+    """The text of the file of a Record: one line for each step, window and parameter.
+
+    Raises BadInput for a Record that is no evidence of a good run.
+    """
+    _check(record)
+    manifest = {key: record.manifest[key] for key in KEPT if key in record.manifest}
+    manifest["ended"] = {k: v for k, v in record.ended.items() if k != "log"}
+    packages = record.manifest.get("interpreter", {}).get("packages", {})
+    manifest["interpreter"] = {"packages": packages}
+    value = _File(
+        SCHEMA, blessed, manifest, record.groups, record.steps, record.windows, record.parameters,
+        record.graph,
+    )  # fmt: skip
+    parts = encode(dataclasses.asdict(value))
+    lines = ",\n".join(f"{json.dumps(key)}: {_lines(part)}" for key, part in parts.items())
+    return f"{{\n{lines}\n}}\n"
+
+
+def _lines(value: Any) -> str:
+    """JSON with each entry on a line of its own, so that a change is a change of few lines."""
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(_compact(entry) for entry in value) + "\n]"
+    if isinstance(value, dict) and value:
+        entries = (f"{json.dumps(key)}: {_compact(value[key])}" for key in sorted(value))
+        return "{\n" + ",\n".join(entries) + "\n}"
+    return _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
+def from_json(text: str, path: Path) -> tuple[Record, Blessed]:
+    """The Record that `to_json` wrote, with `path` in place of its folder.
+
+    Raises BadInput for a file that is damaged, incomplete or of another schema.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"The baseline {path} is damaged: {error}") from None
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if found != SCHEMA:
+        raise BadInput(
+            f"The baseline {path} has schema {found!r}, but this version of the harness reads "
+            f"{SCHEMA}: make it again by `parity bless`"
+        )
+    try:
+        file = typed(_File, raw)
+        record = Record(
+            path, file.manifest, file.steps, file.windows, file.parameters, file.groups, file.graph
+        )
+        _check(record)
+    except (BadInput, KeyError, TypeError) as error:
+        raise BadInput(f"The baseline {path} is damaged: {error}") from None
+    return record, file.blessed
+
+
+def _check(record: Record) -> None:
+    """A baseline is a whole run: every step, every parameter, and every number finite."""
+    if not record.complete:
+        raise BadInput(
+            f"{record.label} {record.ended['status']} with {record.trained_steps} of "
+            f"{record.asked_steps} steps: only a whole run can be a baseline"
+        )
+    if not record.parameters or not all(
+        p.initial and p.final and math.isfinite(p.final.norm) for p in record.parameters
+    ):
+        raise BadInput(f"{record.label}: a parameter was not observed, or is not finite")
+    if not all(step.loss is not None and math.isfinite(step.loss) for step in record.steps):
+        raise BadInput(f"{record.label}: a loss is missing or not finite")
+
+
+def version_of(record: Record) -> str:
+    """What names the code of a run: its release, or its version and commit.
+
+    Raises BadInput for code that nobody else can have.
+    """
+    origin = record.manifest.get("origin", {})
+    if origin.get("dirty"):
+        raise BadInput(
+            f"{record.label} is a folder with changes that are in no commit, so that nobody could "
+            "make this baseline again: commit them first"
+        )
+    commit = origin.get("commit")
+    parts = [origin.get("version"), commit[:12] if commit else None]
+    version = "-".join(part for part in parts if part)
+    if not version:
+        raise BadInput(f"{record.label}: the version that trained is not known")
+    return version
+
+
+def folder(root: Path, record: Record) -> Path:
+    """Where the baselines for the device kind and the case of a Record are."""
+    kind = str(record.observed.get("device_kind", "unknown"))
+    return root / _safe(kind) / _safe(str(record.manifest["case"]["name"]))
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", name).strip(".-") or "unknown"
+
+
+def save(root: Path, record: Record, control: Record | None, by: str) -> Path:
+    """Write a baseline; its file. Raises BadInput where the Record cannot be one."""
+    blessed = Blessed(by, datetime.now(UTC).isoformat(timespec="seconds"), __version__)
+    path = folder(root, record) / f"{_safe(f'{record.engine}-{version_of(record)}')}.json"
+    texts = {path: to_json(record, blessed)}
+    if control is not None:
+        texts[_control_of(path)] = to_json(control, blessed)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file, text in texts.items():
+            write_text(file, text)
+        if control is None:
+            _control_of(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(f"The baseline {path} cannot be written: {error}") from None
+    return path
+
+
+def _control_of(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".json") + CONTROL)
+
+
+def load(path: Path) -> Baseline:
+    """The baseline in a file. Raises BadInput where it cannot be read."""
+    record, blessed = _read(path)
+    control = _control_of(path)
+    return Baseline(record, blessed, _read(control)[0] if control.is_file() else None)
+
+
+def _read(path: Path) -> tuple[Record, Blessed]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The baseline {path} cannot be read: {error}") from None
+    return from_json(text, path)
+
+
+def latest(root: Path, record: Record) -> Baseline | None:
+    """The baseline that was blessed last for the engine, case and device kind of a Record."""
+    files = folder(root, record).glob(f"{record.engine}-*.json")
+    found = [load(path) for path in sorted(files) if not path.name.endswith(CONTROL)]
+    return max(found, key=lambda baseline: baseline.blessed.at, default=None)
+
+
+def differences(baseline: Record, record: Record) -> list[str]:
+    """What makes a baseline incomparable: another case, other data or other weights."""
+    found = []
+    stored, asked = (_told(r.manifest["case"]) for r in (baseline, record))
+    for key in sorted(stored.keys() | asked.keys()):
+        if stored.get(key) != asked.get(key):
+            found.append(f"case.{key} is {stored.get(key)} there, {asked.get(key)} here")
+    if not found and baseline.manifest.get("inputs") != record.manifest.get("inputs"):
+        found.append("the prepared rows or weights are others")
+    return found
+
+
+def _told(case: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """A case as dotted keys, without what only describes it."""
+    told: dict[str, Any] = {}
+    for key, value in case.items():
+        if isinstance(value, dict) and value:
+            told |= _told(value, f"{path}{key}.")
+        elif path or key != "description":
+            told[f"{path}{key}"] = value
+    return told
+
+
+def author(environ: Mapping[str, str] = os.environ) -> str:
+    """Who or what makes a baseline: the run of GitHub Actions, git's user, or the user's name."""
+    if environ.get("GITHUB_ACTIONS") == "true":
+        return f"{environ.get('GITHUB_ACTOR')} in run {environ.get('GITHUB_RUN_ID')}"
+    try:
+        named = subprocess.run(
+            ["git", "config", "user.name"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:
+        named = ""
+    return named or getpass.getuser()

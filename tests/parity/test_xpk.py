@@ -1,0 +1,216 @@
+"""What xpk makes of a run, by its own dry run: offline, without a cluster, gcloud or kubectl.
+
+Nothing stands in for xpk: it is the pinned release, in an environment of its own. The pods'
+command is then run as Kubernetes and bash would, on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.environments.install import InstallFailed
+from harness.environments.sources import default_cache_dir
+from harness.errors import BadInput
+from harness.launchers import host, images, jobset
+from harness.launchers.local import Limits
+from harness.launchers.xpk import Xpk, XpkOptions
+from tests.unit.launcher_samples import NASTY, container_of, run, start, variables_of
+
+TOKEN = "hf_ThisIsATokenThatNobodyMaySee"
+VARIABLES = {"XLA_FLAGS": '--a="b c" \\ $(HOME) $$', "EMPTY": "", "LINES": "one\ntwo"}
+
+OPTIONS = XpkOptions(
+    cluster="tpus",
+    project="my-project",
+    zone="us-east5-b",
+    tpu_type="v6e-16",
+    num_slices=2,
+    priority="high",
+    artifact_dir="gs://bucket/parity",
+    namespace="team",
+    image="us-docker.pkg.dev/my-project/parity/engines:1",
+    secret="parity-secrets",
+)
+
+
+@pytest.fixture(scope="module")
+def xpk() -> Path:
+    try:
+        return jobset.xpk(default_cache_dir(), print)
+    except InstallFailed as error:
+        pytest.skip(f"xpk is neither cached nor can it be installed: {error}")
+
+
+@pytest.fixture(scope="module")
+def made(xpk: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The JobSet of a run with arguments and variables that anything could spoil."""
+    root = tmp_path_factory.mktemp("jobset")
+    launcher = Xpk(OPTIONS, Limits(1, 1), print)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", TOKEN)
+        patch.setenv("PATH", "/nowhere")  # neither gcloud nor kubectl nor docker
+        path = launcher.manifest(run(root, NASTY, VARIABLES), "parity-hf-0123", root)
+    text = path.read_text()
+    assert TOKEN not in text
+    assert "HF_TOKEN" not in text
+    jobset_ = yaml.safe_load(text)
+    assert isinstance(jobset_, dict)
+    return jobset_
+
+
+def test_the_workload_is_what_the_configuration_says(made: dict[str, Any]) -> None:
+    assert made["kind"] == "JobSet"
+    assert made["metadata"]["name"] == "parity-hf-0123"
+    (job,) = made["spec"]["replicatedJobs"]
+    assert job["replicas"] == 2
+    assert job["template"]["spec"]["completions"] == 4
+    assert jobset.hosts_of(made) == 8
+    assert made["spec"]["failurePolicy"]["maxRestarts"] == 0
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == "high"
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == "tpu-v6e-slice"
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
+    container = container_of(made)
+    assert container["image"] == OPTIONS.image
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+
+
+def test_the_pods_have_every_variable_to_the_letter(made: dict[str, Any]) -> None:
+    variables = variables_of(container_of(made))
+    assert {name: variables[name] for name in VARIABLES} == VARIABLES
+    assert variables["PJRT_DEVICE"] == "TPU"
+    assert variables["XLA_USE_SPMD"] == "1"
+
+
+def test_a_secret_is_a_reference(made: dict[str, Any]) -> None:
+    assert container_of(made)["envFrom"] == [{"secretRef": {"name": "parity-secrets"}}]
+
+
+def test_every_argument_reaches_the_process_to_the_letter(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    """The pod's own bash script is run, with a Python that writes down what it was given."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport json, sys\n"
+        f"json.dump(sys.argv[1:], open({str(tmp_path / 'argv.json')!r}, 'w'))\nsys.exit(7)\n"
+    )
+    python.chmod(0o755)
+    done = start(container_of(made), tmp_path / "tools", {}, {images.PYTHON: str(python)})
+    assert done.returncode == 7, done.stderr
+    argv = json.loads((tmp_path / "argv.json").read_text())
+    assert argv[:2] == [images.HOST_SCRIPT, "gs://bucket/parity/parity-hf-0123"]
+    assert argv[2:6] == [str(python), "-m", "harness.probe", "--record"]
+    assert tuple(argv[argv.index("train.py") + 1 :]) == NASTY
+
+
+def test_a_command_that_was_not_quoted_would_not_get_through(
+    xpk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above can fail: without our quoting xpk's own YAML cannot even be read."""
+    monkeypatch.setattr(jobset, "command_line", " ".join)
+    with pytest.raises((yaml.YAMLError, AssertionError)):
+        launcher = Xpk(OPTIONS, Limits(1, 1), print)
+        path = launcher.manifest(run(tmp_path, NASTY), "parity-hf-0123", tmp_path)
+        assert "two\\nlines" in path.read_text()
+
+
+def test_a_token_never_gets_into_a_jobset(
+    xpk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    launcher = Xpk(OPTIONS, Limits(1, 1), print)
+    for i, spoiled in enumerate(
+        (run(tmp_path / "a", (f"--token={TOKEN}",)), run(tmp_path / "b", (), {"HF_TOKEN": TOKEN}))
+    ):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        with pytest.raises(BadInput, match=r"HF_TOKEN.*launcher\.options\.secret") as caught:
+            launcher.manifest(spoiled, "parity-hf-0123", folder)
+        assert TOKEN not in str(caught.value)
+        assert not list(folder.iterdir())
+
+
+def test_what_xpk_refuses_is_said_in_its_words(xpk: Path, tmp_path: Path) -> None:
+    launcher = Xpk(replace(OPTIONS, tpu_type="v99-4"), Limits(1, 1), print)
+    with pytest.raises(BadInput, match=r"launcher\.options.*v99-4"):
+        launcher.manifest(run(tmp_path), "parity-hf-0123", tmp_path)
+
+
+TRAINER = """
+import json, os, pathlib, sys
+record = pathlib.Path(sys.argv[sys.argv.index("--record") + 1])
+record.mkdir(parents=True, exist_ok=True)
+rank, rows = int(os.environ["TPU_WORKER_ID"]), 2
+batch = {"event": "batch", "index": 0, "tokens": "0a", "labels": "0b", "mask": "",
+         "rows": [f"row{2 * rank}", f"row{2 * rank + 1}"], "shape": [2, 8], "targets": 14,
+         "first_targets": 0}
+events = [batch, {"event": "step", "step": 0, "micro": 1, "lr": [0.1], "max_norm": 1.0},
+          {"event": "values", "step": 0, "losses": [5.5], "gradient_norm": 2.0}]
+(record / "steps.jsonl").write_text("".join(json.dumps(e) + "\\n" for e in events))
+(record / "observed.json").write_text(json.dumps({"process": rank, "processes": 2,
+    "flags": {"TPU_WORKER_ID": str(rank)}, "script": {"returned": True}}))
+import source_code, transformers
+sys.path.insert(0, "path")
+spec = json.loads(pathlib.Path(sys.argv[sys.argv.index("--spec") + 1]).read_text())
+assert pathlib.Path(spec["rows"]).read_bytes() == b"rows"
+print("trained on host", rank, "with", transformers.__version__, source_code.NAME)
+"""
+
+
+def test_a_workload_of_two_hosts_leaves_one_record(
+    xpk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but the cluster: its two pods are run here, one after the other.
+
+    The harness's package that they fetch holds a trainer in place of the probe, which needs torch.
+    """
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    options = replace(OPTIONS, artifact_dir=f"file://{tmp_path}/bucket", tpu_type="v6e-8")
+    pods: list[subprocess.CompletedProcess[bytes]] = []
+    root = tmp_path / "pod"
+    launcher = Xpk(replace(options, num_slices=1), Limits(60, 60), print, root)
+    job = run(tmp_path, ("--text", "a $b 'c'"), source=True, overlay=True)
+    probe = job.places.package / "probe"
+    probe.mkdir()
+    (probe / "__main__.py").write_text(TRAINER)
+    assert job.places.source is not None
+    (job.places.source / "source_code.py").write_text("NAME = 'ours'\n")
+
+    class Here:
+        """A cluster of this machine: a pod runs as soon as its JobSet is created."""
+
+        def apply(self, manifest: Path) -> None:
+            made = yaml.safe_load(manifest.read_text())
+            assert TOKEN not in manifest.read_text()
+            (replicated,) = made["spec"]["replicatedJobs"]
+            for worker in range(2):
+                more = {
+                    "TPU_WORKER_ID": str(worker), "TPU_WORKER_HOSTNAMES": "a,b", "HF_TOKEN": TOKEN,
+                }  # fmt: skip
+                inside = {images.PYTHON: sys.executable, images.HOST_SCRIPT: host.__file__}
+                inside |= {f"{root}/record": f"{root}/{worker}/record"}
+                pods.append(start(container_of(made), tmp_path / "tools", more, inside))
+
+        def state(self, workload: str) -> Any:
+            from harness.launchers.cluster import FAILED, SUCCEEDED, State
+
+            bad = [pod for pod in pods if pod.returncode]
+            return State(FAILED if bad else SUCCEEDED)
+
+    monkeypatch.setattr(Xpk, "_cluster", Here())
+    ending = launcher.launch(job, lambda event: None)
+    assert ending.status == "ok", (ending, [pod.stdout for pod in pods])
+
+
+if __name__ == "__main__":
+    sys.exit(os.EX_OK)
