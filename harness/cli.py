@@ -17,6 +17,7 @@ from rich.console import Console
 
 from harness.adapter.cli import app as train
 from harness.errors import BadInput
+from harness.gate import cli as gating
 from harness.launchers import use as launching
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(train, name="train")
 launching.register(app)
+gating.register(app)
 
 Overrides = Annotated[
     list[str] | None,

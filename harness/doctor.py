@@ -42,7 +42,9 @@ def diagnose(console: Console, torchprime: str | None) -> int:
     findings = list(examine(torchprime))
     table = Table("", "what", "state", "way out", box=None, show_edge=False)
     for finding in findings:
-        mark = "[green]ok[/]" if finding.good else ("[red]no[/]" if finding.needed else "[yellow]–[/]")
+        mark = (
+            "[green]ok[/]" if finding.good else ("[red]no[/]" if finding.needed else "[yellow]–[/]")
+        )
         table.add_row(mark, finding.what, finding.state, finding.way_out)
     console.print(table)
     return 2 if any(f.needed and not f.good for f in findings) else 0
@@ -62,7 +64,9 @@ def examine(torchprime: str | None) -> Iterator[Finding]:
         "engine environment",
         made or free > NEEDED_DISK,
         "made" if made else f"not made yet; {free / 1e9:.0f} GB are free",
-        "" if made else "the first `parity run` makes it: 8 GB, minutes; or name an interpreter by "
+        ""
+        if made
+        else "the first `parity run` makes it: 8 GB, minutes; or name an interpreter by "
         "engine.hf.python=…",
         True,
     )

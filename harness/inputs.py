@@ -164,8 +164,8 @@ def _make(case: Case, text: str, inputs: Inputs) -> None:
             "case.steps, a smaller case.global_batch or a shorter case.data.sequence_length"
         )
     if case.aligned:
-        arrays = _make_rows(case, tokens, needed)
-        np.savez(inputs.rows, **arrays)
+        input_ids, labels = _make_rows(case, tokens, needed)
+        np.savez(inputs.rows, input_ids=input_ids, labels=labels)
     _make_model(case, inputs)
 
 
@@ -204,8 +204,8 @@ def _make_tokenizer(case: Case, lines: list[str], directory: Path) -> np.ndarray
     return np.concatenate([np.array(e.ids, dtype=np.int64) for e in encoded])
 
 
-def _make_rows(case: Case, tokens: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """`count` overlapping rows of the text, in a seeded order, with uneven label masks."""
+def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and labels of `count` overlapping rows of the text, in a seeded order, with uneven label masks."""
     length = case.data.sequence_length
     generator = np.random.Generator(np.random.PCG64(case.seed))
     starts = np.arange(0, len(tokens) - length + 1, case.data.stride)
@@ -217,7 +217,7 @@ def _make_rows(case: Case, tokens: np.ndarray, count: int) -> dict[str, np.ndarr
         labels[row, :prefix] = IGNORED
     if case.data.mask_first:
         labels[:, 0] = IGNORED
-    return {"input_ids": input_ids, "labels": labels}
+    return input_ids, labels
 
 
 def _make_model(case: Case, inputs: Inputs) -> None:

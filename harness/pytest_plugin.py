@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_VERDICTS] = {}
 
 
-_VERDICTS: pytest.StashKey[dict[Pair, Any]] = pytest.StashKey()
+_VERDICTS: pytest.StashKey[dict[tuple[Pair, tuple[str, ...]], Any]] = pytest.StashKey()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

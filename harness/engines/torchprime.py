@@ -175,7 +175,8 @@ def _clipping(job: Job) -> dict[str, Any]:
 def _sharding(job: Job) -> str:
     """The case's table with the activations' partition specs, as a sharding preset."""
     last = "tensor" if job.case.mesh.get("tensor", 1) > 1 else None
-    rows = [["data", "fsdp"], None]
+    # Trees from before June 2025 cannot read an axis that is a list of two.
+    rows = [["data", "fsdp"] if job.case.mesh.get("data", 1) > 1 else "fsdp", None]
     activations = {"model.layers.*": [*rows, last], "lm_head": [*rows, last]}
     return yaml.safe_dump({**job.case.sharding, **activations}, sort_keys=False)
 

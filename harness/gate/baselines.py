@@ -170,7 +170,7 @@ def version_of(record: Record) -> str:
 
 def folder(root: Path, record: Record) -> Path:
     """Where the baselines for the device kind and the case of a Record are."""
-    kind = str(record.observed.get("device_kind", "unknown"))
+    kind = str(record.observed.get("device_kind"))
     return root / _safe(kind) / _safe(str(record.manifest["case"]["name"]))
 
 
@@ -215,9 +215,9 @@ def _read(path: Path) -> tuple[Record, Blessed]:
     return from_json(text, path)
 
 
-def latest(root: Path, record: Record) -> Baseline | None:
-    """The baseline that was blessed last for the engine, case and device kind of a Record."""
-    files = folder(root, record).glob(f"{record.engine}-*.json")
+def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Baseline | None:
+    """The baseline that was blessed last for an engine and a case, on a device kind or on any."""
+    files = root.glob(f"{'*' if kind is None else _safe(kind)}/{_safe(case)}/{engine}-*.json")
     found = [load(path) for path in sorted(files) if not path.name.endswith(CONTROL)]
     return max(found, key=lambda baseline: baseline.blessed.at, default=None)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.gate.baselines import Baseline, version_of
-from harness.ladder.curves import losses, relative
+from harness.ladder.comparison import relative_difference
+from harness.ladder.curves import losses
 from harness.record import Record
 
 COLUMNS = (
@@ -82,7 +83,7 @@ def _largest(old: Record | None, new: Record) -> str:
     x, y = losses(old), losses(new)
     if len(x) != len(y):
         return f"{len(x)} → {len(y)} steps"
-    distances = [relative(p, q) for p, q in zip(x, y, strict=True)]
+    distances = [relative_difference(p, q) for p, q in zip(x, y, strict=True)]
     if any(map(math.isnan, distances)):
         return "NaN"
     worst = max(distances)

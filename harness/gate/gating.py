@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,9 +114,7 @@ def run_gate(gated: Sequence[GatePair], reporter: Reporter) -> Outcome:
     judged = pairs.all_in_cases([(case, p) for case, o in outcomes for p in o.verdict.pairs])
     records = {k: v for _, outcome in outcomes for k, v in outcome.records.items()}
     notes = [*verdict.notes, *notes]
-    return Outcome(
-        dataclasses.replace(verdict, pairs=tuple(judged), notes=tuple(notes)), records
-    )
+    return Outcome(dataclasses.replace(verdict, pairs=tuple(judged), notes=tuple(notes)), records)
 
 
 def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
@@ -125,11 +123,9 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     Raises NotCompared where the other trainer cannot train the case, and BadInput for whatever
     else cannot work; a candidate that cannot be installed or does not train is a verdict.
     """
-    workspace = Path(pair.settings.workspace)
-    inputs = prepare(pair.settings.case, workspace / "inputs")
-    against = None if pair.against is None else _plan_against(pair, pair.against, inputs, reporter)
+    against = None if pair.against is None else _plan_against(pair, pair.against, reporter)
     try:
-        candidate = plan_ref(pair.candidate, pair.settings, inputs, reporter.note)
+        candidate = plan_of(pair, reporter)
     except InstallFailed as error:
         if _NETWORK.search(str(error)):
             raise
@@ -155,9 +151,18 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     return _outcome(planned.compared, pair, verdict, records)
 
 
-def _plan_against(pair: GatePair, ref: Ref, inputs: Inputs, reporter: Reporter) -> Plan:
+def plan_of(pair: GatePair, reporter: Reporter) -> Plan:
+    """The Plan of the candidate. Raises BadInput, InstallFailed."""
+    return plan_ref(pair.candidate, pair.settings, _inputs(pair), reporter.note)
+
+
+def _inputs(pair: GatePair) -> Inputs:
+    return prepare(pair.settings.case, Path(pair.settings.workspace) / "inputs")
+
+
+def _plan_against(pair: GatePair, ref: Ref, reporter: Reporter) -> Plan:
     try:
-        return plan_ref(ref, pair.settings, inputs, reporter.note)
+        return plan_ref(ref, pair.settings, _inputs(pair), reporter.note)
     except InstallFailed:
         raise
     except BadInput as error:
@@ -189,12 +194,13 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     compared = f"{plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
         names, places = ("baseline", own.label), ("", str(own.directory))
-        because = f"{own.label} does not train: {why(own)}"
+        because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"
         verdict = pairs.without_evidence(names, places, because, broken_rung(own), _log_of(own))
         return _outcome(f"{compared}the stored baseline", pair, verdict, records)
-    baseline = baselines.latest(pair.stored, own)
+    kind = str(own.observed.get("device_kind"))
+    baseline = baselines.latest(pair.stored, own.engine, case.name, kind)
     if baseline is None:
-        path = bless(pair, plan, reporter)
+        path = baselines.save(pair.stored, *measured(pair, plan, reporter), by=baselines.author())
         because = f"there was no baseline: {own.label} was written to {path}, to be reviewed"
         names, places = ("no baseline", own.label), ("", str(own.directory))
         verdict = pairs.without_evidence(names, places, because, "environment")
@@ -209,37 +215,40 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
         return _outcome(compared + by, pair, verdict, records)
     comparison = Comparison(base, own, pair.settings.tolerance)
     verdict = judge(comparison)
-    measured = pair.settings.tolerance.control != "table" and baseline.control is not None
-    if verdict.result is Result.FAIL and measured and baseline.control is not None:
+    wanted = pair.settings.tolerance.control != "table"
+    if verdict.result is Result.FAIL and wanted and baseline.control is not None:
         verdict = judge(dataclasses.replace(comparison, control=(base, baseline.control)))
     verdict = pairs.against_stored(pairs.with_parameters(verdict, base, own), case.aligned)
     return _outcome(compared + by, pair, verdict, records)
 
 
-def bless(pair: GatePair, plan: Plan, reporter: Reporter) -> Path:
-    """Store the run of `plan`, with its noise floor, as a baseline; its file."""
-    subject, control = measured(pair, plan, reporter)
-    return baselines.save(pair.stored, subject, control, baselines.author())
+def _stored_worked(pair: GatePair) -> str:
+    """Which version still worked, as far as the stored baselines know."""
+    baseline = baselines.latest(pair.stored, pair.candidate.engine, pair.case)
+    if baseline is None:
+        return "no stored baseline says which version did"
+    return f"{pair.candidate.engine} {baselines.version_of(baseline.record)} did"
 
 
-def measured(pair: GatePair, plan: Plan, reporter: Reporter) -> tuple[Record, Record | None]:
-    """The Record of `plan`, and that of its control run where the settings ask for one."""
+def measured(
+    pair: GatePair, plan: Plan, reporter: Reporter, floor: bool = True
+) -> tuple[Record, Record | None]:
+    """The Record of `plan`, and that of its control run where the settings ask for a `floor`."""
     workspace, settings = Path(pair.settings.workspace), pair.settings
     subject = obtain(plan, workspace, settings.launcher, reporter)
-    if settings.tolerance.control != "ulp" or not settings.case.aligned or not subject.complete:
+    wanted = floor and settings.tolerance.control == "ulp" and settings.case.aligned
+    if not wanted or not subject.complete:
         return subject, None
     perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
     control = obtain(plan_control(plan, perturbed), workspace, settings.launcher, reporter)
     return subject, control if control.complete else None
 
 
-def _not_installed(
-    pair: GatePair, against: Plan | None, error: str, reporter: Reporter
-) -> Outcome:
+def _not_installed(pair: GatePair, against: Plan | None, error: str, reporter: Reporter) -> Outcome:
     """The candidate cannot be installed: FAIL, unless what it is judged against fails too."""
     workspace, records = Path(pair.settings.workspace), {}
-    because, failed, label = error, "environment", "baseline"
-    place = ""
+    failed, label, place = "environment", "baseline", ""
+    because = f"{error} {_stored_worked(pair)}"
     if against is not None:
         base = obtain(against, workspace, pair.settings.launcher, reporter)
         records[str(base.directory)] = base
@@ -271,7 +280,6 @@ def _log_of(record: Record) -> tuple[str, ...]:
 
 
 def _outcome(
-    compared: str, pair: GatePair, verdict: PairVerdict, records: dict[str, Record] | object
+    compared: str, pair: GatePair, verdict: PairVerdict, records: Mapping[str, Record]
 ) -> Outcome:
-    assert isinstance(records, dict)
     return Outcome(Verdict(compared, pair.case, (verdict,)), records)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.gate.change import equal_parameters
 from harness.ladder.verdict import RUNGS, Finding, PairVerdict, Result, RungResult
@@ -21,7 +20,7 @@ def without_evidence(
     notes: tuple[str, ...] = (),
 ) -> PairVerdict:  # fmt: skip
     """Every rung INVALID `because` of something; the rung `failed` is a FAIL for the same."""
-    results = {name: Result.INVALID for name in RUNGS}
+    results = dict.fromkeys(RUNGS, Result.INVALID)
     if failed is not None:
         results[failed] = Result.FAIL
     rungs = tuple(RungResult(name, result, because) for name, result in results.items())
@@ -72,20 +71,8 @@ def _of_stack(finding: Finding) -> bool:
     return finding.text.split(":")[0] in STACK
 
 
-def in_case(pair: PairVerdict, case: str) -> PairVerdict:
-    """The verdict with the case's name before the labels, where there are several cases."""
-    return dataclasses.replace(pair, a=f"{case}: {pair.a}")
-
-
 def all_in_cases(pairs: Sequence[tuple[str, PairVerdict]]) -> list[PairVerdict]:
     """The verdicts by case, labelled by it where there is more than one."""
     if len({case for case, _ in pairs}) < 2:
         return [pair for _, pair in pairs]
-    return [in_case(pair, case) for case, pair in pairs]
-
-
-def place(record: Record | Path | None) -> str:
-    """Where the evidence is; "" where there is none."""
-    if record is None:
-        return ""
-    return str(record.directory if isinstance(record, Record) else record)
+    return [dataclasses.replace(pair, a=f"{case}: {pair.a}") for case, pair in pairs]

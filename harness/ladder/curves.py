@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from harness.ladder.comparison import Comparison, Limit, exceeds, largest, relative_difference
-from harness.ladder.update import lagging
+from harness.ladder.schedule import lagging
 from harness.ladder.verdict import Finding, Result, RungResult
 from harness.record import Record
 
@@ -25,6 +25,10 @@ def grad_norm_curve(c: Comparison) -> RungResult:
     """The gradient norm that each trainer measured, at every step."""
     name_a, name_b = c.names
     seen = [any(n is not None for n in gradient_norms(r).values()) for r in (c.a, c.b)]
+    called = [s.max_norm is not None for r in (c.a, c.b) for s in r.steps]
+    if not any(seen) and any(called):
+        text = "gradients were clipped, but no norm was observed"
+        return RungResult("grad_norm_curve", Result.INVALID, text)
     if not any(seen):
         text = "neither trainer measures gradient norms in this case"
         return RungResult("grad_norm_curve", Result.NOT_EXERCISED, text)
@@ -56,17 +60,17 @@ def _curve(c: Comparison, rung: str, metric: str, series: Series) -> RungResult:
             finding = Finding(f"step {absent[0]}: {name} has no {what}", absent[0])
             text = f"{name} has no {what} at {len(absent)} of {len(steps)} steps, first at "
             return RungResult(rung, Result.FAIL, f"{text}{absent[0]}", findings=(finding,))
-    x, y = ([v for i in steps if (v := s[i]) is not None] for s in (left, right))
-    for name, values in ((name_a, x), (name_b, y)):
-        broken = [i for i, v in enumerate(values) if not math.isfinite(v)]
-        if broken:
-            text = f"step {broken[0]}: {what} of {name} is {values[broken[0]]}"
-            finding = Finding(text, broken[0], None, x[broken[0]], y[broken[0]])
-            return RungResult(rung, Result.FAIL, text, math.nan, findings=(finding,))
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.complete:
             text = f"{name} did not train just the {record.asked_steps} steps that were asked for"
             return RungResult(rung, Result.FAIL, text)
+    x, y = ([v for i in steps if (v := s[i]) is not None] for s in (left, right))
+    for name, numbers in ((name_a, x), (name_b, y)):
+        broken = [i for i, v in enumerate(numbers) if not math.isfinite(v)]
+        if broken:
+            text = f"step {broken[0]}: {what} of {name} is {numbers[broken[0]]}"
+            finding = Finding(text, broken[0], None, x[broken[0]], y[broken[0]])
+            return RungResult(rung, Result.FAIL, text, math.nan, findings=(finding,))
     limits = curve_limits(c, metric, series, len(steps))
     return _judge(c, rung, what, x, y, limits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,6 +23,17 @@ from harness.record import Record, Window
 def steady_windows(record: Record) -> tuple[Window, ...]:
     """Windows after the compiling steps in which XLA compiled nothing."""
     return tuple(w for w in record.windows if w.first >= COMPILING_STEPS and not w.compilations)
+
+
+def unobserved_steps(record: Record) -> str | None:
+    """Where the windows do not tell of every step that was asked for just once; None if they do."""
+    expected = 0
+    for window in record.windows:
+        if window.first != expected or window.last < window.first:
+            return f"no window begins at step {expected}"
+        expected = window.last + 1
+    asked = record.asked_steps
+    return None if expected == asked else f"windows tell of {expected} of {asked} steps"
 
 
 def recompilations(record: Record) -> dict[str, int]:
@@ -63,6 +75,8 @@ def graph(c: Comparison) -> RungResult:
     """
     name_a, name_b = c.names
     for name, record in ((name_a, c.a), (name_b, c.b)):
+        if gap := unobserved_steps(record):
+            return RungResult("graph", Result.INVALID, f"{name}: {gap}")
         if not steady_windows(record):
             return RungResult("graph", Result.INVALID, f"{name}: no steady window was observed")
     findings = []
@@ -99,12 +113,22 @@ def step_time(c: Comparison) -> RungResult:
     """Steady-state seconds per step: is their ratio within the tolerance, with confidence?"""
     name_a, name_b = c.names
     repeats_a, repeats_b = c.repeats_of(c.a), c.repeats_of(c.b)
+    for name, repeats in ((name_a, repeats_a), (name_b, repeats_b)):
+        for number, record in enumerate(repeats):
+            if broken := _broken(record):
+                text = f"{name}, run {number + 1} of {len(repeats)}: {broken}"
+                return RungResult("step_time", Result.INVALID, text)
     samples_a, samples_b = _samples(repeats_a), _samples(repeats_b)
+    judged = c.tolerance.step_time is not None
     for name, samples in ((name_a, samples_a), (name_b, samples_b)):
         if not all(samples) or sum(map(len, samples)) < 2:
             text = f"{name}: fewer than two steady windows; ask for more case.steps"
-            return RungResult("step_time", Result.INCONCLUSIVE, text)
-    paired = len(repeats_a) > 1 and [*map(len, samples_a)] == [*map(len, samples_b)]
+            result = Result.INCONCLUSIVE if judged else Result.NOT_EXERCISED
+            return RungResult("step_time", result, text)
+    # Windows are neighbours in time only where both runs have the same ones.
+    paired = len(repeats_a) > 1 and [*map(_steps_timed, repeats_a)] == [
+        *map(_steps_timed, repeats_b)
+    ]
     interval = ratio_interval(samples_a, samples_b, paired=paired)
     shown = (
         f"{name_b} takes {interval.ratio:.3f} × the time of {name_a} (95 % interval "
@@ -121,14 +145,30 @@ def step_time(c: Comparison) -> RungResult:
     return _decide(interval, c.tolerance.step_time, shown, left_out)
 
 
+def _broken(record: Record) -> str | None:
+    """Why the times of a run tell nothing."""
+    if gap := unobserved_steps(record):
+        return gap
+    for window in record.windows:
+        if not (math.isfinite(window.seconds) and window.seconds > 0):
+            return f"{_steps(window)} took {window.seconds} s"
+    return None
+
+
+def _timed(record: Record) -> list[Window]:
+    """Steady windows of full length: a shorter last one is dearer by the syncs at its ends."""
+    windows = steady_windows(record)
+    full = max((w.steps for w in windows), default=0)
+    return [w for w in windows if w.steps == full]
+
+
+def _steps_timed(record: Record) -> list[tuple[int, int]]:
+    return [(w.first, w.last) for w in _timed(record)]
+
+
 def _samples(repeats: Sequence[Record]) -> list[list[float]]:
-    """Seconds per step of each steady window, by repeat; only windows of full length."""
-    samples = []
-    for record in repeats:
-        windows = steady_windows(record)
-        full = max((w.steps for w in windows), default=0)
-        samples.append([w.seconds / w.steps for w in windows if w.steps == full])
-    return samples
+    """Seconds per step of each window that is timed, by repeat."""
+    return [[w.seconds / w.steps for w in _timed(record)] for record in repeats]
 
 
 def _left_out(repeats: Sequence[Record]) -> tuple[Finding, ...]:

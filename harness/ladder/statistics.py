@@ -114,7 +114,6 @@ def ratio_interval(
     if resamples < 100:
         raise ValueError(f"resamples must be at least 100, not {resamples}")
     logs_a, logs_b = _logs("a", a), _logs("b", b)
-    rng = np.random.default_rng(seed)
     if paired:
         shapes = [len(r) for r in logs_a], [len(r) for r in logs_b]
         if shapes[0] != shapes[1]:
@@ -123,12 +122,13 @@ def ratio_interval(
                 f"repeats, b has {shapes[1]}"
             )
         location, spread = _locate(
-            [y - x for x, y in zip(logs_a, logs_b, strict=True)], resamples, rng
+            [y - x for x, y in zip(logs_a, logs_b, strict=True)], resamples, seed
         )
         spreads = [spread]
     else:
-        location_a, spread_a = _locate(logs_a, resamples, rng)
-        location_b, spread_b = _locate(logs_b, resamples, rng)
+        # The same draws for both sides, so that swapping them inverts the ratio and no more.
+        location_a, spread_a = _locate(logs_a, resamples, seed)
+        location_b, spread_b = _locate(logs_b, resamples, seed)
         location, spreads = location_b - location_a, [spread_a, spread_b]
     # A factor of e^100 either way is no knowledge; more would overflow.
     half = min(_half_width(spreads, confidence), 100.0)
@@ -266,15 +266,14 @@ def _logs(name: str, repeats: Samples) -> list[Floats]:
     return logs
 
 
-def _locate(
-    repeats: list[Floats], resamples: int, rng: np.random.Generator
-) -> tuple[float, _Spread]:
+def _locate(repeats: list[Floats], resamples: int, seed: int) -> tuple[float, _Spread]:
     """The midmean of all windows, and its variances by resampling repeats and windows.
 
     A bootstrap variance is too small by (n - 1)/n for n units: it is scaled back (Davison and
     Hinkley, section 2.3). The midmean rests on half of the windows, and so do its degrees of
     freedom (Tukey and McLaughlin, Sankhya 1963).
     """
+    rng = np.random.default_rng(seed)
     sizes = [len(r) for r in repeats]
     groups, windows = len(sizes), sum(sizes)
     if windows < 2:

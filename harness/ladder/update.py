@@ -1,9 +1,8 @@
-"""Rungs of what is done with gradients: optimizer and schedule."""
+"""The rung of what is done with gradients: class, hyper-parameters and updates of the optimizer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from harness.ladder.comparison import (
@@ -13,23 +12,15 @@ from harness.ladder.comparison import (
     exceeds,
     largest,
     nan_last,
-    relative_difference,
     sketch_difference,
     sketch_norm,
     worst,
 )
 from harness.ladder.verdict import Finding, Result, RungResult
-from harness.record import Parameter, Record, encode
+from harness.record import Group, Parameter, Record, encode
 
 IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Hyper-parameters that choose how an update is computed, not what it is."""
-
-NAN = "nan"
-"""As `harness.record.encode` writes it: equal to itself, and yet never equal."""
-
-RATE_LIMIT = 1e-9
-"""Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
-and far below any difference of two schedules."""
 
 
 def optimizer(c: Comparison, updates: bool = True) -> RungResult:
@@ -50,7 +41,7 @@ def optimizer(c: Comparison, updates: bool = True) -> RungResult:
             "optimizer", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
         )
     groups = tuple(len(record.groups[0][2]) for record in (c.a, c.b))
-    settings = f"{_class(c.a)}, every parameter with equal hyper-parameters"
+    settings = f"{_class(c.a, 0)}, every parameter with equal hyper-parameters"
     if groups[0] != groups[1]:
         settings += f" ({groups[0]} groups in {name_a}, {groups[1]} in {name_b})"
     if not updates:
@@ -68,10 +59,10 @@ def _unobserved(record: Record) -> str | None:
     held = [p for p in record.parameters if p.group is not None]
     if not held:
         return "any parameter that the optimizer holds"
-    for parameter in held:
-        for step, _, groups in record.groups:
-            group = groups[parameter.group] if parameter.group < len(groups) else None
-            if group is None or not group.hyper:
+    for step, _, groups in record.groups:
+        for parameter in held:
+            told = parameter.group is not None and parameter.group < len(groups)
+            if not told or not _hyper(record, parameter, step):
                 return f"what the optimizer does with {parameter.name} at step {step}"
     return None
 
@@ -79,17 +70,18 @@ def _unobserved(record: Record) -> str | None:
 def _compare_settings(c: Comparison) -> list[Finding]:
     name_a, name_b = c.names
     findings = []
-    if _class(c.a) != _class(c.b):
-        text = f"{name_a} trains with {_class(c.a)}, {name_b} with {_class(c.b)}"
-        findings.append(Finding(text, None, None, _class(c.a), _class(c.b)))
     left, right = by_name(c.a), by_name(c.b)
     both = [name for name in left if name in right]
     for name in both:
-        x, y = left[name].group, right[name].group
-        if (x is None) != (y is None):
-            who = name_a if x is None else name_b
+        held = [side[name].group is not None for side in (left, right)]
+        if held[0] != held[1]:
+            who = name_b if held[0] else name_a
             findings.append(Finding(f"{name}: {who}'s optimizer does not hold it", None, name))
     for step in sorted({step for record in (c.a, c.b) for step, _, _ in record.groups}):
+        kinds = _class(c.a, step), _class(c.b, step)
+        if kinds[0] != kinds[1]:
+            text = f"step {step}: {name_a} trains with {kinds[0]}, {name_b} with {kinds[1]}"
+            findings.append(Finding(text, step, None, *kinds))
         differing: dict[tuple[str, str, str], list[str]] = {}
         for name in both:
             x, y = _hyper(c.a, left[name], step), _hyper(c.b, right[name], step)
@@ -97,7 +89,7 @@ def _compare_settings(c: Comparison) -> list[Finding]:
                 continue
             for key in sorted({*x, *y} - IMPLEMENTATION):
                 p, q = x.get(key, "nothing"), y.get(key, "nothing")
-                if p != q or encode(p) == NAN:
+                if p != q or _has_nan(p):
                     differing.setdefault((key, str(p), str(q)), []).append(name)
         for (key, p, q), names in sorted(differing.items()):
             text = f"step {step}: {key} of {_which(names, len(left))}: {p} in {name_a}, {q} in "
@@ -115,16 +107,25 @@ def _which(names: list[str], total: int) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} parameters ({names[0]}, …)"
 
 
-def _class(record: Record) -> str:
-    return record.groups[0][1].rsplit(".", 1)[-1]
+def _has_nan(value: Any) -> bool:
+    """Whether a hyper-parameter is, or holds, the NaN that `harness.record.encode` makes a text."""
+    plain = encode(value)
+    return plain == "nan" or (isinstance(plain, list) and any(map(_has_nan, plain)))
+
+
+def _told(record: Record, step: int) -> tuple[str, tuple[Group, ...]]:
+    """Class and groups of the optimizer at a step: they are told where they change."""
+    return [(kind, groups) for since, kind, groups in record.groups if since <= step][-1]
+
+
+def _class(record: Record, step: int) -> str:
+    return _told(record, step)[0].rsplit(".", 1)[-1]
 
 
 def _hyper(record: Record, parameter: Parameter, step: int) -> dict[str, Any] | None:
-    """A parameter's hyper-parameters at a step: they are told where they change."""
     if parameter.group is None:
         return None
-    told = [groups for since, _, groups in record.groups if since <= step]
-    return told[-1][parameter.group].hyper
+    return _told(record, step)[1][parameter.group].hyper
 
 
 def _judge_updates(c: Comparison, settings: str) -> RungResult:
@@ -178,10 +179,10 @@ def update_distances(a: Record, b: Record) -> dict[str, float] | None:
         return None
     distances: dict[str, float] = {}
     for name in left:
-        updates = _sketches_of_updates(left[name]), _sketches_of_updates(right[name])
-        if updates[0] is None or updates[1] is None:
+        mine, theirs = _sketches_of_updates(left[name]), _sketches_of_updates(right[name])
+        if mine is None or theirs is None:
             return None
-        for x, y in zip(*updates, strict=True):
+        for x, y in zip(mine, theirs, strict=True):
             norms = sketch_norm(x), sketch_norm(y)
             if norms != (0.0, 0.0):
                 distance = _update_distance(x, y) if 0.0 not in norms else math.inf
@@ -214,113 +215,3 @@ def _update_text(c: Comparison, name: str, distance: float) -> str:
         f"{name}: by about {x:.3g} in {c.a.label}, {y:.3g} in {c.b.label}, relative distance "
         f"{distance:.2g}"
     )
-
-
-def schedule(c: Comparison) -> RungResult:
-    """The learning rate that each step really used, for every parameter."""
-    name_a, name_b = c.names
-    left, right = _rates(c)
-    if not left:
-        return RungResult("schedule", Result.INVALID, "no step and parameter is in both runs")
-    for name, series in ((name_a, left), (name_b, right)):
-        for step, rates in series.items():
-            if not rates or None in rates:
-                text = f"{name}: a learning rate of step {step} was not observed"
-                return RungResult("schedule", Result.INVALID, text)
-    differences = {step: _furthest(left[step], right[step]) for step in left}
-    findings = tuple(
-        Finding(f"step {i}: {name_a} used {_rate(left[i])}, {name_b} {_rate(right[i])}", i, None,
-                left[i], right[i])
-        for i, difference in differences.items()
-        if exceeds(difference, RATE_LIMIT)
-    )  # fmt: skip
-    if findings:
-        return RungResult(
-            "schedule", Result.FAIL, _explain(c, findings, left, right),
-            largest(differences.values()), RATE_LIMIT, "rounding of Python floats", "", findings,
-        )  # fmt: skip
-    for name, record in zip(c.names, (c.a, c.b), strict=True):
-        if missing := record.missing_steps:
-            text = f"{len(left)} learning rates agree, but {name} has no step {missing[0]}"
-            return RungResult("schedule", Result.INVALID, text)
-    peak = max(rate or 0.0 for rates in left.values() for rate in rates)
-    if peak == 0:
-        return RungResult("schedule", Result.NOT_EXERCISED, "every learning rate is zero")
-    return RungResult(
-        "schedule", Result.PASS, f"{len(left)} learning rates agree (peak {peak:g})",
-        largest(differences.values()), RATE_LIMIT, "rounding of Python floats",
-        f"a relative difference of {RATE_LIMIT:g}",
-    )  # fmt: skip
-
-
-Rates = tuple[float | None, ...]
-"""Learning rates of one step; None for one that was not observed."""
-
-
-def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
-    """The rates that both runs used, by step, in the same order.
-
-    One rate stands for all parameters that share a group in both runs: groups need not be cut
-    alike, and the same rates given to other parameters are not the same rates.
-    """
-    left, right = by_name(c.a), by_name(c.b)
-    groups = sorted(
-        {
-            (x, y)
-            for name in left.keys() & right.keys()
-            if (x := left[name].group) is not None and (y := right[name].group) is not None
-        }
-    )
-    steps = [{s.index: s.learning_rates for s in r.steps if s.finished} for r in (c.a, c.b)]
-    common = sorted(steps[0].keys() & steps[1].keys()) if groups else []
-    first, second = (
-        {
-            step: tuple(
-                rates[step][pair[side]] if pair[side] < len(rates[step]) else None
-                for pair in groups
-            )
-            for step in common
-        }
-        for side, rates in enumerate(steps)
-    )
-    return first, second
-
-
-def _furthest(x: Rates, y: Rates) -> float:
-    return largest(relative_difference(p, q) for p, q in zip(x, y, strict=True))
-
-
-def _rate(rates: Rates) -> str:
-    return " and ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates) if rate is not None)
-
-
-def _explain(
-    c: Comparison, findings: tuple[Finding, ...], left: dict[int, Rates], right: dict[int, Rates]
-) -> str:
-    """What kind of difference it is: a lag, a factor, or the first step that differs."""
-    text = findings[0].text
-    lag = lagging(list(left.values()), list(right.values()), RATE_LIMIT)
-    if lag:
-        late = c.names[1] if lag > 0 else c.names[0]
-        return f"a lag of one step: {late} uses the rate of the step before; {text}"
-    if len(findings) == 1:
-        return text
-    pairs = [(x, y) for i in left for x, y in zip(left[i], right[i], strict=True) if x and y]
-    ratios = [y / x for x, y in pairs]
-    constant = ""
-    if ratios and max(ratios) - min(ratios) <= RATE_LIMIT * max(map(abs, ratios)):
-        constant = f", always {ratios[0]:g} times as much"
-    return f"{text}{constant} ({len(findings)} of {len(left)} steps differ)"
-
-
-def lagging(left: Sequence[Rates], right: Sequence[Rates], limit: float) -> int:
-    """1 where `right` is `left` one step late, -1 where it is one step early, else 0.
-
-    Both have a value for each of the same steps.
-    """
-    for lag in (1, -1):
-        x, y = (left[:-1], right[1:]) if lag > 0 else (left[1:], right[:-1])
-        pairs = zip(x, y, strict=True)
-        if len(x) > 2 and all(not exceeds(_furthest(p, q), limit) for p, q in pairs):
-            return lag
-    return 0

@@ -106,8 +106,12 @@ class PairVerdict:
 
     @property
     def result(self) -> Result:
-        """FAIL if any rung fails, else INVALID or INCONCLUSIVE if any is, else PASS."""
-        return overall([rung.result for rung in self.rungs])
+        """FAIL if any rung fails, else INVALID or INCONCLUSIVE if any is, else PASS.
+
+        A rung that is not there is INVALID.
+        """
+        found = {rung.rung: rung.result for rung in self.rungs}
+        return overall([found.get(name, Result.INVALID) for name in RUNGS])
 
     @property
     def headline(self) -> str:

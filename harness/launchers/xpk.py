@@ -31,7 +31,7 @@ from harness.launchers.hosts import merge_hosts
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import Note, OnEvent, Run
 from harness.launchers.local import Limits
-from harness.launchers.waiting import wait
+from harness.launchers.waiting import Patience, wait
 from harness.typed import STRICT
 
 ROOT = Path("/parity")
@@ -252,8 +252,9 @@ class Xpk:
         state: State | None = None
         try:
             state = wait(
-                self._cluster, workload, log, self.limits, self.options.queue_limit, artifacts,
-                on_event, self.note,
+                self._cluster, workload, run.places.record,
+                Patience(self.limits, self.options.queue_limit, started), artifacts, on_event,
+                self.note,
             )  # fmt: skip
         finally:
             if state is None or state.name not in (cluster.SUCCEEDED, cluster.FAILED):

@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     from harness.probe.inject import inject
     from harness.probe.observer import Observer
     from harness.probe.runtime import EagerRuntime, XlaRuntime
+    from harness.probe.scopes import name_operations
     from harness.probe.spec import Spec
     from harness.probe.writer import Writer
 
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> int:
     writer = Writer(options.record)
     runtime = XlaRuntime() if spec.device == "xla" else EagerRuntime()
     observer = Observer(spec, writer, runtime)
+    if spec.scopes:
+        name_operations()
     faults.before_observing(spec)
     inject(spec)
     observer.install()

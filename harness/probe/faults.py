@@ -47,7 +47,9 @@ def _seed(kinds: dict[str, Callable[..., None]], faults: tuple[Fault, ...]) -> N
             kinds[fault.name](**fault.arguments)
 
 
-def _register(kinds: dict[str, Callable[..., None]]) -> Any:
+def _register(
+    kinds: dict[str, Callable[..., None]],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         kinds[function.__name__] = function
         return function
@@ -135,7 +137,7 @@ def _on_outputs(suffixes: tuple[str, ...], change: Callable[[torch.Tensor], torc
 @_register(BEFORE)
 def perturb_weight(parameter: str = "model.layers.0.mlp.up_proj.weight", by: float = 1e-3) -> None:
     """Add `by` to one element of one parameter before the first step."""
-    from harness.probe.observer import canonical_name
+    from harness.probe.parameters import canonical_name
 
     def change(model: torch.nn.Module) -> int:
         for name, value in model.named_parameters():
@@ -156,7 +158,7 @@ def rope_theta(factor: float = 10.0) -> None:
     def change(model: torch.nn.Module) -> int:
         found = 0
         for module in model.modules():
-            frequency = getattr(module, "inv_freq", None)
+            frequency: Any = getattr(module, "inv_freq", None)
             if torch.is_tensor(frequency):
                 exponent = torch.arange(len(frequency), device=frequency.device) / len(frequency)
                 module.inv_freq = frequency * factor**-exponent

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
@@ -37,6 +38,9 @@ class Runtime(Protocol):
 
     def sharding(self, tensor: torch.Tensor) -> str:
         """The sharding annotation of a live tensor, "" for none."""
+
+    def process(self) -> tuple[int, int]:
+        """This process's index among all, and their number."""
 
     def describe(self) -> dict[str, Any]:
         """Device kind and count, processes and mesh."""
@@ -89,6 +93,11 @@ class XlaRuntime:
     def sharding(self, tensor: torch.Tensor) -> str:
         return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
 
+    def process(self) -> tuple[int, int]:
+        import torch_xla.runtime as xr
+
+        return xr.process_index(), xr.process_count()
+
     def describe(self) -> dict[str, Any]:
         import torch_xla.distributed.spmd as xs
         import torch_xla.runtime as xr
@@ -99,8 +108,8 @@ class XlaRuntime:
             "device": xr.device_type(),
             "device_kind": self._device_kind(attributes),
             "devices": xr.global_runtime_device_count(),
-            "processes": xr.process_count(),
-            "process": xr.process_index(),
+            "processes": self.process()[1],
+            "process": self.process()[0],
             "mesh": None
             if mesh is None
             else {
@@ -124,9 +133,15 @@ class EagerRuntime:
     """Eager PyTorch on the host: every value is there as soon as it is asked for."""
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
-        # The start of each backward and each finished step are boundaries, as nothing is lazy.
-        self.callback = callback
-        torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: callback())
+        # Nothing is lazy: a finished step is a boundary, and so is the start of training.
+        train = torch.nn.Module.train
+
+        def watched(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+            callback()
+            return train(module, mode)
+
+        torch.nn.Module.train = watched  # type: ignore[method-assign,assignment]
+        register_optimizer_step_post_hook(lambda *_: callback())
 
     def can_execute(self) -> bool:
         return True
@@ -142,6 +157,9 @@ class EagerRuntime:
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return ""
+
+    def process(self) -> tuple[int, int]:
+        return 0, 1
 
     def describe(self) -> dict[str, Any]:
         return {

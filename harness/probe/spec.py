@@ -38,6 +38,9 @@ class Spec:
                   takes none from its command line
     einsum_linear: torch_xla's einsum lowering on the engine's plain `nn.Linear` modules
     save_initial: keep the initial weights and the first batch in the Record, for the arbiter
+    turns, side:  folder shared with another run, to run windows in turns with it, and which of the
+                  two sides this one is
+    scopes:       name the operations of the compiled graph after the modules they come from
     faults:       seeded defects
     """
 
@@ -53,6 +56,9 @@ class Spec:
     sharding: dict[str, list[Any]] | None = None
     einsum_linear: bool = False
     save_initial: bool = False
+    turns: str | None = None
+    side: int = 0
+    scopes: bool = False
     faults: tuple[Fault, ...] = ()
 
     def to_json(self) -> str:

@@ -8,6 +8,7 @@ TrainingArguments. It trains; it does not evaluate or push.
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -55,6 +56,31 @@ class DataArguments:
     keep_linebreaks: bool = field(default=True, metadata={"help": "keep the ends of lines"})
 
 
+@dataclass
+class MendingArguments:
+    """What is worked around, so that one can see beyond a defect that stops training."""
+
+    mend_fsdp_xla: bool = field(
+        default=False, metadata={"help": "known defects of FSDPv2 on XLA; see docs/gate.md"}
+    )
+
+
+class MendedTrainer(Trainer):
+    """A Trainer that gets by without what the XLA path lost in transformers 5.3.
+
+    There the creation of the optimizer is put off until the model is wrapped, and then left out.
+    """
+
+    optimizer: Any
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Create the optimizer where the Trainer has not done so."""
+        if self.optimizer is None:
+            self.create_optimizer()
+            self.optimizer = self.accelerator.prepare(self.optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+
 def build_model(model: ModelArguments) -> Any:
     """The model that was asked for: pretrained weights, or a new one from a configuration."""
     # The keyword was renamed in transformers 4.56; the old one warns there and is gone later.
@@ -79,10 +105,10 @@ def build_rows(data: DataArguments, tokenizer: Any, cache_dir: str | None) -> An
     """The training rows: the text, tokenized, joined, and cut into blocks of equal length."""
     if data.train_file:
         kind = "text" if data.train_file.endswith(".txt") else "json"
-        options = {"keep_linebreaks": data.keep_linebreaks} if kind == "text" else {}
+        lines = {"keep_linebreaks": data.keep_linebreaks} if kind == "text" else {}
         split = f"train[{data.validation_split_percentage}%:]"
         raw = load_dataset(
-            kind, data_files={"train": data.train_file}, split=split, cache_dir=cache_dir, **options
+            kind, data_files={"train": data.train_file}, split=split, cache_dir=cache_dir, **lines
         )
     elif data.dataset_name:
         raw = load_dataset(
@@ -105,7 +131,7 @@ def build_rows(data: DataArguments, tokenizer: Any, cache_dir: str | None) -> An
         }
         return {**blocks, "labels": [list(block) for block in blocks["input_ids"]]}
 
-    options = {
+    options: dict[str, Any] = {
         "batched": True,
         "num_proc": data.preprocessing_num_workers,
         "load_from_cache_file": not data.overwrite_cache,
@@ -115,8 +141,12 @@ def build_rows(data: DataArguments, tokenizer: Any, cache_dir: str | None) -> An
 
 def main() -> None:
     """Train as the command line says."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
-    model_arguments, data_arguments, training = parser.parse_args_into_dataclasses()
+    parser = HfArgumentParser((ModelArguments, DataArguments, MendingArguments, TrainingArguments))
+    model_arguments, data_arguments, mending, training = parser.parse_args_into_dataclasses()
+    if mending.mend_fsdp_xla:
+        # Up to transformers 4.45 TrainingArguments sets it for XLA too, and accelerate then looks
+        # for a configuration of torch's own FSDP.
+        os.environ.pop("ACCELERATE_USE_FSDP", None)
     set_seed(training.seed)
     tokenizer = AutoTokenizer.from_pretrained(
         model_arguments.tokenizer_name
@@ -126,7 +156,7 @@ def main() -> None:
     model = build_model(model_arguments)
     with training.main_process_first(desc="tokenizing"):
         rows = build_rows(data_arguments, tokenizer, model_arguments.cache_dir)
-    trainer = Trainer(
+    trainer = (MendedTrainer if mending.mend_fsdp_xla else Trainer)(
         model=model, args=training, train_dataset=rows, data_collator=default_data_collator
     )
     result = trainer.train()

@@ -74,9 +74,7 @@ def test_fault_fails_at_its_own_rung(fault: Seeded, request: pytest.FixtureReque
 @pytest.mark.cpu
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f.bf16], ids=_id)
-def test_fault_fails_at_its_own_rung_in_bf16(
-    fault: Seeded, request: pytest.FixtureRequest
-) -> None:
+def test_fault_fails_at_its_own_rung_in_bf16(fault: Seeded, request: pytest.FixtureRequest) -> None:
     _check(fault, "llama-tiny-bf16", request.config)
 
 

@@ -7,7 +7,7 @@ command is then run as Kubernetes and bash would, on this machine.
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,14 +16,18 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes_double import Double, serving
+from launcher_samples import NASTY, container_of, run, start, variables_of
 
 from harness.environments.install import InstallFailed
 from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
 from harness.launchers import host, images, jobset
+from harness.launchers.cluster import Cluster
+from harness.launchers.hosts import read_hosts
 from harness.launchers.local import Limits
 from harness.launchers.xpk import Xpk, XpkOptions
-from tests.unit.launcher_samples import NASTY, container_of, run, start, variables_of
+from harness.record import LOG, STEPS, read_events
 
 TOKEN = "hf_ThisIsATokenThatNobodyMaySee"
 VARIABLES = {"XLA_FLAGS": '--a="b c" \\ $(HOME) $$', "EMPTY": "", "LINES": "one\ntwo"}
@@ -113,15 +117,14 @@ def test_every_argument_reaches_the_process_to_the_letter(
     assert tuple(argv[argv.index("train.py") + 1 :]) == NASTY
 
 
-def test_a_command_that_was_not_quoted_would_not_get_through(
+def test_without_our_quoting_the_yaml_of_xpk_cannot_be_read(
     xpk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above can fail: without our quoting xpk's own YAML cannot even be read."""
+    """The tests above can fail."""
     monkeypatch.setattr(jobset, "command_line", " ".join)
-    with pytest.raises((yaml.YAMLError, AssertionError)):
-        launcher = Xpk(OPTIONS, Limits(1, 1), print)
-        path = launcher.manifest(run(tmp_path, NASTY), "parity-hf-0123", tmp_path)
-        assert "two\\nlines" in path.read_text()
+    launcher = Xpk(OPTIONS, Limits(1, 1), print)
+    with pytest.raises(yaml.YAMLError):
+        launcher.manifest(run(tmp_path, ("two\nlines",)), "parity-hf-0123", tmp_path)
 
 
 def test_a_token_never_gets_into_a_jobset(
@@ -167,12 +170,13 @@ print("trained on host", rank, "with", transformers.__version__, source_code.NAM
 """
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is missing")
 def test_a_workload_of_two_hosts_leaves_one_record(
     xpk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything but the cluster: its two pods are run here, one after the other.
 
-    The harness's package that they fetch holds a trainer in place of the probe, which needs torch.
+    xpk and kubectl are real; what kubectl speaks with is a double of an API server. The harness's package that they fetch holds a trainer in place of the probe, which needs torch.
     """
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     options = replace(OPTIONS, artifact_dir=f"file://{tmp_path}/bucket", tpu_type="v6e-8")
@@ -186,31 +190,38 @@ def test_a_workload_of_two_hosts_leaves_one_record(
     assert job.places.source is not None
     (job.places.source / "source_code.py").write_text("NAME = 'ours'\n")
 
-    class Here:
-        """A cluster of this machine: a pod runs as soon as its JobSet is created."""
+    double = Double()
 
-        def apply(self, manifest: Path) -> None:
-            made = yaml.safe_load(manifest.read_text())
-            assert TOKEN not in manifest.read_text()
-            (replicated,) = made["spec"]["replicatedJobs"]
+    def run_the_pods() -> None:
+        for workload, made in double.jobsets.items():
+            if "status" in made:
+                continue
             for worker in range(2):
                 more = {
                     "TPU_WORKER_ID": str(worker), "TPU_WORKER_HOSTNAMES": "a,b", "HF_TOKEN": TOKEN,
                 }  # fmt: skip
                 inside = {images.PYTHON: sys.executable, images.HOST_SCRIPT: host.__file__}
-                inside |= {f"{root}/record": f"{root}/{worker}/record"}
+                shutil.rmtree(root, ignore_errors=True)  # every host has a disk of its own
                 pods.append(start(container_of(made), tmp_path / "tools", more, inside))
-
-        def state(self, workload: str) -> Any:
-            from harness.launchers.cluster import FAILED, SUCCEEDED, State
-
             bad = [pod for pod in pods if pod.returncode]
-            return State(FAILED if bad else SUCCEEDED)
+            ended = {"type": "Failed" if bad else "Completed", "status": "True", "message": ""}
+            double.jobsets[workload] = {**made, "status": {"conditions": [ended]}}
 
-    monkeypatch.setattr(Xpk, "_cluster", Here())
-    ending = launcher.launch(job, lambda event: None)
+    double.look = run_the_pods  # type: ignore[method-assign]
+    monkeypatch.setattr(Xpk, "_cluster", Cluster(tmp_path / "kubeconfig", "team"))
+    seen: list[Any] = []
+    with serving(double, tmp_path / "kubeconfig"):
+        ending = launcher.launch(job, seen.append)
     assert ending.status == "ok", (ending, [pod.stdout for pod in pods])
-
-
-if __name__ == "__main__":
-    sys.exit(os.EX_OK)
+    record = job.places.record
+    assert sorted(path.name for path in record.glob("host-*")) == ["host-0", "host-1"]
+    assert read_hosts(record) == {"count": 2, "expected": 2, "disagreements": []}
+    (batch,) = (e for e in read_events(record / STEPS) if e["event"] == "batch")
+    assert batch["rows"] == ["row0", "row1", "row2", "row3"]
+    assert seen == read_events(record / "host-0" / STEPS)
+    log = (record / LOG).read_text()
+    for worker in range(2):
+        assert f"trained on host {worker} with 4.57.6 ours" in log
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(b"trained on host" in data for data in kept.values())
+    assert not [path for path, data in kept.items() if TOKEN.encode() in data]

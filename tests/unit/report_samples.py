@@ -34,14 +34,14 @@ def record(
         lines.append({"event": "values", "step": step, "losses": [loss], "gradient_norm": norm})
     text = "".join(json.dumps(encode(event)) + "\n" for event in [*lines, *events])
     (folder / STEPS).write_text(text)
-    (folder / "parameters.json").write_text('{"parameters": []}')
+    (folder / "parameters.json").write_text('{"schema": 1, "parameters": []}')
     write_json(
         folder / MANIFEST,
         {
             "schema": 1,
             "engine": label.split()[0],
             "label": label,
-            "case": {"name": "llama-tiny", "steps": len(losses)},
+            "case": {"name": "llama-tiny", "dtype": "float32", "steps": len(losses)},
             "ended": {"status": "ok"},
             "observed": {
                 "devices": 4,
@@ -66,6 +66,9 @@ def window(first: int, last: int, seconds: float, compilations: int = 0) -> dict
             "seconds": seconds,
             "cpu_seconds": seconds,
             "compilations": compilations,
+            "executions": last - first + 1,
+            "transfers": 0,
+            "fallbacks": {},
         },
     }
 

@@ -1,0 +1,156 @@
+"""Finds the first version that trains otherwise than a good one.
+
+Releases are searched by halves; commits by `git bisect`. What was found of each version is kept in
+a file, and its run in the workspace, so that an interrupted search goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.case import to_dict
+from harness.errors import BadInput
+from harness.gate.gating import GatePair, judge_pair
+from harness.gate.refs import Ref
+from harness.ladder.verdict import RUNGS, PairVerdict, Result
+from harness.record import write_json
+from harness.running import Reporter
+from harness.session import Outcome
+
+GOOD, BAD, SKIP = "good", "bad", "skip"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of each version: does `rung` fail against the good one?
+
+    pair: the case, and the good version as `against`; its candidate is replaced
+    rung: the rung that is asked for; None takes the first that fails at the bad end
+    """
+
+    pair: GatePair
+    rung: str | None
+
+    def about(self, ref: Ref) -> GatePair:
+        """The pair that answers it for `ref`."""
+        return dataclasses.replace(self.pair, candidate=ref)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The end of a search.
+
+    last_good, first_bad: neighbours among the versions that could be judged
+    skipped:              versions between them that could not be judged
+    outcome:              the gate of `first_bad` against `last_good`
+    """
+
+    rung: str
+    last_good: Ref
+    first_bad: Ref
+    skipped: tuple[str, ...]
+    outcome: Outcome
+
+
+def answer(verdict: PairVerdict, rung: str) -> str:
+    """GOOD, BAD, or SKIP where the rung could not be judged."""
+    result = verdict.rung(rung).result
+    if result is Result.FAIL:
+        return BAD
+    return GOOD if result in (Result.PASS, Result.NOT_EXERCISED) else SKIP
+
+
+class Notebook:
+    """What was found of each version, kept in a file of the workspace."""
+
+    def __init__(self, question: Question, rung: str, reporter: Reporter) -> None:
+        self.question, self.rung, self.reporter = question, rung, reporter
+        settings = question.pair.settings
+        facts = [str(question.pair.against), rung, to_dict(settings.case), settings.launcher.device]
+        facts += [dataclasses.asdict(settings.tolerance)]
+        facts += [dataclasses.asdict(options) for _, options in sorted(settings.engine.items())]
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        self.path = Path(settings.workspace) / "bisect" / f"{name}.json"
+        self.answers: dict[str, dict[str, str]] = {}
+        if self.path.is_file():
+            self.answers = json.loads(self.path.read_text())
+
+    def ask(self, ref: Ref) -> str:
+        """GOOD, BAD or SKIP for `ref`, from the file or by the gate."""
+        if str(ref) not in self.answers:
+            verdict = judge_pair(self.question.about(ref), self.reporter).verdict.pairs[0]
+            found = answer(verdict, self.rung)
+            told = verdict.rung(self.rung).explanation
+            self.answers[str(ref)] = {"answer": found, "because": told}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.answers)
+        entry = self.answers[str(ref)]
+        self.reporter.note(f"{ref} is {entry['answer']}: {entry['because']}")
+        return entry["answer"]
+
+
+def rung_of(question: Question, bad: Ref, reporter: Reporter) -> str:
+    """The rung to search by. Raises BadInput where the bad end does not fail it."""
+    if question.rung is not None and question.rung not in RUNGS:
+        raise BadInput(f"--rung {question.rung}: the rungs are {', '.join(RUNGS)}")
+    verdict = judge_pair(question.about(bad), reporter).verdict.pairs[0]
+    headline = verdict.headline_rung
+    rung = question.rung or (headline.rung if headline is not None else None)
+    if rung is None or answer(verdict, rung) != BAD:
+        where = f"at the rung {question.rung}" if question.rung else "anywhere"
+        raise BadInput(
+            f"{bad} does not fail {where} against {question.pair.against}, so that there is "
+            f"nothing to be found: {verdict.headline}"
+        )
+    return rung
+
+
+def search(versions: Sequence[str], ask: Callable[[str], str]) -> tuple[str, str, tuple[str, ...]]:
+    """Last good and first bad of versions of which the first is good and the last is bad.
+
+    Also those between them that had to be skipped. Versions are asked as few times as halving
+    takes; where one is skipped, its neighbours are asked, the nearest first.
+    """
+    low, high = 0, len(versions) - 1
+    skipped: set[int] = set()
+    while True:
+        open_ = [i for i in range(low + 1, high) if i not in skipped]
+        if not open_:
+            between = tuple(versions[i] for i in range(low + 1, high))
+            return versions[low], versions[high], between
+        middle = (low + high) / 2
+        index = min(open_, key=lambda i: abs(i - middle))
+        found = ask(versions[index])
+        if found == GOOD:
+            low = index
+        elif found == BAD:
+            high = index
+        else:
+            skipped.add(index)
+
+
+def finish(
+    question: Question, rung: str, good: Ref, bad: Ref, skipped: tuple[str, ...], reporter: Reporter
+) -> Found:
+    """The gate of the first bad version against the last good one: the numbers before and after."""
+    pair = dataclasses.replace(question.pair, against=good, candidate=bad)
+    return Found(rung, good, bad, skipped, judge_pair(pair, reporter))
+
+
+def first_bad_release(
+    question: Question, good: Ref, bad: Ref, versions: Sequence[str], reporter: Reporter
+) -> Found:
+    """The first bad one of releases, of which `versions` lists all from `good` to `bad`."""
+    rung = rung_of(question, bad, reporter)
+    notebook = Notebook(question, rung, reporter)
+    last, first, skipped = search(
+        versions, lambda version: notebook.ask(Ref(good.package, version))
+    )
+    return finish(
+        question, rung, Ref(good.package, last), Ref(good.package, first), skipped, reporter
+    )

@@ -1,0 +1,59 @@
+"""Lets two trainers on one machine run in turns, one timing window each: A B B A A B B A …
+
+Neighbouring windows see the same machine, so that its drift cancels in their ratio, and only one
+trainer works at a time. The two processes share a folder: the file `turn` counts the windows that
+were run; `done-0` and `done-1` say that a side has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+ORDER = (0, 1, 1, 0)
+"""Which side runs window i, over and over."""
+
+POLL = 0.001
+"""Seconds between two looks at whose turn it is; what is waited for is never timed."""
+
+
+class Turns:
+    """One side's end of the shared folder.
+
+    side: 0 or 1
+    """
+
+    def __init__(self, folder: Path, side: int) -> None:
+        self.folder, self.side = folder, side
+        self.holding = False
+
+    def take(self) -> None:
+        """Wait until it is this side's turn."""
+        while not self.holding:
+            other_done = (self.folder / f"done-{1 - self.side}").exists()
+            self.holding = other_done or ORDER[self._count() % len(ORDER)] == self.side
+            if not self.holding:
+                time.sleep(POLL)
+
+    def give(self) -> None:
+        """This side's window is over."""
+        if self.holding:
+            self.holding = False
+            self._write("turn", str(self._count() + 1))
+
+    def end(self) -> None:
+        """This side runs no more windows; the other one need not wait for it."""
+        self._write(f"done-{self.side}", "")
+        self.give()
+
+    def _count(self) -> int:
+        try:
+            return int((self.folder / "turn").read_text())
+        except FileNotFoundError:
+            return 0
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.folder / f".{name}-{self.side}"
+        temporary.write_text(text)
+        os.replace(temporary, self.folder / name)

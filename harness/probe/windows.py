@@ -1,0 +1,66 @@
+"""Timing windows: opened and closed by device syncs between steps, never within a window."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from harness.probe.runtime import Runtime
+from harness.probe.spec import COMPILING_STEPS, Spec
+from harness.probe.turns import Turns
+from harness.probe.writer import Writer
+
+
+class Windows:
+    """The windows of one run: steps 0 and 1 alone, then `spec.window` steps each.
+
+    What the probe reads between windows is outside of all of them.
+    """
+
+    def __init__(self, spec: Spec, writer: Writer, runtime: Runtime, turns: Turns | None) -> None:
+        self.spec, self.writer, self.runtime, self.turns = spec, writer, runtime, turns
+        self.first = 0
+        self.start: tuple[float, float, dict[str, Any]] | None = None
+
+    def is_due(self, last: int) -> bool:
+        """Whether the window that `last` is the latest step of has to be closed."""
+        if last < COMPILING_STEPS or last == self.spec.steps - 1:
+            return True
+        return last - self.first + 1 >= self.spec.window
+
+    def open(self, first: int) -> None:
+        """Start a window with step `first`."""
+        if self.turns is not None:
+            self.turns.take()
+        self.first = first
+        self.start = (time.perf_counter(), time.process_time(), self.runtime.counters())
+
+    def close(self, last: int) -> None:
+        """End the window with step `last`, and write it."""
+        self.runtime.wait()
+        now, cpu, counters = time.perf_counter(), time.process_time(), self.runtime.counters()
+        if self.turns is not None:
+            self.turns.give()
+        if self.start is None:
+            return
+        start, start_cpu, before = self.start
+        fallbacks = {
+            name: count - before["fallbacks"].get(name, 0)
+            for name, count in counters["fallbacks"].items()
+        }
+        window = {
+            "first": self.first,
+            "last": last,
+            "seconds": now - start,
+            "cpu_seconds": cpu - start_cpu,
+            "fallbacks": {name: count for name, count in fallbacks.items() if count},
+        }
+        for counter in ("compilations", "executions", "transfers"):
+            window[counter] = counters[counter] - before[counter]
+        self.writer.event("window", window=window)
+        self.start = None
+
+    def end(self) -> None:
+        """No more windows."""
+        if self.turns is not None:
+            self.turns.end()
