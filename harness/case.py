@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +105,8 @@ class Case:
     kind:         "aligned": the harness prepares weights and batches, and the trainers ought to
                   agree to the last bits. "as_shipped": each trainer's own text pipeline, sampler
                   and initialisation
+    sharding:     partition spec by parameter, `*` for a layer's number: for each dimension null, a
+                  mesh axis, or a list of them
     global_batch: rows in one optimizer step, over all devices and micro-batches
     accumulation: micro-batches in one optimizer step
     max_norm:     gradient clipping threshold, L2 over all parameters; null for none
@@ -117,7 +120,7 @@ class Case:
     description: str = ""
     model: Model = field(default_factory=Model)
     mesh: dict[str, int] = field(default_factory=dict)
-    sharding: dict[str, Any] = field(default_factory=dict)
+    sharding: dict[str, list[str | list[str] | None]] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     dtype: str = "float32"
     steps: int = 20
@@ -184,27 +187,13 @@ def check(case: Case) -> None:
     _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
     _one_of("case.model.family", case.model.family, ("llama",))
     _one_of("case.model.attention", case.model.attention, ("eager", "sdpa"))
-    for key, value in (
-        ("case.steps", case.steps),
-        ("case.global_batch", case.global_batch),
-        ("case.accumulation", case.accumulation),
-        ("case.window", case.window),
-        ("case.data.sequence_length", case.data.sequence_length),
-        ("case.data.stride", case.data.stride),
-    ):
-        if value < 1:
-            raise BadInput(f"{key}={value}: it has to be at least 1")
+    _check_name(case.name)
+    _check_numbers(case)
     if case.steps < 3:
         raise BadInput(
             f"case.steps={case.steps}: the first two steps compile, so at least 3 are needed to "
             "see a steady one"
         )
-    if case.max_norm is not None and case.max_norm <= 0:
-        raise BadInput(
-            f"case.max_norm={case.max_norm}: a threshold is positive; null clips nothing"
-        )
-    if not 0 <= case.data.masked_prefix < 1:
-        raise BadInput(f"case.data.masked_prefix={case.data.masked_prefix}: a share is in [0, 1)")
     if len(case.optimizer.betas) != 2:
         raise BadInput(f"case.optimizer.betas={list(case.optimizer.betas)}: AdamW has two")
     if case.global_batch % case.accumulation:
@@ -220,6 +209,61 @@ def check(case: Case) -> None:
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise BadInput(f"{key}={value}: it has to be one of {', '.join(allowed)}")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise BadInput(
+            f"case.name={name!r}: it names a folder, and so has to be of letters, digits, `.`, `_` "
+            "and `-`"
+        )
+
+
+def _check_numbers(case: Case) -> None:
+    model, optimizer, data = case.model, case.optimizer, case.data
+    for key, count, least in (
+        ("steps", case.steps, 1),
+        ("global_batch", case.global_batch, 1),
+        ("accumulation", case.accumulation, 1),
+        ("window", case.window, 1),
+        ("seed", case.seed, 0),
+        ("schedule.warmup_steps", case.schedule.warmup_steps, 0),
+        ("data.sequence_length", data.sequence_length, 2),  # the first label is never predicted
+        ("data.stride", data.stride, 1),
+        ("model.vocab_size", model.vocab_size, 1),
+        ("model.hidden_size", model.hidden_size, 1),
+        ("model.intermediate_size", model.intermediate_size, 1),
+        ("model.layers", model.layers, 1),
+        ("model.heads", model.heads, 1),
+        ("model.kv_heads", model.kv_heads, 1),
+        ("model.max_positions", model.max_positions, data.sequence_length),
+    ):
+        if count < least:
+            raise BadInput(f"case.{key}={count}: it has to be at least {least}")
+    # A comparison with NaN is false: what is wanted is asked for, not what is not.
+    for key, value in (
+        ("max_norm", 1.0 if case.max_norm is None else case.max_norm),
+        ("optimizer.learning_rate", optimizer.learning_rate),
+        ("model.rms_norm_eps", model.rms_norm_eps),
+        ("model.rope_theta", model.rope_theta),
+        ("model.init_std", model.init_std),
+    ):
+        if not 0 < value < math.inf:
+            hint = "; null clips nothing" if key == "max_norm" else ""
+            raise BadInput(f"case.{key}={value}: it has to be positive and finite{hint}")
+    for key, value in (
+        ("optimizer.eps", optimizer.eps),
+        ("optimizer.weight_decay", optimizer.weight_decay),
+        ("model.norm_std", model.norm_std),
+    ):
+        if not 0 <= value < math.inf:
+            raise BadInput(f"case.{key}={value}: it has to be finite, and not negative")
+    for key, value in (
+        ("data.masked_prefix", data.masked_prefix),
+        *((f"optimizer.betas[{i}]", beta) for i, beta in enumerate(optimizer.betas)),
+    ):
+        if not 0 <= value < 1:
+            raise BadInput(f"case.{key}={value}: it has to be at least 0 and below 1")
 
 
 def _check_model(model: Model) -> None:
@@ -271,6 +315,7 @@ def _check_sharding(case: Case) -> None:
                 f"case.sharding `{pattern}: {spec}` has {len(spec)} entries for the "
                 f"{len(shape)} dimensions of {name} {list(shape)}"
             )
+        cut: list[str] = []
         for size, axes in zip(shape, spec, strict=True):
             names = [] if axes is None else (list(axes) if isinstance(axes, list) else [axes])
             unknown = [axis for axis in names if axis not in case.mesh]
@@ -278,6 +323,11 @@ def _check_sharding(case: Case) -> None:
                 raise BadInput(
                     f"case.sharding `{pattern}: {spec}` names the axis {unknown[0]}, which is not "
                     f"in case.mesh ({', '.join(case.mesh)})"
+                )
+            cut += names
+            if len(cut) != len(set(cut)):
+                raise BadInput(
+                    f"case.sharding `{pattern}: {spec}` cuts by an axis twice, which cannot be done"
                 )
             parts = math.prod(case.mesh[axis] for axis in names)
             if size % parts:
@@ -291,7 +341,7 @@ def _check_sharding(case: Case) -> None:
         if pattern not in used:
             raise BadInput(
                 f"case.sharding names {pattern}, but the model has no such parameter; it has "
-                + ", ".join(sorted({p for p in used}))
+                + ", ".join(sorted(used))
             )
 
 

@@ -205,7 +205,7 @@ def _make_tokenizer(case: Case, lines: list[str], directory: Path) -> np.ndarray
 
 
 def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and labels of `count` overlapping rows of the text, in a seeded order, with uneven label masks."""
+    """Tokens and labels of `count` overlapping rows, in a seeded order, unevenly masked."""
     length = case.data.sequence_length
     generator = np.random.Generator(np.random.PCG64(case.seed))
     starts = np.arange(0, len(tokens) - length + 1, case.data.stride)
@@ -267,13 +267,13 @@ def _perturb(path: Path, dtype: str) -> None:
     perturbed = {}
     for name, value in load_file(path).items():
         generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-        up = generator.random(value.shape) < 0.5
-        bits = value.view(np.uint32)
+        bits: np.ndarray = value.view(np.uint32)
+        place = 1
         if dtype == "bfloat16":
             # Round to nearest even first: that is the weight that the engines train with.
-            rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
-            moved = np.where(up, rounded + 0x10000, rounded - 0x10000)
-        else:
-            moved = np.where(up, bits + 1, bits - 1)
+            bits, place = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16, 0x10000
+        # Zero has no neighbour of smaller magnitude: one less than its bits is a NaN.
+        up = (generator.random(value.shape) < 0.5) | (bits & 0x7FFFFFFF == 0)
+        moved = np.where(up, bits + place, bits - place)
         perturbed[name] = moved.astype(np.uint32).view(np.float32)
     save_file(perturbed, path, metadata={"format": "pt"})

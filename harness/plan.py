@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.case import Case, to_dict
 from harness.engines import ENGINES
-from harness.engines.command import Command, Job
+from harness.engines.command import SCRATCH, SHARED, Command, Job
 from harness.engines.reference import arbiter
 from harness.environments.interpreters import (
     Interpreter,
@@ -44,7 +44,9 @@ class Plan:
 
     label:  what a person calls it: the engine, with its version where two are compared
     origin: the source that is trained with, as the Record names it
-    role:   "subject", "control" (from perturbed weights) or "arbiter"
+    role:   "subject", "control" (from perturbed weights), "arbiter", "graph" (dumps the compiled
+            step) or "timing" (runs its windows in turns with another run)
+    partner: the key of the run that this one takes turns with
     """
 
     engine: str
@@ -58,6 +60,7 @@ class Plan:
     source: Path | None = None
     role: str = "subject"
     repeat: int = 0
+    partner: str = ""
 
     @property
     def key(self) -> str:
@@ -72,6 +75,7 @@ class Plan:
                 "environment": self.environment,
                 "origin": {k: self.origin.get(k) for k in ("commit", "dirty", "version")},
                 "repeat": self.repeat,
+                "partner": self.partner,
             }
         )
 
@@ -115,6 +119,48 @@ def plan_control(subject: Plan, perturbed: Inputs) -> Plan:
     return dataclasses.replace(
         subject, inputs=perturbed, role="control", label=f"{subject.label} from perturbed weights"
     )
+
+
+DUMP_STEPS = 4
+"""Enough for the steady step, which is compiled in step 1, to be executed."""
+
+
+def plan_graph(subject: Plan) -> Plan:
+    """A short run that dumps its compiled step, with the operations named after their modules."""
+    flags = subject.environment.get("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    dump = f"--xla_dump_to={SCRATCH}/hlo --xla_dump_hlo_as_text"
+    command = dataclasses.replace(
+        subject.command, spec=dataclasses.replace(subject.command.spec, scopes=True)
+    )
+    return dataclasses.replace(
+        subject,
+        command=command,
+        environment={
+            **subject.environment,
+            "XLA_FLAGS": f"{flags} {dump}".strip(),
+            "XLA_HLO_DEBUG": "1",
+        },
+        role="graph",
+        label=f"{subject.label}'s graph",
+    )
+
+
+def plan_turns(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
+    """Both runs with their windows in turns: the second waits while the first works."""
+    first, second = (
+        dataclasses.replace(
+            subject,
+            command=dataclasses.replace(
+                subject.command,
+                spec=dataclasses.replace(subject.command.spec, turns=SHARED, side=side),
+            ),
+            role="timing",
+            repeat=launch,
+            partner=f"{subjects[1 - side].key}-{side}",
+        )
+        for side, subject in enumerate(subjects)
+    )
+    return first, second
 
 
 def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:

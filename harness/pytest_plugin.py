@@ -8,7 +8,6 @@ from the workspace. Heavy imports stay inside the fixtures.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +115,7 @@ def _pairs(config: pytest.Config) -> list[Pair]:
     ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def rung_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of one pair; the runs are launched when the first is asked for."""
     pair, rung = request.param
@@ -255,6 +254,6 @@ def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
 
 
 @pytest.fixture(scope="session")
-def parity_workspace(request: pytest.FixtureRequest) -> Iterator[Path]:
+def parity_workspace(request: pytest.FixtureRequest) -> Path:
     """The workspace of this session."""
-    yield Path(request.config.getoption("--parity-workspace")).resolve()
+    return Path(request.config.getoption("--parity-workspace")).resolve()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
+import tempfile
+import threading
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +71,63 @@ def obtain(plan: Plan, workspace: Path, settings: Settings, reporter: Reporter) 
             reporter.reused(plan.label, place.directory)
             return found
         with _device(settings.device, reporter) if launcher.here else contextlib.nullcontext():
-            return _launch(plan, place, settings, reporter)
+            return launch_alone(plan, place, settings, reporter)
+
+
+def obtain_in_turns(
+    plans: tuple[Plan, Plan], workspace: Path, settings: Settings, reporter: Reporter
+) -> tuple[Record, Record]:
+    """The Records of two runs that are alive at once on this machine, and work in turns.
+
+    Both are launched anew unless both are there, from one and the same launch.
+    """
+    places = [slot(workspace, p.case.name, _folder(p), p.key) for p in plans]
+    with contextlib.ExitStack() as held:
+        for place in sorted(places, key=lambda place: place.directory):
+            held.enter_context(place.locked())
+        found = [place.complete_record() for place in places]
+        a, b = found
+        if a is not None and b is not None and a.manifest["turns"] == b.manifest["turns"]:
+            for plan, place in zip(plans, places, strict=True):
+                reporter.reused(f"{plan.label} in turns", place.directory)
+            return a, b
+        held.enter_context(_device(settings.device, reporter))
+        return _launch_in_turns(plans, (places[0], places[1]), settings, reporter)
+
+
+def _launch_in_turns(
+    plans: tuple[Plan, Plan], places: tuple[Slot, Slot], settings: Settings, reporter: Reporter
+) -> tuple[Record, Record]:
+    stop, launch_id = threading.Event(), uuid.uuid4().hex
+    limits = Limits(settings.time_limit, settings.silence)
+    labels = " and ".join(plan.label for plan in plans)
+    reporter.started(f"{labels} in turns", plans[0].case.steps)
+
+    def run_side(side: int, shared: Path) -> Record:
+        plan, place = plans[side], places[side]
+        # The first side's progress stands for both: they are never more than two windows apart.
+        follow = reporter.event if side == 0 else _ignore
+        try:
+            return _launch(plan, place, Local(limits, stop), follow, shared, launch_id)
+        finally:
+            (shared / f"done-{side}").touch()  # also after a crash, which ends no turns itself
+
+    with (
+        tempfile.TemporaryDirectory(prefix="parity-turns-") as folder,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        futures = [pool.submit(run_side, side, Path(folder)) for side in (0, 1)]
+        try:
+            records = [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            raise
+    reporter.ended(f"{labels} in turns", ending.Ending(**records[0].ended))
+    return records[0], records[1]
+
+
+def _ignore(label: str, event: Mapping[str, Any]) -> None:
+    return None
 
 
 def _launcher(plan: Plan, settings: Settings, reporter: Reporter) -> Launcher:
@@ -101,19 +161,36 @@ class _device:
         self.lock.release()
 
 
-def _launch(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> Record:
+def launch_alone(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> Record:
+    """Launch one run; again only where the machine starved its collectives."""
     launcher = _launcher(plan, settings, reporter)
     launcher.check()
-    started = time.time()
-    run = run_of(plan, place)
     for attempt in range(1, ATTEMPTS + 1):
-        place.begin()
-        make_scratch(run.places)
         reporter.started(plan.label, plan.case.steps)
-        outcome = launcher.launch(run, lambda event: reporter.event(plan.label, event))
+        result = _launch(plan, place, launcher, reporter.event, attempt=attempt)
+        outcome = ending.Ending(**result.ended)
+        reporter.ended(plan.label, outcome)
         if outcome.status != ending.STARVED or attempt == ATTEMPTS:
             break
-        reporter.note(f"{plan.label}: {outcome.reason}; trying again")
+        reporter.note(f"{plan.label}: trying again")
+    return result
+
+
+def _launch(
+    plan: Plan,
+    place: Slot,
+    launcher: Launcher,
+    on_event: Callable[[str, Mapping[str, Any]], None],
+    shared: Path | None = None,
+    turns: str | None = None,
+    attempt: int = 1,
+) -> Record:
+    """Launch one run, wait for it, and put its Record in its place."""
+    started = time.time()
+    run = run_of(plan, place, shared)
+    place.begin()
+    make_scratch(run.places)
+    outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
     manifest = {
         "schema": record.SCHEMA,
         "harness": __version__,
@@ -138,15 +215,25 @@ def _launch(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> 
         "host": {"name": platform.node(), "machine": platform.machine()},
         "started": started,
         "attempts": attempt,
+        "turns": turns,
         "observed": _observed(place.running),
         "hosts": read_hosts(place.running),
         "ended": outcome.to_json(),
     }
+    if plan.role == "graph" and outcome.status == ending.OK:
+        _keep_graph(place)
     result = place.finish(_judge_ending(manifest, place))
-    reporter.ended(plan.label, ending.Ending(**result.ended))
     if result.steps:
         write_events(result)
     return result
+
+
+def _keep_graph(place: Slot) -> None:
+    """Read the dump of the compiled step into the Record; the dump itself is not kept."""
+    from harness.graph import read_dump, steady_state_module, to_json
+
+    step = steady_state_module(read_dump(place.scratch / "hlo"))
+    record.write_json(place.running / record.GRAPH, to_json([step]))
 
 
 def placed(plan: Plan, launcher: Launcher) -> Plan:
@@ -154,7 +241,7 @@ def placed(plan: Plan, launcher: Launcher) -> Plan:
     return dataclasses.replace(plan, environment={**plan.environment, **launcher.identity})
 
 
-def run_of(plan: Plan, place: Slot) -> Run:
+def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
     """What a launcher is given of `plan`, whose Record is to be made in `place`."""
     places = Places(
         record=place.running.resolve(),
@@ -162,6 +249,7 @@ def run_of(plan: Plan, place: Slot) -> Run:
         scratch=place.scratch.resolve(),
         package=Path(__file__).resolve().parent,
         source=plan.source,
+        shared=shared,
     )
     name = f"{_folder(plan)}-{plan.key}"
     return Run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.inputs import prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import PairVerdict, Result, Verdict
+from harness.measuring import Measurements, measure
 from harness.plan import (
     MissingTorchprime,
     Plan,
@@ -50,8 +52,8 @@ class Planned:
         names = " and ".join(_told(plan) for plan in others)
         missing = " (torchprime is missing, see the notes)" if self.notes else ""
         return (
-            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, {case.steps} steps, "
-            f"mesh {mesh} on {self.settings.launcher.device}"
+            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, "
+            f"{case.steps} steps, mesh {mesh} on {self.settings.launcher.device}"
         )
 
 
@@ -86,17 +88,25 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     """Launch what is not in the workspace yet, and judge every pair with the first engine."""
     settings = planned.settings
     workspace = Path(settings.workspace)
-    repeats = _in_turns(planned, reporter)
-    subjects = [runs[0] for runs in repeats]
+    subjects = [
+        obtain(subject, workspace, settings.launcher, reporter)
+        for subject in _apart(planned.subjects)
+    ]
     control = _control(planned, subjects[0], workspace, reporter)
     verdicts = []
     for index in range(1, len(subjects)):
+        measured = Measurements()
+        if subjects[0].complete and subjects[index].complete:
+            names = (settings.engines[0], settings.engines[index])
+            measured = measure(names, settings, planned.subjects[0].inputs, reporter)
         comparison = Comparison(
             a=subjects[0],
             b=subjects[index],
             tolerance=settings.tolerance,
             control=control,
-            repeats={str(runs[0].directory): tuple(runs) for runs in (repeats[0], repeats[index])},
+            graphs=measured.graphs,
+            timing=measured.timing,
+            looks=settings.timing.looks,
         )
         verdicts.append(_judge_with_arbiter(comparison, planned, reporter))
     records = {str(r.directory): r for r in subjects}
@@ -104,29 +114,20 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     return Outcome(verdict, records)
 
 
-def _in_turns(planned: Planned, reporter: Reporter) -> list[list[Record]]:
-    """The Records of every subject, repeats in the order A B B A …, so that a drift cancels."""
-    settings = planned.settings
-    workspace = Path(settings.workspace)
-    records: list[list[Record]] = [[] for _ in planned.subjects]
-    twins: dict[str, int] = {}
-    offsets = []
-    for subject in planned.subjects:
-        # The same engine twice is launched twice: an A/A run that shares its Record shows nothing.
-        offsets.append(twins.get(subject.key, 0))
-        twins[subject.key] = offsets[-1] + settings.repeats
-    for repeat in range(settings.repeats):
-        order = range(len(planned.subjects))
-        for index in order if repeat % 2 == 0 else reversed(order):
-            subject = dataclasses.replace(planned.subjects[index], repeat=offsets[index] + repeat)
-            records[index].append(obtain(subject, workspace, settings.launcher, reporter))
-    return records
+def _apart(subjects: tuple[Plan, ...]) -> list[Plan]:
+    """The same engine twice is launched twice: a run that is compared with itself shows nothing."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for subject in subjects:
+        apart.append(dataclasses.replace(subject, repeat=seen[subject.key]))
+        seen[subject.key] += 1
+    return apart
 
 
 def _control(
     planned: Planned, subject: Record, workspace: Path, reporter: Reporter
 ) -> tuple[Record, Record] | None:
-    """The noise floor: the first engine again, from weights perturbed by one unit in the last place.
+    """The noise floor: the first engine again, from weights perturbed in their last place.
 
     Only aligned cases prepare weights; for the others the documented floors are taken.
     """

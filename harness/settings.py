@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.case import Case, check
+from harness.case import DTYPES, Case, check
 from harness.errors import BadInput
 from harness.typed import STRICT, typed
 
 ENGINES = ("hf", "torchprime", "reference")
+METRICS = (
+    "loss", "gradient", "gradient_norm", "measured_norm", "scale", "parameter_scale", "update",
+)  # fmt: skip
+"""What the ladder has a documented noise floor for, by dtype."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,30 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """How step times are compared, where tolerance.step_time asks for it.
+
+    On the CPU mesh both trainers are alive at once and run one window each in turns, A B B A …; on
+    a TPU, which belongs to one process at a time, whole runs take turns.
+
+    windows:          windows a side in one launch
+    steps_per_window: optimizer steps in a window
+    launches:         launches of both sides; with two and more, a stall that recurs is found
+    looks:            up to so many times, with twice as many windows each, until it is decided;
+                      each look is the stricter for it (Bonferroni)
+    budget:           seconds after which no further look is begun
+    """
+
+    __pydantic_config__ = STRICT
+
+    windows: int = 150
+    steps_per_window: int = 1
+    launches: int = 1
+    looks: int = 1
+    budget: float = 1800.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """One invocation: the case, the engines to compare pairwise with the first, and how."""
 
@@ -97,7 +126,8 @@ class Settings:
     launcher: Launcher = field(default_factory=Launcher)
     tolerance: Tolerance = field(default_factory=Tolerance)
     arbiter: str = "auto"
-    repeats: int = 1
+    graph: str = "counters"
+    timing: Timing = field(default_factory=Timing)
     workspace: str = "workspace"
 
 
@@ -157,9 +187,44 @@ def _check(settings: Settings) -> None:
         raise BadInput(f"arbiter={settings.arbiter}: it is auto or never")
     if settings.launcher.device not in ("cpu", "tpu"):
         raise BadInput(f"launcher.device={settings.launcher.device}: it is cpu or tpu")
-    if settings.repeats < 1:
-        raise BadInput(f"repeats={settings.repeats}: at least one run of each engine is needed")
+    if settings.graph not in ("counters", "hlo"):
+        raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
+    timing = settings.timing
+    for name in ("windows", "steps_per_window", "launches", "looks"):
+        if getattr(timing, name) < 1:
+            raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
+    unknown = sorted(settings.engine.keys() - set(ENGINES))
+    if unknown:
+        raise BadInput(f"engine.{unknown[0]}: the engines are {', '.join(ENGINES)}")
+    _check_limits(settings.launcher, settings.tolerance)
     check(settings.case)
+
+
+def _check_limits(launcher: Launcher, tolerance: Tolerance) -> None:
+    """A limit that is NaN or infinite is none: nothing would ever be beyond it."""
+    limits = {
+        "launcher.time_limit": launcher.time_limit,
+        "launcher.silence": launcher.silence,
+        "tolerance.margin": tolerance.margin,
+    }
+    if tolerance.step_time is not None:
+        limits["tolerance.step_time"] = tolerance.step_time
+    for dtype, floors in tolerance.floor.items():
+        if dtype not in DTYPES or not floors.keys() <= set(METRICS):
+            raise BadInput(
+                f"tolerance.floor.{dtype}: floors are by dtype ({', '.join(DTYPES)}) and metric "
+                f"({', '.join(METRICS)})"
+            )
+    for dtype in DTYPES:
+        for metric in METRICS:
+            key = f"tolerance.floor.{dtype}.{metric}"
+            floor = tolerance.floor.get(dtype, {}).get(metric)
+            if floor is None:
+                raise BadInput(f"{key} is missing: without it nothing says what counts as none")
+            limits[key] = floor
+    for key, value in limits.items():
+        if not 0 < value < math.inf:
+            raise BadInput(f"{key}={value}: it has to be positive and finite")
 
 
 def _explain(error: Exception) -> str:

@@ -70,7 +70,9 @@ class Slot:
             found = record.read_record(self.directory)
         except BadInput:
             return None
-        return found if found.complete else None
+        # A folder that was copied or renamed by hand is not the Record of this run.
+        ours = self.directory.name.endswith(f"-{found.manifest.get('key')}")
+        return found if found.complete and ours else None
 
     def begin(self) -> None:
         """Make the folder of a new run."""

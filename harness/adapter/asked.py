@@ -20,7 +20,7 @@ from harness.launchers.local import device_environment
 from harness.plan import Note, Plan
 from harness.probe.spec import Spec
 from harness.record import Record
-from harness.running import Reporter, _device, _launch, placed
+from harness.running import Reporter, _device, launch_alone, placed
 from harness.workspace import Slot
 
 RUNS = "runs"
@@ -167,4 +167,4 @@ def train(side: Side, training: Training, reporter: Reporter) -> Record:
     plan, place = placed(side.plan, launcher), Slot(side.directory)
     devices = _device(training.launcher.device, reporter)
     with place.locked(), devices if launcher.here else contextlib.nullcontext():
-        return _launch(plan, place, training.launcher, reporter)
+        return launch_alone(plan, place, training.launcher, reporter)

@@ -19,6 +19,8 @@ SCRATCH = "{scratch}"
 """Stands for a folder that is thrown away after the run."""
 SOURCE = "{source}"
 """Stands for the checkout that is trained with."""
+SHARED = "{shared}"
+"""Stands for a folder shared by two runs that take turns."""
 PACKAGE = "{harness}"
 """Stands for the folder of the harness's own package."""
 
@@ -89,6 +91,12 @@ def spec_for(job: Job, engine: str, **injected: Any) -> Spec:
         faults=tuple(Fault(f["name"], dict(f.get("arguments", {}))) for f in job.options.faults),
         **injected,
     )
+
+
+def schedule_of(case: Case) -> str:
+    """transformers' name of the schedule, for both trainers; its `constant` never warms up."""
+    warm = case.schedule.name == "constant" and case.schedule.warmup_steps > 0
+    return "constant_with_warmup" if warm else case.schedule.name
 
 
 def flag(name: str, value: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer, through `hf_clm.py` or any script with the arguments of `run_clm.py`."""
+"""The Hugging Face Trainer, by `hf_clm.py` or any script with the arguments of `run_clm.py`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from harness.engines.command import (
     Job,
     common_environment,
     flag,
+    schedule_of,
     spec_for,
 )
 from harness.errors import BadInput
@@ -57,7 +58,7 @@ def _arguments(job: Job) -> dict[str, Any]:
         "per_device_train_batch_size": case.micro_batch,
         "gradient_accumulation_steps": case.accumulation,
         "learning_rate": case.optimizer.learning_rate,
-        "lr_scheduler_type": case.schedule.name,
+        "lr_scheduler_type": schedule_of(case),
         "warmup_steps": case.schedule.warmup_steps,
         "max_grad_norm": case.max_norm or 0.0,
         **_optimizer(job),

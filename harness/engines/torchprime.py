@@ -14,6 +14,7 @@ from harness.engines.command import (
     Command,
     Job,
     common_environment,
+    schedule_of,
     spec_for,
 )
 from harness.errors import BadInput
@@ -100,8 +101,8 @@ def _check(job: Job) -> None:
     trainer = job.source / TRAINER
     if optimizer.name == "adamw" and trainer.is_file() and "adamw" not in trainer.read_text():
         raise BadInput(
-            f"case.optimizer.name=adamw: the torchprime in {job.source} trains with Adafactor only; "
-            "use case=llama-tiny-adafactor"
+            f"case.optimizer.name=adamw: the torchprime in {job.source} trains with Adafactor "
+            "only; use case=llama-tiny-adafactor"
         )
     if case.model.tie_embeddings:
         raise BadInput("case.model.tie_embeddings: torchprime's Llama has an untied head")
@@ -149,7 +150,7 @@ def _overrides(job: Job, defaults: dict[str, Any]) -> dict[str, Any]:
         "task.optimizer.type": case.optimizer.name,
         "task.optimizer.learning_rate": case.optimizer.learning_rate,
         **decay,
-        "task.lr_scheduler.type": case.schedule.name,
+        "task.lr_scheduler.type": schedule_of(case),
         "task.lr_scheduler.warmup_steps": case.schedule.warmup_steps,
         **_clipping(job),
         **{f"ici_mesh.{axis}": case.mesh.get(axis, 1) for axis in axes},

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from harness.gate.baselines import Baseline, version_of
 from harness.ladder.comparison import relative_difference
-from harness.ladder.curves import losses
 from harness.record import Record
 
 COLUMNS = (
@@ -80,7 +79,7 @@ def _inputs(record: Record | None) -> str | None:
 def _largest(old: Record | None, new: Record) -> str:
     if old is None:
         return ""
-    x, y = losses(old), losses(new)
+    x, y = ([step.loss for step in record.steps] for record in (old, new))
     if len(x) != len(y):
         return f"{len(x)} → {len(y)} steps"
     distances = [relative_difference(p, q) for p, q in zip(x, y, strict=True)]

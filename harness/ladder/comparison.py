@@ -31,7 +31,9 @@ class Comparison:
               place; the distance between them is the noise floor of this case
     arbiter:  the same case in float64, where it was run
     own:      by Record folder: step 0 in float64 from that Record's own weights and batch
-    repeats:  by Record folder: all runs of that same thing, in order, itself among them
+    graphs:   a run of each side that has its compiled step, where it was dumped
+    timing:   runs of both sides whose windows took turns, one pair for each launch
+    looks:    how often the timing may be looked at: each look is the stricter for it
     """
 
     a: Record
@@ -40,16 +42,14 @@ class Comparison:
     control: tuple[Record, Record] | None = None
     arbiter: Record | None = None
     own: Mapping[str, Record] = field(default_factory=dict)
-    repeats: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    graphs: tuple[Record, Record] | None = None
+    timing: tuple[tuple[Record, Record], ...] = ()
+    looks: int = 1
 
     @property
     def names(self) -> tuple[str, str]:
         """Labels of both runs."""
         return self.a.label, self.b.label
-
-    def repeats_of(self, record: Record) -> tuple[Record, ...]:
-        """All runs of the same thing as `record`."""
-        return self.repeats.get(str(record.directory), (record,))
 
     def limit(self, metric: str, distance: Distance) -> Limit:
         """The limit for `metric`, from the distance between the two runs of the control."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 
 from harness.ladder.comparison import Comparison
+from harness.ladder.compiled import compiled_step
 from harness.ladder.statistics import (
     Decision,
     RatioInterval,
     equivalence,
     ratio_interval,
+    recurring_stalls,
     smallest_detectable,
     windows_needed,
 )
@@ -102,6 +103,8 @@ def graph(c: Comparison) -> RungResult:
         return RungResult(
             "graph", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
         )
+    if c.graphs is not None:
+        return compiled_step(c, c.graphs, shown)
     both = f", both compile again at {', '.join(again_a)}" if again_a else ""
     return RungResult(
         "graph", Result.PASS, f"no difference in recompilations or fallbacks{both}; {shown}", 0, 0,
@@ -110,39 +113,98 @@ def graph(c: Comparison) -> RungResult:
 
 
 def step_time(c: Comparison) -> RungResult:
-    """Steady-state seconds per step: is their ratio within the tolerance, with confidence?"""
+    """Steady-state seconds per step: is their ratio within the tolerance, with confidence?
+
+    Judged on windows that took turns, pair by pair, where there are such; otherwise on the compared
+    runs' own windows, which a busy machine scatters far more.
+    """
     name_a, name_b = c.names
-    repeats_a, repeats_b = c.repeats_of(c.a), c.repeats_of(c.b)
-    for name, repeats in ((name_a, repeats_a), (name_b, repeats_b)):
-        for number, record in enumerate(repeats):
+    launches = c.timing or ((c.a, c.b),)
+    for number, pair in enumerate(launches):
+        for name, record in zip(c.names, pair, strict=True):
             if broken := _broken(record):
-                text = f"{name}, run {number + 1} of {len(repeats)}: {broken}"
+                text = f"{name}, launch {number + 1} of {len(launches)}: {broken}"
                 return RungResult("step_time", Result.INVALID, text)
-    samples_a, samples_b = _samples(repeats_a), _samples(repeats_b)
     judged = c.tolerance.step_time is not None
-    for name, samples in ((name_a, samples_a), (name_b, samples_b)):
-        if not all(samples) or sum(map(len, samples)) < 2:
+    samples = samples_of(launches, paired=bool(c.timing))
+    for name, side in zip(c.names, samples, strict=True):
+        if not all(side) or sum(map(len, side)) < 2:
             text = f"{name}: fewer than two steady windows; ask for more case.steps"
             result = Result.INCONCLUSIVE if judged else Result.NOT_EXERCISED
             return RungResult("step_time", result, text)
-    # Windows are neighbours in time only where both runs have the same ones.
-    paired = len(repeats_a) > 1 and [*map(_steps_timed, repeats_a)] == [
-        *map(_steps_timed, repeats_b)
-    ]
-    interval = ratio_interval(samples_a, samples_b, paired=paired)
+    interval = ratio_interval(*samples, paired=bool(c.timing), confidence=confidence(c.looks))
     shown = (
-        f"{name_b} takes {interval.ratio:.3f} × the time of {name_a} (95 % interval "
-        f"{interval.low:.3f}–{interval.high:.3f}, {interval.windows_a} and {interval.windows_b} "
-        "windows)"
+        f"{name_b} takes {interval.ratio:.3f} × the time of {name_a} ({interval.confidence:.0%} "
+        f"interval {interval.low:.3f}–{interval.high:.3f}, {interval.windows_a} and "
+        f"{interval.windows_b} windows" + (" in turns)" if c.timing else ")")
     )
-    left_out = _left_out(repeats_a) + _left_out(repeats_b)
+    left_out = tuple(
+        finding for pair in launches for record in pair for finding in _left_out(record)
+    )
     if c.tolerance.step_time is None:
         return RungResult(
             "step_time", Result.NOT_EXERCISED,
             f"{shown}; not judged: on a CPU mesh a step is mostly host tracing. "
-            "tolerance.step_time=0.05 judges it", interval.ratio, findings=left_out,
+            "tolerance.step_time=0.015 judges it, with windows in turns", interval.ratio,
+            findings=left_out,
+        )  # fmt: skip
+    stalls = _stalls(c, samples)
+    if stalls:
+        return RungResult(
+            "step_time", Result.FAIL, f"{stalls[0].text}; {shown}", interval.ratio,
+            1 + c.tolerance.step_time, "tolerance.step_time", "", (*stalls, *left_out),
         )  # fmt: skip
     return _decide(interval, c.tolerance.step_time, shown, left_out)
+
+
+def confidence(looks: int) -> float:
+    """Confidence of each interval where one may look several times (Bonferroni)."""
+    return 1 - 0.05 / looks
+
+
+def decided(launches: tuple[tuple[Record, Record], ...], tolerance: float, looks: int) -> bool:
+    """Whether windows that took turns decide on a tolerance, or cannot be judged at all."""
+    if any(_broken(record) for pair in launches for record in pair):
+        return True
+    samples = samples_of(launches, paired=True)
+    if any(not all(side) or sum(map(len, side)) < 2 for side in samples):
+        return True
+    interval = ratio_interval(*samples, paired=True, confidence=confidence(looks))
+    return equivalence(interval, tolerance) is not Decision.INCONCLUSIVE
+
+
+def samples_of(
+    launches: tuple[tuple[Record, Record], ...], paired: bool
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Seconds per step of every window that is timed, by side and launch.
+
+    `paired` leaves out a window on both sides where it is not steady on one.
+    """
+    sides: tuple[list[list[float]], list[list[float]]] = ([], [])
+    for pair in launches:
+        timed = [{(w.first, w.last): w for w in _timed(record)} for record in pair]
+        for side, windows in zip(sides, timed, strict=True):
+            keys = timed[0].keys() & timed[1].keys() if paired else windows.keys()
+            side.append([windows[k].seconds / windows[k].steps for k in sorted(keys)])
+    return sides
+
+
+def _stalls(c: Comparison, samples: tuple[list[list[float]], list[list[float]]]) -> list[Finding]:
+    """Windows that are slow in every launch of one side only: a stall that is not the machine's."""
+    if len(c.timing) < 2 or any(len({*map(len, side)}) != 1 for side in samples):
+        return []
+    found = [{stall.window: stall for stall in recurring_stalls(side)} for side in samples]
+    windows = [sorted({(w.first, w.last) for w in _timed(pair[0])}) for pair in c.timing]
+    findings = []
+    for side, (mine, other) in enumerate(((found[0], found[1]), (found[1], found[0]))):
+        for index in sorted(mine.keys() - other.keys()):
+            first, last = windows[0][index]
+            where = f"step {first}" if first == last else f"steps {first}-{last}"
+            text = (
+                f"{c.names[side]} stalls at {where} in every launch, for {mine[index].ratio:.3g} "
+            )
+            findings.append(Finding(f"{text}× the time of other windows", first))
+    return findings
 
 
 def _broken(record: Record) -> str | None:
@@ -162,19 +224,9 @@ def _timed(record: Record) -> list[Window]:
     return [w for w in windows if w.steps == full]
 
 
-def _steps_timed(record: Record) -> list[tuple[int, int]]:
-    return [(w.first, w.last) for w in _timed(record)]
-
-
-def _samples(repeats: Sequence[Record]) -> list[list[float]]:
-    """Seconds per step of each window that is timed, by repeat."""
-    return [[w.seconds / w.steps for w in _timed(record)] for record in repeats]
-
-
-def _left_out(repeats: Sequence[Record]) -> tuple[Finding, ...]:
+def _left_out(record: Record) -> tuple[Finding, ...]:
     return tuple(
         Finding(f"{record.label}: {_steps(w)} left out, XLA compiled {w.compilations} graphs")
-        for record in repeats
         for w in record.windows
         if w.compilations
     )

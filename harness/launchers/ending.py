@@ -63,7 +63,8 @@ def explain(code: int, log: Path, given_up: str | None, seconds: float) -> Endin
     if "RESOURCE_EXHAUSTED" in text or "MemoryError" in text or "Out of memory" in text:
         return Ending(OUT_OF_MEMORY, "it ran out of memory", code, seconds, tail[-TAIL_LINES:])
     if code < 0:
-        name = signal.Signals(-code).name
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-code, f"signal {-code}")
         if code == -signal.SIGKILL:
             reason = "it was killed (SIGKILL), by hand or because the machine ran out of memory"
             return Ending(KILLED, reason, code, seconds, tail[-TAIL_LINES:])

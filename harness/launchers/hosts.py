@@ -59,21 +59,28 @@ def merge_hosts(
     hosts = _read(folders, found)
     _write_log(folders, target)
     if hosts:
-        _compare_processes(hosts, found)
-        events = merge_events(hosts, micro_batch, found)
-        lines = [json.dumps(record.encode(e), allow_nan=False) for e in events]
-        record.write_text(target / record.STEPS, "".join(line + "\n" for line in lines))
-        _compare_parameters(hosts, found)
-        for name in COPIED:
-            if (hosts[0].folder / name).is_file():
-                shutil.copyfile(hosts[0].folder / name, target / name)
-        _merge_first_batch(hosts, target, micro_batch)
-        record.write_json(target / record.OBSERVED, _merge_observed(hosts))
+        try:
+            _merge(hosts, target, micro_batch, found)
+        except (KeyError, TypeError, ValueError) as error:
+            found.add("damaged", f"an event or a parameter lacks or misspells a field: {error!r}")
     if len(folders) != expected:
         found.add("count", f"{len(folders)} of {expected} hosts left a Record")
     merged = {"count": len(folders), "expected": expected, "disagreements": found.lines()}
     record.write_json(target / HOSTS, merged)
     return merged
+
+
+def _merge(hosts: Sequence[Host], target: Path, micro_batch: int, found: Disagreements) -> None:
+    _compare_processes(hosts, found)
+    _compare_parameters(hosts, found)
+    events = merge_events(hosts, micro_batch, found)
+    lines = [json.dumps(record.encode(e), allow_nan=False) for e in events]
+    record.write_text(target / record.STEPS, "".join(line + "\n" for line in lines))
+    for name in COPIED:
+        if (hosts[0].folder / name).is_file():
+            shutil.copyfile(hosts[0].folder / name, target / name)
+    _merge_first_batch(hosts, target, micro_batch)
+    record.write_json(target / record.OBSERVED, _merge_observed(hosts))
 
 
 def read_hosts(directory: Path) -> dict[str, Any] | None:

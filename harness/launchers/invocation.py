@@ -24,6 +24,7 @@ class Places:
     scratch: Path
     package: Path
     source: Path | None = None
+    shared: Path | None = None
 
     def fill(self, text: str) -> str:
         """`text` with every placeholder replaced."""
@@ -33,6 +34,7 @@ class Places:
             placeholder.SCRATCH: self.scratch,
             placeholder.PACKAGE: self.package,
             placeholder.SOURCE: self.source,
+            placeholder.SHARED: self.shared,
         }
         for name, path in values.items():
             if path is not None:
@@ -106,7 +108,7 @@ def bare(
 
 
 def make_scratch(places: Places) -> None:
-    """Make the scratch folder, with the harness and nothing else of this interpreter on its path."""
+    """Make the scratch folder, with the harness, and nothing else of ours, on its path."""
     shutil.rmtree(places.scratch, ignore_errors=True)
     (places.scratch / "path").mkdir(parents=True)
     (places.scratch / "path" / "harness").symlink_to(places.package)

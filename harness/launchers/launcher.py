@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -65,9 +66,10 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """A process on this machine."""
+    """A process on this machine; `stop` ends it from another thread."""
 
     limits: local.Limits
+    stop: threading.Event | None = None
     here = True
 
     @property
@@ -96,7 +98,7 @@ class Local:
         """Start it and wait for it."""
         invocation = self.invocation(run)
         invocation.write_files()
-        return local.launch(invocation, run.places.record, self.limits, on_event)
+        return local.launch(invocation, run.places.record, self.limits, on_event, self.stop)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ GRACE = 5.0
 
 POLL = 0.1
 
+INHERITED = ("XLA_", "PJRT_", "LIBTPU_")
+"""Variables of the harness's own environment that change what a run does: they are part of it."""
+
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """XLA flags for the CPU mesh: compilations take a quarter of the time, losses agree to seven
 digits, steps are as fast as without."""
@@ -37,12 +41,12 @@ class Limits:
 
 def device_environment(device: str, devices: int, fast_compile: bool) -> dict[str, str]:
     """Variables that choose the devices: the CPU mesh, or whatever the TPU VM has."""
+    inherited = {k: v for k, v in sorted(os.environ.items()) if k.startswith(INHERITED)}
     if device == "tpu":
-        return {"PJRT_DEVICE": "TPU"}  # never run on a chip
-    environment = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}
+        return inherited | {"PJRT_DEVICE": "TPU"}  # never run on a chip
+    environment = inherited | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}
     if fast_compile:
-        flags = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE}".strip()
-        environment["XLA_FLAGS"] = flags
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE}".strip()
     return environment
 
 
@@ -51,11 +55,12 @@ def launch(
     directory: Path,
     limits: Limits,
     on_event: Callable[[Mapping[str, Any]], None],
+    stop: threading.Event | None = None,
 ) -> Ending:
     """Run `invocation`, its output into `directory`/trainer.log, and wait for it.
 
     `on_event` is called with every event that the probe writes. Whatever happens, including
-    Ctrl-C here, no process of the run is left behind.
+    Ctrl-C here, no process of the run is left behind. Another thread may end it by `stop`.
     """
     log = directory / record.LOG
     tail = EventTail(directory / record.STEPS)
@@ -83,6 +88,8 @@ def launch(
                     reason = f"it ran for longer than its limit of {limits.time_limit:.0f} s"
                 elif now - alive > limits.silence:
                     reason = f"it showed no sign of life for {limits.silence:.0f} s"
+                elif stop is not None and stop.is_set():
+                    reason = "the run that it took turns with was ended"
                 if reason is not None:
                     break
                 time.sleep(POLL)

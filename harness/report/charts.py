@@ -70,8 +70,11 @@ def charts(
 def _loss_difference(
     names: tuple[str, str], losses: Sequence[tuple[Run, Series]], limit: float | None
 ) -> Chart:
-    """Relative |Δ loss| on a log scale. Steps that are equal are drawn on a floor a decade below the rest,
-    under a mark of their own, since a log scale has no zero."""
+    """Relative |Δ loss| on a log scale.
+
+    Steps that are equal are drawn on a floor a decade below the rest, under a mark of their own,
+    since a log scale has no zero.
+    """
     title = "Difference of the losses"
     if len(losses) < 2:
         return Chart(title, ("One of the two Records is missing.",), None)

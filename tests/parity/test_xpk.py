@@ -176,7 +176,8 @@ def test_a_workload_of_two_hosts_leaves_one_record(
 ) -> None:
     """Everything but the cluster: its two pods are run here, one after the other.
 
-    xpk and kubectl are real; what kubectl speaks with is a double of an API server. The harness's package that they fetch holds a trainer in place of the probe, which needs torch.
+    xpk and kubectl are real; what kubectl speaks with is a double of an API server. The harness's
+    package that the pods fetch holds a trainer in place of the probe, which needs torch.
     """
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     options = replace(OPTIONS, artifact_dir=f"file://{tmp_path}/bucket", tpu_type="v6e-8")
@@ -207,7 +208,7 @@ def test_a_workload_of_two_hosts_leaves_one_record(
             ended = {"type": "Failed" if bad else "Completed", "status": "True", "message": ""}
             double.jobsets[workload] = {**made, "status": {"conditions": [ended]}}
 
-    double.look = run_the_pods  # type: ignore[method-assign]
+    double.look = run_the_pods
     monkeypatch.setattr(Xpk, "_cluster", Cluster(tmp_path / "kubeconfig", "team"))
     seen: list[Any] = []
     with serving(double, tmp_path / "kubeconfig"):

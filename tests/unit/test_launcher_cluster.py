@@ -159,8 +159,9 @@ EVENTS = ['{"event": "batch", "index": 0}\n', '{"event": "step", "step": 0}\n']
 
 def script(double: Double, *changes: Callable[[], object]) -> None:
     """Make one change before each look at the JobSet; the last one stays."""
-    steps = itertools.chain(changes, itertools.repeat(lambda: None))
-    double.look = lambda: next(steps)()  # type: ignore[method-assign]
+    nothing: Callable[[], object] = lambda: None  # noqa: E731
+    steps = itertools.chain(changes, itertools.repeat(nothing))
+    double.look = lambda: next(steps)()
 
 
 @pytest.fixture

@@ -126,7 +126,9 @@ def test_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
     ended = {"status": "failed", "reason": HOSTILE, "log": [HOSTILE]}
     manifest = {"ended": ended, "observed": {"versions": {"torch": HOSTILE, HOSTILE: HOSTILE}}}
     a = record(tmp_path / "a", HOSTILE, manifest=manifest)
-    b = record(tmp_path / "b", "torchprime", manifest={"ended": {"log": HOSTILE}})
+    b = record(
+        tmp_path / "b", "torchprime", manifest={"ended": {"status": "failed", "log": HOSTILE}}
+    )
     finding = Finding(HOSTILE, 1, HOSTILE, HOSTILE, {HOSTILE: HOSTILE})
     bad = rung(
         "data",

@@ -1,0 +1,100 @@
+"""Runs beside the compared ones: step times in turns, and dumps of the compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.case import Case
+from harness.inputs import Inputs, prepare
+from harness.ladder.speed import decided
+from harness.plan import DUMP_STEPS, plan_graph, plan_run, plan_turns
+from harness.probe.spec import COMPILING_STEPS
+from harness.record import Record
+from harness.running import Reporter, obtain, obtain_in_turns
+from harness.settings import Settings
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a pair beside its curves.
+
+    graphs: a Record of each side that has its compiled step
+    timing: the Records of both sides, for each launch of the last look
+    """
+
+    graphs: tuple[Record, Record] | None = None
+    timing: tuple[tuple[Record, Record], ...] = ()
+
+
+def measure(
+    names: tuple[str, str], settings: Settings, inputs: Inputs, reporter: Reporter
+) -> Measurements:
+    """Measure what the settings ask for; `names` are two entries of `engines`."""
+    graphs = _graphs(names, settings, inputs, reporter) if settings.graph == "hlo" else None
+    timing: tuple[tuple[Record, Record], ...] = ()
+    # A TPU belongs to one process at a time; there the compared runs' own windows are judged.
+    in_turns = settings.launcher.device == "cpu" and settings.launcher.name == "local"
+    if settings.tolerance.step_time is not None and settings.case.aligned and in_turns:
+        timing = _timing(names, settings, reporter)
+    return Measurements(graphs, timing)
+
+
+def _graphs(
+    names: tuple[str, str], settings: Settings, inputs: Inputs, reporter: Reporter
+) -> tuple[Record, Record] | None:
+    short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
+    workspace = Path(settings.workspace)
+    a, b = (
+        obtain(
+            plan_graph(plan_run(name, short, inputs, reporter.note)),
+            workspace, settings.launcher, reporter,
+        )
+        for name in names
+    )  # fmt: skip
+    return (a, b) if a.complete and b.complete else None
+
+
+def timing_case(case: Case, windows: int, steps: int) -> Case:
+    """`case` with as many steps as `windows` windows of `steps` steps need.
+
+    Rows lie closer together for it, so that the text suffices; they are as long as before.
+    """
+    return dataclasses.replace(
+        case,
+        steps=COMPILING_STEPS + windows * steps,
+        window=steps,
+        data=dataclasses.replace(case.data, stride=1),
+    )
+
+
+def _timing(
+    names: tuple[str, str], settings: Settings, reporter: Reporter
+) -> tuple[tuple[Record, Record], ...]:
+    """Look until it is decided: each look has twice as many windows as the one before."""
+    timing, started = settings.timing, time.monotonic()
+    launches: tuple[tuple[Record, Record], ...] = ()
+    for look in range(timing.looks):
+        windows = timing.windows * 2**look
+        launches = tuple(
+            _launch(names, settings, windows, launch, reporter) for launch in range(timing.launches)
+        )
+        if decided(launches, settings.tolerance.step_time or 0.0, timing.looks):
+            break
+        if time.monotonic() - started > timing.budget:
+            reporter.note(f"step time: the budget of {timing.budget:.0f} s is used up")
+            break
+    return launches
+
+
+def _launch(
+    names: tuple[str, str], settings: Settings, windows: int, launch: int, reporter: Reporter
+) -> tuple[Record, Record]:
+    case = timing_case(settings.case, windows, settings.timing.steps_per_window)
+    long = dataclasses.replace(settings, case=case)
+    workspace = Path(settings.workspace)
+    inputs = prepare(case, workspace / "inputs")
+    a, b = (plan_run(name, long, inputs, reporter.note) for name in names)
+    return obtain_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)

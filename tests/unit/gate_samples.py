@@ -1,0 +1,166 @@
+"""Runs to be gated: whole Records as a probe writes them, and Plans that lead to them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.case import to_dict
+from harness.engines.command import Command
+from harness.environments.interpreters import Interpreter
+from harness.inputs import Inputs
+from harness.plan import Plan
+from harness.probe.spec import Spec
+from harness.record import MANIFEST, PARAMETERS, STEPS, Record, encode, read_record, write_json
+from harness.settings import Settings, load
+
+LOSSES = (6.5078125, 6.25, 6.0, 5.75)
+
+
+def settings(tmp_path: Path, *overrides: str) -> Settings:
+    """The default case with four steps, and a workspace of its own."""
+    words = ["engines=[hf,hf]", "case.steps=4", f"workspace={tmp_path / 'workspace'}"]
+    return load([*words, *overrides])
+
+
+@cache
+def case_asked() -> dict[str, Any]:
+    """That case as a manifest holds it."""
+    return to_dict(load(["case.steps=4"]).case)
+
+
+def fingerprint(value: float, bits: int) -> dict[str, Any]:
+    """A fingerprint whose sketch and norm follow `value`."""
+    return {"bits": bits, "sketch": [value * k for k in range(1, 9)], "norm": 10 * abs(value)}
+
+
+def measured(scale: float) -> float:
+    """The norm of both parameters' gradients."""
+    return math.sqrt(2) * scale
+
+
+def parameter(name: str, scale: float = 1.0, final_bits: int = 77) -> dict[str, Any]:
+    """One parameter; `scale` is that of its gradient."""
+    return {
+        "name": name,
+        "shape": [4, 4],
+        "dtype": "float32",
+        "sharding": "{devices=[4,1]0,1,2,3}",
+        "group": 0,
+        "initial": fingerprint(0.5, 11),
+        "gradient": fingerprint(0.1 * scale, 22),
+        "clipped_norm": scale * min(1.0, 1 / (measured(scale) + 1e-6)),
+        "after": [fingerprint(0.5, 11), fingerprint(0.499, 33)],
+        "final": fingerprint(0.45, final_bits),
+    }
+
+
+def batch(index: int) -> dict[str, Any]:
+    """A batch that is told apart from the others by its index."""
+    told = {"tokens": f"t{index}", "labels": f"l{index}", "mask": "", "rows": [f"r{index}"]}
+    return {"event": "batch", "index": index, **told, "shape": [8, 128], "targets": 900,
+            "first_targets": 0}  # fmt: skip
+
+
+def run(
+    folder: Path,
+    label: str = "hf@1.0",
+    losses: Sequence[float] = LOSSES,
+    *,
+    scale: float = 1.0,
+    final_bits: int = 77,
+    case: dict[str, Any] | None = None,
+    observed: dict[str, Any] | None = None,
+    ended: dict[str, Any] | None = None,
+    log: str = "",
+    **manifest: Any,
+) -> Record:
+    """A Record of four steps of the default case, as it would be read from `folder`."""
+    folder.mkdir(parents=True)
+    events: list[dict[str, Any]] = [batch(i) for i in range(len(losses))]
+    group = {"hyper": {"betas": [0.9, 0.999], "eps": 1e-8}, "parameters": 2}
+    events.append({"event": "optimizer", "step": 0, "class": "torch.AdamW", "groups": [group]})
+    for step, loss in enumerate(losses):
+        told = {"micro": 1, "lr": [1e-3 * (step + 1)], "max_norm": 1.0, "at": 1000.0 + step}
+        events.append({"event": "step", "step": step, **told})
+        counted = {"compilations": int(step < 2), "executions": 1, "transfers": 0, "fallbacks": {}}
+        window = {"first": step, "last": step, "seconds": 0.1, "cpu_seconds": 0.1, **counted}
+        events.append({"event": "window", "window": window})
+        values = {"losses": [loss], "gradient_norm": measured(scale)}
+        events.append({"event": "values", "step": step, **values})
+    (folder / STEPS).write_text("".join(json.dumps(encode(e)) + "\n" for e in events))
+    parameters = [parameter(name, scale, final_bits) for name in ("a.weight", "b.weight")]
+    write_json(folder / PARAMETERS, {"schema": 1, "parameters": parameters})
+    (folder / "trainer.log").write_text(log)
+    write_json(
+        folder / MANIFEST,
+        {
+            "schema": 1,
+            "engine": "hf",
+            "label": label,
+            "case": case_asked() | (case or {}),
+            "inputs": "0123456789abcdef",
+            "origin": {"version": label.rpartition("@")[2], "description": f"transformers {label}"},
+            "interpreter": {"python": "/home/me/bin/python", "packages": {"accelerate": "1.15.0"}},
+            "command": {"argv": ["/home/me/bin/python", "train.py"]},
+            "ended": ended or {"status": "ok", "reason": "it ended by itself", "code": 0},
+            "observed": {
+                "device": "CPU",
+                "devices": 4,
+                "device_kind": "CPU",
+                "processes": 1,
+                "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},
+                "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},
+                "flags": {"XLA_FLAGS": "--xla_x=1"},
+                "input_sharding": "{devices=[4,1]0,1,2,3}",
+                **(observed or {}),
+            },
+            **manifest,
+        },
+    )
+    return read_record(folder)
+
+
+def plan(label: str, chosen: Settings, **changed: Any) -> Plan:
+    """A Plan that is never launched: what it leads to is looked up by its label."""
+    interpreter = Interpreter(Path("python"), (), {}, {}, "key")
+    fields: dict[str, Any] = {
+        "engine": "hf",
+        "label": label,
+        "case": chosen.case,
+        "command": Command((label,), Spec("hf", 4, 8)),
+        "interpreter": interpreter,
+        "inputs": Inputs(Path("inputs")),
+        "environment": {},
+        "origin": {"description": f"transformers {label}"},
+    }
+    return Plan(**fields | changed)
+
+
+class Silent:
+    """A Reporter that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def started(self, label: str, steps: int) -> None:
+        raise AssertionError(f"{label} was launched")
+
+    def event(self, label: str, event: Any) -> None:
+        raise AssertionError(f"{label} was launched")
+
+    def ended(self, label: str, outcome: Any) -> None:
+        raise AssertionError(f"{label} was launched")
+
+    def reused(self, label: str, directory: Path) -> None:
+        self.told.append(f"{label} reused")
+
+    def close(self) -> None:
+        """Nothing to take away."""
