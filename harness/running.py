@@ -191,6 +191,7 @@ def _launch(
     place.begin()
     make_scratch(run.places)
     outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
+    argv = list(launcher.invocation(run).argv)
     manifest = {
         "schema": record.SCHEMA,
         "harness": __version__,
@@ -203,12 +204,12 @@ def _launch(
         "inputs": plan.inputs.digest,
         "origin": plan.origin,
         "command": {
-            "argv": list(launcher.invocation(run).argv),
+            "argv": argv,
             "environment": _public({**plan.environment, **plan.command.environment}),
             "pythonpath": list(plan.command.pythonpath),
         },
         "interpreter": {
-            "python": str(plan.interpreter.python),
+            "python": argv[0],
             "key": plan.interpreter.key,
             "packages": dict(plan.interpreter.packages),
         },

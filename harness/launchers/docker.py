@@ -107,6 +107,7 @@ class Docker:
 
     def launch(self, run: Run, on_event: OnEvent) -> Ending:
         """Run it in a container, which is removed whatever happens."""
+        images.check_interpreter(run)
         if self.options.image is None and not images.exists(self.image):
             images.build(self._built, self.image, self.note)
         container = self.container(run)

@@ -33,6 +33,8 @@ SYNC = 30.0
 """Seconds between two looks for something to send."""
 
 TRIES = 5
+PAUSE = 2.0
+"""How often to try to send the whole Record, and seconds before the second try, then twice that."""
 
 
 def index(environment: Mapping[str, str]) -> int:
@@ -89,7 +91,7 @@ def run(command: list[str], cwd: str, log: Path, sender: Sender) -> int:
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     # Kubernetes asks a pod to end before it ends it: what was observed so far is still sent.
-    signal.signal(signal.SIGTERM, lambda number, frame: os.killpg(process.pid, number))
+    before = signal.signal(signal.SIGTERM, lambda number, _: os.killpg(process.pid, number))
     copier = threading.Thread(target=_copy, args=(process.stdout, log))
     copier.start()
     while True:
@@ -102,11 +104,12 @@ def run(command: list[str], cwd: str, log: Path, sender: Sender) -> int:
             except Exception as error:  # the network may be back next time
                 print(f"host.py: nothing was sent: {error!r}", flush=True)
     copier.join()
+    signal.signal(signal.SIGTERM, before)
     return process.returncode
 
 
 def _copy(stream: Any, log: Path) -> None:
-    with log.open("wb", buffering=0) as file:
+    with stream, log.open("wb", buffering=0) as file:
         while data := stream.read1(65536):
             file.write(data)
             sys.stdout.buffer.write(data)
@@ -134,7 +137,7 @@ def main(arguments: list[str]) -> int:
             print(f"host.py: the Record was not sent: {error!r}", flush=True)
             if left == 0:
                 raise
-            time.sleep(2.0 ** (TRIES - left))
+            time.sleep(PAUSE * 2 ** (TRIES - 1 - left))
     return code if code >= 0 else 128 - code
 
 

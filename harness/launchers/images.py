@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.environments.interpreters import LOCK
+from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
-from harness.launchers.launcher import Note
+from harness.launchers.launcher import Note, Run
 
 FOLDER = Path(__file__).parent / "image"
 HOST = Path(__file__).parent / "host.py"
@@ -132,9 +134,23 @@ def check_engine(launcher: str) -> None:
         )
 
 
+def check_interpreter(run: Run) -> None:
+    """Raises BadInput where a run is to have an interpreter of this machine."""
+    python = run.interpreter.python
+    if not python.is_relative_to(default_cache_dir().absolute()):
+        raise BadInput(
+            f"engine.*.python={python} is an interpreter of this machine, and an image has its "
+            "own: give none, or name an image with those packages by launcher.options.image, or "
+            "run with launcher=local"
+        )
+
+
 def last_words(text: str, characters: int = 600) -> str:
-    """The end of what a command said, in one line."""
-    return " ".join(text.split())[-characters:] or "it said nothing"
+    """The end of what a command said, in one line, without the rulers and tags of xpk."""
+    line = " ".join(re.sub(r"\[XPK\]|\*{5,}|\\n", " ", text).split())
+    if len(line) > characters:
+        line = "… " + line[-characters:].partition(" ")[2]
+    return line or "it said nothing"
 
 
 def _succeed(argv: tuple[str, ...], otherwise: str) -> None:

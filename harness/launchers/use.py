@@ -36,8 +36,8 @@ def saved() -> dict[str, Any]:
         return {}
     try:
         found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is no YAML ({error}): delete it, and run `parity use`") from None
+    except yaml.YAMLError:
+        raise BadInput(f"{path} is no YAML: delete it, and run `parity use` again") from None
     if not isinstance(found, dict) or (unknown := [k for k in found if k not in SAVED]):
         what = f"has the unknown key {unknown[0]}" if isinstance(found, dict) else "has no keys"
         raise BadInput(f"{path} {what}: delete it, and run `parity use` again")
@@ -113,13 +113,16 @@ def merge(
     target: Annotated[Path, typer.Argument(help="folder of the merged Record; made")],
     hosts: Annotated[list[Path], typer.Argument(help="folders of the hosts' Records")],
 ) -> None:
-    """Merge the Records of a run that `parity run` launched on every host of a TPU pod slice."""
+    """Merge the Records of a run that `parity run` launched on every host of a TPU pod slice.
+
+    Exits with 1 where the hosts disagree; the merged Record says so as well.
+    """
     from harness.launchers.hosts import host_findings, merge_records
 
-    merged = merge_records(hosts, target)
-    for line in host_findings(merged):
+    found = host_findings(merge_records(hosts, target))
+    for line in found:
         print(line)
-    print(merged.directory)
+    raise typer.Exit(1 if found else 0)
 
 
 def register(app: typer.Typer) -> None:

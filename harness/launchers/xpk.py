@@ -236,11 +236,11 @@ class Xpk:
 
     def launch(self, run: Run, on_event: OnEvent) -> Ending:
         """Submit it, wait for it, and put its hosts' Records together."""
+        images.check_interpreter(run)
         if self.options.image is None and not images.exists(self.image, remote=True):
             images.build(self._built, self.image, self.note)
             images.push(self.image, self.note)
-        # JobSet's names of pods and Kueue's of workloads leave less than 40 characters.
-        workload = f"parity-{run.name[:18].rstrip('-')}-{secrets.token_hex(3)}"
+        workload = workload_name(run)
         artifacts = Artifacts(str(self.options.artifact_dir), workload)
         self._send(run, artifacts)
         manifest = self.manifest(run, workload, run.places.record)
@@ -282,6 +282,11 @@ class Xpk:
             "cwd": str(pod.scratch),
         }
         artifacts.send(job, self.root, self.invocation(run).files)
+
+
+def workload_name(run: Run) -> str:
+    """A name that no other workload has; names of pods and of Kueue leave it few characters."""
+    return f"parity-{run.name[:18].rstrip('-')}-{secrets.token_hex(3)}"
 
 
 def ending_of(state: State, folders: list[Path], hosts: int, log: Path, seconds: float) -> Ending:

@@ -268,11 +268,13 @@ class Trainer:
                 n: self.rounded(self.updated(w, clipped[n], states[n], rate))
                 for n, w in weights.items()
             }
-            events.append({"event": "step", "step": step, "micro": len(losses), "max_norm": threshold,
-                           "lr": [rate] * self.groups, "at": 1e9 + step})  # fmt: skip
+            events.append({"event": "step", "step": step, "micro": len(losses), "at": 1e9 + step,
+                           "max_norm": threshold, "lr": [rate] * self.groups})  # fmt: skip
             if windows and windows[0]["last"] == step:
                 events.append({"event": "window", "window": windows.pop(0)})
-            events.append({"event": "values", "step": step, "losses": losses, "gradient_norm": norm})
+            events.append(
+                {"event": "values", "step": step, "losses": losses, "gradient_norm": norm}
+            )
             for entry in parameters:
                 name = entry["name"]
                 if step == 0:
@@ -355,7 +357,7 @@ def describe(tokens: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, 
         "tokens": _hash(tokens),
         "labels": _hash(labels),
         "mask": "",
-        "rows": [_hash(t, l) for t, l in zip(tokens, labels, strict=True)],
+        "rows": [_hash(*row) for row in zip(tokens, labels, strict=True)],
         "shape": list(tokens.shape),
         "targets": int((labels[:, 1:] != IGNORED).sum()),
         "first_targets": int((labels[:, 0] != IGNORED).sum()),

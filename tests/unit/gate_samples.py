@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -23,8 +24,12 @@ LOSSES = (6.5078125, 6.25, 6.0, 5.75)
 
 def settings(tmp_path: Path, *overrides: str) -> Settings:
     """The default case with four steps, and a workspace of its own."""
-    words = ["engines=[hf,hf]", "case.steps=4", f"workspace={tmp_path / 'workspace'}"]
-    return load([*words, *overrides])
+    return dataclasses.replace(_loaded(overrides), workspace=str(tmp_path / "workspace"))
+
+
+@cache
+def _loaded(overrides: tuple[str, ...]) -> Settings:
+    return load(["engines=[hf,hf]", "case.steps=4", *overrides])
 
 
 @cache

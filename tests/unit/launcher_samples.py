@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.engines.command import INPUTS, RECORD, SCRATCH, SOURCE, Command
 from harness.environments.interpreters import Interpreter
+from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import Places
 from harness.launchers.launcher import Run
 from harness.probe.spec import Spec
@@ -60,7 +61,13 @@ def run(
             package=folders["harness"],
             source=folders.get("source"),
         ),
-        interpreter=Interpreter(Path("/engines/bin/python"), overlays, {}, {}, "key"),
+        interpreter=Interpreter(
+            default_cache_dir().absolute() / "environments" / "e" / "bin" / "python",
+            overlays,
+            {},
+            {},
+            "key",
+        ),
         environment={"PJRT_DEVICE": "TPU"},
         micro_batch=4,
     )

@@ -230,6 +230,16 @@ def test_a_container_is_removed_on_ctrl_c(client: Path, tmp_path: Path) -> None:
     assert client.read_text().splitlines()[-1] == "rm --force parity-hf-0123456789ab"
 
 
+def test_an_interpreter_of_this_machine_is_not_replaced_silently(
+    client: Path, tmp_path: Path
+) -> None:
+    job = run(tmp_path)
+    named = replace(job, interpreter=replace(job.interpreter, python=Path("/my/bin/python")))
+    with pytest.raises(BadInput, match=r"python=/my/bin/python.*launcher\.options\.image"):
+        launcher().launch(named, lambda event: None)
+    assert not client.exists()
+
+
 def test_options_that_do_not_exist_are_named() -> None:
     with pytest.raises(BadInput, match=r"launcher\.options\.shmsize.*did you mean shm_size"):
         options_of(DockerOptions, {"shmsize": "1g"})

@@ -152,7 +152,7 @@ def test_storage_that_fails_once_loses_nothing(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifacts, arguments = prepare(f"file://{tmp_path}/bucket")
-    monkeypatch.setattr(host.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("harness.launchers.host.PAUSE", 0.0)
     original, calls = host.Sender.send, []
 
     def send(sender: host.Sender) -> None:
@@ -170,7 +170,7 @@ def test_storage_that_stays_away_is_a_failure(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, arguments = prepare(f"file://{tmp_path}/bucket")
-    monkeypatch.setattr(host.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("harness.launchers.host.PAUSE", 0.0)
 
     def send(sender: host.Sender) -> None:
         raise OSError("no network")

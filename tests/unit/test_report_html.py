@@ -170,19 +170,24 @@ def test_equal_steps_are_drawn_on_a_floor_under_their_own_mark(a: Record, b: Rec
     figure = page.charts[DIFFERENCE]
     assert figure["layout"]["yaxis"]["type"] == "log"
     line, equal = trace(page, DIFFERENCE, "|hf − torchprime|"), trace(page, DIFFERENCE, "equal")
-    assert line["y"][:2] == equal["y"] == [1e-8, 1e-8]
-    assert line["y"][2] == pytest.approx(5e-7, rel=1e-3)
+    x, y = a.steps[2].loss, b.steps[2].loss
+    assert x is not None
+    assert y is not None
+    assert line["y"][2] == pytest.approx(abs(x - y) / max(x, y), rel=1e-3)
+    floor = line["y"][0]
+    assert line["y"][:2] == equal["y"] == [floor, floor]
+    assert 0 < floor < line["y"][2] / 9
     assert equal["x"] == [0, 1]
     low, high = figure["layout"]["yaxis"]["range"]
-    assert low < math.log10(1e-8) < math.log10(1e-6) < high
+    assert low < math.log10(floor) < math.log10(1e-6) < high
     assert trace(page, DIFFERENCE, "limit 1e-06")["y"] == [1e-6, 1e-6]
     assert "2 of 3 steps are equal to the last bit" in page.text
     assert "no step is over it" in page.text
 
 
 def test_steps_over_the_limit_are_named(a: Record, b: Record) -> None:
-    page = both(a, b, rung("loss_curve", Result.FAIL, limit=1e-7))
-    assert "The limit is 1e-07; over it: step 2." in page.text
+    page = both(a, b, rung("loss_curve", Result.FAIL, limit=1e-9))
+    assert "The limit is 1e-09; over it: step 2." in page.text
 
 
 def test_a_limit_of_zero_is_said_since_it_cannot_be_drawn(a: Record, b: Record) -> None:

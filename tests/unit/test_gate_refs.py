@@ -1,0 +1,63 @@
+"""What can be gated, and the environment of another torch_xla."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.environments.interpreters import LOCK
+from harness.errors import BadInput
+from harness.gate.refs import Ref, parse
+from harness.gate.torch_xla import requirements
+
+
+@pytest.mark.parametrize(
+    ("text", "ref", "entry"),
+    [
+        ("transformers@4.57.6", Ref("transformers", "4.57.6"), "hf@4.57.6"),
+        ("transformers@pr/12", Ref("transformers", "pr/12"), "hf@pr/12"),
+        ("torchprime@main", Ref("torchprime", "main"), "torchprime@main"),
+        (
+            "transformers@https://example.com/a/b@v1",
+            Ref("transformers", "https://example.com/a/b@v1"),
+            "hf@https://example.com/a/b@v1",
+        ),
+        ("torch_xla@2.8.0", Ref("torch_xla", "2.8.0"), "hf@2.8.0"),
+    ],
+)
+def test_parsed(text: str, ref: Ref, entry: str) -> None:
+    assert parse(text) == ref
+    assert parse(text).entry == entry
+    assert str(ref) == text
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert parse(f"transformers@{tmp_path}").source == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "4.57.6", "transformers", "transformers@", "accelerate@1.0", "torch_xla@main",
+     "transformers@/no/such/folder", "torchprime@1.0", "transformers@a b"],
+)  # fmt: skip
+def test_refused(text: str) -> None:
+    with pytest.raises(BadInput):
+        parse(text)
+
+
+def test_the_settings_own() -> None:
+    assert Ref("torchprime").entry == "torchprime"
+    assert str(Ref("torchprime")) == "torchprime"
+
+
+def test_another_torch_xla_keeps_the_rest() -> None:
+    text = LOCK.with_name("base.txt").read_text()
+    found = requirements(text, "2.8.1")
+    assert found[:2] == ["torch~=2.8.0", "torch_xla[pallas]==2.8.1"]
+    names = [line.split("=")[0].split("<")[0].split("~")[0] for line in found]
+    assert "transformers" in names
+    assert "accelerate" in names
+    assert names.count("torch") == 1
+    assert not {"libtpu", "numpy", "torch_xla"} & set(names)
+    assert not any("#" in line for line in found)
