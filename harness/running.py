@@ -70,7 +70,7 @@ def obtain(plan: Plan, workspace: Path, settings: Settings, reporter: Reporter) 
         if found is not None:
             reporter.reused(plan.label, place.directory)
             return found
-        with _device(settings.device, reporter) if launcher.here else contextlib.nullcontext():
+        with Devices(settings.device, reporter) if launcher.here else contextlib.nullcontext():
             return launch_alone(plan, place, settings, reporter)
 
 
@@ -91,7 +91,7 @@ def obtain_in_turns(
             for plan, place in zip(plans, places, strict=True):
                 reporter.reused(f"{plan.label} in turns", place.directory)
             return a, b
-        held.enter_context(_device(settings.device, reporter))
+        held.enter_context(Devices(settings.device, reporter))
         return _launch_in_turns(plans, (places[0], places[1]), settings, reporter)
 
 
@@ -141,7 +141,7 @@ def _folder(plan: Plan) -> str:
     return plan.engine if plan.role == "subject" else f"{plan.engine}-{plan.role}"
 
 
-class _device:
+class Devices:
     """Holds the machine's devices: two trainers at once would starve each other's collectives."""
 
     def __init__(self, device: str, reporter: Reporter) -> None:

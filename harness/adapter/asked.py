@@ -20,7 +20,7 @@ from harness.launchers.local import device_environment
 from harness.plan import Note, Plan
 from harness.probe.spec import Spec
 from harness.record import Record
-from harness.running import Reporter, _device, launch_alone, placed
+from harness.running import Devices, Reporter, launch_alone, placed
 from harness.workspace import Slot
 
 RUNS = "runs"
@@ -165,6 +165,6 @@ def train(side: Side, training: Training, reporter: Reporter) -> Record:
     """Train one side, watched. A run that fails gives a Record too, which says how it ended."""
     launcher = choose(training.launcher, reporter.note)
     plan, place = placed(side.plan, launcher), Slot(side.directory)
-    devices = _device(training.launcher.device, reporter)
+    devices = Devices(training.launcher.device, reporter)
     with place.locked(), devices if launcher.here else contextlib.nullcontext():
         return launch_alone(plan, place, training.launcher, reporter)

@@ -2,8 +2,9 @@
 
 `python host.py URL COMMAND…`, where URL is the run's folder in object storage:
 
-    job.json        what to fetch, and where the Record and the working folder are
+    job.json        what to fetch, and where the Record, the working folder and a dump are
     host-<index>/   what this host observed, sent again and again while it runs
+    host-0/hlo/     the first host's dump of compiled graphs, where there is one: sent in the end
 
 It is copied into the image by itself, so that it imports nothing of the harness.
 """
@@ -28,6 +29,7 @@ import fsspec  # type: ignore[import-untyped]
 JOB = "job.json"
 HOST = "host.json"
 LOG = "trainer.log"
+DUMP = "hlo"
 
 SYNC = 30.0
 """Seconds between two looks for something to send."""
@@ -129,9 +131,13 @@ def main(arguments: list[str]) -> int:
     sender = Sender(record, f"{url}/host-{number}")
     code = run(command, job["cwd"], record / LOG, sender)
     (record / HOST).write_text(json.dumps({"code": code, "name": socket.gethostname()}))
+    senders = [sender]
+    if number == 0:
+        senders.append(Sender(Path(job["dump"]), f"{url}/host-{number}/{DUMP}"))
     for left in reversed(range(TRIES)):
         try:
-            sender.send()
+            for each in senders:
+                each.send()
             break
         except Exception as error:
             print(f"host.py: the Record was not sent: {error!r}", flush=True)

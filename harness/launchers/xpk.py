@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from harness.launchers import cluster, images, jobset
 from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
 from harness.launchers.ending import FAILED, KILLED, OUT_OF_MEMORY, Ending, explain
-from harness.launchers.host import HOST
+from harness.launchers.host import DUMP, HOST
 from harness.launchers.hosts import merge_hosts
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import Note, OnEvent, Run
@@ -260,6 +261,9 @@ class Xpk:
             if state is None or state.name not in (cluster.SUCCEEDED, cluster.FAILED):
                 self._cluster.delete(workload)
         folders = artifacts.collect(run.places.record)
+        for folder in folders:
+            if (folder / DUMP).is_dir():
+                shutil.move(folder / DUMP, run.places.scratch / DUMP)
         if folders:
             merge_hosts(folders, run.places.record, run.micro_batch, hosts)
         return ending_of(state, folders, hosts, log, time.monotonic() - started)
@@ -280,6 +284,7 @@ class Xpk:
             "fetch": {url: str(folder) for url, folder in fetch.items()},
             "record": str(pod.record),
             "cwd": str(pod.scratch),
+            "dump": str(pod.scratch / DUMP),
         }
         artifacts.send(job, self.root, self.invocation(run).files)
 

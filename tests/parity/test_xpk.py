@@ -166,6 +166,8 @@ import source_code, transformers
 sys.path.insert(0, "path")
 spec = json.loads(pathlib.Path(sys.argv[sys.argv.index("--spec") + 1]).read_text())
 assert pathlib.Path(spec["rows"]).read_bytes() == b"rows"
+os.mkdir("hlo")
+pathlib.Path("hlo/module_0000.txt").write_text("HloModule")
 print("trained on host", rank, "with", transformers.__version__, source_code.NAME)
 """
 
@@ -220,6 +222,7 @@ def test_a_workload_of_two_hosts_leaves_one_record(
     (batch,) = (e for e in read_events(record / STEPS) if e["event"] == "batch")
     assert batch["rows"] == ["row0", "row1", "row2", "row3"]
     assert seen == read_events(record / "host-0" / STEPS)
+    assert [path.name for path in job.places.scratch.glob("hlo/*")] == ["module_0000.txt"]
     log = (record / LOG).read_text()
     for worker in range(2):
         assert f"trained on host {worker} with 4.57.6 ours" in log

@@ -64,6 +64,7 @@ def prepare(tmp_path: Path) -> Prepare:
             "fetch": {artifacts.store("inputs-1f", folder): str(root / "inputs")},
             "record": str(root / "record"),
             "cwd": str(root / "scratch"),
+            "dump": str(root / "scratch" / "hlo"),
         }
         artifacts.send(job, root, {root / "scratch" / "spec.json": '{"steps": "é"}'})
         return artifacts, [artifacts.url, sys.executable, "-c"]
@@ -89,6 +90,19 @@ def test_a_run_is_fetched_run_and_sent(
     assert (folder / "tensorboard" / "events").read_bytes() == b"rows"
     assert (folder / "trainer.log").read_text() == '{"steps": "é"}\n'
     assert json.loads((folder / "host.json").read_text())["code"] == 0
+
+
+@pytest.mark.parametrize(("worker", "sent"), [("0", ["module_0000.txt"]), ("1", [])])
+def test_the_first_host_sends_the_dump_of_its_graphs(
+    bucket: str, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: str,
+    sent: list[str],
+) -> None:  # fmt: skip
+    artifacts, arguments = prepare(bucket)
+    monkeypatch.setenv("TPU_WORKER_ID", worker)
+    script = "import os; os.mkdir('hlo'); open('hlo/module_0000.txt', 'w').write('HloModule')"
+    assert host.main([*arguments, script]) == 0
+    (folder,) = artifacts.collect(tmp_path / "collected")
+    assert [path.name for path in folder.glob("hlo/*")] == sent
 
 
 @pytest.mark.parametrize(

@@ -407,12 +407,12 @@ class TestData:
         assert "0 of hf's 1 micro-batches were observed" in result.findings[1].text
 
 
-class TestDataOfMicroBatches:
-    @pytest.fixture(scope="class")
-    def pair(self) -> tuple[Record, Record]:
-        a = Trainer(accumulation=2).record()
-        return a, Trainer(accumulation=2, label="b").record()
+@pytest.fixture(scope="module")
+def pair() -> tuple[Record, Record]:
+    return Trainer(accumulation=2).record(), Trainer(accumulation=2, label="b").record()
 
+
+class TestDataOfMicroBatches:
     def test_equal(self, pair: tuple[Record, Record]) -> None:
         assert judged(*pair).explanation.startswith("16 batches")
 
@@ -431,7 +431,7 @@ class TestDataOfMicroBatches:
     def test_the_second_one_differs(self, pair: tuple[Record, Record]) -> None:
         b = pair[1]
         first, second = b.steps[4].batches
-        other = dataclasses.replace(second, tokens="0" * 16)
+        other = dataclasses.replace(second, tokens="0" * 16, rows=("0" * 16,) * 4)
         result = judged(pair[0], with_step(b, 4, batches=(first, other)))
         assert result.findings[1].text == "step 4, micro-batch 1: other tokens"
 

@@ -1,0 +1,53 @@
+"""A trainer that ends otherwise than by training every step is never a PASS, and leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.ladder.verdict import RUNGS, Result
+from harness.pytest_plugin import Pair, pair_outcome
+
+
+def _seed(name: str, arguments: str, *more: str) -> tuple[str, ...]:
+    return (f"engine.hf.faults=[{{name: {name}, arguments: {arguments}}}]", "arbiter=never", *more)
+
+
+def _processes_of(workspace: Path) -> str:
+    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    return "\n".join(
+        line
+        for line in listing.stdout.splitlines()
+        if str(workspace) in line and "harness.probe" in line
+    )
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize(
+    ("fault", "arguments", "more", "told"),
+    [
+        ("exit_early", "{after: 1}", (), "trained 0 of 20 steps"),
+        ("exit_early", "{after: 4, code: 3}", (), "failed"),
+        ("hang", "{after: 4}", ("launcher.silence=20",), "no sign of life for 20 s"),
+    ],
+    ids=["exits-with-0-after-no-step", "exits-with-3", "hangs"],
+)
+def test_a_broken_run_is_invalid(
+    fault: str,
+    arguments: str,
+    more: tuple[str, ...],
+    told: str,
+    request: pytest.FixtureRequest,
+    parity_workspace: Path,
+) -> None:
+    pair = Pair("llama-tiny", "reference", "hf", "cpu")
+    outcome = pair_outcome(request.config, pair, *_seed(fault, arguments, *more))
+    verdict = outcome.verdict.pairs[0]
+    assert verdict.result is Result.INVALID
+    assert outcome.verdict.exit_code == 3
+    assert all(verdict.rung(name).result is Result.INVALID for name in RUNGS)
+    assert told in verdict.headline, verdict.headline
+    assert any("log" in note for note in verdict.notes)
+    assert _processes_of(parity_workspace) == ""
