@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.case import Case
 from harness.inputs import Inputs, prepare
@@ -38,7 +40,7 @@ def measure(
     # A TPU belongs to one process at a time; there the compared runs' own windows are judged.
     in_turns = settings.launcher.device == "cpu" and settings.launcher.name == "local"
     if settings.tolerance.step_time is not None and settings.case.aligned and in_turns:
-        timing = _timing(names, settings, reporter)
+        timing = time_in_turns(names, settings, reporter)
     return Measurements(graphs, timing)
 
 
@@ -70,16 +72,25 @@ def timing_case(case: Case, windows: int, steps: int) -> Case:
     )
 
 
-def _timing(
-    names: tuple[str, str], settings: Settings, reporter: Reporter
+def time_in_turns(
+    names: tuple[str, str],
+    settings: Settings,
+    reporter: Reporter,
+    faults: Sequence[Mapping[str, Any]] = (),
+    first_launch: int = 0,
 ) -> tuple[tuple[Record, Record], ...]:
-    """Look until it is decided: each look has twice as many windows as the one before."""
+    """Time both sides in turns; look until it is decided, each time with twice as many windows.
+
+    `faults` are seeded into the second side. Launches are numbered from `first_launch`, so that a
+    later call measures anew.
+    """
     timing, started = settings.timing, time.monotonic()
     launches: tuple[tuple[Record, Record], ...] = ()
     for look in range(timing.looks):
         windows = timing.windows * 2**look
+        numbers = range(first_launch, first_launch + timing.launches)
         launches = tuple(
-            _launch(names, settings, windows, launch, reporter) for launch in range(timing.launches)
+            _launch(names, settings, windows, number, faults, reporter) for number in numbers
         )
         if decided(launches, settings.tolerance.step_time or 0.0, timing.looks):
             break
@@ -90,11 +101,21 @@ def _timing(
 
 
 def _launch(
-    names: tuple[str, str], settings: Settings, windows: int, launch: int, reporter: Reporter
+    names: tuple[str, str],
+    settings: Settings,
+    windows: int,
+    launch: int,
+    faults: Sequence[Mapping[str, Any]],
+    reporter: Reporter,
 ) -> tuple[Record, Record]:
     case = timing_case(settings.case, windows, settings.timing.steps_per_window)
     long = dataclasses.replace(settings, case=case)
     workspace = Path(settings.workspace)
     inputs = prepare(case, workspace / "inputs")
-    a, b = (plan_run(name, long, inputs, reporter.note) for name in names)
+    a = plan_run(names[0], long, inputs, reporter.note)
+    if faults:
+        engine = names[1].partition("@")[0]
+        faulty = dataclasses.replace(settings.engine[engine], faults=[dict(f) for f in faults])
+        long = dataclasses.replace(long, engine={**settings.engine, engine: faulty})
+    b = plan_run(names[1], long, inputs, reporter.note)
     return obtain_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)

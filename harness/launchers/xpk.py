@@ -147,12 +147,15 @@ class Xpk:
         return watched(run.command, self.places(run), images.PYTHON, overlays, run.environment)
 
     def create(self, run: Run, workload: str, xpk: Path, manifest: Path) -> tuple[str, ...]:
-        """The `xpk workload create …` that writes the run's JobSet into `manifest`."""
+        """The `xpk workload create …` that writes the run's JobSet into `manifest`.
+
+        Raises BadInput where a token would be in it.
+        """
         invocation, options = self.invocation(run), self.options
         url = Artifacts(str(options.artifact_dir), workload).url
         command = (images.PYTHON, images.HOST_SCRIPT, url, *invocation.argv)
         variables = (jobset.variable(*item) for item in sorted(invocation.environment.items()))
-        return (
+        argv = (
             str(xpk), "workload", "create", "--dry-run", "--output-manifest-file", str(manifest),
             "--workload", workload, "--cluster", str(options.cluster),
             "--project", str(options.project), "--zone", str(options.zone),
@@ -163,18 +166,23 @@ class Xpk:
             *(f"--env={variable}" for variable in variables),
             f"--command={jobset.command_line(command)}",
         )  # fmt: skip
+        texts = "\n".join((*argv, *command, *invocation.files.values()))
+        jobset.check_no_secret(texts, "the workload", self._variables(run))
+        return argv
+
+    def _variables(self, run: Run) -> dict[str, str]:
+        """All variables whose values may be secret."""
+        return {**os.environ, **self.invocation(run).environment}
 
     def manifest(self, run: Run, workload: str, folder: Path) -> Path:
         """Write the JobSet of `run` into `folder`. Raises BadInput where a token would be in it."""
         path = folder / JOBSET
         argv = self.create(run, workload, jobset.xpk(default_cache_dir(), self.note), path)
-        secret = {**os.environ, **self.invocation(run).environment}
-        jobset.check_no_secret("\n".join(argv), "the command line of xpk", secret)
         made = jobset.generate(argv, path)
         if self.options.secret is not None:
             made = jobset.with_secret(made, self.options.secret)
         text = yaml.safe_dump(made, sort_keys=False, width=10_000)
-        jobset.check_no_secret(text, "the JobSet", secret)
+        jobset.check_no_secret(text, "the JobSet", self._variables(run))
         record.write_text(path, text)
         return path
 
@@ -243,8 +251,8 @@ class Xpk:
             images.push(self.image, self.note)
         workload = workload_name(run)
         artifacts = Artifacts(str(self.options.artifact_dir), workload)
-        self._send(run, artifacts)
         manifest = self.manifest(run, workload, run.places.record)
+        self._send(run, artifacts)
         hosts = jobset.hosts_of(yaml.safe_load(manifest.read_text()))
         self._cluster.apply(manifest)
         self.note(f"submitted {workload} ({hosts} hosts) to {self.options.cluster}")

@@ -1,0 +1,141 @@
+"""What watching costs: a whole session against bare runs, and a steady step on and off.
+
+`python benchmarks/overhead.py [--rounds N] [KEY=VALUE]...` prints ratios, measured side by side:
+
+- session: wall time of `parity run` (fresh workspace, no control run) over the sum of the bare
+  runs of both trainers, with the same flags and no probe;
+- step: processor time, and wall time, of one steady step watched over one that is not: the
+  difference of a long and a short run, so that imports and compilations cancel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+import harness
+from harness import session
+from harness.inputs import prepare
+from harness.launchers.invocation import Places, bare, make_scratch, watched
+from harness.launchers.local import Limits, launch
+from harness.plan import Plan, plan_run
+from harness.report.progress import ConsoleReporter
+from harness.running import Devices
+from harness.settings import Settings, load
+
+QUIET = ConsoleReporter(Console(quiet=True))
+SHORT, LONG = 10, 110
+
+
+def run_once(plan: Plan, folder: Path, watch: bool) -> tuple[float, float]:
+    """Wall and processor seconds of one run, watched or bare."""
+    places = Places(
+        record=folder,
+        inputs=plan.inputs.directory.resolve(),
+        scratch=folder / "scratch",
+        package=Path(harness.__file__).resolve().parent,
+        source=plan.source,
+    )
+    make_scratch(places)
+    build = watched if watch else bare
+    python, path = str(plan.interpreter.python), plan.interpreter.pythonpath
+    invocation = build(plan.command, places, python, path, plan.environment)
+    invocation.write_files()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    ending = launch(invocation, folder, Limits(3600, 3600), lambda event: None)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if ending.status != "ok":
+        raise SystemExit(f"{plan.label}: {ending.status}: {ending.reason}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, cpu
+
+
+def in_folder(measure: Callable[[Path], tuple[float, float]]) -> tuple[float, float]:
+    """Call `measure` with a folder of its own, and with this machine's devices held."""
+    with tempfile.TemporaryDirectory() as folder, Devices("cpu", QUIET):
+        return measure(Path(folder))
+
+
+def session_ratio(settings: Settings, rounds: int) -> None:
+    """Print the wall time of a session over that of its bare runs, round by round."""
+    ratios = []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = dataclasses.replace(settings, workspace=folder)
+
+            def whole(fresh: Settings = fresh) -> float:
+                start = time.perf_counter()
+                planned = session.plan(fresh, QUIET)
+                session.run(planned, QUIET)
+                return time.perf_counter() - start
+
+            def alone(fresh: Settings = fresh) -> float:
+                inputs = prepare(fresh.case, Path(fresh.workspace) / "inputs")
+                plans = [plan_run(n, fresh, inputs, lambda line: None) for n in fresh.engines]
+                return sum(
+                    in_folder(lambda f, plan=plan: run_once(plan, f, False))[0]  # type: ignore[misc]
+                    for plan in plans
+                )
+
+            parts = (whole, alone) if number % 2 == 0 else (alone, whole)
+            times = {part.__name__: part() for part in parts}
+        ratios.append(times["whole"] / times["alone"])
+        print(
+            f"round {number + 1}: session {times['whole']:.1f} s, bare {times['alone']:.1f} s, "
+            f"ratio {ratios[-1]:.3f}",
+            flush=True,
+        )
+    print(f"session: median ratio {statistics.median(ratios):.3f}", flush=True)
+
+
+def step_ratio(settings: Settings, rounds: int) -> None:
+    """Print what a watched steady step takes over one that is not watched, for each engine."""
+    for name in settings.engines:
+        plans = {}
+        for steps in (SHORT, LONG):
+            data = dataclasses.replace(settings.case.data, stride=1)
+            case = dataclasses.replace(settings.case, steps=steps, data=data)
+            longer = dataclasses.replace(settings, case=case)
+            inputs = prepare(case, Path(settings.workspace) / "inputs")
+            plans[steps] = plan_run(name, longer, inputs, lambda line: None)
+        ratios: dict[str, list[float]] = {"wall": [], "processor": []}
+        for number in range(rounds):
+            seconds = {}
+            for watch in (True, False) if number % 2 == 0 else (False, True):
+                long, short = (
+                    in_folder(lambda f, p=plans[s], w=watch: run_once(p, f, w))  # type: ignore[misc]
+                    for s in (LONG, SHORT)
+                )
+                seconds[watch] = [a - b for a, b in zip(long, short, strict=True)]
+            for index, kind in enumerate(ratios):
+                ratios[kind].append(seconds[True][index] / seconds[False][index])
+        told = ", ".join(f"{kind} {statistics.median(r):.3f}" for kind, r in ratios.items())
+        print(f"step: {name}, {rounds} rounds, watched over unwatched: {told}", flush=True)
+
+
+def main() -> None:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("session", "step"), default=None)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args()
+    # torchprime by itself trains in bfloat16 only, so that is what both are measured in.
+    words = ["case=llama-tiny-bf16", "tolerance.control=table", "arbiter=never"]
+    settings = load([*words, *options.overrides])
+    if options.only != "step":
+        session_ratio(settings, options.rounds)
+    if options.only != "session":
+        step_ratio(settings, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
