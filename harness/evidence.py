@@ -99,6 +99,7 @@ class Window:
     executions:           graphs that were executed
     transfers:            transfers from the device that the trainer asked for
     fallbacks:            calls of `aten::` operations that ran on the host, by name
+    profiled:             the profiler ran, started or stopped within it
     """
 
     first: int
@@ -109,6 +110,7 @@ class Window:
     executions: int
     transfers: int
     fallbacks: dict[str, int]
+    profiled: bool = False
 
     @property
     def steps(self) -> int:
@@ -118,7 +120,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Record:
-    """One run, as read from its folder."""
+    """One run, as read from its folder.
+
+    groups:         the optimizer's class and groups, at step 0 and whenever they change
+    graph:          the compiled step, where it was dumped
+    device_seconds: by device, seconds between successive steps, where a TPU was profiled
+    """
 
     directory: Path
     manifest: dict[str, Any]
@@ -127,6 +134,7 @@ class Record:
     parameters: tuple[Parameter, ...]
     groups: tuple[tuple[int, str, tuple[Group, ...]], ...]
     graph: dict[str, Any] | None = None
+    device_seconds: tuple[tuple[float, ...], ...] = ()
 
     @property
     def engine(self) -> str:

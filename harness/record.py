@@ -4,6 +4,8 @@
     steps.jsonl      events in the order in which they were observed, flushed one by one
     parameters.json  every parameter: shape, dtype, sharding, fingerprints
     graph.json       the compiled step, where it was dumped (`harness.graph`)
+    profile/         the device's profile of one window, on a TPU (xplane), and
+    device_times.json  the seconds between its steps, read from it
     tensorboard/     event files under the same tags for every engine
     trainer.log      everything that the trainer printed
     initial.npz      initial weights, and
@@ -42,6 +44,8 @@ PARAMETERS = "parameters.json"
 GRAPH = "graph.json"
 LOG = "trainer.log"
 TENSORBOARD = "tensorboard"
+PROFILE = "profile"
+DEVICE_TIMES = "device_times.json"
 INITIAL = "initial.npz"
 FIRST_BATCH = "first.npz"
 
@@ -109,7 +113,8 @@ def read_record(directory: Path) -> Record:
     except (KeyError, TypeError, ValueError) as error:
         text = f"{directory / STEPS}: an event lacks or misspells a field, or is told twice: "
         raise BadInput(text + str(error)) from error
-    return Record(directory, manifest, steps, windows, parameters, groups, graph)
+    device = _device_seconds(directory / DEVICE_TIMES)
+    return Record(directory, manifest, steps, windows, parameters, groups, graph, device)
 
 
 def _check_schema(path: Path, raw: dict[str, Any]) -> None:
@@ -242,6 +247,16 @@ def _whole(raw: dict[str, Any], key: str) -> int:
     return value
 
 
+def _device_seconds(path: Path) -> tuple[tuple[float, ...], ...]:
+    """Seconds between successive steps on each device; empty where no profile was taken."""
+    if not path.is_file():
+        return ()
+    seconds = _read_json(path).get("seconds")
+    if not isinstance(seconds, dict) or not seconds:
+        raise BadInput(f"{path} has no `seconds` by device")
+    return tuple(tuple(_required(gap) for gap in gaps) for gaps in seconds.values())
+
+
 def _text(raw: dict[str, Any], key: str) -> str:
     if not isinstance(raw[key], str):
         raise ValueError(f"{key}={raw[key]!r} is not a text")
@@ -258,6 +273,7 @@ def _window(raw: dict[str, Any]) -> Window:
         executions=_whole(raw, "executions"),
         transfers=_whole(raw, "transfers"),
         fallbacks={name: _whole(raw["fallbacks"], name) for name in raw["fallbacks"]},
+        profiled=raw.get("profiled", False) is True,
     )
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from harness import __version__, record
 from harness.case import to_dict
 from harness.environments.sources import default_cache_dir
+from harness.errors import BadInput
 from harness.launchers import ending
 from harness.launchers.choose import choose
 from harness.launchers.hosts import read_hosts
@@ -223,10 +224,27 @@ def _launch(
     }
     if plan.role == "graph" and outcome.status == ending.OK:
         _keep_graph(place)
+    manifest["profile"] = _keep_device_times(place)
     result = place.finish(_judge_ending(manifest, place))
     if result.steps:
         write_events(result)
     return result
+
+
+def _keep_device_times(place: Slot) -> str | None:
+    """Read the device's profile, where one was taken; what is wrong with it, or None."""
+    files = sorted((place.running / record.PROFILE).rglob("*.xplane.pb"))
+    if not files:
+        return None
+    from harness.profile.xplane import step_seconds
+
+    try:
+        times = step_seconds(files[-1])
+    except BadInput as error:
+        return str(error)
+    plain = {"module": times.module, "seconds": {d: list(s) for d, s in times.seconds.items()}}
+    record.write_json(place.running / record.DEVICE_TIMES, plain)
+    return None
 
 
 def _keep_graph(place: Slot) -> None:

@@ -15,6 +15,7 @@ from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import PairVerdict, Result, Verdict
 from harness.measuring import Measurements, measure
+from harness.launchers.choose import choose
 from harness.plan import (
     MissingTorchprime,
     Plan,
@@ -69,6 +70,7 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     first line of the output says so. Raises BadInput for whatever cannot work.
     """
     workspace = Path(settings.workspace)
+    choose(settings.launcher, reporter.note)  # its options are checked before anything is made
     inputs = prepare(settings.case, workspace / "inputs")
     subjects: list[Plan] = []
     notes: list[str] = []

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.case import Case
 from harness.probe.spec import Fault, Spec
+from harness.record import PROFILE
 from harness.settings import Engine
 
 RECORD = "{record}"
@@ -88,6 +89,8 @@ def spec_for(job: Job, engine: str, **injected: Any) -> Spec:
         window=case.window,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned,
+        # Device time is the TPU's own; on the CPU mesh a profile has no device plane.
+        profile=f"{RECORD}/{PROFILE}" if job.device == "tpu" else None,
         faults=tuple(Fault(f["name"], dict(f.get("arguments", {}))) for f in job.options.faults),
         **injected,
     )

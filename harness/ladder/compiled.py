@@ -34,6 +34,9 @@ def compiled_step(c: Comparison, graphs: tuple[Record, Record], shown: str) -> R
             return RungResult("graph", Result.INVALID, text)
         (step,) = from_json(record.graph)
         steps.append(step)
+        if not step.flops or not step.fingerprint:
+            text = f"{record.label}: the step that was dumped multiplies no matrices"
+            return RungResult("graph", Result.INVALID, text)
     x, y = steps
     name_a, name_b = c.names
     texts = describe_difference(name_a, x, name_b, y)

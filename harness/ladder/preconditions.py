@@ -16,6 +16,7 @@ from harness.ladder.comparison import (
     worst,
 )
 from harness.ladder.verdict import Finding, Result, RungResult
+from harness.launchers.hosts import host_findings
 from harness.record import Record, Step
 
 EXACT = "equal or not"
@@ -35,7 +36,7 @@ in another order can be."""
 
 
 def environment(c: Comparison) -> RungResult:
-    """Device kind and count, torch, torch_xla, PJRT and XLA flags."""
+    """Device kind and count, torch, torch_xla, PJRT and XLA flags; and that a run's hosts agree."""
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         unknown = _unobserved(record)
         if unknown is not None:
@@ -47,7 +48,12 @@ def environment(c: Comparison) -> RungResult:
     ]
     for what, names in (("versions", (*VERSIONS, "libtpu")), ("flags", {*a["flags"], *b["flags"]})):
         pairs += [(name, a[what].get(name), b[what].get(name)) for name in sorted(names)]
-    findings = tuple(
+    hosts = tuple(
+        Finding(f"{name}: {text}")
+        for name, record in zip(c.names, (c.a, c.b), strict=True)
+        for text in host_findings(record)
+    )
+    findings = hosts + tuple(
         Finding(f"{text}: {name_a} has {x}, {name_b} has {y}", a=x, b=y)
         for text, x, y in pairs
         if x != y

@@ -148,7 +148,7 @@ def step_time(c: Comparison) -> RungResult:
             "tolerance.step_time=0.015 judges it, with windows in turns", interval.ratio,
             findings=left_out,
         )  # fmt: skip
-    stalls = _stalls(c, samples)
+    stalls = _stalls(c)
     if stalls:
         return RungResult(
             "step_time", Result.FAIL, f"{stalls[0].text}; {shown}", interval.ratio,
@@ -189,21 +189,25 @@ def samples_of(
     return sides
 
 
-def _stalls(c: Comparison, samples: tuple[list[list[float]], list[list[float]]]) -> list[Finding]:
+def _stalls(c: Comparison) -> list[Finding]:
     """Windows that are slow in every launch of one side only: a stall that is not the machine's."""
-    if len(c.timing) < 2 or any(len({*map(len, side)}) != 1 for side in samples):
+    if len(c.timing) < 2:
         return []
-    found = [{stall.window: stall for stall in recurring_stalls(side)} for side in samples]
-    windows = [sorted({(w.first, w.last) for w in _timed(pair[0])}) for pair in c.timing]
+    timed = [[{(w.first, w.last): w for w in _timed(r)} for r in pair] for pair in c.timing]
+    common = sorted(set.intersection(*(set(windows) for pair in timed for windows in pair)))
+    if not common:
+        return []
+    found = []
+    for side in (0, 1):
+        repeats = [[pair[side][k].seconds / pair[side][k].steps for k in common] for pair in timed]
+        found.append({stall.window: stall.ratio for stall in recurring_stalls(repeats)})
     findings = []
     for side, (mine, other) in enumerate(((found[0], found[1]), (found[1], found[0]))):
         for index in sorted(mine.keys() - other.keys()):
-            first, last = windows[0][index]
+            first, last = common[index]
             where = f"step {first}" if first == last else f"steps {first}-{last}"
-            text = (
-                f"{c.names[side]} stalls at {where} in every launch, for {mine[index].ratio:.3g} "
-            )
-            findings.append(Finding(f"{text}× the time of other windows", first))
+            text = f"{c.names[side]} stalls at {where} in every launch, for {mine[index]:.3g} × "
+            findings.append(Finding(f"{text}the time of other windows", first))
     return findings
 
 

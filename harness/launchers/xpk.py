@@ -162,6 +162,8 @@ class Xpk:
             "--namespace", options.namespace, "--tpu-type", str(options.tpu_type),
             "--num-slices", str(options.num_slices), "--priority", options.priority,
             "--docker-image", self.image, "--docker-name", jobset.CONTAINER, "--max-restarts", "0",
+            # Time for a pod that is asked to end to send what it has observed.
+            "--termination-grace-period-seconds", "120",
             *options.arguments,
             *(f"--env={variable}" for variable in variables),
             f"--command={jobset.command_line(command)}",

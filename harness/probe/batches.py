@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+
+from harness.probe import hashing
 
 IGNORED = -100
 """The label that takes no part in the loss, PyTorch's default `ignore_index`."""
@@ -53,12 +54,15 @@ def describe(batch: dict[str, Any]) -> dict[str, Any]:
     mask = _array(batch["attention_mask"]) if batch.get("attention_mask") is not None else None
     if mask is not None and (mask == 1).all():
         mask = None  # a mask that masks nothing is no mask
-    rows = [_hash(row) if labels is None else _hash(row, labels[i]) for i, row in enumerate(tokens)]
+    rows = [
+        hashing.of_array(row, *([] if labels is None else [labels[i]]))
+        for i, row in enumerate(tokens)
+    ]
     counted = np.zeros(1) if labels is None else labels != IGNORED
     return {
-        "tokens": _hash(tokens),
-        "labels": "" if labels is None else _hash(labels),
-        "mask": "" if mask is None else _hash(mask),
+        "tokens": _of_rows(tokens),
+        "labels": "" if labels is None else _of_rows(labels),
+        "mask": "" if mask is None else _of_rows(mask),
         "rows": rows,
         "shape": list(tokens.shape),
         "targets": int(counted[..., 1:].sum()),
@@ -70,11 +74,8 @@ def _array(tensor: Any) -> np.ndarray:
     return np.asarray(tensor.cpu() if torch.is_tensor(tensor) else tensor, dtype=np.int64)
 
 
-def _hash(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
-    return digest.hexdigest()[:16]
+def _of_rows(array: np.ndarray) -> str:
+    return hashing.of_rows(map(hashing.of_array, array))
 
 
 def watch(

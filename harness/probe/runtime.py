@@ -39,6 +39,12 @@ class Runtime(Protocol):
     def sharding(self, tensor: torch.Tensor) -> str:
         """The sharding annotation of a live tensor, "" for none."""
 
+    def start_profile(self, folder: str) -> None:
+        """Begin to record what the device does."""
+
+    def stop_profile(self) -> None:
+        """End the profile, and write it under its folder."""
+
     def process(self) -> tuple[int, int]:
         """This process's index among all, and their number."""
 
@@ -92,6 +98,16 @@ class XlaRuntime:
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
+
+    def start_profile(self, folder: str) -> None:
+        import torch_xla.debug.profiler as profiler
+
+        profiler.start_trace(folder)
+
+    def stop_profile(self) -> None:
+        import torch_xla.debug.profiler as profiler
+
+        profiler.stop_trace()
 
     def process(self) -> tuple[int, int]:
         import torch_xla.runtime as xr
@@ -157,6 +173,12 @@ class EagerRuntime:
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return ""
+
+    def start_profile(self, folder: str) -> None:
+        return None
+
+    def stop_profile(self) -> None:
+        return None
 
     def process(self) -> tuple[int, int]:
         return 0, 1

@@ -41,6 +41,7 @@ class Spec:
     turns, side:  folder shared with another run, to run windows in turns with it, and which of the
                   two sides this one is
     scopes:       name the operations of the compiled graph after the modules they come from
+    profile:      folder for a profile of one steady window, on a TPU
     faults:       seeded defects
     """
 
@@ -59,6 +60,7 @@ class Spec:
     turns: str | None = None
     side: int = 0
     scopes: bool = False
+    profile: str | None = None
     faults: tuple[Fault, ...] = ()
 
     def to_json(self) -> str:

@@ -20,6 +20,7 @@ class Windows:
     def __init__(self, spec: Spec, writer: Writer, runtime: Runtime, turns: Turns | None) -> None:
         self.spec, self.writer, self.runtime, self.turns = spec, writer, runtime, turns
         self.first = 0
+        self.profiling = False
         self.start: tuple[float, float, dict[str, Any]] | None = None
 
     def is_due(self, last: int) -> bool:
@@ -33,6 +34,10 @@ class Windows:
         if self.turns is not None:
             self.turns.take()
         self.first = first
+        # The second steady window: by then whatever is still being warmed up is warm.
+        if self.spec.profile is not None and first == COMPILING_STEPS + self.spec.window:
+            self.runtime.start_profile(self.spec.profile)
+            self.profiling = True
         self.start = (time.perf_counter(), time.process_time(), self.runtime.counters())
 
     def close(self, last: int) -> None:
@@ -54,13 +59,21 @@ class Windows:
             "seconds": now - start,
             "cpu_seconds": cpu - start_cpu,
             "fallbacks": {name: count for name, count in fallbacks.items() if count},
+            "profiled": self.profiling,
         }
         for counter in ("compilations", "executions", "transfers"):
             window[counter] = counters[counter] - before[counter]
         self.writer.event("window", window=window)
         self.start = None
+        self._end_profile()
+
+    def _end_profile(self) -> None:
+        if self.profiling:
+            self.profiling = False
+            self.runtime.stop_profile()
 
     def end(self) -> None:
         """No more windows."""
+        self._end_profile()
         if self.turns is not None:
             self.turns.end()

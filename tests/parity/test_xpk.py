@@ -81,6 +81,7 @@ def test_the_workload_is_what_the_configuration_says(made: dict[str, Any]) -> No
     assert made["spec"]["failurePolicy"]["maxRestarts"] == 0
     pod = job["template"]["spec"]["template"]["spec"]
     assert pod["priorityClassName"] == "high"
+    assert pod["terminationGracePeriodSeconds"] == 120
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == "tpu-v6e-slice"
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
     container = container_of(made)

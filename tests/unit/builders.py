@@ -408,7 +408,7 @@ def with_observed(run: Record, **observed: Any) -> Record:
     return with_manifest(run, change)
 
 
-def with_step(run: Record, index: int, **fields: Any) -> Record:
+def with_step(run: Record, index: int, /, **fields: Any) -> Record:
     """The Record with some fields of one step changed."""
     return _changed(run, "steps", index, fields)
 
@@ -418,12 +418,12 @@ def with_loss(run: Record, index: int, loss: float | None) -> Record:
     return with_step(run, index, loss=loss, micro_losses=() if loss is None else (loss,))
 
 
-def with_parameter(run: Record, index: int, **fields: Any) -> Record:
+def with_parameter(run: Record, index: int, /, **fields: Any) -> Record:
     """The Record with some fields of one parameter changed."""
     return _changed(run, "parameters", index, fields)
 
 
-def with_window(run: Record, index: int, **fields: Any) -> Record:
+def with_window(run: Record, index: int, /, **fields: Any) -> Record:
     """The Record with some fields of one window changed."""
     return _changed(run, "windows", index, fields)
 

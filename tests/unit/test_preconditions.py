@@ -67,7 +67,6 @@ class TestEnvironment:
             (("device",), "TPU", "PJRT device: hf has CPU, torchprime has TPU"),
             (("device_kind",), "TPU v6e", "device kind: hf has CPU, torchprime has TPU v6e"),
             (("devices",), 8, "number of devices: hf has 4, torchprime has 8"),
-            (("processes",), 2, "number of processes: hf has 1, torchprime has 2"),
             (("versions", "torch"), "2.8.0", "torch: hf has 2.9.0, torchprime has 2.8.0"),
             (("versions", "torch_xla"), "2.8", "torch_xla: hf has 2.9.0, torchprime has 2.8"),
             (("versions", "libtpu"), "0.0.21", "libtpu: hf has None, torchprime has 0.0.21"),
@@ -88,8 +87,15 @@ class TestEnvironment:
         assert result.result is FAIL
         assert "XLA_FLAGS: hf has --xla_x=1, torchprime has None" in result.explanation
 
+    def test_another_number_of_processes(self, a: Record, b: Record) -> None:
+        result = environment(comparison(a, nested(b, "processes", value=2)))
+        texts = [finding.text for finding in result.findings]
+        assert result.result is FAIL
+        assert "number of processes: hf has 1, torchprime has 2" in texts
+        assert any("the Record of only one of them" in text for text in texts)
+
     def test_more_than_one_difference_is_counted(self, a: Record, b: Record) -> None:
-        other = nested(nested(b, "devices", value=8), "processes", value=2)
+        other = nested(nested(b, "devices", value=8), "device_kind", value="TPU v6e")
         result = environment(comparison(a, other))
         assert "(and 1 more)" in result.explanation
         assert result.value == 2

@@ -1,0 +1,52 @@
+"""Step time as the device itself has it, from a profile of a TPU, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.statistics import RatioInterval, ratio_interval
+from harness.profile.chips import dense_transformer_flops_per_token, model_flops_utilization
+from harness.record import Record
+
+FEWEST = 2
+"""Gaps of one device that tell a scatter at all."""
+
+
+def device_interval(c: Comparison, confidence: float) -> RatioInterval | None:
+    """The ratio of the device's step times; None where not both runs were profiled.
+
+    All devices of a run step together, so that each device is a repeat of the same steps.
+    """
+    sides = []
+    for record in (c.a, c.b):
+        repeats = [list(gaps) for gaps in record.device_seconds if len(gaps) >= FEWEST]
+        if not repeats:
+            return None
+        sides.append(repeats)
+    return ratio_interval(sides[0], sides[1], paired=False, confidence=confidence)
+
+
+def throughput(record: Record, seconds: float) -> str:
+    """Tokens per second, and the model FLOPs utilization where the chip's peak is known."""
+    case: dict[str, Any] = record.manifest["case"]
+    model, length = case["model"], case["data"]["sequence_length"]
+    tokens = case["global_batch"] * length / seconds
+    text = f"{record.label}: {tokens:,.0f} tokens a second"
+    observed = record.observed
+    utilization = model_flops_utilization(
+        tokens,
+        dense_transformer_flops_per_token(
+            layers=model["layers"],
+            hidden_size=model["hidden_size"],
+            intermediate_size=model["intermediate_size"],
+            heads=model["heads"],
+            kv_heads=model["kv_heads"],
+            head_dim=model["hidden_size"] // model["heads"],
+            vocab_size=model["vocab_size"],
+            sequence_length=length,
+        ),
+        str(observed.get("device_kind", "")),
+        int(observed.get("devices", 1)),
+    )
+    return text if utilization is None else f"{text}, {utilization:.1%} of peak FLOPs"

@@ -1,0 +1,515 @@
+"""Rungs graph and step_time: each way in which they could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import (
+    Trainer,
+    comparison,
+    tolerance,
+    with_manifest,
+    with_window,
+    without,
+)
+
+from harness.graph import Collective, ModuleGraph, to_json
+from harness.ladder.comparison import Comparison
+from harness.ladder.speed import (
+    confidence,
+    decided,
+    fallbacks_per_step,
+    graph,
+    per_step,
+    recompilations,
+    samples_of,
+    steady_windows,
+    step_time,
+    unobserved_steps,
+)
+from harness.ladder.verdict import Result
+from harness.record import Record, Window
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
+
+
+@pytest.fixture(scope="module")
+def a() -> Record:
+    return Trainer().record()
+
+
+@pytest.fixture(scope="module")
+def b() -> Record:
+    return Trainer(label="b", groups=2, sums=-1).record()
+
+
+class TestWindows:
+    def test_all_steps_are_told_once(self, a: Record) -> None:
+        assert unobserved_steps(a) is None
+        assert [w.first for w in steady_windows(a)] == [2, 4, 6]
+        assert a.windows[-1].steps == 2
+
+    @pytest.mark.parametrize("index", range(5))
+    def test_one_is_missing(self, a: Record, index: int) -> None:
+        assert unobserved_steps(without(a, "windows", index)) is not None
+
+    @pytest.mark.parametrize(
+        "fields", [{"first": 3}, {"first": 5}, {"last": 4}, {"last": 3}, {"last": 6}]
+    )
+    def test_one_has_other_ends(self, a: Record, fields: dict[str, int]) -> None:
+        assert unobserved_steps(with_window(a, 3, **fields)) is not None
+
+    def test_one_is_told_twice(self, a: Record) -> None:
+        twice = dataclasses.replace(a, windows=(*a.windows[:3], a.windows[2], *a.windows[3:]))
+        assert unobserved_steps(twice) == "no window begins at step 4"
+
+    def test_in_another_order(self, a: Record) -> None:
+        assert unobserved_steps(dataclasses.replace(a, windows=a.windows[::-1])) is not None
+
+    @pytest.mark.parametrize("asked", [7, 9])
+    def test_another_number_of_steps(self, a: Record, asked: int) -> None:
+        other = with_manifest(a, lambda m: m["case"].update(steps=asked))
+        assert unobserved_steps(other) == f"windows tell of 8 of {asked} steps"
+
+    def test_none(self, a: Record) -> None:
+        assert unobserved_steps(dataclasses.replace(a, windows=())) is not None
+
+
+class Recompiles(Trainer):
+    """A compilation in mid-run, as when a learning rate meets another constant of the graph."""
+
+    def compilations(self, window: int) -> int:
+        return super().compilations(window) + (window == 3)
+
+
+class FallsBack(Trainer):
+    """The loss is read on the host at every step."""
+
+    def fallbacks(self, window: int) -> dict[str, int]:
+        return {"aten::_local_scalar_dense": 1 if window < 2 else 2}
+
+
+class TestGraph:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = graph(comparison(a, b))
+        assert result.result is PASS
+        assert "1 executions and 0 transfers a step" in result.explanation
+        assert result.detects.startswith("one recompilation after warm-up")
+
+    def test_a_recompilation(self, a: Record) -> None:
+        b = Recompiles(label="b").record()
+        assert recompilations(b) == {"steps 4-5": 1}
+        for pair in ((a, b), (b, a)):
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert "b compiled 1 more graphs at steps 4-5, after warm-up" in result.explanation
+
+    def test_a_recompilation_of_one_step(self, a: Record) -> None:
+        pair = [Trainer(window=1).record(), Recompiles(label="b", window=1).record()]
+        assert "at step 3," in graph(comparison(*pair)).explanation
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_more_of_them(self, a: Record, count: int) -> None:
+        one = with_window(a, 3, compilations=2), with_window(a, 3, compilations=2 + count)
+        assert graph(comparison(*one)).result is FAIL
+
+    def test_at_another_step(self, a: Record) -> None:
+        pair = with_window(a, 3, compilations=1), with_window(a, 2, compilations=1)
+        result = graph(comparison(*pair))
+        assert result.result is FAIL
+        assert result.value == 2
+
+    def test_the_same_in_both_is_told(self) -> None:
+        pair = Recompiles().record(), Recompiles(label="b").record()
+        result = graph(comparison(*pair))
+        assert result.result is PASS
+        assert "both compile again at steps 4-5" in result.explanation
+
+    def test_the_first_two_steps_compile(self, a: Record) -> None:
+        assert graph(comparison(a, with_window(a, 1, compilations=5))).result is PASS
+        assert graph(comparison(a, with_window(a, 2, compilations=1))).result is FAIL
+
+    def test_an_operation_on_the_host(self, a: Record) -> None:
+        b = FallsBack(label="b").record()
+        assert fallbacks_per_step(b) == {"aten::_local_scalar_dense": 1.0}
+        for pair in ((a, b), (b, a)):
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert "aten::_local_scalar_dense runs on the host" in result.explanation
+        assert graph(comparison(b, b)).result is PASS
+
+    def test_once_in_the_whole_run(self, a: Record) -> None:
+        b = with_window(a, 4, fallbacks={"aten::item": 1})
+        result = graph(comparison(a, b))
+        assert result.result is FAIL
+        assert (result.findings[0].a, result.findings[0].b) == (0, pytest.approx(1 / 6))
+
+    def test_more_often(self, a: Record) -> None:
+        pair = with_window(a, 4, fallbacks={"x": 1}), with_window(a, 4, fallbacks={"x": 2})
+        assert graph(comparison(*pair)).result is FAIL
+
+    def test_while_it_compiles_it_is_not_counted(self, a: Record) -> None:
+        assert graph(comparison(a, with_window(a, 1, fallbacks={"x": 9}))).result is PASS
+
+    def test_windows_of_another_length_make_no_difference(self, a: Record) -> None:
+        class Each(Trainer):
+            def fallbacks(self, window: int) -> dict[str, int]:
+                return {"x": 3 * self.window}
+
+        pair = Each().record(), Each(label="b", window=3).record()
+        assert graph(comparison(*pair)).result is PASS
+
+    @pytest.mark.parametrize("index", range(5))
+    def test_a_window_is_missing(self, a: Record, b: Record, index: int) -> None:
+        less = without(a, "windows", index), without(b, "windows", index)
+        for x, y, who in ((less[0], b, "hf"), (a, less[1], "b"), (less[0], less[1], "hf")):
+            result = graph(comparison(x, y))
+            assert result.result is INVALID
+            assert result.explanation.startswith(f"{who}: ")
+
+    def test_no_window_is_steady(self, a: Record) -> None:
+        b = a
+        for index in range(5):
+            b = with_window(b, index, compilations=1)
+        for pair in ((a, b), (b, a), (b, b)):
+            result = graph(comparison(*pair))
+            assert result.result is INVALID
+            assert "no steady window was observed" in result.explanation
+
+    def test_counters_per_step(self, a: Record) -> None:
+        assert per_step(with_window(a, 3, executions=8), "executions") == pytest.approx(2)
+        assert per_step(with_window(a, 0, executions=8), "executions") == 1
+
+
+def step(**fields: Any) -> ModuleGraph:
+    """A compiled step."""
+    gathered = Collective("all-gather", "f32[64]", "f32", 256, "", "aten__mm", 2)
+    return ModuleGraph(
+        **{
+            "name": "step", "instructions": 9, "opcodes": {"dot": 2}, "collectives": (gathered,),
+            "flops": 1000, "peak_memory_bytes": 4096, "parameters_bytes": 1024, "remat": 0,
+            "xla_remat": 0, "unbounded_loops": 0, "custom_calls": {}, "fingerprint": "abc",
+            **fields,
+        }
+    )  # fmt: skip
+
+
+def dumped(run: Record, *steps: ModuleGraph) -> Record:
+    return dataclasses.replace(run, graph=to_json(steps))
+
+
+class TestCompiledStep:
+    def judged(self, a: Record, b: Record, x: ModuleGraph, y: ModuleGraph) -> Any:
+        return graph(comparison(a, b, graphs=(dumped(a, x), dumped(b, y))))
+
+    def test_two_engines(self, a: Record, b: Record) -> None:
+        result = self.judged(a, b, step(), step(fingerprint="xyz", instructions=99))
+        assert result.result is PASS
+        assert "alike" in result.explanation
+        assert result.detects == "1% more FLOPs, 25% more bytes moved or held"
+
+    @pytest.mark.parametrize(
+        ("fields", "expected", "what"),
+        [
+            ({"flops": 1009}, PASS, "FLOPs"), ({"flops": 1020}, FAIL, "matrix-product FLOPs"),
+            ({"flops": 980}, FAIL, "matrix-product FLOPs"),
+            ({"collectives": ()}, FAIL, "bytes of collectives"),
+            ({"peak_memory_bytes": 5000}, PASS, ""), ({"peak_memory_bytes": 6000}, FAIL, "memory"),
+            ({"peak_memory_bytes": 3000}, FAIL, "memory"),
+            ({"peak_memory_bytes": None}, FAIL, "peak memory a step is not known"),
+        ],
+    )  # fmt: skip
+    def test_limits_in_both_directions(
+        self, a: Record, b: Record, fields: dict[str, Any], expected: Result, what: str
+    ) -> None:
+        other = step(fingerprint="xyz", **fields)
+        for x, y in ((step(), other), (other, step())):
+            result = self.judged(a, b, x, y)
+            assert result.result is expected
+            assert what in result.explanation
+
+    def test_what_neither_knows(self, a: Record, b: Record) -> None:
+        unknown = step(peak_memory_bytes=None)
+        assert self.judged(a, b, unknown, unknown).result is FAIL
+
+    def test_one_engine_is_exact(self, a: Record) -> None:
+        assert self.judged(a, a, step(), step()).result is PASS
+        result = self.judged(a, a, step(), step(fingerprint="xyz"))
+        assert result.result is FAIL
+        result = self.judged(a, a, step(), step(fingerprint="xyz", opcodes={"dot": 3}))
+        assert result.result is FAIL
+        assert "dot 2 → 3" in result.explanation
+
+    def test_a_step_without_work_says_nothing(self, a: Record, b: Record) -> None:
+        for empty in (step(flops=0), step(fingerprint="")):
+            for pair in ((a, b), (a, a)):
+                assert self.judged(*pair, empty, empty).result is INVALID
+                assert self.judged(*pair, step(), empty).result is INVALID
+
+    def test_no_step_was_dumped(self, a: Record, b: Record) -> None:
+        for graphs in ((a, dumped(b, step())), (dumped(a, step()), b), (a, b)):
+            result = graph(comparison(a, b, graphs=graphs))
+            assert result.result is INVALID
+            assert "no compiled step was dumped" in result.explanation
+
+    def test_counters_come_first(self, a: Record) -> None:
+        b = Recompiles(label="b").record()
+        assert self.judged(a, b, step(), step()).result is FAIL
+
+
+def timed(run: Record, *seconds: float, window: int = 1) -> Record:
+    """A run whose steady windows took so many seconds a step."""
+    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}) for i in (0, 1)]
+    for i, s in enumerate(seconds):
+        first = 2 + i * window
+        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}))
+    steps = 2 + len(seconds) * window
+    run = dataclasses.replace(run, windows=tuple(windows))
+    return with_manifest(run, lambda m: m["case"].update(steps=steps))
+
+
+def noisy(ratio: float = 1.0, count: int = 40, seed: int = 0, noise: float = 0.01) -> list[float]:
+    generator = np.random.default_rng(seed)
+    return list(ratio * 0.1 * np.exp(noise * generator.standard_normal(count)))
+
+
+def under(limit: float | None, a: Record, b: Record, **given: Any) -> Comparison:
+    return comparison(a, b, tolerance=tolerance(step_time=limit), **given)
+
+
+class TestStepTime:
+    def test_as_fast(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy()), timed(b, *noisy(seed=1))
+        result = step_time(under(0.05, *pair))
+        assert result.result is PASS
+        assert "b takes" in result.explanation
+        assert "40 and 40 windows)" in result.explanation
+        assert result.limit == 1.05
+        assert result.detects.startswith("a slowdown of ")
+        assert [f.text for f in result.findings] == [
+            f"{who}: step {i} left out, XLA compiled 1 graphs"
+            for who in ("hf", "b")
+            for i in (0, 1)
+        ]
+
+    def test_too_slow_and_too_fast_are_both_findings(self, a: Record, b: Record) -> None:
+        slow = timed(a, *noisy()), timed(b, *noisy(1.2))
+        result = step_time(under(0.05, *slow))
+        assert result.result is FAIL
+        assert result.explanation.endswith(": slower")
+        result = step_time(under(0.05, *slow[::-1]))
+        assert result.result is FAIL
+        assert result.explanation.endswith(": faster, which is a finding too")
+
+    def test_noise_leads_to_neither(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy(count=8, noise=0.3)), timed(b, *noisy(count=8, seed=1, noise=0.3))
+        result = step_time(under(0.02, *pair))
+        assert result.result is INCONCLUSIVE
+        assert "more windows a side would decide" in result.explanation
+
+    def test_too_near_the_limit(self, a: Record, b: Record) -> None:
+        either = [0.1 * math.exp(0.01), 0.1 * math.exp(-0.01)] * 20
+        result = step_time(under(0.05, timed(a, *either), timed(b, *[0.105] * 40)))
+        assert result.result is INCONCLUSIVE
+        assert "the ratio is too near the limit to be decided" in result.explanation
+
+    def test_a_tolerance_that_was_not_asked_for(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy()), timed(b, *noisy(3.0))
+        result = step_time(under(None, *pair))
+        assert result.result is NOT_EXERCISED
+        assert "not judged" in result.explanation
+        assert result.value == pytest.approx(3.0, rel=0.05)
+
+    def test_windows_in_which_xla_compiled_are_left_out(self, a: Record, b: Record) -> None:
+        """A compilation may come at any step: there is no warm-up of a fixed length."""
+        slow = with_window(timed(b, *noisy(), 9.7, 9.7, 9.7), 42, compilations=1)
+        slow = with_window(with_window(slow, 43, compilations=1), 44, compilations=1)
+        result = step_time(under(0.05, timed(a, *noisy(), 0.1, 0.1, 0.1), slow))
+        assert result.result is PASS
+        assert "43 and 40 windows" in result.explanation
+        assert "b: step 42 left out, XLA compiled 1 graphs" in [f.text for f in result.findings]
+
+    def test_a_shorter_last_window_is_left_out(self, a: Record) -> None:
+        run = timed(a, 0.1, 0.1, 0.1, window=4)
+        last = Window(14, 15, 9.0, 1.0, 0, 1, 0, {})
+        run = dataclasses.replace(run, windows=(*run.windows, last))
+        assert samples_of(((run, run),), paired=False)[0] == [pytest.approx([0.1] * 3)]
+
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_too_few_windows(self, a: Record, b: Record, count: int) -> None:
+        few, many = timed(a, *noisy(count=count)), timed(b, *noisy())
+        for pair in ((few, many), (many, few), (few, few)):
+            result = step_time(under(0.05, *pair))
+            assert result.result is INCONCLUSIVE
+            assert "ask for more case.steps" in result.explanation
+            # what nobody asked for does not stand in the way of a verdict
+            assert step_time(under(None, *pair)).result is NOT_EXERCISED
+
+    @pytest.mark.parametrize("limit", [0.05, None])
+    @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
+    @pytest.mark.parametrize("index", [0, 3])
+    def test_a_time_that_is_none(
+        self, a: Record, b: Record, limit: float | None, seconds: float, index: int
+    ) -> None:
+        fine, broken = timed(a, *noisy()), with_window(timed(b, *noisy()), index, seconds=seconds)
+        for pair in ((fine, broken), (broken, fine), (broken, broken)):
+            result = step_time(under(limit, *pair))
+            assert result.result is INVALID
+            assert f"step {index} took {seconds} s" in result.explanation
+
+    @pytest.mark.parametrize("limit", [0.05, None])
+    @pytest.mark.parametrize("index", [0, 1, 2, 20, 41])
+    def test_a_window_is_missing(
+        self, a: Record, b: Record, limit: float | None, index: int
+    ) -> None:
+        x, y = timed(a, *noisy()), timed(b, *noisy())
+        less = without(x, "windows", index), without(y, "windows", index)
+        for pair in ((less[0], y), (x, less[1]), less):
+            result = step_time(under(limit, *pair))
+            assert result.result is INVALID
+            assert "launch 1 of 1" in result.explanation
+
+
+class TestTurns:
+    """Windows that took turns are judged pair by pair."""
+
+    def launches(
+        self, a: Record, b: Record, ratio: float, count: int = 2, drift: float = 2.0
+    ) -> tuple[tuple[Record, Record], ...]:
+        """Launches on a machine that gets slower all the time, alike for both."""
+        pairs = []
+        for launch in range(count):
+            slower = np.linspace(1, drift, 40)
+            x = [t * s for t, s in zip(noisy(seed=launch), slower, strict=True)]
+            y = [t * s for t, s in zip(noisy(ratio, seed=9 + launch), slower, strict=True)]
+            pairs.append((timed(a, *x), timed(b, *y)))
+        return tuple(pairs)
+
+    def test_what_both_saw_cancels(self, a: Record, b: Record) -> None:
+        launches = self.launches(a, b, 1.0)
+        result = step_time(under(0.02, a, b, timing=launches))
+        assert result.result is PASS
+        assert "in turns" in result.explanation
+        assert step_time(under(0.02, *launches[0])).result is INCONCLUSIVE
+
+    @pytest.mark.parametrize("ratio", [1.04, 0.96])
+    def test_what_only_one_saw_does_not(self, a: Record, b: Record, ratio: float) -> None:
+        result = step_time(under(0.02, a, b, timing=self.launches(a, b, ratio)))
+        assert result.result is FAIL
+
+    def test_windows_are_paired_by_their_steps(self, a: Record, b: Record) -> None:
+        """A window that one side lost is left out on both: the others do not move up."""
+        ((x, y),) = self.launches(a, b, 1.0, count=1, drift=20.0)
+        y = with_window(y, 2, compilations=1)
+        x = with_window(x, 41, compilations=1)
+        left, right = samples_of(((x, y),), paired=True)
+        assert [len(side) for side in (left[0], right[0])] == [38, 38]
+        assert left[0][0] == x.windows[3].seconds
+        assert right[0][0] == y.windows[3].seconds
+        assert step_time(under(0.02, a, b, timing=((x, y),))).result is PASS
+
+    def test_unpaired_windows_all_count(self, a: Record, b: Record) -> None:
+        ((x, y),) = self.launches(a, b, 1.0, count=1)
+        left, right = samples_of(((x, with_window(y, 2, compilations=1)),), paired=False)
+        assert [len(left[0]), len(right[0])] == [40, 39]
+
+    def test_no_window_is_in_both(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy()), timed(b, *noisy(count=20), window=2)
+        assert step_time(under(0.05, a, b, timing=(pair,))).result is INCONCLUSIVE
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_a_launch_that_broke_off(self, a: Record, b: Record, side: int) -> None:
+        launches = [list(pair) for pair in self.launches(a, b, 1.0)]
+        launches[1][side] = without(launches[1][side], "windows", -1)
+        broken = tuple((x, y) for x, y in launches)
+        for limit in (0.02, None):
+            result = step_time(under(limit, a, b, timing=broken))
+            assert result.result is INVALID
+            assert f"{'hf' if side == 0 else 'b'}, launch 2 of 2: " in result.explanation
+
+    def test_looking_again_is_the_stricter_for_it(self, a: Record, b: Record) -> None:
+        assert confidence(1) == 0.95
+        assert confidence(5) == pytest.approx(0.99)
+        launches = self.launches(a, b, 1.0, count=1)
+        widths = []
+        for looks in (1, 10):
+            text = step_time(under(0.5, a, b, timing=launches, looks=looks)).explanation
+            low, high = text.split("interval ")[1].split(",")[0].split("–")
+            widths.append(float(high) - float(low))
+        assert widths[1] > widths[0]
+
+    def test_decided(self, a: Record, b: Record) -> None:
+        assert decided(self.launches(a, b, 1.0), 0.02, 1)
+        assert decided(self.launches(a, b, 2.0), 0.02, 1)
+        assert not decided(self.launches(a, b, 1.02), 0.02, 1)
+        pair = timed(a, 0.1), timed(b, 0.1)
+        assert decided((pair,), 0.02, 1)
+        ((x, y),) = self.launches(a, b, 1.02, count=1)
+        assert decided(((x, without(y, "windows", 5)),), 0.02, 1)
+
+
+class TestStalls:
+    """A step that is slow in every launch of one side hardly moves a midmean."""
+
+    def launches(
+        self, a: Record, b: Record, *stalls: tuple[int, int, int], lost: int | None = None
+    ) -> tuple[tuple[Record, Record], ...]:
+        """`stalls` are launch, side and window."""
+        pairs = []
+        for launch in range(3):
+            sides = []
+            for side, run in enumerate((a, b)):
+                seconds = noisy(seed=10 * launch + side)
+                for where in stalls:
+                    if where[:2] == (launch, side):
+                        seconds[where[2]] *= 4
+                sides.append(timed(run, *seconds))
+            pairs.append((sides[0], sides[1]))
+        if lost is not None:
+            first, second = pairs[1]
+            pairs[1] = (with_window(first, lost, compilations=1), second)
+        return tuple(pairs)
+
+    def judged(self, a: Record, b: Record, *stalls: tuple[int, int, int], **given: Any) -> Any:
+        return step_time(under(0.05, a, b, timing=self.launches(a, b, *stalls, **given)))
+
+    @pytest.mark.parametrize(("side", "name"), [(0, "hf"), (1, "b")])
+    def test_in_every_launch(self, a: Record, b: Record, side: int, name: str) -> None:
+        result = self.judged(a, b, *((launch, side, 8) for launch in range(3)))
+        assert result.result is FAIL
+        assert f"{name} stalls at step 10 in every launch, for " in result.explanation
+        assert result.findings[0].step == 10
+
+    def test_although_a_window_was_left_out(self, a: Record, b: Record) -> None:
+        """Neither does that hide the stall, nor move it to another step."""
+        result = self.judged(a, b, *((launch, 1, 8) for launch in range(3)), lost=3)
+        assert result.result is FAIL
+        assert "b stalls at step 10 in every launch" in result.explanation
+
+    def test_the_machine_stalls_too(self, a: Record, b: Record) -> None:
+        assert self.judged(a, b, (0, 1, 8), (1, 1, 9), (2, 1, 20)).result is PASS
+        assert self.judged(a, b, (0, 1, 8), (1, 1, 8)).result is PASS
+
+    def test_a_stall_of_both_is_none_of_one(self, a: Record, b: Record) -> None:
+        both = [(launch, side, 8) for launch in range(3) for side in (0, 1)]
+        assert self.judged(a, b, *both).result is PASS
+
+    def test_one_launch_shows_none(self, a: Record, b: Record) -> None:
+        launches = self.launches(a, b, (0, 1, 8))[:1]
+        assert step_time(under(0.05, a, b, timing=launches)).result is PASS
+
+    def test_windows_of_several_steps(self, a: Record, b: Record) -> None:
+        launches = []
+        for launch in range(2):
+            slow = noisy(seed=launch)
+            slow[5] *= 4
+            x, y = timed(a, *noisy(seed=launch + 5), window=2), timed(b, *slow, window=2)
+            launches.append((x, y))
+        result = step_time(under(0.05, a, b, timing=tuple(launches)))
+        assert result.result is FAIL
+        assert "b stalls at steps 12-13" in result.explanation
