@@ -62,6 +62,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail, instead of skipping, where this is missing; may be repeated",
     )  # fmt: skip
     group.addoption(
+        "--parity-until-decided", type=float, default=None, metavar="TOLERANCE",
+        help="judge step times by this tolerance (0.015 is 1.5 %%), and go on with twice the "
+        "windows, up to four times, until it is decided or timing.budget is used up",
+    )  # fmt: skip
+    group.addoption(
         "--parity-workspace", default="workspace", metavar="DIR", help="where Records are kept"
     )
     group.addoption("--torchprime", default=None, metavar="SOURCE", help="torchprime checkout")
@@ -184,6 +189,9 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
     ]
     if pair.device == "tpu":
         words.append(f"case.mesh.fsdp={tpu_chips()}")
+    if config.getoption("--parity-until-decided") is not None:
+        tolerance = config.getoption("--parity-until-decided")
+        words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
     if config.getoption("--torchprime") is not None:
         words.append(f"engine.torchprime.source='{config.getoption('--torchprime')}'")
     reporter = _reporter(config)
@@ -213,8 +221,7 @@ def _reporter(config: pytest.Config) -> Any:
     from harness.report.progress import ConsoleReporter
 
     quiet = hasattr(config, "workerinput") or config.get_verbosity() < 0
-    stream = open("/dev/null", "w") if quiet else sys.__stderr__  # noqa: SIM115
-    return ConsoleReporter(Console(file=stream, force_terminal=False))
+    return ConsoleReporter(Console(file=sys.__stderr__, quiet=quiet, force_terminal=False))
 
 
 @pytest.hookimpl

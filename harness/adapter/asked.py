@@ -26,23 +26,57 @@ from harness.workspace import Slot
 RUNS = "runs"
 
 
+SHAPE = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+}
+"""Keys of a Case's model, and what a model's configuration calls them."""
+
+
 @dataclass(frozen=True)
 class Asked:
-    """What stands in the Record in place of a Case: only what the trainer was really told.
+    """What stands in the Record in place of a Case: its terms, for what the trainer was told.
 
-    name:        "train"
-    dtype:       dtype of the parameters that was asked for
-    steps:       optimizer steps
-    micro_batch: rows in one micro-batch
-    arguments:   the trainer's own arguments or overrides
+    What the trainer was not told, or what cannot be known here, is None.
+
+    dtype:        dtype of the parameters
+    steps:        optimizer steps
+    global_batch: rows in one optimizer step
+    accumulation: micro-batches in one optimizer step
+    max_norm:     gradient clipping threshold
+    mesh:         sizes of the mesh's axes
+    model:        the model's shape
+    data:         `sequence_length`, tokens in a row
+    arguments:    the trainer's own arguments or configuration, all of them
     """
 
-    name: str
     dtype: str
     steps: int
-    micro_batch: int
+    global_batch: int
+    accumulation: int
+    max_norm: float | None
+    mesh: dict[str, int] | None
+    model: dict[str, int] | None
+    data: dict[str, int | None]
     arguments: dict[str, Any] = field(default_factory=dict)
+    name: str = "train"
     kind: str = "train"
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows in one micro-batch."""
+        return self.global_batch // self.accumulation
+
+
+def shape_of(config: Mapping[str, Any]) -> dict[str, int] | None:
+    """The shape of a dense decoder-only model from its configuration; None for any other."""
+    shape = {ours: config.get(theirs) for ours, theirs in SHAPE.items()}
+    complete = {key: value for key, value in shape.items() if isinstance(value, int)}
+    return complete if len(complete) == len(SHAPE) else None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,20 @@ from harness.adapter.asked import (
     own_log,
     plan_of,
     positive,
+    shape_of,
     spec_of,
 )
 from harness.adapter.fitting import Fitted, command_line, fit
 from harness.adapter.paths import absolute
+from harness.adapter.scripts import placed, script_of
 from harness.adapter.settings import ARGUMENTS, HF, HfTraining
-from harness.engines.command import INPUTS, PACKAGE, SCRATCH, SOURCE, Command
+from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, default_cache_dir, parse_source, resolve
-from harness.errors import BadInput
 from harness.plan import Note
 
 LOCAL = "local_transformers"
 """A checkout in the current folder that is trained with unless another source is named."""
-
-EXAMPLE = Path("examples/pytorch/language-modeling/run_clm.py")
-OURS = Path(__file__).resolve().parents[1] / "trainers" / "hf_clm.py"
 
 ON_THE_HUB = {
     "config_name": "model", "tokenizer_name": "model", "model_name_or_path": "model",
@@ -69,7 +68,7 @@ def plan(training: HfTraining, note: Note) -> Side:
     wanted.setdefault("logging_dir", str(output_folder(training) / RUNS / own_log(directory)))
     accepted = ask(script, interpreter, cache, note)
     fitted = fit(wanted, accepted, training.said)
-    asked = _asked(fitted)
+    asked = _asked(fitted, training)
     if training.launcher.name == "local":
         _check_hub(fitted.arguments, training, note)
     moved, files = _with_files(fitted)
@@ -78,7 +77,7 @@ def plan(training: HfTraining, note: Note) -> Side:
     if profile is not None:
         environment["PROFILE_LOGDIR"] = str(absolute("profile_dir", profile, here))
     origin = _origin(script, checkout, interpreter)
-    argv = (_placed(script, checkout), *command_line(moved, accepted))
+    argv = (placed(script, checkout), *command_line(moved, accepted))
     return Side(
         plan_of(
             asked,
@@ -119,86 +118,45 @@ def checkout_of(training: HfTraining, here: Path, cache: Path, note: Note) -> Ch
     return resolve(parse_source(source, "transformers"), cache, note)
 
 
-def script_of(path: str | None, checkout: Checkout | None, here: Path) -> Path:
-    """The script to run: the one that is named, the checkout's run_clm.py, or ours.
-
-    A relative path is looked up in the current folder, then in the checkout.
-
-    Raises:
-        BadInput: there is no such script.
-    """
-    folder = None if checkout is None else checkout.path
-    if path is not None:
-        candidates = [here / Path(path).expanduser(), *([folder / path] if folder else [])]
-        found = next((one for one in candidates if one.is_file()), None)
-        if found is None:
-            raise BadInput(
-                f"train_script.path={path}: there is no such file, neither in {here}"
-                f"{f' nor in {folder}' if folder else ''}. Name a script, or null: then it is "
-                f"{EXAMPLE} of the source, or the harness's own."
-            )
-        return found.absolute()
-    if folder is None:
-        return OURS
-    if not (folder / EXAMPLE).is_file():
-        raise BadInput(
-            f"{folder} has no {EXAMPLE}: it is no whole checkout of transformers (a package has no "
-            "examples), or one from before or after it was there. Name a script by "
-            f"train_script.path, a release (source=4.57.6), which the harness's own {OURS.name} "
-            "trains with, or another checkout."
-        )
-    return folder / EXAMPLE
-
-
-def arguments_for(
-    checkout: Checkout,
-    wanted: Mapping[str, Any],
-    interpreter: Interpreter,
-    cache: Path,
-    note: Note,
-    said: Collection[str] = (),
-) -> tuple[str, ...]:
-    """The script of `checkout` with the arguments that are `wanted`, in its own terms.
-
-    For the ladder: a case's arguments, fitted to whichever release or fork is compared. A checkout
-    without a folder (a release) has the harness's own script. `interpreter` holds its transformers.
-
-    Raises:
-        BadInput: there is no script, or it does not take an argument that matters.
-    """
-    script = script_of(None, checkout, Path.cwd())
-    if script != OURS:
-        wanted = {"do_train": True, **wanted}
-    accepted = ask(script, interpreter, cache, note)
-    fitted = fit(wanted, accepted, said)
-    for line in fitted.notes:
-        note(line)
-    return (_placed(script, checkout), *command_line(fitted, accepted))
-
-
-def _placed(script: Path, checkout: Checkout | None) -> str:
-    """The script as a Command has it: under a placeholder where it can be, the same everywhere."""
-    if script == OURS:
-        return f"{PACKAGE}/trainers/{OURS.name}"
-    if checkout is not None and checkout.path is not None and script.is_relative_to(checkout.path):
-        return f"{SOURCE}/{script.relative_to(checkout.path)}"
-    return str(script)
-
-
-def _asked(fitted: Fitted) -> Asked:
+def _asked(fitted: Fitted, training: HfTraining) -> Asked:
     arguments = fitted.arguments
-    rows = positive(
-        {"per_device_train_batch_size": 8, **arguments},
-        "per_device_train_batch_size",
-        f"{ARGUMENTS}per_device_train_batch_size",
+    # What the Trainer does where it is not told.
+    filled = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, **arguments}
+    rows, accumulation, steps = (
+        positive(filled, key, f"{ARGUMENTS}{key}")
+        for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
     )
     return Asked(
-        name="train",
         dtype=_dtype(arguments),
-        steps=positive(arguments, "max_steps", f"{ARGUMENTS}max_steps"),
-        micro_batch=rows,
+        steps=steps,
+        global_batch=rows * accumulation,
+        accumulation=accumulation,
+        max_norm=float(arguments.get("max_grad_norm", 1.0)) or None,
+        mesh=_mesh(arguments, training),
+        model=_model(arguments),
+        data={"sequence_length": arguments.get("block_size")},
         arguments=dict(arguments),
     )
+
+
+def _mesh(arguments: Mapping[str, Any], training: HfTraining) -> dict[str, int] | None:
+    """The mesh that these arguments come to; how many devices a TPU has is not known here."""
+    if training.launcher.device != "cpu":
+        return None
+    tensor = int(arguments.get("spmd_2d_sharding", 0))
+    if tensor:
+        return {"fsdp": training.devices // tensor, "tensor": tensor}
+    return {"fsdp": training.devices} if arguments.get("fsdp") else None
+
+
+def _model(arguments: Mapping[str, Any]) -> dict[str, int] | None:
+    path = Path(str(arguments.get("config_name") or arguments.get("model_name_or_path") or ""))
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError):  # a name on the hub, or what only the script can judge
+        return None
+    return shape_of(config) if isinstance(config, dict) else None
 
 
 def _dtype(arguments: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from harness.adapter.asked import (
     own_log,
     plan_of,
     positive,
+    shape_of,
     spec_of,
 )
 from harness.adapter.fitting import nearest
@@ -58,13 +59,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     config = _composed(checkout.path, [w.replace(INPUTS, str(inputs.directory)) for w in words])
     if training.launcher.name == "local":
         _check_hub(config, training, note)
-    asked = Asked(
-        name="train",
-        dtype=str(config.get("torch_dtype", "bfloat16")),
-        steps=positive(config["task"], "max_steps", "task.max_steps"),
-        micro_batch=positive(config["task"], "global_batch_size", "task.global_batch_size"),
-        arguments=config,
-    )
+    asked = _asked(config)
     mesh = math.prod(int(size) for size in config["ici_mesh"].values())
     return Side(
         plan_of(
@@ -87,6 +82,22 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
             source=checkout.path,
         ),
         directory,
+    )
+
+
+def _asked(config: dict[str, Any]) -> Asked:
+    task = config["task"]
+    meshes = (config["ici_mesh"], config.get("dcn_mesh", {}))
+    return Asked(
+        dtype=str(config.get("torch_dtype", "bfloat16")),
+        steps=positive(task, "max_steps", "task.max_steps"),
+        global_batch=positive(task, "global_batch_size", "task.global_batch_size"),
+        accumulation=1,
+        max_norm=task.get("max_grad_norm"),
+        mesh={axis: size * meshes[1].get(axis, 1) for axis, size in meshes[0].items()},
+        model=shape_of(config["model"]),
+        data={"sequence_length": config["dataset"].get("block_size")},
+        arguments=config,
     )
 
 

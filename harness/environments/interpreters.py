@@ -166,10 +166,15 @@ def _install_overlay(
             requirement = f"transformers[torch] @ {copy.as_uri()}"
         constraints = Path(temporary) / "constraints.txt"
         constraints.write_text("\n".join(_constraints(base.packages)))
+        # An upper bound on torch (as in 4.52) is older than the torch that it excludes: what does
+        # not fit will fail to train, which says more.
+        overrides = Path(temporary) / "overrides.txt"
+        overrides.write_text(f"torch=={Version(base.packages['torch']).public}")
         python = str(base.python)
         install = ("pip", "install", "--python", python, "--build-constraints", str(LOCK))
         plan = run_uv(
             *(*install, "--dry-run", "--break-system-packages", "--constraints", str(constraints)),
+            *("--overrides", str(overrides)),
             *("--reinstall-package", "transformers", requirement),
             *(name for name in _BESIDE if name in base.packages),
             **reason,

@@ -119,6 +119,13 @@ def _judge(
             rung, Result.FAIL, text, differences[first], limits[first].value,
             limits[first].source, "", tuple(findings),
         )  # fmt: skip
+    blind = [i for i, limit in enumerate(limits) if limit.value >= 1]
+    if blind:
+        text = f"from step {blind[0]} on no {what} could exceed its limit: the case is too noisy "
+        return RungResult(
+            rung, Result.INCONCLUSIVE, text + "for this rung; ask for fewer steps or for float32",
+            differences[furthest], limits[furthest].value, limits[furthest].source,
+        )  # fmt: skip
     equal = next((i for i, (p, q) in enumerate(zip(x, y, strict=True)) if p != q), len(x))
     same = (
         f"all {len(x)} steps are bitwise equal"

@@ -45,10 +45,7 @@ UPDATES_NEED = ("data", "init", "backward", "clip")
 """What has to hold, beside the schedule, for the first updates to be comparable."""
 
 
-LARGEST = {
-    "forward": 1.0, "backward": 2.0, "clip": 1.0, "optimizer": 2.0, "loss_curve": 1.0,
-    "grad_norm_curve": 1.0,
-}  # fmt: skip
+LARGEST = {"forward": 1.0, "backward": 2.0, "clip": 1.0, "optimizer": 2.0}
 """The largest that the distance of a rung can be: of numbers of one sign 1, of tensors 2."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.compiled import compiled_step
+from harness.ladder.device_time import device_interval, throughput
 from harness.ladder.statistics import (
     Decision,
     RatioInterval,
@@ -22,8 +24,12 @@ from harness.record import Record, Window
 
 
 def steady_windows(record: Record) -> tuple[Window, ...]:
-    """Windows after the compiling steps in which XLA compiled nothing."""
-    return tuple(w for w in record.windows if w.first >= COMPILING_STEPS and not w.compilations)
+    """Windows after the compiling steps in which XLA compiled nothing and no profiler ran."""
+    return tuple(
+        w
+        for w in record.windows
+        if w.first >= COMPILING_STEPS and not w.compilations and not w.profiled
+    )
 
 
 def unobserved_steps(record: Record) -> str | None:
@@ -93,6 +99,8 @@ def graph(c: Comparison) -> RungResult:
         if x != y:
             text = f"{operation} runs on the host {x:g} times a step in {name_a}, {y:g} in {name_b}"
             findings.append(Finding(text, None, None, x, y))
+    if c.a.engine == c.b.engine:
+        findings += _other_work(c)
     shown = "; ".join(
         f"{record.label}: {per_step(record, 'executions'):.2g} executions and "
         f"{per_step(record, 'transfers'):.2g} transfers a step"
@@ -112,49 +120,78 @@ def graph(c: Comparison) -> RungResult:
     )  # fmt: skip
 
 
+def _other_work(c: Comparison) -> list[Finding]:
+    """Executions and transfers a step that differ: between runs of one engine they may not."""
+    findings = []
+    for counter in ("executions", "transfers"):
+        x, y = per_step(c.a, counter), per_step(c.b, counter)
+        if x != y:
+            text = f"{counter} a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
+            findings.append(Finding(text, None, None, x, y))
+    return findings
+
+
 def step_time(c: Comparison) -> RungResult:
     """Steady-state seconds per step: is their ratio within the tolerance, with confidence?
 
-    Judged on windows that took turns, pair by pair, where there are such; otherwise on the compared
-    runs' own windows, which a busy machine scatters far more.
+    Judged by the device's own clock where both runs were profiled on a TPU; on windows that took
+    turns, pair by pair, where there are such; otherwise on the compared runs' own windows, which a
+    busy machine scatters far more.
     """
-    name_a, name_b = c.names
     launches = c.timing or ((c.a, c.b),)
     for number, pair in enumerate(launches):
         for name, record in zip(c.names, pair, strict=True):
             if broken := _broken(record):
                 text = f"{name}, launch {number + 1} of {len(launches)}: {broken}"
                 return RungResult("step_time", Result.INVALID, text)
-    judged = c.tolerance.step_time is not None
+    left_out = tuple(
+        finding for pair in launches for record in pair for finding in _left_out(record)
+    )
+    by_device = device_interval(c, confidence(c.looks))
+    if by_device is not None:
+        shown = _shown(c, by_device, "gaps between device steps")
+        return _judge_interval(c, by_device, shown, left_out)
     samples = samples_of(launches, paired=bool(c.timing))
     for name, side in zip(c.names, samples, strict=True):
         if not all(side) or sum(map(len, side)) < 2:
             text = f"{name}: fewer than two steady windows; ask for more case.steps"
+            judged = c.tolerance.step_time is not None
             result = Result.INCONCLUSIVE if judged else Result.NOT_EXERCISED
             return RungResult("step_time", result, text)
     interval = ratio_interval(*samples, paired=bool(c.timing), confidence=confidence(c.looks))
-    shown = (
-        f"{name_b} takes {interval.ratio:.3f} × the time of {name_a} ({interval.confidence:.0%} "
-        f"interval {interval.low:.3f}–{interval.high:.3f}, {interval.windows_a} and "
-        f"{interval.windows_b} windows" + (" in turns)" if c.timing else ")")
+    shown = _shown(c, interval, "windows in turns" if c.timing else "windows")
+    findings = left_out + tuple(
+        Finding(throughput(record, statistics.median(t for launch in side for t in launch)))
+        for record, side in zip((c.a, c.b), samples, strict=True)
     )
-    left_out = tuple(
-        finding for pair in launches for record in pair for finding in _left_out(record)
+    return _judge_interval(c, interval, shown, findings)
+
+
+def _shown(c: Comparison, interval: RatioInterval, what: str) -> str:
+    return (
+        f"{c.names[1]} takes {interval.ratio:.3f} × the time of {c.names[0]} "
+        f"({interval.confidence:.0%} interval {interval.low:.3f}–{interval.high:.3f}, "
+        f"{interval.windows_a} and {interval.windows_b} {what})"
     )
+
+
+def _judge_interval(
+    c: Comparison, interval: RatioInterval, shown: str, findings: tuple[Finding, ...]
+) -> RungResult:
     if c.tolerance.step_time is None:
         return RungResult(
             "step_time", Result.NOT_EXERCISED,
             f"{shown}; not judged: on a CPU mesh a step is mostly host tracing. "
             "tolerance.step_time=0.015 judges it, with windows in turns", interval.ratio,
-            findings=left_out,
+            findings=findings,
         )  # fmt: skip
     stalls = _stalls(c)
     if stalls:
         return RungResult(
             "step_time", Result.FAIL, f"{stalls[0].text}; {shown}", interval.ratio,
-            1 + c.tolerance.step_time, "tolerance.step_time", "", (*stalls, *left_out),
+            1 + c.tolerance.step_time, "tolerance.step_time", "", (*stalls, *findings),
         )  # fmt: skip
-    return _decide(interval, c.tolerance.step_time, shown, left_out)
+    return _decide(interval, c.tolerance.step_time, shown, findings)
 
 
 def confidence(looks: int) -> float:

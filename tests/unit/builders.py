@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,9 @@ from harness.ladder.comparison import Comparison
 from harness.record import Fingerprint, Parameter, Record, Step, Window, read_record, write_json
 from harness.settings import Tolerance, load
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
+"""Of float32; arithmetic may widen it in between."""
 Arrays = dict[str, Array]
-R = TypeVar("R")
 
 SKETCH_SIZE = 8
 IGNORED = -100
@@ -189,7 +189,8 @@ class Trainer:
         state["v"] = b2 * state["v"] + (1 - b2) * gradient * gradient
         m = state["m"] / (1 - b1 ** state["step"])
         v = state["v"] / (1 - b2 ** state["step"])
-        return weight - rate * (m / (np.sqrt(v) + self.eps) + self.weight_decay * weight)
+        moved: Array = weight - rate * (m / (np.sqrt(v) + self.eps) + self.weight_decay * weight)
+        return moved
 
     def hyper(self, group: int, step: int) -> dict[str, Any]:
         """Hyper-parameters of a group, as the probe finds them."""
@@ -222,7 +223,7 @@ class Trainer:
     def _train(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Events of steps.jsonl, and parameters of parameters.json."""
         weights = self.initial()
-        parameters = [
+        parameters: list[dict[str, Any]] = [
             {
                 "name": name,
                 "shape": list(weight.shape),
@@ -234,8 +235,9 @@ class Trainer:
             }
             for name, weight in weights.items()
         ]
-        states = {n: {"step": 0, "m": np.zeros_like(w), "v": np.zeros_like(w)}
-                  for n, w in weights.items()}  # fmt: skip
+        states: dict[str, dict[str, Any]] = {
+            n: {"step": 0, "m": np.zeros_like(w), "v": np.zeros_like(w)} for n, w in weights.items()
+        }
         noise = np.random.default_rng(1)
         events: list[dict[str, Any]] = []
         told: Any = None
@@ -432,10 +434,12 @@ def without(run: Record, what: str, index: int) -> Record:
     """The Record without one of its steps, parameters, windows or groups."""
     left = list(getattr(run, what))
     del left[index]
-    return dataclasses.replace(run, **{what: tuple(left)})
+    changed: dict[str, Any] = {what: tuple(left)}
+    return dataclasses.replace(run, **changed)
 
 
 def _changed(run: Record, what: str, index: int, fields: dict[str, Any]) -> Record:
     entries: list[Step | Parameter | Window] = list(getattr(run, what))
     entries[index] = dataclasses.replace(entries[index], **fields)
-    return dataclasses.replace(run, **{what: tuple(entries)})
+    changed: dict[str, Any] = {what: tuple(entries)}
+    return dataclasses.replace(run, **changed)

@@ -78,7 +78,8 @@ class TestEveryStep:
         assert result.result is PASS
         assert "all 8 steps are bitwise equal" in result.explanation
         assert result.detects == "a relative difference of 4.8e-07"
-        assert (result.value, result.limit) == (0, pytest.approx(LIMIT))
+        assert result.value == 0
+        assert result.limit == pytest.approx(LIMIT)
 
     def test_nearly_equal(
         self, a: Record, judge: Judge, change: Change, read: Callable[[Record], object]

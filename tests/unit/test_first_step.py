@@ -69,7 +69,8 @@ class TestForward:
     def test_equal(self, a: Record, b: Record) -> None:
         result = forward(comparison(a, with_loss(b, 0, first_loss(a))))
         assert result.result is PASS
-        assert (result.value, result.limit) == (0, pytest.approx(LOSS))
+        assert result.value == 0
+        assert result.limit == pytest.approx(LOSS)
         assert result.explanation.startswith("the losses of step 0 are bitwise equal")
         assert result.detects == "a relative difference of 4.8e-07"
         assert "the floor documented for float32" in result.limit_source
