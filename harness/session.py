@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.arbiter import own_arbiters
-from harness.case import Case
 from harness.inputs import prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
@@ -174,6 +173,3 @@ def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
         (judge(comparison),),
     )
     return Outcome(verdict, {str(r.directory): r for r in (a, b)})
-
-
-__all__ = ["Case", "Outcome", "Planned", "compare", "plan", "run"]

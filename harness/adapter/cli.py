@@ -103,6 +103,12 @@ def summary(record: Record) -> list[str]:
     if not record.complete:
         lines += [f"it {record.ended['status']}: {record.ended['reason']}"]
         lines += [f"  {line}" for line in record.ended["log"]]
+    asked, dtypes = record.manifest["case"]["dtype"], {p.dtype for p in record.parameters}
+    if dtypes - {asked}:
+        lines.append(
+            f"{asked} was asked for, but parameters are {', '.join(sorted(dtypes - {asked}))}: this "
+            "script does not use its dtype for a new model"
+        )
     lines.append(f"Record: {record.directory}")
     if losses:
         lines.append(f"curves: tensorboard --logdir {record.directory.parent}")

@@ -17,7 +17,7 @@ from harness.adapter.arguments import Accepted, Parameter
 from harness.errors import BadInput
 
 SYNONYMS = (
-    ("torch_dtype", "dtype"),  # renamed in transformers 5
+    ("torch_dtype", "dtype"),  # renamed in transformers 4.57
     ("evaluation_strategy", "eval_strategy"),  # renamed in 4.41
 )
 """Names of the same argument in different releases."""

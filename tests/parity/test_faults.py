@@ -38,7 +38,7 @@ UP_PROJ = "model.layers.*.mlp.up_proj.weight"
 FAULTS = (
     Seeded("sharding", "sharding", f"{{{UP_PROJ}: [null, fsdp]}}", text="up_proj"),
     Seeded("swap_batches", "data", text="the same batches in another order"),
-    Seeded("swap_rows", "data", text="another order within the batch"),
+    Seeded("swap_rows", "data", text="the same rows over the whole run, in another order"),
     Seeded("perturb_weight", "init", "{by: 1e-3}", text="up_proj"),
     Seeded("rope_theta", "forward"),
     Seeded("rms_norm_eps", "forward", bf16=False),
@@ -57,6 +57,7 @@ FAULTS = (
     Seeded("nan_loss", "loss_curve", text="step 7"),
     Seeded("exit_early", "loss_curve", "{after: 8}", text="step"),
     Seeded("recompile", "graph", text="after warm-up"),
+    Seeded("host_transfer", "graph", text="runs on the host 0 times a step in reference, 1 in hf"),
 )
 
 

@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
 from harness.errors import BadInput
-from harness.settings import METRICS, Settings, case_names, config_directory, load
+from harness.settings import (
+    METRICS,
+    Engine,
+    Settings,
+    _check,
+    case_names,
+    config_directory,
+    load,
+)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Settings:
+    return load([])
+
+
+def changed(settings: Settings, key: str, value: Any) -> Settings:
+    """Settings with one key, such as `tolerance.margin`, changed."""
+    outer, _, inner = key.partition(".")
+    if inner:
+        value = dataclasses.replace(getattr(settings, outer), **{inner: value})
+    fields: dict[str, Any] = {outer: value}
+    return dataclasses.replace(settings, **fields)
 
 
 class TestDefaults:
@@ -55,12 +78,10 @@ class TestOverrides:
             ("stepps=3", "stepps"),
             ("case.steps=many", r"case\.steps='many'"),
             ("case.steps=2.5", r"case\.steps=2\.5"),
-            ("case.steps=", r"case\.steps"),
             ("case.model.layers=[1]", r"case\.model\.layers"),
             ("case.sharding=[fsdp]", r"case\.sharding"),
             ("+case.other=1", "case.other: there is no such key"),
             ("+engine.hf.sorce=x", r"engine\.hf\.sorce: there is no such key; did you mean source"),
-            ("+engine.maxtext.source=x", r"engine\.maxtext: the engines are hf, torchprime, ref"),
             ("case.steps=0", r"case\.steps=0"),
             ("launcher=kubernetes", "kubernetes"),
         ],
@@ -71,23 +92,29 @@ class TestOverrides:
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("override", "text"),
+        ("key", "value", "text"),
         [
-            ("engines=[hf,maxtext]", "engines: `maxtext` is not one of hf, torchprime, reference"),
-            ("engines=[hf,torchprim]", "did you mean torchprime"),
-            ("engines=[hf]", "a comparison takes two"),
-            ("engines=[]", "a comparison takes two"),
-            ("tolerance.control=none", r"tolerance\.control=none: it is ulp or table"),
-            ("arbiter=always", "arbiter=always: it is auto or never"),
-            ("launcher.device=gpu", r"launcher\.device=gpu: it is cpu or tpu"),
-            ("graph=all", "graph=all: it is counters"),
-            ("timing.windows=0", r"timing\.windows=0"),
-            ("timing.looks=0", r"timing\.looks=0"),
+            ("engines", ["hf", "maxtext"], "engines: `maxtext` is not one of hf, torchprime, ref"),
+            ("engines", ["hf", "torchprim"], "did you mean torchprime"),
+            ("engines", ["hf"], "a comparison takes two"),
+            ("engines", [], "a comparison takes two"),
+            ("tolerance.control", "none", r"tolerance\.control=none: it is ulp or table"),
+            ("arbiter", "always", "arbiter=always: it is auto or never"),
+            ("launcher.device", "gpu", r"launcher\.device=gpu: it is cpu or tpu"),
+            ("graph", "all", "graph=all: it is counters"),
+            ("timing.windows", 0, r"timing\.windows=0"),
+            ("timing.steps_per_window", 0, r"timing\.steps_per_window=0"),
+            ("timing.launches", 0, r"timing\.launches=0"),
+            ("timing.looks", 0, r"timing\.looks=0"),
+            ("case.max_norm", -1.0, r"case\.max_norm=-1"),
+            ("engine", {"maxtext": Engine()}, r"engine\.maxtext: the engines are"),
         ],
     )
-    def test_a_value_that_is_not_known(self, override: str, text: str) -> None:
+    def test_a_value_that_is_not_known(
+        self, ours: Settings, key: str, value: Any, text: str
+    ) -> None:
         with pytest.raises(BadInput, match=text):
-            load([override])
+            _check(changed(ours, key, value))
 
     def test_an_engine_may_be_compared_with_itself(self) -> None:
         assert load(["engines=[hf,hf]"]).engines == ["hf", "hf"]
@@ -98,29 +125,38 @@ class TestLimitsThatAreNone:
 
     @pytest.mark.parametrize(
         "key",
-        [
-            "tolerance.margin", "tolerance.step_time", "launcher.time_limit", "launcher.silence",
-            "tolerance.floor.float32.loss", "tolerance.floor.bfloat16.update",
-        ],
-    )  # fmt: skip
-    @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
-    def test_refused(self, key: str, value: str) -> None:
-        with pytest.raises(BadInput, match=rf"{key}=.*positive and finite"):
-            load([f"{key}={value}"])
+        ["tolerance.margin", "tolerance.step_time", "launcher.time_limit", "launcher.silence"],
+    )
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+    def test_refused(self, ours: Settings, key: str, value: float) -> None:
+        with pytest.raises(BadInput, match=rf"{key}={value}: it has to be positive and finite"):
+            _check(changed(ours, key, value))
+
+    def test_as_it_is_written(self) -> None:
+        with pytest.raises(BadInput, match=r"tolerance\.margin=nan: it has to be positive"):
+            load(["tolerance.margin=nan"])
 
     @pytest.mark.parametrize("metric", METRICS)
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_every_metric_has_a_floor(self, dtype: str, metric: str) -> None:
-        key = f"tolerance.floor.{dtype}.{metric}"
-        with pytest.raises(BadInput, match=f"{key} is missing"):
-            load([f"~{key}"])
+    def test_every_metric_has_a_floor(self, ours: Settings, dtype: str, metric: str) -> None:
+        floors = {name: dict(floor) for name, floor in ours.tolerance.floor.items()}
+        for value in (math.nan, math.inf, 0.0, -1.0):
+            floors[dtype][metric] = value
+            with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric}={value}"):
+                _check(changed(ours, "tolerance.floor", floors))
+        del floors[dtype][metric]
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric} is missing"):
+            _check(changed(ours, "tolerance.floor", floors))
+        del floors[dtype]
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.loss is missing"):
+            _check(changed(ours, "tolerance.floor", floors))
 
-    @pytest.mark.parametrize(
-        "override", ["+tolerance.floor.float32.los=1", "+tolerance.floor.float16.loss=1"]
-    )
-    def test_a_floor_that_nothing_reads(self, override: str) -> None:
-        with pytest.raises(BadInput, match=r"tolerance\.floor\.float(32|16): floors are by dtype"):
-            load([override])
+    @pytest.mark.parametrize("added", [("float32", "los"), ("float16", "loss")])
+    def test_a_floor_that_nothing_reads(self, ours: Settings, added: tuple[str, str]) -> None:
+        dtype, metric = added
+        floors = {**ours.tolerance.floor, dtype: {**ours.tolerance.floor["float32"], metric: 1.0}}
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}: floors are by dtype"):
+            _check(changed(ours, "tolerance.floor", floors))
 
     def test_without_a_tolerance_of_step_times_they_are_not_judged(self) -> None:
         assert load(["tolerance.step_time=null"]).tolerance.step_time is None

@@ -1,0 +1,83 @@
+"""The speed rungs on the real Trainer: what is seeded is caught, and equal runs are not failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.judge import judge
+from harness.ladder.verdict import Result
+from harness.measuring import time_in_turns
+from harness.pytest_plugin import Pair, pair_outcome
+from harness.report.progress import ConsoleReporter
+from harness.settings import Settings, load
+
+PAIR = Pair("llama-tiny", "reference", "hf", "cpu")
+
+
+def _quiet() -> ConsoleReporter:
+    from rich.console import Console
+
+    return ConsoleReporter(Console(quiet=True))
+
+
+def _settings(request: pytest.FixtureRequest, *overrides: str) -> Settings:
+    workspace = request.config.getoption("--parity-workspace")
+    more = request.config.getoption("--parity-override")
+    return load([f"workspace='{workspace}'", "tolerance.step_time=0.015", *more, *overrides])
+
+
+@pytest.mark.cpu
+def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -> None:
+    clean = pair_outcome(request.config, PAIR)
+    fault = "engine.hf.faults=[{name: extra_sync}]"
+    cut = pair_outcome(request.config, PAIR, "arbiter=never", fault)
+    a = clean.records[clean.verdict.pairs[0].b_record]
+    b = cut.records[cut.verdict.pairs[0].b_record]
+    verdict = judge(Comparison(a, b, _settings(request).tolerance))
+    assert verdict.rung("graph").result is Result.FAIL
+    assert "executions a step: 2 in hf, 3 in hf" in verdict.rung("graph").explanation
+
+
+@pytest.mark.cpu
+@pytest.mark.slow
+def test_a_large_slowdown_is_a_failure(request: pytest.FixtureRequest) -> None:
+    settings = _settings(request, "timing.windows=60")
+    slow = [{"name": "slowdown", "arguments": {"share": 0.5}}]
+    pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=slow)
+    a, b = pairs[0]
+    verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))
+    assert verdict.rung("step_time").result is Result.FAIL
+    assert "slower" in verdict.rung("step_time").explanation
+
+
+@pytest.mark.cpu
+@pytest.mark.slow
+def test_equal_runs_are_never_slower(request: pytest.FixtureRequest) -> None:
+    settings = _settings(request, "timing.windows=60")
+    pairs = time_in_turns(("hf", "hf"), settings, _quiet())
+    a, b = pairs[0]
+    verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))
+    assert verdict.rung("step_time").result is not Result.FAIL
+
+
+@pytest.mark.cpu
+@pytest.mark.slow
+def test_a_stall_at_one_step_of_every_launch_is_a_failure(request: pytest.FixtureRequest) -> None:
+    settings = _settings(request, "timing.windows=30", "timing.launches=3")
+    stall = [{"name": "sleep", "arguments": {"seconds": 2.0, "step": 12}}]
+    pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=stall, first_launch=100)
+    a, b = pairs[0]
+    verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))
+    assert verdict.rung("step_time").result is Result.FAIL
+    assert "stalls at step 12 in every launch" in verdict.rung("step_time").explanation
+
+
+@pytest.mark.cpu
+@pytest.mark.slow
+def test_the_compiled_steps_of_two_engines_are_compared(request: pytest.FixtureRequest) -> None:
+    outcome = pair_outcome(request.config, PAIR, "graph=hlo")
+    rung = outcome.verdict.pairs[0].rung("graph")
+    assert rung.result in (Result.PASS, Result.FAIL)
+    assert "compiled step" in rung.explanation or "a step" in rung.explanation
+    assert rung.value is not None
