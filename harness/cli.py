@@ -148,7 +148,6 @@ def doctor(torchprime: Torchprime = None) -> None:
 def _show(outcome: object, json_file: Path | None, html: Path | None) -> NoReturn:
     """Print the ladder, write what was asked for, and exit by the verdict."""
     from harness.report.github import append_job_summary
-    from harness.report.html import write_html
     from harness.report.terminal import print_verdict
     from harness.session import Outcome
 
@@ -159,6 +158,8 @@ def _show(outcome: object, json_file: Path | None, html: Path | None) -> NoRetur
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_file, outcome.verdict.to_json())
     if html is not None:
+        from harness.report.html import write_html
+
         html.parent.mkdir(parents=True, exist_ok=True)
         write_html(html, outcome.verdict, dict(outcome.records))
     append_job_summary(outcome.verdict, os.environ)

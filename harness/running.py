@@ -29,7 +29,6 @@ from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.local import Limits
 from harness.plan import Plan
 from harness.record import Record
-from harness.report.tensorboard import write_events
 from harness.settings import Launcher as Settings
 from harness.workspace import Slot, slot
 
@@ -227,6 +226,9 @@ def _launch(
     manifest["profile"] = _keep_device_times(place)
     result = place.finish(_judge_ending(manifest, place))
     if result.steps:
+        # Imported only where a run was launched: a session that launches nothing is to be quick.
+        from harness.report.tensorboard import write_events
+
         write_events(result)
     return result
 

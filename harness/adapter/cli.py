@@ -103,11 +103,11 @@ def summary(record: Record) -> list[str]:
     if not record.complete:
         lines += [f"it {record.ended['status']}: {record.ended['reason']}"]
         lines += [f"  {line}" for line in record.ended["log"]]
-    asked, dtypes = record.manifest["case"]["dtype"], {p.dtype for p in record.parameters}
-    if dtypes - {asked}:
+    asked = str(record.manifest["case"]["dtype"])
+    if others := sorted({p.dtype for p in record.parameters} - {asked}):
         lines.append(
-            f"{asked} was asked for, but parameters are {', '.join(sorted(dtypes - {asked}))}: this "
-            "script does not use its dtype for a new model"
+            f"{asked} was asked for, but parameters are {', '.join(others)}: this script does not "
+            "use its dtype for a new model"
         )
     lines.append(f"Record: {record.directory}")
     if losses:

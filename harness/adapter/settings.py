@@ -52,7 +52,6 @@ class Training:
     output_dir: where the trainer writes; Records and curves are in its folder runs
     run_name:   name of the run's folder there; null takes the engine and the time
     env:        variables of the training script, each a mapping of one name to a value
-    devices:    devices of the CPU mesh (`launcher.device=cpu`)
     window:     optimizer steps in one timing window
     inputs:     a tokenizer and a text to be prepared; null prepares none
     """
@@ -65,7 +64,6 @@ class Training:
     output_dir: str = "outputs"
     run_name: str | None = None
     env: list[dict[str, Any]] = field(default_factory=list)
-    devices: int = 4
     window: int = 5
     inputs: Prepared | None = None
 
@@ -89,12 +87,14 @@ class TrainScript:
 class HfTraining(Training):
     """One run of the Hugging Face Trainer.
 
+    devices:     devices of the CPU mesh (`launcher.device=cpu`)
     profile_dir: where the TPU fork writes its profile (PROFILE_LOGDIR); null for none
     said:        arguments of the script that the user wrote
     """
 
     __pydantic_config__ = STRICT
 
+    devices: int = 4
     profile_dir: str | None = None
     train_script: TrainScript = field(default_factory=TrainScript)
     said: tuple[str, ...] = ()
@@ -121,6 +121,9 @@ def load_hf(words: Sequence[str]) -> HfTraining:
         BadInput: it names the key or value at fault.
     """
     overrides = _parse(words)
+    for override in overrides:
+        if override.key_or_group.split(".")[0] == "overrides":
+            raise BadInput("overrides: this key is for `parity train torchprime` alone")
     raw = _compose(HF, words)
     raw.pop("overrides", None)
     said = tuple(
@@ -226,7 +229,8 @@ def _words(error: Exception) -> str:
 
 
 def _check(training: Training) -> None:
-    for key, value in (("devices", training.devices), ("window", training.window)):
+    for key in ("devices", "window"):
+        value = getattr(training, key, 1)
         if value < 1:
             raise BadInput(f"{key}={value}: it has to be at least 1")
     for name in training.variables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from harness.ladder.comparison import Comparison
@@ -14,17 +15,21 @@ FEWEST = 2
 
 
 def device_interval(c: Comparison, confidence: float) -> RatioInterval | None:
-    """The ratio of the device's step times; None where not both runs were profiled.
+    """The ratio of the device's step times; None where not both runs were profiled."""
+    sides = [steps_of(record) for record in (c.a, c.b)]
+    if not all(sides):
+        return None
+    return ratio_interval([sides[0]], [sides[1]], paired=False, confidence=confidence)
 
-    All devices of a run step together, so that each device is a repeat of the same steps.
+
+def steps_of(record: Record) -> list[float]:
+    """Seconds of each profiled step; empty where there are too few.
+
+    The median over devices: they step together, so that more of them are not more measurements.
     """
-    sides = []
-    for record in (c.a, c.b):
-        repeats = [list(gaps) for gaps in record.device_seconds if len(gaps) >= FEWEST]
-        if not repeats:
-            return None
-        sides.append(repeats)
-    return ratio_interval(sides[0], sides[1], paired=False, confidence=confidence)
+    gaps = [device for device in record.device_seconds if len(device) >= FEWEST]
+    # Profiles begin and end within a step, not in the same one on every device.
+    return [statistics.median(at) for at in zip(*gaps, strict=False)]
 
 
 def throughput(record: Record, seconds: float) -> str:

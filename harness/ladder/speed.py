@@ -255,6 +255,9 @@ def _broken(record: Record) -> str | None:
     for window in record.windows:
         if not (math.isfinite(window.seconds) and window.seconds > 0):
             return f"{_steps(window)} took {window.seconds} s"
+    for seconds in (seconds for device in record.device_seconds for seconds in device):
+        if not (math.isfinite(seconds) and seconds > 0):
+            return f"a step took {seconds} s on a device"
     return None
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import record
+from harness.case import Case, to_dict
 from harness.ladder.comparison import Comparison
 from harness.record import Fingerprint, Parameter, Record, Step, Window, read_record, write_json
 from harness.settings import Tolerance, load
@@ -62,8 +63,9 @@ def fingerprint(array: Array, dtype: str = "float32") -> Fingerprint:
     if dtype == "bfloat16":
         patterns = (patterns >> 16).astype(np.int16).astype(np.int32)
     signs = [1 - 2 * ((hashes >> (6 + k)) & 1) for k in range(SKETCH_SIZE)]
-    sketch = tuple(float((flat * s.astype(np.float32)).sum(dtype=np.float32)) for s in signs)
-    norm = float(np.sqrt((flat * flat).sum(dtype=np.float32)))
+    with np.errstate(all="ignore"):  # what is not finite stays so, silently
+        sketch = tuple(float((flat * s.astype(np.float32)).sum(dtype=np.float32)) for s in signs)
+        norm = float(np.sqrt((flat * flat).sum(dtype=np.float32)))
     bits = int((patterns.astype(np.int64) * (hashes | 1).astype(np.int64)).sum() & 0xFFFFFFFF)
     return Fingerprint(bits, sketch, norm)
 
@@ -312,6 +314,10 @@ class Trainer:
     def manifest(self) -> dict[str, Any]:
         """manifest.json of a run that ended well, but for steps that it did not train."""
         asked = self.steps if self.asked is None else self.asked
+        case = Case(
+            "toy", dtype=self.dtype, steps=asked, mesh={"fsdp": 4}, max_norm=self.max_norm,
+            global_batch=ROWS * self.accumulation, accumulation=self.accumulation,
+        )  # fmt: skip
         ended = {"status": "ok", "reason": "it ended by itself", "code": 0, "seconds": 1.0}
         if asked != self.steps:
             reason = f"it exited with 0, but trained {self.steps} of {asked} steps"
@@ -322,10 +328,7 @@ class Trainer:
             "label": self.label,
             "role": "subject",
             "key": "0123456789ab",
-            "case": {
-                "name": "toy", "dtype": self.dtype, "steps": asked, "mesh": {"fsdp": 4},
-                "max_norm": self.max_norm,
-            },
+            "case": to_dict(case),
             "observed": DEVICES,
             "ended": ended,
         }  # fmt: skip

@@ -128,7 +128,7 @@ class TestMemory:
 
 class TestNoAnswer:
     def test_a_missing_package_is_named(self, asker: Asker) -> None:
-        with pytest.raises(BadInput, match="imports 'evaluate_of_nobody'.*install it there"):
+        with pytest.raises(BadInput, match=r"imports 'evaluate_of_nobody'.*install it there"):
             asker("import evaluate_of_nobody\n")
 
     def test_an_error_is_quoted(self, asker: Asker) -> None:

@@ -1,4 +1,4 @@
-"""What the user wrote is trained with or refused; what is ours is left out only where that is safe."""
+"""What the user wrote is trained with or refused; ours is left out only where that is safe."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TestValues:
             fit({"learning_rate": "fast"}, accepted())
 
     def test_a_choice(self) -> None:
-        with pytest.raises(BadInput, match="optim=adafactr: .*nearest that it takes is adafactor"):
+        with pytest.raises(BadInput, match=r"optim=adafactr: .*nearest that it takes is adafactor"):
             fit({"optim": "adafactr"}, accepted())
 
     def test_a_list(self) -> None:
@@ -154,7 +154,7 @@ class TestFlags:
         assert line({"group": False}, group, flag(opposite, nargs=0)) == [f"--{opposite}"]
 
     def test_false_that_cannot_be_said(self) -> None:
-        with pytest.raises(BadInput, match="group=false: .*no way to switch it off"):
+        with pytest.raises(BadInput, match=r"group=false: .*no way to switch it off"):
             line({"group": False}, flag("group", default=True, nargs=0))
 
     def test_a_boolean_of_an_argument_that_is_no_flag(self) -> None:

@@ -119,12 +119,12 @@ class TestThere:
     @pytest.mark.parametrize("status", [401, 404])
     def test_it_is_not_there(self, server: Hub, environment: dict[str, str], status: int) -> None:
         server.pages[CONFIG] = (status, {"X-Error-Code": "RepoNotFound"})
-        with pytest.raises(BadInput, match="org/model is no folder here.*correct the name"):
+        with pytest.raises(BadInput, match=r"org/model is no folder here.*correct the name"):
             check([MODEL], environment, [], ignore)
 
     def test_it_is_gated(self, server: Hub, environment: dict[str, str]) -> None:
         server.pages[CONFIG] = (403, {"X-Error-Code": "GatedRepo"})
-        with pytest.raises(BadInput, match="org/model is gated: accept its conditions.*HF_TOKEN"):
+        with pytest.raises(BadInput, match=r"org/model is gated: accept its conditions.*HF_TOKEN"):
             check([MODEL], environment, [], ignore)
 
     def test_a_hub_in_trouble_is_not_judged(self, server: Hub, environment: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ class TestDefaults:
     ) -> None:
         shape = shape_of(json.loads((TRAIN / "models" / f"{name}.json").read_text()))
         assert shape is not None
-        sizes = Case(name="", model=Model(**shape)).parameter_shapes().values()
+        model = dataclasses.replace(Model(), **shape)  # type: ignore[arg-type]
+        sizes = Case(name="", model=model).parameter_shapes().values()
         count = sum(s[0] * (s[1] if len(s) > 1 else 1) for s in sizes)
         assert count / 1e9 == pytest.approx(billions, rel=1e-3)
 
@@ -149,7 +151,7 @@ class TestHf:
             (["run_name=a/b"], "run_name=a/b"),
             (["run_name=.a"], "run_name=.a"),
             (["run_name=''"], "run_name="),
-            (["overrides.model=x"], "overrides"),
+            (["+overrides.model=x"], "overrides: this key is for"),
         ],
     )
     def test_bad_input(self, words: list[str], message: str) -> None:
@@ -181,6 +183,10 @@ class TestTorchprime:
 
     def test_hydras_own_keys_are_theirs(self) -> None:
         assert load_torchprime(["hydra.run.dir=x"]).words == ("hydra.run.dir=x",)
+
+    def test_a_key_of_the_other_engine_is_theirs_to_refuse(self) -> None:
+        words = ("train_script.args.max_steps=3",)
+        assert load_torchprime(words).words == words
 
     def test_bad_input(self) -> None:
         with pytest.raises(BadInput, match="`model` is no override"):

@@ -13,12 +13,14 @@ from builders import (
     comparison,
     tolerance,
     with_manifest,
+    with_observed,
     with_window,
     without,
 )
 
 from harness.graph import Collective, ModuleGraph, to_json
 from harness.ladder.comparison import Comparison
+from harness.ladder.device_time import steps_of, throughput
 from harness.ladder.speed import (
     confidence,
     decided,
@@ -181,6 +183,18 @@ class TestGraph:
             assert result.result is INVALID
             assert "no steady window was observed" in result.explanation
 
+    @pytest.mark.parametrize("counter", ["executions", "transfers"])
+    def test_one_engine_does_the_same_work_in_every_version(
+        self, a: Record, b: Record, counter: str
+    ) -> None:
+        other = with_window(a, 3, **{counter: 3})
+        for pair in ((a, other), (other, a)):
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert f"{counter} a step: " in result.explanation
+        assert graph(comparison(a, with_window(a, 0, **{counter: 3}))).result is PASS
+        assert graph(comparison(a, with_window(b, 3, **{counter: 3}))).result is PASS
+
     def test_counters_per_step(self, a: Record) -> None:
         assert per_step(with_window(a, 3, executions=8), "executions") == pytest.approx(2)
         assert per_step(with_window(a, 0, executions=8), "executions") == 1
@@ -291,7 +305,7 @@ class TestStepTime:
         assert "40 and 40 windows)" in result.explanation
         assert result.limit == 1.05
         assert result.detects.startswith("a slowdown of ")
-        assert [f.text for f in result.findings] == [
+        assert [f.text for f in result.findings[:4]] == [
             f"{who}: step {i} left out, XLA compiled 1 graphs"
             for who in ("hf", "b")
             for i in (0, 1)
@@ -451,6 +465,73 @@ class TestTurns:
         assert decided((pair,), 0.02, 1)
         ((x, y),) = self.launches(a, b, 1.02, count=1)
         assert decided(((x, without(y, "windows", 5)),), 0.02, 1)
+
+
+def profiled(run: Record, *devices: list[float]) -> Record:
+    """A run of which a TPU's profile was taken: seconds between steps, by device."""
+    return dataclasses.replace(run, device_seconds=tuple(map(tuple, devices)))
+
+
+class TestDeviceTime:
+    def judged(self, a: Record, b: Record, x: Record, y: Record, limit: float | None) -> Any:
+        windows = [timed(run, *noisy()) for run in (a, b)]
+        pair = [
+            dataclasses.replace(w, device_seconds=run.device_seconds)
+            for w, run in zip(windows, (x, y), strict=True)
+        ]
+        return step_time(under(limit, *pair))
+
+    @pytest.mark.parametrize(("ratio", "expected"), [(1.0, PASS), (1.2, FAIL), (1 / 1.2, FAIL)])
+    def test_it_counts_more_than_the_hosts_windows(
+        self, a: Record, b: Record, ratio: float, expected: Result
+    ) -> None:
+        x, y = profiled(a, noisy(seed=5)), profiled(b, noisy(ratio, seed=6))
+        result = self.judged(a, b, x, y, 0.05)
+        assert result.result is expected
+        assert "40 and 40 gaps between device steps" in result.explanation
+
+    @pytest.mark.parametrize("gaps", [[], [[]], [[0.3]]])
+    def test_where_only_one_was_profiled_windows_count(
+        self, a: Record, b: Record, gaps: list[list[float]]
+    ) -> None:
+        for x, y in (
+            (profiled(a, noisy(3.0)), profiled(b, *gaps)),
+            (profiled(a, *gaps), profiled(b, noisy(3.0))),
+        ):
+            result = self.judged(a, b, x, y, 0.05)
+            assert result.result is PASS
+            assert "40 and 40 windows" in result.explanation
+
+    def test_more_devices_are_not_more_measurements(self, a: Record, b: Record) -> None:
+        """They step together: with three steps of 256 devices one knows three steps."""
+        few, more = noisy(count=3, noise=0.05), noisy(count=3, seed=1, noise=0.05)
+        one = self.judged(a, b, profiled(a, few), profiled(b, more), 0.05)
+        many = self.judged(a, b, profiled(a, *[few] * 256), profiled(b, *[more] * 256), 0.05)
+        assert many == one
+        assert one.result is INCONCLUSIVE
+        assert steps_of(profiled(a, *[few] * 256)) == few
+
+    def test_devices_that_began_within_another_step(self, a: Record) -> None:
+        run = profiled(a, [0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.2, 0.5], [0.9])
+        assert steps_of(run) == [0.1, 0.2]
+
+    @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
+    @pytest.mark.parametrize("limit", [0.05, None])
+    def test_a_time_that_is_none(
+        self, a: Record, b: Record, seconds: float, limit: float | None
+    ) -> None:
+        fine, broken = profiled(a, noisy()), profiled(b, noisy(), [0.1, seconds, 0.1])
+        for x, y in ((fine, broken), (broken, fine), (broken, broken)):
+            result = self.judged(a, b, x, y, limit)
+            assert result.result is INVALID
+            assert f"a step took {seconds} s on a device" in result.explanation
+
+    def test_tokens_per_second(self, a: Record) -> None:
+        # 4 rows of 128 tokens in half a second
+        assert throughput(a, 0.5) == "hf: 1,024 tokens a second"
+        text = throughput(with_observed(a, device_kind="TPU v6e", devices=1), 0.5)
+        assert text.startswith("hf: 1,024 tokens a second, ")
+        assert text.endswith("% of peak FLOPs")
 
 
 class TestStalls:
