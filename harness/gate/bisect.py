@@ -86,6 +86,9 @@ class Notebook:
             verdict = judge_pair(self.question.about(ref), self.reporter).verdict.pairs[0]
             found = answer(verdict, self.rung)
             told = verdict.rung(self.rung).explanation
+            if found == SKIP:  # not kept: what could not be judged today may be tomorrow
+                self.reporter.note(f"{ref} is skipped: {told}")
+                return SKIP
             self.answers[str(ref)] = {"answer": found, "because": told}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, self.answers)

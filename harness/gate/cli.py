@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from harness.errors import BadInput
+
 if TYPE_CHECKING:
     from harness.gate.bisect import Found, Question
     from harness.gate.refs import Ref
@@ -121,10 +123,13 @@ def bless(
     from harness.gate.gating import gate_pairs, measured, plan_of
     from harness.gate.refs import parse
 
+    wanted = parse(ref)
+    if wanted.package == "torch_xla":
+        raise BadInput(f"{ref}: a baseline is of transformers or of torchprime")
     reporter = _reporter()
     changes = []
     try:
-        for pair in gate_pairs(_words(overrides, None), parse(ref), None, cases.split(","), stored):
+        for pair in gate_pairs(_words(overrides, None), wanted, None, cases.split(","), stored):
             if pair.parity:
                 continue
             subject, control = measured(pair, plan_of(pair, reporter), reporter, floor=not show)

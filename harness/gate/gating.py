@@ -89,6 +89,8 @@ def gate_pairs(
     """
     if baseline is not None and baseline.package != candidate.package:
         raise BadInput(f"{candidate} and {baseline} are not versions of the same package")
+    if baseline is None and candidate.package == "torch_xla":
+        baseline = Ref("transformers")  # under the torch_xla that the engine's environment has
     found = []
     for case in chosen_cases(cases):
         # The engines are chosen below; any two satisfy the check.

@@ -98,7 +98,7 @@ def bare(
         argv=(python, *(places.fill(a) for a in command.argv)),
         environment={
             **{k: places.fill(v) for k, v in command.environment.items()},
-            **(environment or {}),
+            **{k: places.fill(v) for k, v in (environment or {}).items()},
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
         },

@@ -356,6 +356,13 @@ class TestWhatIsGated:
         assert both[1].against == Ref("torchprime")
         assert both[0].id == "llama-tiny-transformers@2.0-transformers@1.0"
 
+    def test_another_torch_xla_is_judged_against_the_usual_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
+        (pair,) = gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])
+        assert pair.against == Ref("transformers")
+
     def test_overrides_are_for_every_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
         (pair,) = gate_pairs(["case.steps=5"], NEW, None, ["llama-tiny"])
