@@ -13,8 +13,8 @@ from harness.inputs import prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import PairVerdict, Result, Verdict
-from harness.measuring import Measurements, measure
 from harness.launchers.choose import choose
+from harness.measuring import Measurements, measure
 from harness.plan import (
     MissingTorchprime,
     Plan,

@@ -68,7 +68,7 @@ def fit(wanted: Mapping[str, Any], accepted: Accepted, said: Collection[str] = (
                 "nowhere."
             )
         known = _known_name(name, accepted)
-        if known is None and name in OPTIONAL and name not in said:
+        if known is None and name in OPTIONAL and (name not in said or value is False):
             if value is not False:
                 notes.append(f"{name}={value} is left out: {OPTIONAL[name]}")
             continue

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from harness.case import ALIGNED
 from harness.ladder.comparison import (
     Comparison,
     by_name,
@@ -53,13 +54,29 @@ def environment(c: Comparison) -> RungResult:
         for name, record in zip(c.names, (c.a, c.b), strict=True)
         for text in host_findings(record)
     )
-    findings = hosts + tuple(
-        Finding(f"{text}: {name_a} has {x}, {name_b} has {y}", a=x, b=y)
-        for text, x, y in pairs
-        if x != y
+    findings = (
+        _other_attention(c)
+        + hosts
+        + tuple(
+            Finding(f"{text}: {name_a} has {x}, {name_b} has {y}", a=x, b=y)
+            for text, x, y in pairs
+            if x != y
+        )
     )
     return _exact("environment", findings, f"{a['devices']} {a['device_kind']} devices, torch_xla "
                   f"{a['versions']['torch_xla']}, equal flags")  # fmt: skip
+
+
+def _other_attention(c: Comparison) -> tuple[Finding, ...]:
+    """A run of an aligned case that does not attend in the way that the case asks for."""
+    findings = []
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        case = record.manifest["case"]
+        found, asked = record.observed.get("attention"), case["model"].get("attention")
+        if case["kind"] == ALIGNED and found is not None and found != asked:
+            text = f"attention of {name} is {found}, but the case asks for {asked}"
+            findings.append(Finding(text, a=found, b=asked))
+    return tuple(findings)
 
 
 def _unobserved(record: Record) -> str | None:

@@ -194,6 +194,7 @@ class Observer:
             "flags": flags(),
             "input_sharding": self.input_sharding,
             "model": None if self.root is None else type(self.root).__name__,
+            "attention": _attention(self.root),
         }
 
     def finish(self) -> None:
@@ -204,6 +205,15 @@ class Observer:
             self.parameters.read_final()
         finally:
             self.windows.end()
+
+
+def _attention(root: torch.nn.Module | None) -> str | None:
+    """transformers' name of the attention implementation; None for a model that is not its own."""
+    for module in [] if root is None else root.modules():
+        name = getattr(getattr(module, "config", None), "_attn_implementation", None)
+        if isinstance(name, str):
+            return name
+    return None
 
 
 def _plain(value: Any) -> Any:

@@ -72,6 +72,7 @@ class TestLeftOut:
 
     def test_what_is_off_is_left_out_silently(self) -> None:
         assert fit({"flash_attention": False}, accepted()) == Fitted({})
+        assert fit({"flash_attention": False}, accepted(), ["flash_attention"]) == Fitted({})
 
     def test_nothing_that_changes_the_training_may_be(self) -> None:
         for name in ("max_steps", "fsdp", "torch_dtype", "optim", "max_grad_norm", "seed"):

@@ -173,8 +173,10 @@ class TestArguments:
         assert side.plan.command.spec.steps == 150
 
     def test_the_405b_example_in_its_tiny_twin(self, here: Path) -> None:
-        words = words_of(plan_hf("workload=llama-3.1-405b-tiny"))
-        assert "--spmd_2d_sharding=4" in words
+        side = plan_hf("workload=llama-3.1-405b-tiny")
+        words = words_of(side)
+        assert "--spmd_2d_sharding=2" in words
+        assert side.plan.case.mesh == {"fsdp": 2, "tensor": 2}
         assert not [word for word in words if word.startswith("--fsdp")]
 
     def test_configurations_are_part_of_the_run(self, here: Path) -> None:

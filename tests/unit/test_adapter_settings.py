@@ -158,6 +158,12 @@ class TestHf:
         with pytest.raises(BadInput, match=message):
             load_hf(words)
 
+    @pytest.mark.parametrize("name", ["local", "docker", "xpk"])
+    def test_it_runs_where_parity_run_does(self, name: str) -> None:
+        launcher = load_hf([f"launcher={name}"]).launcher
+        assert (launcher.name, launcher.device) == (name, "tpu")
+        assert load_torchprime([f"launcher={name}"]).launcher.name == name
+
     def test_variables(self) -> None:
         training = load_hf(["env=[{XLA_USE_SPMD:1},{A:true},{A:2}]"])
         assert training.variables == {"XLA_USE_SPMD": "1", "A": "2"}
