@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.adapter.scripts import arguments_for
 from harness.case import Case, to_dict
 from harness.engines import ENGINES
 from harness.engines.command import SCRATCH, SHARED, Command, Job
+from harness.engines.hf import wanted
 from harness.engines.reference import arbiter
 from harness.environments.interpreters import (
     Interpreter,
@@ -96,14 +98,18 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
     cache = default_cache_dir()
     checkout = _checkout(engine, options, cache, note)
     interpreter = _interpreter(engine, options, checkout, cache, note)
-    source = checkout.path if checkout is not None and engine == "torchprime" else None
+    source = None if checkout is None else checkout.path
     device = settings.launcher.device
     job = Job(settings.case, options, source, device)
+    command = ENGINES[engine](job)
+    if engine == "hf" and checkout is not None and options.script is None:
+        argv = arguments_for(checkout, wanted(job), interpreter, cache, note, options.arguments)
+        command = dataclasses.replace(command, argv=argv)
     return Plan(
         engine=engine,
         label=name if named_source else engine,
         case=settings.case,
-        command=ENGINES[engine](job),
+        command=command,
         interpreter=interpreter,
         inputs=inputs,
         environment=device_environment(

@@ -26,7 +26,7 @@ def translate(job: Job) -> Command:
 
     Under SPMD the Trainer's world size is 1, so that its per-device batch is the global one.
     """
-    arguments = _arguments(job) | job.options.arguments
+    arguments = wanted(job)
     argv = [job.options.script or SCRIPT]
     for name, value in arguments.items():
         argv += flag(name, value)
@@ -38,6 +38,11 @@ def translate(job: Job) -> Command:
         environment=common_environment(job),
         files={"fsdp.json": json.dumps(fsdp, indent=1)},
     )
+
+
+def wanted(job: Job) -> dict[str, Any]:
+    """The arguments of run_clm.py that the case comes to, with the user's own; None drops one."""
+    return _arguments(job) | job.options.arguments
 
 
 def _arguments(job: Job) -> dict[str, Any]:

@@ -14,8 +14,12 @@ TOTAL_NORM_EPSILON = 1e-6
 """`clip_grad_norm_` scales by max_norm / (norm + 1e-6), at most by 1 (torch.nn.utils)."""
 
 
-def clip(c: Comparison) -> RungResult:
-    """Threshold, measured norm, and the scale that was really applied to the gradients."""
+def clip(c: Comparison, alike: bool = True) -> RungResult:
+    """Threshold, measured norm, and the scale that was really applied to the gradients.
+
+    `alike` is False where the gradients have to differ anyway, as weights or data do: then each
+    run's scale is judged by its own norm only.
+    """
     sides = [_clipping(c.a), _clipping(c.b)]
     for record, side in zip((c.a, c.b), sides, strict=True):
         if side is None:
@@ -55,7 +59,7 @@ def clip(c: Comparison) -> RungResult:
             return fail(
                 f"{text}{side.odd_scale:.6g}, all by {side.scale:.6g}", side.unevenness, each
             )
-    if not c.own and exceeds(value, limit.value):
+    if alike and not c.own and exceeds(value, limit.value):
         return fail(f"step 0: {told}", value, limit)
     if x.threshold is None:
         return RungResult("clip", Result.NOT_EXERCISED, "neither run clips, as the case asks")

@@ -36,8 +36,12 @@ def throughput(record: Record, seconds: float) -> str:
     """Tokens per second, and the model FLOPs utilization where the chip's peak is known."""
     case: dict[str, Any] = record.manifest["case"]
     model, length = case["model"], case["data"]["sequence_length"]
+    if length is None:
+        return f"{record.label}: {seconds:.4g} s a step"
     tokens = case["global_batch"] * length / seconds
     text = f"{record.label}: {tokens:,.0f} tokens a second"
+    if model is None:  # `parity train` knows no shape of models of other families
+        return text
     observed = record.observed
     utilization = model_flops_utilization(
         tokens,

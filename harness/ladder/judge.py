@@ -72,6 +72,8 @@ def judge(comparison: Comparison) -> PairVerdict:
             made_alike = all(_holds(results[n]) for n in UPDATES_NEED)
             made_alike = made_alike and _holds(schedule.schedule(comparison))
             result = update.optimizer(comparison, made_alike)
+        elif name == "clip":
+            result = clip.clip(comparison, all(_holds(results[n]) for n in ("data", "init")))
         else:
             result = JUDGES[name](comparison)
         if broken and result.result not in (Result.INVALID, Result.NOT_EXERCISED):

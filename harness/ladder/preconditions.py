@@ -71,9 +71,11 @@ def _other_attention(c: Comparison) -> tuple[Finding, ...]:
     """A run of an aligned case that does not attend in the way that the case asks for."""
     findings = []
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        case = record.manifest["case"]
-        found, asked = record.observed.get("attention"), case["model"].get("attention")
-        if case["kind"] == ALIGNED and found is not None and found != asked:
+        case, found = record.manifest["case"], record.observed.get("attention")
+        if case["kind"] != ALIGNED or found is None:
+            continue
+        asked = case["model"].get("attention")
+        if found != asked:
             text = f"attention of {name} is {found}, but the case asks for {asked}"
             findings.append(Finding(text, a=found, b=asked))
     return tuple(findings)
@@ -143,8 +145,9 @@ def _against_case(name: str, record: Record) -> list[Finding]:
     """Where a run's mesh or dtype is not the one that its case asks for."""
     case, mesh = record.manifest["case"], _mesh(record)
     findings = []
-    asked = {axis: size for axis, size in case["mesh"].items() if size > 1}
-    if mesh is not None and mesh["axes"] != asked:
+    # `parity train` on a TPU does not know the mesh that its trainer will make.
+    asked = {axis: size for axis, size in (case["mesh"] or {}).items() if size > 1}
+    if mesh is not None and case["mesh"] is not None and mesh["axes"] != asked:
         shown = _show_mesh({**mesh, "axes": asked})
         text = f"{name} trains on {_show_mesh(mesh)}, but the case asks for {shown}"
         findings.append(Finding(text, a=mesh["axes"], b=asked))

@@ -11,11 +11,13 @@ from typing import Any
 import gate_samples as samples
 import pytest
 
+from harness.case import to_dict
 from harness.errors import BadInput
 from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
 from harness.gate.change import Change, equal_parameters, table
 from harness.record import Record
+from harness.settings import load
 
 BLESSED = Blessed("Ada", "2026-11-25T00:00:00+00:00", "0.1.0")
 PLACE = Path("baselines/x.json")
@@ -224,3 +226,22 @@ def test_parameters_that_are_not_the_same_are_not_equal(tmp_path: Path) -> None:
     assert equal_parameters(a, fewer) == "not the same parameters"
     assert equal_parameters(a, unseen) == "not all observed"
     assert equal_parameters(fewer, dataclasses.replace(fewer, parameters=())) != "all 0 bitwise"
+
+
+STORED = sorted(Path(__file__).resolve().parents[2].glob("baselines/*/*/*.json"))
+
+
+def test_the_default_case_has_a_baseline() -> None:
+    assert any(path.parts[-3:-1] == ("CPU", "llama-tiny") for path in STORED)
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.name)
+def test_what_is_stored_can_be_gated_against(path: Path) -> None:
+    """It is small, whole, and of the case as it is now."""
+    assert path.stat().st_size < 50_000
+    record, _ = baselines.from_json(path.read_text(), path)
+    now = to_dict(load([f"case={path.parent.name}"]).case)
+    stored = dataclasses.replace(record, manifest={**record.manifest, "case": now})
+    assert baselines.differences(record, stored) == []
+    assert path.name.startswith(f"{record.engine}-{baselines.version_of(record)}.")
+    assert record.manifest["role"] == ("control" if ".control." in path.name else "subject")
