@@ -100,7 +100,9 @@ def test_the_trainers_own_losses_are_those_of_a_watched_run(
 def test_torchprimes_own_losses_are_those_of_a_watched_run(
     request: pytest.FixtureRequest, parity_workspace: Path, tmp_path: Path
 ) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     settings = _settings(request, parity_workspace, "+engine.torchprime.arguments.logging_steps=1")
     plan = _plan("torchprime", settings, request)
