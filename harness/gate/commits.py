@@ -71,6 +71,8 @@ def walk(
     """
     run = ("--git-dir", str(repository))
     git(*run, "bisect", "reset")
+    # git wants to come back to where it started; a mirror's HEAD may be on a branch that is not.
+    git(*run, "update-ref", "--no-deref", "HEAD", bad)
     try:
         said = git(*run, "bisect", "start", "--no-checkout", bad, good)
         while _FIRST_BAD.search(said) is None:

@@ -12,7 +12,8 @@ from harness.record import Record
 PREPARED = ("environment", "data", "init")
 """Rungs that the harness itself brings about in an aligned case, whatever is gated."""
 
-STACK = ("torch", "torch_xla", "libtpu")
+STACK = ("torch", "torch_xla", "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
+"""What differs between two torch_xla: packages, and the flags that it sets when it is imported."""
 
 
 def without_evidence(

@@ -197,7 +197,9 @@ def repository(tmp_path: Path) -> tuple[Path, list[str]]:
     for n in range(10):
         git("commit", "--quiet", "--allow-empty", "-m", f"commit {n}")
     commits = git("rev-list", "--reverse", "HEAD").split()
-    git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare.git"))
+    bare = str(tmp_path / "bare.git")
+    git("clone", "--quiet", "--bare", ".", bare)
+    git("--git-dir", bare, "symbolic-ref", "HEAD", "refs/heads/none")  # as a mirror's may be
     return tmp_path / "bare.git", commits
 
 

@@ -220,7 +220,8 @@ class TestAnotherTorchXla:
     def test_differs_by_torch_and_torch_xla_alone(self, world: World, tmp_path: Path) -> None:
         versions = {"torch": "2.8.0", "torch_xla": "2.8.0"}
         label = "torch_xla@2.8.0"
-        own = samples.run(tmp_path / "b", label, observed={"versions": versions})
+        flags = {"XLA_FLAGS": "--xla_x=1 --set_by_itself"}
+        own = samples.run(tmp_path / "b", label, observed={"versions": versions, "flags": flags})
         world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)
         pair = gate_pair(tmp_path, Ref("torch_xla", "1.0"), candidate=Ref("torch_xla", "2.8"))
         verdict = judged(pair)
@@ -231,11 +232,20 @@ class TestAnotherTorchXla:
         plain = dataclasses.replace(pair, candidate=NEW, against=OLD)
         assert judged(plain).result is Result.FAIL
 
-    def test_other_flags_are_not_excused(self, world: World, tmp_path: Path) -> None:
-        own = samples.run(tmp_path / "b", "torch_xla@2", observed={"flags": {"XLA_FLAGS": "--y"}})
+    def test_other_devices_are_not_excused(self, world: World, tmp_path: Path) -> None:
+        versions = {"torch": "2.8.0", "torch_xla": "2.8.0"}
+        own = samples.run(
+            tmp_path / "b", "torch_xla@2", observed={"versions": versions, "devices": 8}
+        )
         world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)
         pair = gate_pair(tmp_path, Ref("torch_xla", "1.0"), candidate=Ref("torch_xla", "2.0"))
         assert judged(pair).rung("environment").result is Result.FAIL
+
+    def test_it_costs_no_control_run(self, world: World, tmp_path: Path) -> None:
+        own = samples.run(tmp_path / "b", "torch_xla@2", observed={"versions": {"torch": "2.8.0"}})
+        world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)  # no control is known
+        ends = Ref("torch_xla", "1.0"), Ref("torch_xla", "2.0")
+        assert judged(gate_pair(tmp_path, ends[0], candidate=ends[1], control="ulp"))
 
 
 class TestAgainstAStoredBaseline:
