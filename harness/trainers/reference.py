@@ -170,6 +170,9 @@ def place_on_mesh(model: Llama, t: dict[str, Any]) -> tuple[Any, Any]:
     mesh = xs.Mesh(np.arange(count), tuple(axes.values()), tuple(axes))
     xs.set_global_mesh(mesh)
     model.to(torch_xla.device())
+    if t["model"]["tie_embeddings"]:
+        # Moving to an XLA device makes new parameters, and so unties what was tied.
+        model.lm_head.weight = model.model.embed_tokens.weight
     for name, parameter in model.named_parameters():
         spec = t["sharding"][".".join("*" if part.isdigit() else part for part in name.split("."))]
         xs.mark_sharding(
