@@ -7,7 +7,9 @@ from the workspace. Heavy imports stay inside the fixtures.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,11 +77,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers; end a terminated session as an interrupted one, trainers and all."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     config.addinivalue_line("markers", "cpu: trains on the CPU mesh")
     config.addinivalue_line("markers", "tpu: trains on TPU chips, and needs some")
     config.addinivalue_line("markers", "slow: takes minutes by itself; nox -s faults runs all")
     config.stash[_VERDICTS] = {}
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 _VERDICTS: pytest.StashKey[dict[tuple[Pair, tuple[str, ...]], Any]] = pytest.StashKey()
