@@ -61,8 +61,6 @@ def first_loss_distance(a: Record, b: Record) -> float | None:
 
 def _normalisation(record: Record, ratio: float) -> str:
     """A cause that explains this ratio to the mean over the labels that are predicted."""
-    if not record.steps or not record.steps[0].batches or not math.isfinite(ratio):
-        return ""
     targets = sum(b.targets for b in record.steps[0].batches)
     first = sum(b.first_targets for b in record.steps[0].batches)
     if first and targets and abs(ratio * (targets + first) / targets - 1) < 1e-3:

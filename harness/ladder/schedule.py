@@ -66,7 +66,7 @@ def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
             if (x := left[name].group) is not None and (y := right[name].group) is not None
         }
     )
-    steps = [{s.index: s.learning_rates for s in r.steps if s.finished} for r in (c.a, c.b)]
+    steps = [{s.index: s.learning_rates for s in r.steps} for r in (c.a, c.b)]
     common = sorted(steps[0].keys() & steps[1].keys()) if groups else []
     first, second = (
         {

@@ -587,6 +587,70 @@ class TestClip:
         assert "(0.6002) is within the maximum 0.62" in result.explanation
         assert "(2 later steps are above it)" in result.explanation
 
+    @pytest.mark.parametrize(("norms", "expected"), [
+        ((0.2, 0.2), NOT_EXERCISED), ((0.199, 0.2), NOT_EXERCISED), ((0.199, 0.201), PASS),
+        ((0.201, 0.199), PASS),
+    ])  # fmt: skip
+    def test_one_norm_above_the_maximum_exercises_it(
+        self, a: Record, norms: tuple[float, float], expected: Result
+    ) -> None:
+        """The limit is wide here, as in bfloat16."""
+        floors = {**TOLERANCE.floor["float32"], "scale": 0.05, "parameter_scale": 0.05}
+        pair = []
+        for norm in norms:
+            run = a
+            whole = gradient_norm(a)
+            assert whole is not None
+            for index in range(3):
+                run = scaled(run, index, norm / whole)
+            run = with_step(run, 0, gradient_norm=gradient_norm(run), max_norm=0.2)
+            pair.append(_rescaled(run))
+        if norms[0] == 0.2:  # to the last digit
+            at = with_step(pair[0], 0, max_norm=gradient_norm(pair[0]))
+            at = with_manifest(at, lambda m: m["case"].update(max_norm=gradient_norm(pair[0])))
+            for step in range(1, 8):
+                at = with_step(at, step, max_norm=gradient_norm(pair[0]))
+            pair = [at, at]
+        result = clip(Comparison(pair[0], pair[1], tolerance(floor={"float32": floors})))
+        assert result.result is expected
+
+    def test_which_steps_are_above_the_maximum(self, a: Record, b: Record) -> None:
+        """Neither those at it, nor those without a norm or a maximum."""
+        other = with_step(a, 3, gradient_norm=0.2)
+        other = with_step(other, 4, gradient_norm=None)
+        assert "6 of 8 steps are above" in clip(comparison(other, b)).explanation
+        unclipped = [Trainer(label=label, max_norm=None).record() for label in "ab"]
+        measured = [with_step(r, 0, gradient_norm=1.0) for r in unclipped]
+        assert clip(comparison(*measured)).result is NOT_EXERCISED
+
+    def test_a_threshold_of_zero(self, a: Record) -> None:
+        pair = []
+        for run in (a, a):
+            for step in range(8):
+                run = with_step(run, step, max_norm=0.0)
+            pair.append(with_manifest(run, lambda m: m["case"].update(max_norm=0.0)))
+        assert clip(comparison(*pair)).result is FAIL
+
+    def test_a_parameter_that_is_not_trained(self, a: Record, b: Record) -> None:
+        pair = []
+        for run in (a, b):
+            run = with_parameter(run, 1, gradient=None, group=None, clipped_norm=None)
+            run = with_step(run, 0, gradient_norm=gradient_norm(run))
+            pair.append(_rescaled(run))
+        assert clip(comparison(*pair)).result is PASS
+        zero = [with_parameter(r, 1, clipped_norm=0.0) for r in pair]
+        assert clip(comparison(*zero)).result is PASS
+        assert applied_scale(zero[0]) == applied_scale(pair[0])
+
+    def test_gradients_that_have_to_differ(self, a: Record) -> None:
+        """Each run's scale is judged by its own norm, and by that alone."""
+        b = Trainer(label="b", seed=1).record()
+        assert clip(comparison(a, b)).result is FAIL
+        assert clip(comparison(a, b), alike=False).result is PASS
+        for trainer in (NoClipping, ClippingWithoutEffect, OfOneShard, OfTheParameters):
+            wrong = trainer(label="b", seed=1).record()
+            assert clip(comparison(a, wrong), alike=False).result is FAIL
+
     @pytest.mark.parametrize("which", [0, 1])
     def test_what_was_not_observed(self, a: Record, b: Record, which: int) -> None:
         def broken(*changes: dict[str, Any]) -> Record:

@@ -121,6 +121,20 @@ class TestEnvironment:
         a, b = (with_observed(r, flags={}) for r in (a, b))
         assert environment(comparison(a, b)).result is INVALID
 
+    def test_attention_as_the_case_asks(self, a: Record, b: Record) -> None:
+        pair = [with_observed(r, attention="eager") for r in (a, b)]
+        assert environment(comparison(*pair)).result is PASS
+        for which in (0, 1):
+            other = list(pair)
+            other[which] = with_observed(other[which], attention="sdpa")
+            result = environment(comparison(*other))
+            assert result.result is FAIL
+            assert "is sdpa, but the case asks for eager" in result.explanation
+        both = [with_observed(r, attention="sdpa") for r in (a, b)]
+        assert environment(comparison(*both)).result is FAIL
+        shipped = [with_manifest(r, lambda m: m["case"].update(kind="as_shipped")) for r in both]
+        assert environment(comparison(*shipped)).result is PASS
+
     def test_nothing_was_observed(self, a: Record, b: Record) -> None:
         a, b = (with_manifest(r, lambda m: m.update(observed=None)) for r in (a, b))
         assert environment(comparison(a, b)).result is INVALID
@@ -236,6 +250,11 @@ class TestShardingAgainstTheCase:
     def test_one_parameter_in_another_dtype_on_both_sides(self, a: Record, b: Record) -> None:
         a, b = (with_parameter(r, 1, dtype="float64") for r in (a, b))
         assert sharding(comparison(a, b)).result is FAIL
+
+    def test_a_mesh_that_nobody_asked_for(self, a: Record, b: Record) -> None:
+        """`parity train` on a TPU takes the mesh that its trainer makes."""
+        a, b = (with_manifest(r, lambda m: m["case"].update(mesh=None)) for r in (a, b))
+        assert sharding(comparison(a, b)).result is PASS
 
     def test_one_device(self, a: Record, b: Record) -> None:
         mesh = {"axes": {"fsdp": 1}, "device_order": [0]}

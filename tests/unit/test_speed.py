@@ -473,6 +473,10 @@ def profiled(run: Record, *devices: list[float]) -> Record:
 
 
 class TestDeviceTime:
+    # six FLOPs for each weight of a matrix, and attention's, against 918 TFLOP/s of a v6e
+    share = 51_200_000 * (6 * (2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192) + 64 * 512)
+                          + 12 * 2 * 128 * 4 * 16) / 918e12  # fmt: skip
+
     def judged(self, a: Record, b: Record, x: Record, y: Record, limit: float | None) -> Any:
         windows = [timed(run, *noisy()) for run in (a, b)]
         pair = [
@@ -511,6 +515,12 @@ class TestDeviceTime:
         assert one.result is INCONCLUSIVE
         assert steps_of(profiled(a, *[few] * 256)) == few
 
+    def test_steps_of_two_runs_are_no_pairs(self, a: Record, b: Record) -> None:
+        """What happens to coincide in two profiles is noise all the same."""
+        wild = noisy(count=4, noise=0.5)
+        x, y = profiled(a, wild), profiled(b, [t * 1.001 for t in wild])
+        assert self.judged(a, b, x, y, 0.05).result is INCONCLUSIVE
+
     def test_devices_that_began_within_another_step(self, a: Record) -> None:
         run = profiled(a, [0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.2, 0.5], [0.9])
         assert steps_of(run) == [0.1, 0.2]
@@ -529,9 +539,17 @@ class TestDeviceTime:
     def test_tokens_per_second(self, a: Record) -> None:
         # 4 rows of 128 tokens in half a second
         assert throughput(a, 0.5) == "hf: 1,024 tokens a second"
-        text = throughput(with_observed(a, device_kind="TPU v6e", devices=1), 0.5)
-        assert text.startswith("hf: 1,024 tokens a second, ")
-        assert text.endswith("% of peak FLOPs")
+        for devices in (1, 4):
+            text = throughput(with_observed(a, device_kind="TPU v6e", devices=devices), 1e-5)
+            assert (
+                text == f"hf: 51,200,000 tokens a second, {self.share / devices:.1%} of peak FLOPs"
+            )
+        text = throughput(with_observed(a, device_kind="TPU v6e", devices=None), 1e-5)
+        assert text.endswith(f", {self.share:.1%} of peak FLOPs")
+        unknown = with_manifest(a, lambda m: m["case"].update(model=None))
+        assert throughput(unknown, 0.5) == "hf: 1,024 tokens a second"
+        nothing = with_manifest(unknown, lambda m: m["case"]["data"].update(sequence_length=None))
+        assert throughput(nothing, 0.5) == "hf: 0.5 s a step"
 
 
 class TestStalls:
