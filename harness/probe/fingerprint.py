@@ -4,7 +4,8 @@ Two numbers a tensor would be enough to see that tensors differ; these say by ho
 
 - `bits`: sum of the tensor's bit patterns times an odd number per position, modulo 2^32. Integer
   sums do not depend on the order of summation, so equal tensors have equal bits under any
-  sharding, and unequal ones have unequal bits but for one chance in about 2^32.
+  sharding, and unequal ones have unequal bits but for one chance in about 2^32. The exception is
+  an even number of flipped signs in float32, which leaves bits equal; the sketch sees those.
 - `sketch`: K sums of the elements, each under its own pseudo-random signs. For two tensors x and
   y, the mean over k of (sketch_k(x) - sketch_k(y))^2 is an unbiased estimate of |x - y|^2
   (Alon, Matias, Szegedy 1996, "tug of war"). It is linear, so the sketch of an update is the
