@@ -1,24 +1,45 @@
 """Is a slowdown of 3 % caught, and an equal pair never called slower?
 
 `python benchmarks/detection.py [--trials N] [--share 0.03] [KEY=VALUE]...` runs an engine against
-itself, windows in turns, N times with a slowdown seeded into one side and N times without, and
-prints each decision. 20 trials of each take a long time: windows × seconds per step × 80.
+itself, windows in turns. Each trial is two such pairs, launched anew: one of equals, and one whose
+second side is slowed down by that share of the time that the equals took. Prints each decision,
+then both tables. A pair takes `timing.windows` × 2 × seconds per step, and the time to start.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.speed import step_time
+from harness.ladder.speed import samples_of, step_time
+from harness.ladder.verdict import RungResult
 from harness.measuring import time_in_turns
+from harness.record import Record
 from harness.report.progress import ConsoleReporter
-from harness.settings import load
+from harness.settings import Settings, load
 
 QUIET = ConsoleReporter(Console(quiet=True))
+
+Launches = tuple[tuple[Record, Record], ...]
+
+
+def decide(settings: Settings, launches: Launches) -> RungResult:
+    """The step-time rung of a pair that ran in turns."""
+    a, b = launches[0]
+    looks = settings.timing.looks
+    return step_time(Comparison(a, b, settings.tolerance, timing=launches, looks=looks))
+
+
+def median_step(launches: Launches) -> float:
+    """Median seconds per step of all windows of both sides."""
+    sides = samples_of(launches, paired=True)
+    return statistics.median(t for side in sides for launch in side for t in launch)
 
 
 def main() -> None:
@@ -30,27 +51,28 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     names = (options.engine, options.engine)
-    for share in (options.share, 0.0):
-        results: Counter[str] = Counter()
-        for trial in range(options.trials):
-            settings = load(
-                [
-                    f"engines=[{names[0]},{names[1]}]",
-                    "tolerance.step_time=0.015",
-                    *options.overrides,
-                ]
+    words = [f"engines=[{names[0]},{names[1]}]", "tolerance.step_time=0.015", *options.overrides]
+    settings = load(words)
+    tables: dict[float, Counter[str]] = {0.0: Counter(), options.share: Counter()}
+    for trial in range(options.trials):
+        equals: Launches = ()
+        for share, table in tables.items():
+            faults: Sequence[dict[str, Any]] = ()
+            if share:
+                seconds = share * median_step(equals)
+                faults = [{"name": "slowdown", "arguments": {"seconds": round(seconds, 6)}}]
+            launches = time_in_turns(names, settings, QUIET, faults, first_launch=trial)
+            equals = equals or launches
+            result = decide(settings, launches)
+            table[result.result.value] += 1
+            print(
+                f"trial {trial + 1}, {share:.0%} slower, a step takes "
+                f"{median_step(launches) * 1e3:.1f} ms: {result.result.value}: "
+                f"{result.explanation}",
+                flush=True,
             )
-            seeded = [{"name": "slowdown", "arguments": {"share": share}}] if share else []
-            pairs = time_in_turns(names, settings, QUIET, faults=seeded, first_launch=trial)
-            a, b = pairs[0]
-            comparison = Comparison(
-                a, b, settings.tolerance, timing=pairs, looks=settings.timing.looks
-            )
-            result = step_time(comparison)
-            results[result.result.value] += 1
-            print(f"slowdown {share:.0%}, trial {trial + 1}: {result.result.value}: "
-                  f"{result.explanation}", flush=True)  # fmt: skip
-        print(f"slowdown {share:.0%}: {dict(results)} of {options.trials} trials", flush=True)
+    for share, table in tables.items():
+        print(f"{share:.0%} slower: {dict(table)} of {options.trials} trials", flush=True)
 
 
 if __name__ == "__main__":

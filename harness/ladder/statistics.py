@@ -23,14 +23,19 @@ and exploratory data analysis", 1983.)
 
 *With a bootstrap over repeats and over windows.* Resampling whole repeats gives the variance that
 holds if launches of the same trainer differ; resampling windows within their repeats gives the one
-that holds if they do not. The first estimates the second plus a variance that cannot be negative,
-so the larger of the two is taken. (Davison and Hinkley, "Bootstrap methods and their application",
-1997, section 3.8.) The interval is estimate ± t · standard error (Efron and Tibshirani, "An
-introduction to the bootstrap", 1993, chapter 12) with Satterthwaite's degrees of freedom
-(Biometrics Bulletin 1946), because percentiles of a bootstrap over two or four repeats are far too
-narrow. Simulated with the noise of tests/unit/test_statistics.py, intervals of 95 % cover the truth
-in 94 to 98 % of 1000 trials (1 to 40 repeats, 20 to 160 windows), and in 88 to 92 % where there are
-only 2 or 4 repeats and launches differ by 3 %.
+that holds if they do not. Windows are drawn in blocks of neighbours, because a disturbance that
+lasts for several windows leaves fewer independent ones than there are (circular blocks of n^(1/3)
+of n windows: Politis and Romano in LePage and Billard, "Exploring the limits of bootstrap", 1992;
+the length is that of Hall, Horowitz and Jing, Biometrika 1995). The first variance estimates the
+second plus one that cannot be negative, so the larger of the two is taken. (Davison and Hinkley,
+"Bootstrap methods and their application", 1997, section 3.8.) The interval is estimate ± t ·
+standard error (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 12) with
+Satterthwaite's degrees of freedom (Biometrics Bulletin 1946), because percentiles of a bootstrap
+over two or four repeats are far too narrow. Simulated with the noise of
+tests/unit/test_statistics.py, intervals of 95 % cover the truth in 95 to 98 % of 500 trials (1 to
+40 repeats, 20 to 160 windows), and in 83 to 97 % where there are only 2 or 4 repeats and launches
+differ by 3 %. With noise that is correlated by 0.4 from one window to the next they cover it in 91
+to 94 % (windows drawn one by one: 79 to 85 %).
 """
 
 import math
@@ -289,12 +294,30 @@ def _locate(repeats: list[Floats], resamples: int, seed: int) -> tuple[float, _S
         between = float(_midmeans(values[order], counts).var()) * groups / (groups - 1)
         between_freedom = groups - 1
     if windows > groups:
-        counts = np.concatenate(
-            [rng.multinomial(n, np.full(n, 1 / n), size=resamples) for n in sizes], axis=1
-        )[:, order]
-        within = float(_midmeans(values[order], counts).var()) * windows / (windows - groups)
-        within_freedom = max(1.0, (windows - groups) / 2)
+        counts = np.concatenate([_draw_blocks(rng, n, resamples) for n in sizes], axis=1)
+        blocks = sum(n / _block_length(n) for n in sizes)
+        spread = float(_midmeans(values[order], counts[:, order]).var())
+        within = spread * blocks / (blocks - groups)
+        within_freedom = max(1.0, blocks - groups)
     return location, _Spread(between, between_freedom, within, within_freedom)
+
+
+def _block_length(windows: int) -> int:
+    return max(1, min(math.ceil(windows ** (1 / 3)), windows // 2))
+
+
+def _draw_blocks(rng: np.random.Generator, windows: int, resamples: int) -> Floats:
+    """How often each window is drawn: whole blocks, which go on at the first window after the last.
+
+    Returns shape (resamples, windows). Each row sums to `windows`: blocks that do not divide it are
+    drawn often enough to cover it, and weigh less for it.
+    """
+    length = _block_length(windows)
+    blocks = math.ceil(windows / length)
+    starts = rng.multinomial(blocks, np.full(windows, 1 / windows), size=resamples)
+    drawn = sum(np.roll(starts, shift, axis=1) for shift in range(length))
+    counts: Floats = drawn * (windows / (blocks * length))
+    return counts
 
 
 def _midmeans(ordered: Floats, counts: NDArray[np.int64] | Floats) -> Floats:

@@ -382,18 +382,17 @@ def hang(after: int = 3) -> None:
 
 
 @_register(AFTER)
-def slowdown(share: float = 0.03, start: int = 2) -> None:
-    """Every step from `start` on takes `share` longer, by sleeping on the host."""
-    state = {"steps": 0, "last": time.perf_counter()}
+def slowdown(seconds: float, start: int = 2) -> None:
+    """Every step from `start` on takes so many seconds longer, busy on the host."""
+    state = {"steps": 0}
 
-    def wait(*_: Any) -> None:
+    def dawdle(*_: Any) -> None:
+        end = time.perf_counter() + seconds  # a sleep of a millisecond would overshoot
+        while state["steps"] >= start and time.perf_counter() < end:
+            pass
         state["steps"] += 1
-        elapsed = time.perf_counter() - state["last"]
-        if state["steps"] > start:
-            time.sleep(elapsed * share)
-        state["last"] = time.perf_counter()
 
-    optimizer_hooks.register_optimizer_step_post_hook(wait)
+    optimizer_hooks.register_optimizer_step_post_hook(dawdle)
 
 
 @_register(AFTER)

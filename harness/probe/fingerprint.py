@@ -2,10 +2,9 @@
 
 Two numbers a tensor would be enough to see that tensors differ; these say by how much:
 
-- `bits`: sum of the tensor's bit patterns times an odd number per position, modulo 2^32. Integer
-  sums do not depend on the order of summation, so equal tensors have equal bits under any
-  sharding, and unequal ones have unequal bits but for one chance in about 2^32. The exception is
-  an even number of flipped signs in float32, which leaves bits equal; the sketch sees those.
+- `bits`: the sum over all positions of a hash of the position and of the bit pattern there, modulo
+  2^32. Integer sums do not depend on the order of summation, so equal tensors have equal bits under
+  any sharding, and unequal ones have unequal bits but for one chance in about 2^31.
 - `sketch`: K sums of the elements, each under its own pseudo-random signs. For two tensors x and
   y, the mean over k of (sketch_k(x) - sketch_k(y))^2 is an unbiased estimate of |x - y|^2
   (Alon, Matias, Szegedy 1996, "tug of war"). It is linear, so the sketch of an update is the
@@ -79,34 +78,42 @@ def _fingerprint_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Floats [rows, SKETCH_SIZE + 1] and bits [rows] of a matrix whose rows are flat tensors."""
     values = rows if rows.dtype == torch.float64 else rows.float()
     hashes = _position_hashes(rows.shape[1], rows.device)
-    columns = []
-    for k in range(SKETCH_SIZE):
-        signs = 1 - 2 * ((hashes >> (_LOWEST_SIGN_BIT + k)) & 1)
-        columns.append((values * signs.to(values.dtype)).sum(1))
-    columns.append((values * values).sum(1).sqrt())
-    bits = (_bit_patterns(rows) * (hashes | 1)).sum(1, dtype=torch.int32)
-    return torch.stack(columns, 1), bits
+    shifts = torch.arange(SKETCH_SIZE, dtype=torch.int32, device=rows.device) + _LOWEST_SIGN_BIT
+    signs = 1 - 2 * ((hashes >> shifts[:, None]) & 1)
+    # A product and a sum, not a matrix product: a TPU multiplies matrices in bfloat16.
+    sketch = (values[:, None, :] * signs.to(values.dtype)).sum(2)
+    norm = (values * values).sum(1, keepdim=True).sqrt()
+    return torch.cat([sketch, norm], 1), _bits(_bit_patterns(rows))
+
+
+def _bits(patterns: torch.Tensor) -> torch.Tensor:
+    """Bits [rows] of int32 patterns [rows, n]. The signs go in by themselves: see `_mix`."""
+    hashes = _position_hashes(patterns.shape[1], patterns.device)
+    mixed = _mix((patterns & _POSITIVE) ^ hashes)
+    # No two positions below 2^31 have the same hash: two flipped signs never cancel.
+    return (mixed + torch.where(patterns < 0, hashes, 0)).sum(1, dtype=torch.int32)
 
 
 def _position_hashes(length: int, device: torch.device) -> torch.Tensor:
-    """A pseudo-random non-negative int32 for each position.
+    """A pseudo-random positive int32 for each position, another one for each."""
+    return _mix(torch.arange(1, length + 1, dtype=torch.int32, device=device))
+
+
+def _mix(numbers: torch.Tensor) -> torch.Tensor:
+    """A one-to-one, pseudo-random map of the non-negative int32 onto themselves.
 
     Kept below 2^31: torch_xla's right shift of a negative number rounds otherwise than torch's.
     """
-    hashes = torch.arange(1, length + 1, dtype=torch.int32, device=device)
-    hashes = (hashes * -1640531535) & _POSITIVE
-    hashes = hashes ^ (hashes >> 15)
-    hashes = (hashes * -2048144789) & _POSITIVE
-    return hashes ^ (hashes >> 13)
+    mixed = (numbers * -1640531535) & _POSITIVE
+    mixed = mixed ^ (mixed >> 15)
+    mixed = (mixed * -2048144789) & _POSITIVE
+    return mixed ^ (mixed >> 13)
 
 
 def _bit_patterns(rows: torch.Tensor) -> torch.Tensor:
-    """The elements' bit patterns as int32; float64 is folded from its two halves."""
+    """The elements' bit patterns as int32; a float64 is two of them."""
     if rows.device.type == "xla":
         return _xla_bitcast(rows.element_size())(rows).to(torch.int32)
-    if rows.element_size() == 8:
-        halves = rows.contiguous().view(torch.int32).reshape(*rows.shape, 2)
-        return halves[..., 0] * 31 + halves[..., 1]
     if rows.element_size() == 2:
         return rows.contiguous().view(torch.int16).to(torch.int32)
     return rows.contiguous().view(torch.int32)

@@ -14,8 +14,9 @@ from pathlib import Path
 ORDER = (0, 1, 1, 0)
 """Which side runs window i, over and over."""
 
-POLL = 0.001
-"""Seconds between two looks at whose turn it is; what is waited for is never timed."""
+POLL = 0.01
+"""Seconds between two looks at whose turn it is. What is waited for is never timed, but whoever
+looks more often takes processor time from the other side's window."""
 
 
 class Turns:

@@ -43,7 +43,7 @@ def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -
 @pytest.mark.slow
 def test_a_large_slowdown_is_a_failure(request: pytest.FixtureRequest) -> None:
     settings = _settings(request, "timing.windows=60")
-    slow = [{"name": "slowdown", "arguments": {"share": 0.5}}]
+    slow = [{"name": "slowdown", "arguments": {"seconds": 0.5}}]
     pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=slow)
     a, b = pairs[0]
     verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))

@@ -58,7 +58,7 @@ def round_bfloat16(array: Array) -> Array:
 def fingerprint(array: Array, dtype: str = "float32") -> Fingerprint:
     """What `harness.probe.fingerprint` makes of a tensor of `dtype` with these values."""
     flat = np.ascontiguousarray(array, np.float32).reshape(-1)
-    hashes = _position_hashes(len(flat))
+    hashes = _mix(np.arange(1, len(flat) + 1, dtype=np.int64))
     patterns = flat.view(np.int32)
     if dtype == "bfloat16":
         patterns = (patterns >> 16).astype(np.int16).astype(np.int32)
@@ -66,16 +66,16 @@ def fingerprint(array: Array, dtype: str = "float32") -> Fingerprint:
     with np.errstate(all="ignore"):  # what is not finite stays so, silently
         sketch = tuple(float((flat * s.astype(np.float32)).sum(dtype=np.float32)) for s in signs)
         norm = float(np.sqrt((flat * flat).sum(dtype=np.float32)))
-    bits = int((patterns.astype(np.int64) * (hashes | 1).astype(np.int64)).sum() & 0xFFFFFFFF)
+    mixed = _mix((patterns.astype(np.int64) & 0x7FFFFFFF) ^ hashes)
+    bits = int((mixed + np.where(patterns < 0, hashes, 0)).sum() & 0xFFFFFFFF)
     return Fingerprint(bits, sketch, norm)
 
 
-def _position_hashes(length: int) -> NDArray[np.int64]:
-    hashes = np.arange(1, length + 1, dtype=np.int64)
-    hashes = (hashes * -1640531535) & 0x7FFFFFFF
-    hashes = hashes ^ (hashes >> 15)
-    hashes = (hashes * -2048144789) & 0x7FFFFFFF
-    return hashes ^ (hashes >> 13)
+def _mix(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    mixed = (numbers * -1640531535) & 0x7FFFFFFF
+    mixed = mixed ^ (mixed >> 15)
+    mixed = (mixed * -2048144789) & 0x7FFFFFFF
+    return mixed ^ (mixed >> 13)
 
 
 @dataclass(frozen=True)

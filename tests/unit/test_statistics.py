@@ -373,6 +373,26 @@ class TestNoise:
             covered += i.low <= 1 <= i.high
         assert covered >= least * 60
 
+    @pytest.mark.parametrize("windows", [50, 150])
+    def test_a_disturbance_that_lasts_is_not_taken_for_many(self, windows: int) -> None:
+        """Noise correlated by 0.5: drawn one by one, windows would promise 1.7 × too much."""
+        covered = 0
+        for seed in range(100):
+            steps = np.random.default_rng(seed).normal(0, 0.1, windows)
+            noise = np.zeros(windows)
+            for i in range(1, windows):
+                noise[i] = 0.5 * noise[i - 1] + steps[i]
+            one = ratio_interval([[1.0] * windows], [np.exp(noise)], paired=True, resamples=200)
+            covered += one.low <= 1 <= one.high
+        assert covered >= 84
+
+    def test_blocks_weigh_every_window_alike(self) -> None:
+        rng = np.random.default_rng(0)
+        for windows in (2, 3, 7, 50):
+            counts = statistics._draw_blocks(rng, windows, 4000)
+            assert counts.sum(axis=1) == pytest.approx(windows)
+            assert counts.mean(axis=0) == pytest.approx(np.ones(windows), abs=0.1)
+
     def test_launches_that_differ_widen_the_interval(self) -> None:
         """Repeats that disagree by 5 % each way, with hardly any noise inside, are no PASS."""
         quiet = np.random.default_rng(0).normal(1, 1e-4, (4, 50))
