@@ -5,7 +5,6 @@ Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 130 interrup
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -79,6 +78,7 @@ def run(
     parity run --torchprime ~/torchprime case=llama-tiny-as-shipped
     """
     from harness import session
+    from harness.report.ending import end
     from harness.report.progress import ConsoleReporter
     from harness.settings import load
 
@@ -93,7 +93,7 @@ def run(
         outcome = session.run(planned, reporter)
     finally:
         reporter.close()
-    _show(outcome, json_file, html)
+    end(outcome, json_file, html)
 
 
 @app.command()
@@ -107,10 +107,11 @@ def compare(
     """Judge two Records again, without launching anything."""
     from harness import session
     from harness.record import read_record
+    from harness.report.ending import end
     from harness.settings import load
 
     tolerance = load(list(overrides or [])).tolerance
-    _show(session.compare(read_record(a), read_record(b), tolerance), json_file, html)
+    end(session.compare(read_record(a), read_record(b), tolerance), json_file, html)
 
 
 @app.command()
@@ -142,28 +143,6 @@ def doctor(torchprime: Torchprime = None) -> None:
     from harness.doctor import diagnose
 
     raise typer.Exit(diagnose(Console(), torchprime))
-
-
-def _show(outcome: object, json_file: Path | None, html: Path | None) -> NoReturn:
-    """Print the ladder, write what was asked for, and exit by the verdict."""
-    from harness.report.github import append_job_summary
-    from harness.report.terminal import print_verdict
-    from harness.session import Outcome
-
-    assert isinstance(outcome, Outcome)
-    if json_file is not None:
-        from harness.record import write_json
-
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, outcome.verdict.to_json())
-    if html is not None:
-        from harness.report.html import write_html
-
-        html.parent.mkdir(parents=True, exist_ok=True)
-        write_html(html, outcome.verdict, dict(outcome.records))
-    append_job_summary(outcome.verdict, os.environ)
-    print_verdict(outcome.verdict, Console())
-    raise typer.Exit(outcome.verdict.exit_code)
 
 
 def _interrupt(*_: object) -> NoReturn:

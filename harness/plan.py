@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.adapter.scripts import arguments_for
+from harness.adapter.scripts import arguments_for, identity
 from harness.case import Case, to_dict
 from harness.engines import ENGINES
 from harness.engines.command import SCRATCH, SHARED, Command, Job
@@ -36,6 +36,9 @@ from harness.workspace import key_of
 
 TORCHPRIME_DIR = "TORCHPRIME_DIR"
 TORCHPRIME_DEFAULT = "main"
+
+ORIGIN = ("commit", "dirty", "version", "script")
+"""What of a Plan's origin can change what its run does."""
 
 Note = Callable[[str], None]
 
@@ -75,7 +78,7 @@ class Plan:
                 "interpreter": self.interpreter.key,
                 "inputs": self.inputs.digest,
                 "environment": self.environment,
-                "origin": {k: self.origin.get(k) for k in ("commit", "dirty", "version")},
+                "origin": {k: self.origin.get(k) for k in ORIGIN},
                 "repeat": self.repeat,
                 "partner": self.partner,
             }
@@ -95,6 +98,9 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
     options = settings.engine.get(engine, Engine())
     if named_source:
         options = dataclasses.replace(options, source=named_source)
+    script = None
+    if options.script is not None and settings.launcher.name == "local":
+        options, script = _script(engine, options)
     cache = default_cache_dir()
     checkout = _checkout(engine, options, cache, note)
     interpreter = _interpreter(engine, options, checkout, cache, note)
@@ -115,7 +121,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
         environment=device_environment(
             device, settings.case.devices, settings.launcher.fast_compile
         ),
-        origin=_origin(engine, interpreter, checkout),
+        origin={**_origin(engine, interpreter, checkout), "script": script},
         source=source,
     )
 
@@ -186,15 +192,26 @@ def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:
     )
 
 
+def _script(engine: str, options: Engine) -> tuple[Engine, dict[str, str]]:
+    """The options with the script's whole path, and what the script is by now."""
+    path = Path(options.script or "").expanduser().resolve()
+    if not path.is_file():
+        raise BadInput(
+            f"engine.{engine}.script={options.script}: {path} is not a file. Name the script that "
+            "is to be run, or leave the key out for the engine's own"
+        )
+    return dataclasses.replace(options, script=str(path)), identity(path)
+
+
 def _checkout(engine: str, options: Engine, cache: Path, note: Note) -> Checkout | None:
     if engine == "torchprime":
-        return _torchprime(options, cache, note)
+        return torchprime_checkout(options, cache, note)
     if engine == "hf" and options.source is not None:
         return resolve(parse_source(options.source, "transformers"), cache, note)
     return None
 
 
-def _torchprime(options: Engine, cache: Path, note: Note) -> Checkout:
+def torchprime_checkout(options: Engine, cache: Path, note: Note) -> Checkout:
     """The checkout that is named, else the cached one, else a clone of the official repository."""
     named = options.source or os.environ.get(TORCHPRIME_DIR)
     if named:

@@ -202,7 +202,7 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
         words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
     if config.getoption("--torchprime") is not None:
         words.append(f"engine.torchprime.source='{config.getoption('--torchprime')}'")
-    reporter = _reporter(config)
+    reporter = reporter_of(config)
     try:
         planned = session.plan(load(words), reporter, may_substitute=False)
     except MissingTorchprime as error:
@@ -222,7 +222,7 @@ def _missing(what: str, reason: str, required: list[str]) -> None:
     pytest.skip(reason)
 
 
-def _reporter(config: pytest.Config) -> Any:
+def reporter_of(config: pytest.Config) -> Any:
     """Progress on the terminal behind pytest's capturing; xdist's workers have no terminal."""
     from rich.console import Console
 

@@ -21,6 +21,7 @@ from harness.typed import STRICT, typed
 ENGINES = ("hf", "torchprime", "reference")
 METRICS = (
     "loss", "gradient", "gradient_norm", "measured_norm", "scale", "parameter_scale", "update",
+    "course",
 )  # fmt: skip
 """What the ladder has a documented noise floor for, by dtype."""
 

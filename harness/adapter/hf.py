@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from harness.adapter.asked import (
 )
 from harness.adapter.fitting import Fitted, command_line, fit
 from harness.adapter.paths import absolute
-from harness.adapter.scripts import placed, script_of
+from harness.adapter.scripts import identity, placed, script_of
 from harness.adapter.settings import ARGUMENTS, HF, HfTraining
 from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.environments.interpreters import Interpreter, with_transformers
@@ -197,8 +196,5 @@ def _origin(script: Path, checkout: Checkout | None, interpreter: Interpreter) -
         "commit": None if checkout is None else checkout.commit,
         "dirty": None if checkout is None else checkout.dirty,
         "description": f"{described}, {script.name}",
-        "script": {
-            "path": str(script),
-            "sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
-        },
+        "script": identity(script),
     }

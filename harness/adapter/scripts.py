@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def script_of(path: str | None, checkout: Checkout | None, here: Path) -> Path:
             "trains with, or another checkout."
         )
     return folder / EXAMPLE
+
+
+def identity(script: Path) -> dict[str, str]:
+    """What tells one script from another, for a Record and its key: its path and its content."""
+    return {"path": str(script), "sha256": hashlib.sha256(script.read_bytes()).hexdigest()}
 
 
 def arguments_for(

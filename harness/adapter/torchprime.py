@@ -35,10 +35,10 @@ from harness.adapter.fitting import nearest
 from harness.adapter.paths import absolute
 from harness.adapter.settings import TORCHPRIME, TorchprimeTraining
 from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
-from harness.engines.torchprime import CONFIGS, SCRIPT, _value, read_defaults
+from harness.engines.torchprime import CONFIGS, SCRIPT, hydra_value, read_defaults
 from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
-from harness.plan import Note, _torchprime
+from harness.plan import Note, torchprime_checkout
 from harness.settings import Engine
 
 
@@ -51,7 +51,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     check_device(training)
     cache, here = default_cache_dir(), Path.cwd()
     directory = directory_of(training, TORCHPRIME)
-    checkout = _torchprime(Engine(source=training.source), cache, note)
+    checkout = torchprime_checkout(Engine(source=training.source), cache, note)
     assert checkout.path is not None
     defaults = read_defaults(checkout.path)
     inputs = inputs_of(training)
@@ -129,7 +129,7 @@ def _words(
 
 def _quoted(value: Any) -> str:
     """A value in Hydra's override grammar; paths may have signs in them that mean something."""
-    return f"'{value}'" if isinstance(value, str) and "/" in value else _value(value)
+    return f"'{value}'" if isinstance(value, str) and "/" in value else hydra_value(value)
 
 
 def _composed(checkout: Path, words: Sequence[str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def translate(job: Job) -> Command:
             job.options.script or f"{SOURCE}/{SCRIPT}",
             "--config-dir",
             f"{SCRATCH}/configs",
-            *(f"{key}={_value(value)}" for key, value in overrides.items()),
+            *(f"{key}={hydra_value(value)}" for key, value in overrides.items()),
         ),
         spec=spec_for(
             job,
@@ -182,12 +182,12 @@ def _sharding(job: Job) -> str:
     return yaml.safe_dump({**job.case.sharding, **activations}, sort_keys=False)
 
 
-def _value(value: Any) -> str:
+def hydra_value(value: Any) -> str:
     """A value in Hydra's override grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(_value(v) for v in value) + "]"
+        return "[" + ",".join(hydra_value(v) for v in value) + "]"
     return str(value)

@@ -88,9 +88,9 @@ def gate(
 
     parity gate --candidate transformers@./transformers --cases all
     """
-    from harness.cli import _show
     from harness.gate.gating import gate_pairs, run_gate
     from harness.gate.refs import parse
+    from harness.report.ending import end
 
     before = None if baseline is None else parse(baseline)
     words = _words(overrides, torchprime)
@@ -100,7 +100,7 @@ def gate(
         outcome = run_gate(gated, reporter)
     finally:
         reporter.close()
-    _show(outcome, json_file, html)
+    end(outcome, json_file, html)
 
 
 def bless(
@@ -174,10 +174,10 @@ def bisect(
 
     parity bisect --good transformers@v4.57.6 --bad transformers@main --rung forward
     """
-    from harness.cli import _show
     from harness.gate.bisect import Question
     from harness.gate.gating import gate_pairs
     from harness.gate.refs import parse
+    from harness.report.ending import end
 
     first, last = parse(good), parse(bad)
     pair = next(p for p in gate_pairs(_words(overrides, None), last, first, [case]) if not p.parity)
@@ -192,7 +192,7 @@ def bisect(
     verdict = found.outcome.verdict
     note = f"{found.rung} broke in {found.first_bad}; {found.last_good} is still good{skipped}"
     verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
-    _show(dataclasses.replace(found.outcome, verdict=verdict), json_file, html)
+    end(dataclasses.replace(found.outcome, verdict=verdict), json_file, html)
 
 
 def _search(

@@ -116,9 +116,9 @@ def _outcome(config: pytest.Config, pair: GatePair) -> Outcome:
 def _judged(config: pytest.Config, pair: GatePair) -> Outcome:
     from harness.errors import BadInput
     from harness.gate.gating import NotCompared, judge_pair
-    from harness.pytest_plugin import _reporter
+    from harness.pytest_plugin import reporter_of
 
-    reporter = _reporter(config)
+    reporter = reporter_of(config)
     try:
         return judge_pair(pair, reporter)
     except NotCompared as error:

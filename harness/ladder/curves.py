@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
-from harness.ladder.comparison import Comparison, Limit, exceeds, largest, relative_difference
+from harness.ladder.comparison import (
+    SKETCH_CERTAINTY,
+    Comparison,
+    Limit,
+    exceeds,
+    largest,
+    nan_last,
+    relative_difference,
+    worst,
+)
 from harness.ladder.schedule import lagging
+from harness.ladder.update import course_distances, worst_course_distance
 from harness.ladder.verdict import Finding, Result, RungResult
 from harness.record import Record
 
@@ -15,10 +26,17 @@ Values = Mapping[int, float | None]
 Series = Callable[[Record], Values]
 """Reads Values out of a Record."""
 
+OPPOSITE = 2.0
+"""The relative distance of two courses that lead to opposite sides; there is no larger one."""
+
 
 def loss_curve(c: Comparison) -> RungResult:
-    """The loss at every step."""
-    return _curve(c, "loss_curve", "loss", losses)
+    """The loss at every step, and where the parameters end.
+
+    No loss tells of the last update, and a loss tells little of a parameter that hardly counts.
+    """
+    result = _curve(c, "loss_curve", "loss", losses)
+    return _judge_course(c, result) if result.result is Result.PASS else result
 
 
 def grad_norm_curve(c: Comparison) -> RungResult:
@@ -73,6 +91,35 @@ def _curve(c: Comparison, rung: str, metric: str, series: Series) -> RungResult:
             return RungResult(rung, Result.FAIL, text, math.nan, findings=(finding,))
     limits = curve_limits(c, metric, series, len(steps))
     return _judge(c, rung, what, x, y, limits)
+
+
+def _judge_course(c: Comparison, curve: RungResult) -> RungResult:
+    """A curve that passes, with what the whole course did to each parameter."""
+    distances = course_distances(c.a, c.b)
+    if distances is None:
+        text = f"{curve.explanation}, but where the parameters end was not observed"
+        return RungResult("loss_curve", Result.INVALID, text)
+    limit = c.limit("course", worst_course_distance)
+    name, value = worst(distances)
+    beyond = [n for n, distance in distances.items() if exceeds(distance, limit.value)]
+    if beyond:
+        findings = tuple(
+            Finding(f"{n}: its course is {distances[n]:.2g} apart, relatively", None, n)
+            for n in sorted(beyond, key=lambda n: -nan_last(distances[n]))
+        )
+        text = (
+            f"{curve.explanation}, but {len(beyond)} of {len(distances)} parameters end elsewhere; "
+            f"most: {name}, by {value:.2g} of its course from the first value to the last"
+        )
+        return RungResult(
+            "loss_curve", Result.FAIL, text, value, limit.value, limit.source, "", findings
+        )
+    text = f"{curve.explanation}; parameters end within {value:.2g} of their course"
+    if limit.value >= OPPOSITE:
+        text += ", which is not judged: nothing could exceed the limit"
+        return dataclasses.replace(curve, explanation=text)
+    detects = f"{curve.detects}, or a course that is off by {SKETCH_CERTAINTY * limit.value:.2g}"
+    return dataclasses.replace(curve, explanation=text, detects=detects)
 
 
 def curve_limits(c: Comparison, metric: str, series: Series, steps: int) -> list[Limit]:

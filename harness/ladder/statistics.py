@@ -303,7 +303,7 @@ def _locate(repeats: list[Floats], resamples: int, seed: int) -> tuple[float, _S
 
 
 def _block_length(windows: int) -> int:
-    return max(1, min(math.ceil(windows ** (1 / 3)), windows // 2))
+    return max(1, min(math.ceil(math.cbrt(windows)), windows // 2))
 
 
 def _draw_blocks(rng: np.random.Generator, windows: int, resamples: int) -> Floats:
@@ -315,9 +315,10 @@ def _draw_blocks(rng: np.random.Generator, windows: int, resamples: int) -> Floa
     length = _block_length(windows)
     blocks = math.ceil(windows / length)
     starts = rng.multinomial(blocks, np.full(windows, 1 / windows), size=resamples)
-    drawn = sum(np.roll(starts, shift, axis=1) for shift in range(length))
-    counts: Floats = drawn * (windows / (blocks * length))
-    return counts
+    counts = np.zeros(starts.shape)
+    for shift in range(length):
+        counts += np.roll(starts, shift, axis=1)
+    return counts * (windows / (blocks * length))
 
 
 def _midmeans(ordered: Floats, counts: NDArray[np.int64] | Floats) -> Floats:

@@ -191,10 +191,36 @@ def update_distances(a: Record, b: Record) -> dict[str, float] | None:
 
 
 def _update_distance(x: tuple[float, ...], y: tuple[float, ...]) -> float:
+    """|x - y| over the larger of both, of which one is not 0; NaN if they cannot be compared."""
     if len(x) != len(y):
         return math.nan
     difference = sketch_norm(tuple(p - q for p, q in zip(x, y, strict=True)))
     return difference / max(sketch_norm(x), sketch_norm(y))
+
+
+def course_distances(a: Record, b: Record) -> dict[str, float] | None:
+    """Estimate, by parameter, of |course_a - course_b| / |course|: from initial to final value.
+
+    Of the parameters that both runs have and that either moved. None where there is no such
+    parameter, or where a value was not observed.
+    """
+    left, right = by_name(a), by_name(b)
+    distances: dict[str, float] = {}
+    for name in (n for n in left if n in right):
+        courses = []
+        for parameter in (left[name], right[name]):
+            if parameter.initial is None or parameter.final is None:
+                return None
+            courses.append(sketch_difference(parameter.final, parameter.initial))
+        if any(sketch_norm(course) != 0.0 for course in courses):
+            distances[name] = _update_distance(courses[0], courses[1])
+    return distances or None
+
+
+def worst_course_distance(a: Record, b: Record) -> float | None:
+    """The largest of `course_distances`."""
+    distances = course_distances(a, b)
+    return worst(distances)[1] if distances else None
 
 
 def worst_update_distance(a: Record, b: Record) -> float | None:

@@ -352,6 +352,26 @@ def learning_rate_lag() -> None:
     optimizer_hooks.register_optimizer_step_pre_hook(change)
 
 
+@_register(BEFORE)
+def lost_update(step: int) -> None:
+    """What the optimizer does in one step is undone. No loss tells of the last one."""
+    state: dict[str, Any] = {"steps": 0, "before": []}
+
+    def keep(optimizer: Any, *_: Any) -> None:
+        if state["steps"] == step:
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            state["before"] = [(p, p.detach().clone()) for p in held]
+
+    def undo(*_: Any) -> None:
+        with torch.no_grad():
+            for parameter, value in state["before"]:
+                parameter.copy_(value)
+        state.update(steps=state["steps"] + 1, before=[])
+
+    optimizer_hooks.register_optimizer_step_pre_hook(keep)
+    optimizer_hooks.register_optimizer_step_post_hook(undo)
+
+
 # --- the course of the run, and its speed ----------------------------------------------------
 
 

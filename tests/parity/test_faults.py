@@ -55,6 +55,7 @@ FAULTS = (
     Seeded("learning_rate_lag", "schedule", text="a lag of one step"),
     Seeded("learning_rate", "schedule", "{factor: 1.01}", text="1.01 times as much"),
     Seeded("nan_loss", "loss_curve", text="step 7"),
+    Seeded("lost_update", "loss_curve", "{step: 19}", bf16=False, text="parameters end elsewhere"),
     Seeded("exit_early", "data", "{after: 8}", text="hf trained 7 of 20 steps"),
     Seeded("recompile", "graph", text="after warm-up"),
     Seeded("host_transfer", "graph", text="runs on the host 0 times a step in reference, 1 in hf"),
