@@ -21,14 +21,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-import harness
 from harness import session
 from harness.inputs import prepare
-from harness.launchers.invocation import Places, bare, make_scratch, watched
+from harness.launchers.invocation import bare, make_scratch, watched
 from harness.launchers.local import Limits, launch
 from harness.plan import Plan, plan_run
 from harness.report.progress import ConsoleReporter
-from harness.running import Devices
+from harness.running import Devices, places_of
 from harness.settings import Settings, load
 
 QUIET = ConsoleReporter(Console(quiet=True))
@@ -37,13 +36,7 @@ SHORT, LONG = 10, 110
 
 def run_once(plan: Plan, folder: Path, watch: bool) -> tuple[float, float]:
     """Wall and processor seconds of one run, watched or bare."""
-    places = Places(
-        record=folder,
-        inputs=plan.inputs.directory.resolve(),
-        scratch=folder / "scratch",
-        package=Path(harness.__file__).resolve().parent,
-        source=plan.source,
-    )
+    places = places_of(plan, folder, folder / "scratch")
     make_scratch(places)
     build = watched if watch else bare
     python, path = str(plan.interpreter.python), plan.interpreter.pythonpath

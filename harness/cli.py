@@ -17,6 +17,7 @@ from harness.adapter.cli import app as train
 from harness.errors import BadInput
 from harness.gate import cli as gating
 from harness.launchers import use as launching
+from harness.report.options import Html, Json
 
 app = typer.Typer(
     name="parity",
@@ -47,14 +48,6 @@ Torchprime = Annotated[
         help="torchprime checkout, or a git URL with a ref; also TORCHPRIME_DIR",
         show_default=False,
     ),
-]
-Json = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="write the whole verdict for other programs"),
-]
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="write a self-contained report with the curves"),
 ]
 
 

@@ -262,16 +262,21 @@ def placed(plan: Plan, launcher: Launcher) -> Plan:
     return dataclasses.replace(plan, environment={**plan.environment, **launcher.identity})
 
 
-def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
-    """What a launcher is given of `plan`, whose Record is to be made in `place`."""
-    places = Places(
-        record=place.running.resolve(),
+def places_of(plan: Plan, record: Path, scratch: Path, shared: Path | None = None) -> Places:
+    """Where on this machine the placeholders of the plan's Command are."""
+    return Places(
+        record=record.resolve(),
         inputs=plan.inputs.directory.resolve(),
-        scratch=place.scratch.resolve(),
+        scratch=scratch.resolve(),
         package=Path(__file__).resolve().parent,
         source=plan.source,
         shared=shared,
     )
+
+
+def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
+    """What a launcher is given of `plan`, whose Record is to be made in `place`."""
+    places = places_of(plan, place.running, place.scratch, shared)
     name = f"{_folder(plan)}-{plan.key}"
     return Run(
         name, plan.command, places, plan.interpreter, plan.environment, plan.case.micro_batch

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from harness.errors import BadInput
+from harness.report.options import Html, Json
 
 if TYPE_CHECKING:
     from harness.gate.bisect import Found, Question
@@ -39,14 +40,6 @@ Torchprime = Annotated[
 ]  # fmt: skip
 Stored = Annotated[
     Path, typer.Option("--baselines", metavar="DIR", help="folder of the stored baselines")
-]
-Json = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="write the whole verdict for other programs"),
-]
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="write a self-contained report with the curves"),
 ]
 
 BASELINES = Path("baselines")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from harness.inputs import prepare
-from harness.launchers.invocation import Invocation, Places, bare, make_scratch
+from harness.launchers.invocation import Invocation, bare, make_scratch
 from harness.launchers.local import Limits, launch
 from harness.plan import MissingTorchprime, Plan, plan_run
 from harness.report.progress import ConsoleReporter
-from harness.running import Devices, obtain
+from harness.running import Devices, obtain, places_of
 from harness.settings import Settings, load
 
 CASE = ("case=llama-tiny-as-shipped", "case.steps=8")
@@ -43,15 +43,7 @@ def _plan(engine: str, settings: Settings, request: pytest.FixtureRequest) -> Pl
 
 def _run_unwatched(plan: Plan, folder: Path, wrapper: tuple[str, ...] = ()) -> Path:
     """Run the plan's command by itself; the scratch folder that it wrote to."""
-    import harness
-
-    places = Places(
-        record=folder,
-        inputs=plan.inputs.directory.resolve(),
-        scratch=folder / "scratch",
-        package=Path(harness.__file__).resolve().parent,
-        source=plan.source,
-    )
+    places = places_of(plan, folder, folder / "scratch")
     make_scratch(places)
     python = str(plan.interpreter.python)
     invocation = bare(plan.command, places, python, plan.interpreter.pythonpath, plan.environment)
