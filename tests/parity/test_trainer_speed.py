@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
-from harness.ladder.verdict import Result
+from harness.ladder.verdict import Result, RungResult
 from harness.measuring import time_in_turns
 from harness.pytest_plugin import Pair, pair_outcome
 from harness.report.progress import ConsoleReporter
@@ -39,38 +41,37 @@ def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -
     assert "executions a step: 2 in hf, 3 in hf" in verdict.rung("graph").explanation
 
 
+def _step_time(settings: Settings, fault: dict[str, Any] | None = None) -> RungResult:
+    """The rung of hf against hf, windows in turns, with a fault in the second."""
+    faults = [] if fault is None else [fault]
+    pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=faults)
+    a, b = pairs[0]
+    return judge(Comparison(a, b, settings.tolerance, timing=pairs)).rung("step_time")
+
+
 @pytest.mark.cpu
 @pytest.mark.slow
 def test_a_large_slowdown_is_a_failure(request: pytest.FixtureRequest) -> None:
-    settings = _settings(request, "timing.windows=60")
-    slow = [{"name": "slowdown", "arguments": {"seconds": 0.5}}]
-    pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=slow)
-    a, b = pairs[0]
-    verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))
-    assert verdict.rung("step_time").result is Result.FAIL
-    assert "slower" in verdict.rung("step_time").explanation
+    slow = {"name": "slowdown", "arguments": {"seconds": 0.5}}
+    rung = _step_time(_settings(request, "timing.windows=60"), slow)
+    assert rung.result is Result.FAIL
+    assert "slower" in rung.explanation
 
 
 @pytest.mark.cpu
 @pytest.mark.slow
 def test_equal_runs_are_never_slower(request: pytest.FixtureRequest) -> None:
-    settings = _settings(request, "timing.windows=60")
-    pairs = time_in_turns(("hf", "hf"), settings, _quiet())
-    a, b = pairs[0]
-    verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))
-    assert verdict.rung("step_time").result is not Result.FAIL
+    rung = _step_time(_settings(request, "timing.windows=60"))
+    assert rung.result is not Result.FAIL
 
 
 @pytest.mark.cpu
 @pytest.mark.slow
 def test_a_stall_at_one_step_of_every_launch_is_a_failure(request: pytest.FixtureRequest) -> None:
-    settings = _settings(request, "timing.windows=30", "timing.launches=3")
-    stall = [{"name": "sleep", "arguments": {"seconds": 2.0, "step": 12}}]
-    pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=stall, first_launch=100)
-    a, b = pairs[0]
-    verdict = judge(Comparison(a, b, settings.tolerance, timing=pairs))
-    assert verdict.rung("step_time").result is Result.FAIL
-    assert "stalls at step 12 in every launch" in verdict.rung("step_time").explanation
+    stall = {"name": "sleep", "arguments": {"seconds": 2.0, "step": 12}}
+    rung = _step_time(_settings(request, "timing.windows=30", "timing.launches=3"), stall)
+    assert rung.result is Result.FAIL
+    assert "stalls at step 12 in every launch" in rung.explanation
 
 
 @pytest.mark.cpu

@@ -382,6 +382,25 @@ TOLERANCE = load([]).tolerance
 """The tolerance that ships."""
 
 
+class CountsFirst(Trainer):
+    """transformers from 4.46.2: the first label, which is never predicted, is counted too."""
+
+    def batch(self, micro_step: int) -> Any:
+        tokens, labels = super().batch(micro_step)
+        labels[1:, 0] = tokens[1:, 0]
+        return tokens, labels
+
+    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
+        return float(sum((labels != IGNORED).sum() for _, labels in batches))
+
+
+class CountsRight(CountsFirst):
+    """The same batches; only labels that are predicted are counted."""
+
+    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
+        return float(sum((labels[:, 1:] != IGNORED).sum() for _, labels in batches))
+
+
 def tolerance(**changed: Any) -> Tolerance:
     """The tolerance that ships, with some of it changed."""
     return dataclasses.replace(TOLERANCE, **changed)

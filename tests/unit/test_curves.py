@@ -56,16 +56,6 @@ CURVES = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def a() -> Record:
-    return Trainer().record()
-
-
-@pytest.fixture(scope="module")
-def b() -> Record:
-    return Trainer(label="b", groups=2, sums=-1).record()
-
-
 def at(run: Record, read: Callable[[Record], object], step: int) -> float:
     value = read(run)[step]  # type: ignore[index]
     assert isinstance(value, float)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
-    IGNORED,
     TOLERANCE,
     Arrays,
+    CountsFirst,
+    CountsRight,
     Trainer,
     comparison,
     fingerprint,
@@ -45,16 +46,6 @@ NOT_EXERCISED = Result.NOT_EXERCISED
 LOSS = 2 * 2.4e-7
 """Limit of the loss in float32 without a control."""
 GRADIENT = 2 * 1e-6
-
-
-@pytest.fixture(scope="module")
-def a() -> Record:
-    return Trainer().record()
-
-
-@pytest.fixture(scope="module")
-def b() -> Record:
-    return Trainer(label="b", groups=2, sums=-1).record()
 
 
 def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
@@ -135,26 +126,9 @@ class TestForward:
         assert first_loss_distance(a, with_loss(a, 0, None)) is None
 
 
-class CountsFirst(Trainer):
-    """Divides by all labels, also by the first of each row, which is never predicted."""
-
-    def batch(self, micro_step: int) -> Any:
-        tokens, labels = super().batch(micro_step)
-        labels[1:, 0] = tokens[1:, 0]
-        return tokens, labels
-
-    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
-        return float(sum((labels != IGNORED).sum() for _, labels in batches))
-
-
-class PredictsFirst(CountsFirst):
-    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
-        return float(sum((labels[:, 1:] != IGNORED).sum() for _, labels in batches))
-
-
 class TestForwardSaysWhy:
     def test_the_first_label_is_counted(self) -> None:
-        a, b = CountsFirst().record(), PredictsFirst(label="b").record()
+        a, b = CountsFirst().record(), CountsRight(label="b").record()
         for pair in ((a, b), (b, a)):
             result = forward(comparison(*pair))
             assert result.result is FAIL
@@ -163,7 +137,7 @@ class TestForwardSaysWhy:
             assert "S = 6" in result.explanation
 
     def test_another_ratio_has_another_cause(self) -> None:
-        a, b = CountsFirst().record(), PredictsFirst(label="b").record()
+        a, b = CountsFirst().record(), CountsRight(label="b").record()
         loss = first_loss(b)
         assert loss is not None
         result = forward(comparison(a, with_loss(b, 0, loss * 1.01)))
@@ -222,8 +196,8 @@ class TestAgainstFloat64OfTheirOwn:
 
     def test_the_first_label_is_the_cause(self) -> None:
         a = dataclasses.replace(CountsFirst().record(), directory=Path("/a"))
-        b = dataclasses.replace(PredictsFirst(label="b").record(), directory=Path("/b"))
-        exact = PredictsFirst().record()
+        b = dataclasses.replace(CountsRight(label="b").record(), directory=Path("/b"))
+        exact = CountsRight().record()
         result = forward(comparison(a, b, own={"/a": exact, "/b": exact}))
         assert result.result is FAIL
         assert "hf divides by all 23 labels" in result.explanation

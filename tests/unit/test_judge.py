@@ -14,6 +14,8 @@ import pytest
 from builders import (
     IGNORED,
     Arrays,
+    CountsFirst,
+    CountsRight,
     Trainer,
     comparison,
     tolerance,
@@ -69,23 +71,6 @@ class Undivided(Trainer):
 
     def backward(self, gradients: Arrays) -> Arrays:
         return {name: g * self.accumulation for name, g in gradients.items()}
-
-
-class CountsFirst(Trainer):
-    """transformers from 4.46.2: the first label, which is never predicted, is counted too."""
-
-    def batch(self, micro_step: int) -> Any:
-        tokens, labels = super().batch(micro_step)
-        labels[1:, 0] = tokens[1:, 0]
-        return tokens, labels
-
-    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
-        return float(sum((labels != IGNORED).sum() for _, labels in batches))
-
-
-class CountsRight(CountsFirst):
-    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
-        return float(sum((labels[:, 1:] != IGNORED).sum() for _, labels in batches))
 
 
 class NextRate(Trainer):

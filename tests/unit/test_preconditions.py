@@ -30,11 +30,6 @@ PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
 
 @pytest.fixture(scope="module")
-def a() -> Record:
-    return Trainer().record()
-
-
-@pytest.fixture(scope="module")
 def b() -> Record:
     return Trainer(label="torchprime", groups=2, sums=-1).record()
 

@@ -40,16 +40,6 @@ PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
 
 
-@pytest.fixture(scope="module")
-def a() -> Record:
-    return Trainer().record()
-
-
-@pytest.fixture(scope="module")
-def b() -> Record:
-    return Trainer(label="b", groups=2, sums=-1).record()
-
-
 class TestWindows:
     def test_all_steps_are_told_once(self, a: Record) -> None:
         assert unobserved_steps(a) is None
@@ -327,7 +317,7 @@ class TestStepTime:
         assert "more windows a side would decide" in result.explanation
 
     def test_too_near_the_limit(self, a: Record, b: Record) -> None:
-        either = [0.1 * math.exp(0.01), 0.1 * math.exp(-0.01)] * 20
+        either = [0.1 * math.exp(0.01)] * 20 + [0.1 * math.exp(-0.01)] * 20
         result = step_time(under(0.05, timed(a, *either), timed(b, *[0.105] * 40)))
         assert result.result is INCONCLUSIVE
         assert "the ratio is too near the limit to be decided" in result.explanation

@@ -29,16 +29,6 @@ NOT_EXERCISED = Result.NOT_EXERCISED
 ADAMW = "torch.optim.adamw.AdamW"
 
 
-@pytest.fixture(scope="module")
-def a() -> Record:
-    return Trainer().record()
-
-
-@pytest.fixture(scope="module")
-def b() -> Record:
-    return Trainer(label="b", groups=2, sums=-1).record()
-
-
 def with_hyper(run: Record, step: int = 0, group: int = 0, **hyper: Any) -> Record:
     """A Record in which an optimizer event at `step` says something else."""
     told = {since: (kind, list(groups)) for since, kind, groups in run.groups}
