@@ -17,16 +17,13 @@ from typing import Any
 from rich.console import Console
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.speed import samples_of, step_time
+from harness.ladder.speed import Launches, samples_of, step_time
 from harness.ladder.verdict import RungResult
 from harness.measuring import time_in_turns
-from harness.record import Record
 from harness.report.progress import ConsoleReporter
 from harness.settings import Settings, load
 
 QUIET = ConsoleReporter(Console(quiet=True))
-
-Launches = tuple[tuple[Record, Record], ...]
 
 
 def decide(settings: Settings, launches: Launches) -> RungResult:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.case import Case
 from harness.inputs import Inputs, prepare
-from harness.ladder.speed import decided
-from harness.plan import DUMP_STEPS, plan_graph, plan_run, plan_turns
+from harness.ladder.speed import Launches, decided
+from harness.plan import DUMP_STEPS, plan_graph, plan_run, plan_turns, plan_whole
 from harness.probe.spec import COMPILING_STEPS
 from harness.record import Record
 from harness.running import Reporter, obtain, obtain_in_turns
@@ -28,7 +28,7 @@ class Measurements:
     """
 
     graphs: tuple[Record, Record] | None = None
-    timing: tuple[tuple[Record, Record], ...] = ()
+    timing: Launches = ()
 
 
 def measure(
@@ -36,11 +36,12 @@ def measure(
 ) -> Measurements:
     """Measure what the settings ask for; `names` are two entries of `engines`."""
     graphs = _graphs(names, settings, inputs, reporter) if settings.graph == "hlo" else None
-    timing: tuple[tuple[Record, Record], ...] = ()
-    # A TPU belongs to one process at a time; there the compared runs' own windows are judged.
-    in_turns = settings.launcher.device == "cpu" and settings.launcher.name == "local"
-    if settings.tolerance.step_time is not None and settings.case.aligned and in_turns:
-        timing = time_in_turns(names, settings, reporter)
+    timing: Launches = ()
+    if settings.tolerance.step_time is not None and settings.case.aligned:
+        if settings.launcher.device == "cpu" and settings.launcher.name == "local":
+            timing = time_in_turns(names, settings, reporter)
+        elif max(settings.timing.launches, settings.timing.looks) > 1:
+            timing = time_whole_runs(names, settings, inputs, reporter)
     return Measurements(graphs, timing)
 
 
@@ -78,20 +79,55 @@ def time_in_turns(
     reporter: Reporter,
     faults: Sequence[Mapping[str, Any]] = (),
     first_launch: int = 0,
-) -> tuple[tuple[Record, Record], ...]:
-    """Time both sides in turns; look until it is decided, each time with twice as many windows.
+) -> Launches:
+    """Time both sides window by window; look until it is decided, each time at twice the windows.
 
     `faults` are seeded into the second side. Launches are numbered from `first_launch`, so that a
     later call measures anew.
     """
-    timing, started = settings.timing, time.monotonic()
-    launches: tuple[tuple[Record, Record], ...] = ()
-    for look in range(timing.looks):
+    timing = settings.timing
+    numbers = range(first_launch, first_launch + timing.launches)
+
+    def look_at(look: int) -> Launches:
         windows = timing.windows * 2**look
-        numbers = range(first_launch, first_launch + timing.launches)
-        launches = tuple(
-            _launch(names, settings, windows, number, faults, reporter) for number in numbers
-        )
+        return tuple(_launch(names, settings, windows, n, faults, reporter) for n in numbers)
+
+    return _until_decided(settings, reporter, look_at)
+
+
+def time_whole_runs(
+    names: tuple[str, str], settings: Settings, inputs: Inputs, reporter: Reporter
+) -> Launches:
+    """Time both sides run by run, A B B A …, where the device belongs to one process at a time.
+
+    Each look is at twice the launches; those that were made before count again. Never run on a TPU.
+    """
+    workspace = Path(settings.workspace)
+    plans = [plan_run(name, settings, inputs, reporter.note) for name in names]
+
+    def launch(number: int) -> tuple[Record, Record]:
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        records = {
+            side: obtain(
+                plan_whole(plans[side], number, side), workspace, settings.launcher, reporter
+            )
+            for side in order
+        }
+        return records[0], records[1]
+
+    def look_at(look: int) -> Launches:
+        return tuple(launch(number) for number in range(settings.timing.launches * 2**look))
+
+    return _until_decided(settings, reporter, look_at)
+
+
+def _until_decided(
+    settings: Settings, reporter: Reporter, look_at: Callable[[int], Launches]
+) -> Launches:
+    timing, started = settings.timing, time.monotonic()
+    launches: Launches = ()
+    for look in range(timing.looks):
+        launches = look_at(look)
         if decided(launches, settings.tolerance.step_time or 0.0, timing.looks):
             break
         if time.monotonic() - started > timing.budget:

@@ -50,8 +50,8 @@ class Plan:
     label:  what a person calls it: the engine, with its version where two are compared
     origin: the source that is trained with, as the Record names it
     role:   "subject", "control" (from perturbed weights), "arbiter", "graph" (dumps the compiled
-            step) or "timing" (runs its windows in turns with another run)
-    partner: the key of the run that this one takes turns with
+            step) or "timing" (takes turns with another run)
+    partner: what tells a run that is timed from the one that it takes turns with
     """
 
     engine: str
@@ -173,6 +173,14 @@ def plan_turns(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
         for side, subject in enumerate(subjects)
     )
     return first, second
+
+
+def plan_whole(subject: Plan, launch: int, side: int) -> Plan:
+    """A whole run of one side, to be timed: one of several that take turns with the other side's.
+
+    `side` keeps the runs apart where both sides are the same engine.
+    """
+    return dataclasses.replace(subject, role="timing", repeat=launch, partner=f"whole-{side}")
 
 
 def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:

@@ -95,8 +95,9 @@ class Tolerance:
 class Timing:
     """How step times are compared, where tolerance.step_time asks for it.
 
-    On the CPU mesh both trainers are alive at once and run one window each in turns, A B B A …. A
-    TPU belongs to one process at a time: there the compared runs' own profiles are judged.
+    On this machine's CPU mesh both trainers are alive at once and run one window each in turns,
+    A B B A …. A TPU belongs to one process at a time: there the compared runs' own profiles are
+    judged, or, with two and more launches, those of whole runs in turns.
 
     windows:          windows a side in one launch
     steps_per_window: optimizer steps in a window

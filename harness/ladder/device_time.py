@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
-from harness.ladder.comparison import Comparison
-from harness.ladder.statistics import RatioInterval, ratio_interval
 from harness.profile.chips import dense_transformer_flops_per_token, model_flops_utilization
 from harness.record import Record
 
@@ -14,12 +13,12 @@ FEWEST = 2
 """Gaps of one device that tell a scatter at all."""
 
 
-def device_interval(c: Comparison, confidence: float) -> RatioInterval | None:
-    """The ratio of the device's step times; None where not both runs were profiled."""
-    sides = [steps_of(record) for record in (c.a, c.b)]
-    if not all(sides):
-        return None
-    return ratio_interval([sides[0]], [sides[1]], paired=False, confidence=confidence)
+def device_samples(
+    launches: Sequence[tuple[Record, Record]],
+) -> tuple[list[list[float]], list[list[float]]] | None:
+    """The device's step times by side and launch; None where not every run was profiled."""
+    sides = [[steps_of(pair[side]) for pair in launches] for side in (0, 1)]
+    return (sides[0], sides[1]) if all(all(side) for side in sides) else None
 
 
 def steps_of(record: Record) -> list[float]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
+from dataclasses import dataclass
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.compiled import compiled_step
-from harness.ladder.device_time import device_interval, throughput
+from harness.ladder.device_time import device_samples, throughput
 from harness.ladder.statistics import (
     Decision,
     RatioInterval,
@@ -21,6 +22,9 @@ from harness.ladder.statistics import (
 from harness.ladder.verdict import Finding, Result, RungResult
 from harness.probe.spec import COMPILING_STEPS
 from harness.record import Record, Window
+
+Launches = tuple[tuple[Record, Record], ...]
+"""The Records of both sides, launch by launch."""
 
 
 def steady_windows(record: Record) -> tuple[Window, ...]:
@@ -134,9 +138,9 @@ def _other_work(c: Comparison) -> list[Finding]:
 def step_time(c: Comparison) -> RungResult:
     """Steady-state seconds per step: is their ratio within the tolerance, with confidence?
 
-    Judged by the device's own clock where both runs were profiled on a TPU; on windows that took
-    turns, pair by pair, where there are such; otherwise on the compared runs' own windows, which a
-    busy machine scatters far more.
+    Judged by the device's own clock where every run was profiled on a TPU; on windows that took
+    turns, pair by pair, where there are such; otherwise on whole runs' windows, which a busy
+    machine scatters far more.
     """
     launches = c.timing or ((c.a, c.b),)
     for number, pair in enumerate(launches):
@@ -147,24 +151,53 @@ def step_time(c: Comparison) -> RungResult:
     left_out = tuple(
         finding for pair in launches for record in pair for finding in _left_out(record)
     )
-    by_device = device_interval(c, confidence(c.looks))
-    if by_device is not None:
-        shown = _shown(c, by_device, "gaps between device steps")
-        return _judge_interval(c, by_device, shown, left_out)
-    samples = samples_of(launches, paired=bool(c.timing))
-    for name, side in zip(c.names, samples, strict=True):
-        if not all(side) or sum(map(len, side)) < 2:
+    samples = _samples(launches)
+    for name, side in zip(c.names, (samples.a, samples.b), strict=True):
+        if _too_few(side):
             text = f"{name}: fewer than two steady windows; ask for more case.steps"
             judged = c.tolerance.step_time is not None
             result = Result.INCONCLUSIVE if judged else Result.NOT_EXERCISED
             return RungResult("step_time", result, text)
-    interval = ratio_interval(*samples, paired=bool(c.timing), confidence=confidence(c.looks))
-    shown = _shown(c, interval, "windows in turns" if c.timing else "windows")
+    interval = samples.interval(confidence(c.looks))
     findings = left_out + tuple(
         Finding(throughput(record, statistics.median(t for launch in side for t in launch)))
-        for record, side in zip((c.a, c.b), samples, strict=True)
+        for record, side in zip((c.a, c.b), (samples.a, samples.b), strict=True)
     )
-    return _judge_interval(c, interval, shown, findings)
+    return _judge_interval(c, interval, _shown(c, interval, samples.what), findings)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Seconds per step by launch, of both sides.
+
+    what:   a person's name for one sample
+    paired: sample j of both sides took turns
+    """
+
+    a: list[list[float]]
+    b: list[list[float]]
+    what: str
+    paired: bool
+
+    def interval(self, confidence: float) -> RatioInterval:
+        return ratio_interval(self.a, self.b, paired=self.paired, confidence=confidence)
+
+
+def _samples(launches: Launches) -> _Samples:
+    by_device = device_samples(launches)
+    if by_device is not None:
+        return _Samples(*by_device, "gaps between device steps", paired=False)
+    paired = all(
+        a.manifest.get("turns") is not None and a.manifest.get("turns") == b.manifest.get("turns")
+        for a, b in launches
+    )
+    what = "windows in turns" if paired else "windows"
+    return _Samples(*samples_of(launches, paired), what, paired)
+
+
+def _too_few(side: list[list[float]]) -> bool:
+    """Whether a launch has no sample, or all of them have one: that has no scatter."""
+    return not all(side) or sum(map(len, side)) < 2
 
 
 def _shown(c: Comparison, interval: RatioInterval, what: str) -> str:
@@ -199,20 +232,17 @@ def confidence(looks: int) -> float:
     return 1 - 0.05 / looks
 
 
-def decided(launches: tuple[tuple[Record, Record], ...], tolerance: float, looks: int) -> bool:
-    """Whether windows that took turns decide on a tolerance, or cannot be judged at all."""
+def decided(launches: Launches, tolerance: float, looks: int) -> bool:
+    """Whether launches decide on a tolerance, or cannot be judged at all."""
     if any(_broken(record) for pair in launches for record in pair):
         return True
-    samples = samples_of(launches, paired=True)
-    if any(not all(side) or sum(map(len, side)) < 2 for side in samples):
+    samples = _samples(launches)
+    if _too_few(samples.a) or _too_few(samples.b):
         return True
-    interval = ratio_interval(*samples, paired=True, confidence=confidence(looks))
-    return equivalence(interval, tolerance) is not Decision.INCONCLUSIVE
+    return equivalence(samples.interval(confidence(looks)), tolerance) is not Decision.INCONCLUSIVE
 
 
-def samples_of(
-    launches: tuple[tuple[Record, Record], ...], paired: bool
-) -> tuple[list[list[float]], list[list[float]]]:
+def samples_of(launches: Launches, paired: bool) -> tuple[list[list[float]], list[list[float]]]:
     """Seconds per step of every window that is timed, by side and launch.
 
     `paired` leaves out a window on both sides where it is not steady on one.

@@ -379,6 +379,12 @@ class TestStepTime:
             assert "launch 1 of 1" in result.explanation
 
 
+def in_turns(a: Record, b: Record, launch: int = 0) -> tuple[Record, Record]:
+    """Both as sides of one launch whose windows took turns."""
+    x, y = (with_manifest(run, lambda m: m.update(turns=f"launch {launch}")) for run in (a, b))
+    return x, y
+
+
 class TestTurns:
     """Windows that took turns are judged pair by pair."""
 
@@ -391,7 +397,7 @@ class TestTurns:
             slower = np.linspace(1, drift, 40)
             x = [t * s for t, s in zip(noisy(seed=launch), slower, strict=True)]
             y = [t * s for t, s in zip(noisy(ratio, seed=9 + launch), slower, strict=True)]
-            pairs.append((timed(a, *x), timed(b, *y)))
+            pairs.append(in_turns(timed(a, *x), timed(b, *y), launch))
         return tuple(pairs)
 
     def test_what_both_saw_cancels(self, a: Record, b: Record) -> None:
@@ -399,7 +405,8 @@ class TestTurns:
         result = step_time(under(0.02, a, b, timing=launches))
         assert result.result is PASS
         assert "in turns" in result.explanation
-        assert step_time(under(0.02, *launches[0])).result is INCONCLUSIVE
+        apart = [with_manifest(run, lambda m: m.update(turns=None)) for run in launches[0]]
+        assert step_time(under(0.02, *apart)).result is INCONCLUSIVE
 
     @pytest.mark.parametrize("ratio", [1.04, 0.96])
     def test_what_only_one_saw_does_not(self, a: Record, b: Record, ratio: float) -> None:
@@ -423,8 +430,18 @@ class TestTurns:
         assert [len(left[0]), len(right[0])] == [40, 39]
 
     def test_no_window_is_in_both(self, a: Record, b: Record) -> None:
-        pair = timed(a, *noisy()), timed(b, *noisy(count=20), window=2)
+        pair = in_turns(timed(a, *noisy()), timed(b, *noisy(count=20), window=2))
         assert step_time(under(0.05, a, b, timing=(pair,))).result is INCONCLUSIVE
+
+    def test_runs_of_different_launches_are_no_pairs(self, a: Record, b: Record) -> None:
+        """What one machine did to a run says nothing of what it did to another an hour later."""
+        first, second = self.launches(a, b, 1.0, drift=20.0)
+        for mixed in ((first[0], second[1]), (first[0], with_manifest(
+            first[1], lambda m: m.update(turns=None)
+        ))):  # fmt: skip
+            result = step_time(under(0.02, a, b, timing=(mixed,)))
+            assert result.result is INCONCLUSIVE
+            assert "in turns" not in result.explanation
 
     @pytest.mark.parametrize("side", [0, 1])
     def test_a_launch_that_broke_off(self, a: Record, b: Record, side: int) -> None:
@@ -510,6 +527,33 @@ class TestDeviceTime:
         wild = noisy(count=4, noise=0.5)
         x, y = profiled(a, wild), profiled(b, [t * 1.001 for t in wild])
         assert self.judged(a, b, x, y, 0.05).result is INCONCLUSIVE
+
+    def test_whole_runs_are_repeats(self, a: Record, b: Record) -> None:
+        """Launches that differ by 5 % are known to differ once there are several of them."""
+        levels = (1.0, 1.05, 0.95, 1.0)
+        launches = tuple(
+            (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
+             profiled(timed(b, *noisy()), noisy(level, seed=2 * i + 1)))
+            for i, level in enumerate(levels)
+        )  # fmt: skip
+        result = step_time(under(0.03, a, b, timing=launches))
+        assert result.result is INCONCLUSIVE
+        assert "160 and 160 gaps between device steps" in result.explanation
+        assert not decided(launches, 0.03, 1)
+        alike = tuple(
+            (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
+             profiled(timed(b, *noisy()), noisy(seed=2 * i + 1)))
+            for i in range(4)
+        )  # fmt: skip
+        assert step_time(under(0.03, a, b, timing=alike)).result is PASS
+        assert decided(alike, 0.03, 1)
+
+    def test_one_launch_without_a_profile_leaves_the_windows(self, a: Record, b: Record) -> None:
+        whole = profiled(timed(a, *noisy()), noisy()), profiled(timed(b, *noisy()), noisy(3.0))
+        lost = whole[0], profiled(timed(b, *noisy()))
+        result = step_time(under(0.05, a, b, timing=(whole, lost)))
+        assert "80 and 80 windows)" in result.explanation
+        assert result.result is PASS
 
     def test_devices_that_began_within_another_step(self, a: Record) -> None:
         run = profiled(a, [0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.2, 0.5], [0.9])
