@@ -403,13 +403,12 @@ def hang(after: int = 3) -> None:
 
 @_register(AFTER)
 def slowdown(seconds: float, start: int = 2) -> None:
-    """Every step from `start` on takes so many seconds longer, busy on the host."""
+    """Every step from `start` on takes so many seconds longer, asleep on the host."""
     state = {"steps": 0}
 
     def dawdle(*_: Any) -> None:
-        end = time.perf_counter() + seconds  # a sleep of a millisecond would overshoot
-        while state["steps"] >= start and time.perf_counter() < end:
-            pass
+        if state["steps"] >= start:
+            time.sleep(seconds)
         state["steps"] += 1
 
     optimizer_hooks.register_optimizer_step_post_hook(dawdle)
