@@ -71,11 +71,8 @@ def _other_attention(c: Comparison) -> tuple[Finding, ...]:
     """A run of an aligned case that does not attend in the way that the case asks for."""
     findings = []
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        case, found = record.manifest["case"], record.observed.get("attention")
-        if case["kind"] != ALIGNED or found is None:
-            continue
-        asked = case["model"].get("attention")
-        if found != asked:
+        asked, found = _asked_attention(record), record.observed.get("attention")
+        if asked is not None and found is not None and found != asked:
             text = f"attention of {name} is {found}, but the case asks for {asked}"
             findings.append(Finding(text, a=found, b=asked))
     return tuple(findings)
@@ -90,7 +87,18 @@ def _unobserved(record: Record) -> str | None:
     for package in VERSIONS:
         if not observed.get("versions", {}).get(package):
             return f"version of {package}"
-    return None if observed.get("flags") else "flag"
+    if not observed.get("flags"):
+        return "flag"
+    # The models of the other engines have one way to attend, and no name for it.
+    named = record.manifest["engine"] == "hf" and _asked_attention(record) is not None
+    return "attention implementation" if named and not observed.get("attention") else None
+
+
+def _asked_attention(record: Record) -> str | None:
+    """The attention implementation that an aligned case asks for."""
+    case = record.manifest["case"]
+    asked = case["model"].get("attention") if case["kind"] == ALIGNED else None
+    return None if asked is None else str(asked)
 
 
 def sharding(c: Comparison) -> RungResult:

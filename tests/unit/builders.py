@@ -45,6 +45,7 @@ DEVICES = {
     "flags": {"PJRT_DEVICE": "CPU", "XLA_FLAGS": "--xla_x=1", "XLA_USE_SPMD": "1"},
     "input_sharding": "{devices=[4,1]0,1,2,3}",
     "model": "Toy",
+    "attention": "eager",
     "script": {"returned": True},
 }
 

@@ -122,6 +122,7 @@ def run(
                 "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},
                 "flags": {"XLA_FLAGS": "--xla_x=1"},
                 "input_sharding": "{devices=[4,1]0,1,2,3}",
+                "attention": "eager",
                 **(observed or {}),
             },
             **manifest,

@@ -130,6 +130,15 @@ class TestEnvironment:
         shipped = [with_manifest(r, lambda m: m["case"].update(kind="as_shipped")) for r in both]
         assert environment(comparison(*shipped)).result is PASS
 
+    def test_attention_that_was_not_observed(self, a: Record, b: Record) -> None:
+        """Only transformers has names for it: elsewhere nothing can be missing."""
+        for pair in ((with_observed(a, attention=None), b), (b, with_observed(a, attention=None))):
+            result = environment(comparison(*pair))
+            assert result.result is INVALID
+            assert "hf: no attention implementation was observed" in result.explanation
+        other = with_manifest(b, lambda m: m.update(engine="torchprime"))
+        assert environment(comparison(a, with_observed(other, attention=None))).result is PASS
+
     def test_nothing_was_observed(self, a: Record, b: Record) -> None:
         a, b = (with_manifest(r, lambda m: m.update(observed=None)) for r in (a, b))
         assert environment(comparison(a, b)).result is INVALID
