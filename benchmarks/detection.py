@@ -20,6 +20,7 @@ from harness.ladder.comparison import Comparison
 from harness.ladder.speed import Launches, samples_of, step_time
 from harness.ladder.verdict import RungResult
 from harness.measuring import time_in_turns
+from harness.plan import planner
 from harness.report.progress import ConsoleReporter
 from harness.settings import Settings, load
 
@@ -47,9 +48,9 @@ def main() -> None:
     parser.add_argument("--engine", default="hf")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
-    names = (options.engine, options.engine)
-    words = [f"engines=[{names[0]},{names[1]}]", "tolerance.step_time=0.015", *options.overrides]
-    settings = load(words)
+    engines = f"engines=[{options.engine},{options.engine}]"
+    settings = load([engines, "tolerance.step_time=0.015", *options.overrides])
+    sides = (planner(options.engine, QUIET.note),) * 2
     tables: dict[float, Counter[str]] = {0.0: Counter(), options.share: Counter()}
     for trial in range(options.trials):
         equals: Launches = ()
@@ -58,7 +59,7 @@ def main() -> None:
             if share:
                 seconds = share * median_step(equals)
                 faults = [{"name": "slowdown", "arguments": {"seconds": round(seconds, 6)}}]
-            launches = time_in_turns(names, settings, QUIET, faults, first_launch=trial)
+            launches = time_in_turns(sides, settings, QUIET, faults, first_launch=trial)
             equals = equals or launches
             result = decide(settings, launches)
             table[result.result.value] += 1

@@ -68,7 +68,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning-rate schedule: linear warm-up from zero, then the named decay to zero."""
+    """Learning rate: linear warm-up from zero, then the named course (linear, cosine: to zero)."""
 
     __pydantic_config__ = STRICT
 
@@ -80,7 +80,7 @@ class Schedule:
 class Data:
     """Text and how rows are cut from it.
 
-    text:            a text file; a relative path is looked up under configs/data/text
+    text:            a text file; a relative path is looked up here, then in configs/data/text
     sequence_length: tokens in a row
     stride:          tokens between the starts of neighbouring rows (aligned cases)
     masked_prefix:   largest share of a row whose labels are -100, drawn anew for each row, so that

@@ -12,11 +12,14 @@ from typing import Any
 from harness.case import Case
 from harness.inputs import Inputs, prepare
 from harness.ladder.speed import Launches, decided
-from harness.plan import DUMP_STEPS, plan_graph, plan_run, plan_turns, plan_whole
+from harness.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
 from harness.probe.spec import COMPILING_STEPS
 from harness.record import Record
 from harness.running import Reporter, obtain, obtain_in_turns
-from harness.settings import Settings
+from harness.settings import Engine, Settings
+
+Sides = tuple[Planner, Planner]
+"""How the two runs that are compared are planned."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +34,28 @@ class Measurements:
     timing: Launches = ()
 
 
-def measure(
-    names: tuple[str, str], settings: Settings, inputs: Inputs, reporter: Reporter
-) -> Measurements:
-    """Measure what the settings ask for; `names` are two entries of `engines`."""
-    graphs = _graphs(names, settings, inputs, reporter) if settings.graph == "hlo" else None
+def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter) -> Measurements:
+    """Measure what the settings ask for, of the two sides that are compared."""
+    graphs = _graphs(sides, settings, inputs, reporter) if settings.graph == "hlo" else None
     timing: Launches = ()
     if settings.tolerance.step_time is not None and settings.case.aligned:
         if settings.launcher.device == "cpu" and settings.launcher.name == "local":
-            timing = time_in_turns(names, settings, reporter)
+            timing = time_in_turns(sides, settings, reporter)
         elif max(settings.timing.launches, settings.timing.looks) > 1:
-            timing = time_whole_runs(names, settings, inputs, reporter)
+            timing = time_whole_runs(sides, settings, inputs, reporter)
     return Measurements(graphs, timing)
 
 
 def _graphs(
-    names: tuple[str, str], settings: Settings, inputs: Inputs, reporter: Reporter
+    sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
 ) -> tuple[Record, Record] | None:
     short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
     workspace = Path(settings.workspace)
     a, b = (
         obtain(
-            plan_graph(plan_run(name, short, inputs, reporter.note)),
-            workspace, settings.launcher, reporter,
+            plan_graph(replan(short, inputs)), workspace, settings.launcher, reporter
         )
-        for name in names
+        for replan in sides
     )  # fmt: skip
     return (a, b) if a.complete and b.complete else None
 
@@ -74,7 +74,7 @@ def timing_case(case: Case, windows: int, steps: int) -> Case:
 
 
 def time_in_turns(
-    names: tuple[str, str],
+    sides: Sides,
     settings: Settings,
     reporter: Reporter,
     faults: Sequence[Mapping[str, Any]] = (),
@@ -90,20 +90,20 @@ def time_in_turns(
 
     def look_at(look: int) -> Launches:
         windows = timing.windows * 2**look
-        return tuple(_launch(names, settings, windows, n, faults, reporter) for n in numbers)
+        return tuple(_launch(sides, settings, windows, n, faults, reporter) for n in numbers)
 
     return _until_decided(settings, reporter, look_at)
 
 
 def time_whole_runs(
-    names: tuple[str, str], settings: Settings, inputs: Inputs, reporter: Reporter
+    sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
 ) -> Launches:
     """Time both sides run by run, A B B A …, where the device belongs to one process at a time.
 
     Each look is at twice the launches; those that were made before count again. Never run on a TPU.
     """
     workspace = Path(settings.workspace)
-    plans = [plan_run(name, settings, inputs, reporter.note) for name in names]
+    plans = [replan(settings, inputs) for replan in sides]
 
     def launch(number: int) -> tuple[Record, Record]:
         order = (0, 1) if number % 2 == 0 else (1, 0)
@@ -137,7 +137,7 @@ def _until_decided(
 
 
 def _launch(
-    names: tuple[str, str],
+    sides: Sides,
     settings: Settings,
     windows: int,
     launch: int,
@@ -148,10 +148,11 @@ def _launch(
     long = dataclasses.replace(settings, case=case)
     workspace = Path(settings.workspace)
     inputs = prepare(case, workspace / "inputs")
-    a = plan_run(names[0], long, inputs, reporter.note)
+    a, b = (replan(long, inputs) for replan in sides)
     if faults:
-        engine = names[1].partition("@")[0]
-        faulty = dataclasses.replace(settings.engine[engine], faults=[dict(f) for f in faults])
-        long = dataclasses.replace(long, engine={**settings.engine, engine: faulty})
-    b = plan_run(names[1], long, inputs, reporter.note)
+        options = settings.engine.get(b.engine, Engine())
+        faulty = dataclasses.replace(options, faults=[dict(f) for f in faults])
+        b = sides[1](
+            dataclasses.replace(long, engine={**settings.engine, b.engine: faulty}), inputs
+        )
     return obtain_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)

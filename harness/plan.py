@@ -15,6 +15,7 @@ from harness.engines import ENGINES
 from harness.engines.command import SCRATCH, SHARED, Command, Job
 from harness.engines.hf import wanted
 from harness.engines.reference import arbiter
+from harness.environments.git import redact
 from harness.environments.interpreters import (
     Interpreter,
     base_interpreter,
@@ -37,10 +38,13 @@ from harness.workspace import key_of
 TORCHPRIME_DIR = "TORCHPRIME_DIR"
 TORCHPRIME_DEFAULT = "main"
 
-ORIGIN = ("commit", "dirty", "version", "script")
+ORIGIN = ("commit", "dirty", "version", "script", "files")
 """What of a Plan's origin can change what its run does."""
 
 Note = Callable[[str], None]
+
+Planner = Callable[[Settings, Inputs], "Plan"]
+"""Plans one side of a comparison again, with other settings: longer, or dumping its graph."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
         command = dataclasses.replace(command, argv=argv)
     return Plan(
         engine=engine,
-        label=name if named_source else engine,
+        label=redact(name) if named_source else engine,
         case=settings.case,
         command=command,
         interpreter=interpreter,
@@ -121,9 +125,18 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
         environment=device_environment(
             device, settings.case.devices, settings.launcher.fast_compile
         ),
-        origin={**_origin(engine, interpreter, checkout), "script": script},
+        origin={
+            **_origin(engine, interpreter, checkout),
+            "script": script,
+            "files": _files(options.arguments),
+        },
         source=source,
     )
+
+
+def planner(name: str, note: Note) -> Planner:
+    """The Planner for one entry of `engines`."""
+    return lambda settings, inputs: plan_run(name, settings, inputs, note)
 
 
 def plan_control(subject: Plan, perturbed: Inputs) -> Plan:
@@ -209,6 +222,12 @@ def _script(engine: str, options: Engine) -> tuple[Engine, dict[str, str]]:
             "is to be run, or leave the key out for the engine's own"
         )
     return dataclasses.replace(options, script=str(path)), identity(path)
+
+
+def _files(arguments: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files on this machine that arguments of the user name, by argument."""
+    named = {k: Path(v) for k, v in arguments.items() if isinstance(v, str)}
+    return {k: identity(path)["sha256"] for k, path in sorted(named.items()) if path.is_file()}
 
 
 def _checkout(engine: str, options: Engine, cache: Path, note: Note) -> Checkout | None:

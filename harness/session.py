@@ -18,9 +18,10 @@ from harness.measuring import Measurements, measure
 from harness.plan import (
     MissingTorchprime,
     Plan,
+    Planner,
     plan_arbiter,
     plan_control,
-    plan_run,
+    planner,
 )
 from harness.record import Record
 from harness.running import Reporter, obtain
@@ -37,10 +38,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """Everything that a session will run, checked before anything is launched."""
+    """Everything that a session will run, checked before anything is launched.
+
+    planners: how each of the subjects is planned, for what is measured of it beside
+    """
 
     settings: Settings
     subjects: tuple[Plan, ...]
+    planners: tuple[Planner, ...]
     notes: tuple[str, ...]
 
     @property
@@ -72,17 +77,24 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     choose(settings.launcher, reporter.note)  # its options are checked before anything is made
     inputs = prepare(settings.case, workspace / "inputs")
     subjects: list[Plan] = []
+    planners: list[Planner] = []
     notes: list[str] = []
+
+    def add(name: str) -> None:
+        plan_again = planner(name, reporter.note)
+        subjects.append(plan_again(settings, inputs))
+        planners.append(plan_again)
+
     for name in settings.engines:
         try:
-            subjects.append(plan_run(name, settings, inputs, reporter.note))
+            add(name)
         except MissingTorchprime as error:
             if not (may_substitute and settings.case.aligned):
                 raise
             notes.append(f"torchprime was not compared, the reference was, in its place: {error}")
             if "reference" not in settings.engines:
-                subjects.append(plan_run("reference", settings, inputs, reporter.note))
-    return Planned(settings, tuple(subjects), tuple(notes))
+                add("reference")
+    return Planned(settings, tuple(subjects), tuple(planners), tuple(notes))
 
 
 def run(planned: Planned, reporter: Reporter) -> Outcome:
@@ -98,8 +110,8 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     for index in range(1, len(subjects)):
         measured = Measurements()
         if subjects[0].complete and subjects[index].complete:
-            names = (settings.engines[0], settings.engines[index])
-            measured = measure(names, settings, planned.subjects[0].inputs, reporter)
+            sides = (planned.planners[0], planned.planners[index])
+            measured = measure(sides, settings, planned.subjects[0].inputs, reporter)
         comparison = Comparison(
             a=subjects[0],
             b=subjects[index],

@@ -57,7 +57,6 @@ class Launcher:
 
     time_limit: seconds that a run may take
     silence:    seconds that a run may go without an event or a line of output
-    devices:    devices of the CPU mesh; null takes as many as the case's mesh has
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
     """
 

@@ -25,7 +25,7 @@ from filelock import FileLock
 from harness import record
 from harness.errors import BadInput
 
-OBSERVING = ("probe", "trainers", "record.py")
+OBSERVING = ("probe", "trainers", "record.py", "evidence.py", "errors.py")
 """Parts of the package whose code runs inside a trainer's process: they are part of the key."""
 
 

@@ -17,7 +17,7 @@ from harness.engines.command import (
     schedule_of,
     spec_for,
 )
-from harness.errors import BadInput
+from harness.errors import BadInput, CannotTrain
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
@@ -85,7 +85,7 @@ def read_defaults(checkout: Path) -> dict[str, Any]:
 def _check(job: Job) -> None:
     case = job.case
     if case.accumulation != 1:
-        raise BadInput(
+        raise CannotTrain(
             f"case.accumulation={case.accumulation}: torchprime does not accumulate gradients; "
             "compare with engines=[hf,reference]"
         )
@@ -93,25 +93,25 @@ def _check(job: Job) -> None:
     if optimizer.name == "adamw" and (
         list(optimizer.betas) != [0.9, 0.999] or optimizer.eps != 1e-8
     ):
-        raise BadInput(
+        raise CannotTrain(
             f"case.optimizer.betas={list(optimizer.betas)}, eps={optimizer.eps}: torchprime's "
             "AdamW takes neither, and trains with betas [0.9, 0.999] and eps 1e-8"
         )
     assert job.source is not None
     trainer = job.source / TRAINER
     if optimizer.name == "adamw" and trainer.is_file() and "adamw" not in trainer.read_text():
-        raise BadInput(
+        raise CannotTrain(
             f"case.optimizer.name=adamw: the torchprime in {job.source} trains with Adafactor "
             "only; use case=llama-tiny-adafactor"
         )
     if case.model.tie_embeddings:
-        raise BadInput("case.model.tie_embeddings: torchprime's Llama has an untied head")
+        raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
 
 
 def _overrides(job: Job, defaults: dict[str, Any]) -> dict[str, Any]:
     case, model = job.case, job.case.model
     if case.dtype not in ("float32", "bfloat16"):
-        raise BadInput(f"case.dtype={case.dtype}: torchprime trains in bfloat16 or float32")
+        raise CannotTrain(f"case.dtype={case.dtype}: torchprime trains in bfloat16 or float32")
     layers = ["LlamaDecoderLayer"] if model.remat else []
     decay = (
         {}
@@ -123,7 +123,7 @@ def _overrides(job: Job, defaults: dict[str, Any]) -> dict[str, Any]:
     axes = [axis for axis in MESH_AXES if axis in defaults["ici_mesh"]]
     unknown = [axis for axis in case.mesh if axis not in axes]
     if unknown:
-        raise BadInput(f"case.mesh.{unknown[0]}: this torchprime's mesh has {', '.join(axes)}")
+        raise CannotTrain(f"case.mesh.{unknown[0]}: this torchprime's mesh has {', '.join(axes)}")
     return {
         "model": "llama-3-8b",
         "model/sharding": "parity",

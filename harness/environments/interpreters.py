@@ -27,6 +27,7 @@ from harness.environments.sources import Checkout
 from harness.errors import BadInput
 
 __all__ = [
+    "BaseInstallFailed",
     "InstallFailed",
     "Interpreter",
     "base_interpreter",
@@ -62,11 +63,15 @@ class Interpreter:
     key: str
 
 
+class BaseInstallFailed(InstallFailed):
+    """The environment under every version could not be installed: no version is to blame."""
+
+
 def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
     """The environment that serves every engine: made from the lock once, and found again.
 
     Raises:
-        InstallFailed: uv could not install it.
+        BaseInstallFailed: uv could not install it.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     environment = cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
@@ -82,7 +87,10 @@ def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
             if not ready():
                 progress("creating the engine environment (8 GB, minutes when downloaded)")
                 shutil.rmtree(environment, ignore_errors=True)
-                _install_base(environment, progress)
+                try:
+                    _install_base(environment, progress)
+                except InstallFailed as error:
+                    raise BaseInstallFailed(str(error)) from None
                 complete.touch()
     return named_interpreter(python, cache_dir)
 

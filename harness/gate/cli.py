@@ -113,7 +113,7 @@ def bless(
     """
     from harness.gate import baselines
     from harness.gate.change import Change, table
-    from harness.gate.gating import gate_pairs, measured, plan_of
+    from harness.gate.gating import NotCompared, gate_pairs, measured, plan_of
     from harness.gate.refs import parse
 
     wanted = parse(ref)
@@ -125,7 +125,12 @@ def bless(
         for pair in gate_pairs(_words(overrides, None), wanted, None, cases.split(","), stored):
             if pair.parity:
                 continue
-            subject, control = measured(pair, plan_of(pair, reporter), reporter, floor=not show)
+            try:
+                plan = plan_of(pair, reporter)
+            except NotCompared as error:
+                reporter.note(f"no baseline is made: {error}")
+                continue
+            subject, control = measured(pair, plan, reporter, floor=not show)
             kind = str(subject.observed.get("device_kind"))
             before = baselines.latest(stored, subject.engine, pair.case, kind)
             changes.append(Change(before, subject))

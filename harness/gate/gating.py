@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import session
-from harness.environments.interpreters import InstallFailed
-from harness.errors import BadInput
+from harness.environments.interpreters import BaseInstallFailed, InstallFailed
+from harness.errors import BadInput, CannotTrain
 from harness.gate import baselines, pairs
 from harness.gate.failing import broken_rung, did_not_train, why
-from harness.gate.refs import Ref, plan_ref
+from harness.gate.refs import Ref, plan_ref, planner_of
 from harness.inputs import Inputs, prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
@@ -36,7 +36,7 @@ _NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)
 
 
 class NotCompared(BadInput):
-    """The other trainer cannot train this case, so that there is nothing to be gated."""
+    """A trainer cannot train this case, so that there is nothing to be gated."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,15 @@ def gate_pairs(
         found.append(GatePair(settings, candidate, baseline, False, stored))
         other = OTHER[candidate.engine]
         named = settings.engine.get("torchprime", Engine()).source or os.environ.get(TORCHPRIME_DIR)
-        if other.engine != "torchprime" or named:
+        # Another torch_xla is not in the other trainer's environment: they would differ by it.
+        own = candidate.package != "torch_xla"
+        if own and (other.engine != "torchprime" or named):
             found.append(GatePair(settings, candidate, other, True, stored))
     return tuple(found)
 
 
 def run_gate(gated: Sequence[GatePair], reporter: Reporter) -> Outcome:
-    """Judge everything; what the other trainer cannot do is a note."""
+    """Judge everything; a case that one of the trainers cannot train is a note."""
     outcomes: list[tuple[str, Outcome]] = []
     notes: list[str] = []
     for pair in gated:
@@ -131,6 +133,8 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     against = None if pair.against is None else _plan_against(pair, pair.against, reporter)
     try:
         candidate = plan_of(pair, reporter)
+    except BaseInstallFailed:
+        raise  # says nothing of the candidate
     except InstallFailed as error:
         if _NETWORK.search(str(error)):
             raise
@@ -139,7 +143,9 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         return _against_stored(pair, candidate, reporter)
     # The order is fixed, so that a reader finds the candidate where it was the last time.
     order = (candidate, against) if pair.parity else (against, candidate)
-    planned = Planned(pair.settings, order, ())
+    refs = (pair.candidate, pair.against) if pair.parity else (pair.against, pair.candidate)
+    planners = tuple(planner_of(ref, reporter.note) for ref in refs if ref is not None)
+    planned = Planned(pair.settings, order, planners, ())
     reporter.note(planned.compared)
     outcome = _judged(planned, reporter)
     verdict = outcome.verdict.pairs[0]
@@ -157,8 +163,11 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
 
 
 def plan_of(pair: GatePair, reporter: Reporter) -> Plan:
-    """The Plan of the candidate. Raises BadInput, InstallFailed."""
-    return plan_ref(pair.candidate, pair.settings, _inputs(pair), reporter.note)
+    """The Plan of the candidate. Raises BadInput, InstallFailed, NotCompared."""
+    try:
+        return plan_ref(pair.candidate, pair.settings, _inputs(pair), reporter.note)
+    except CannotTrain as error:
+        raise NotCompared(f"{pair.case}: {pair.candidate} was not compared: {error}") from None
 
 
 def _inputs(pair: GatePair) -> Inputs:
@@ -171,7 +180,7 @@ def _plan_against(pair: GatePair, ref: Ref, reporter: Reporter) -> Plan:
     except InstallFailed:
         raise
     except BadInput as error:
-        if not pair.parity:
+        if not pair.parity and not isinstance(error, CannotTrain):
             raise
         raise NotCompared(f"{pair.case}: {ref} was not compared: {error}") from None
 
@@ -201,11 +210,17 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     reporter.note(f"{plan.label} against the stored baseline: case {case.name}")
     own = obtain(plan, workspace, pair.settings.launcher, reporter)
     records = {str(own.directory): own}
-    compared = f"{plan.label} ({plan.origin.get('description')}) against "
+    compared = f"case {case.name}: {plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
         names, places = ("baseline", own.label), ("", str(own.directory))
         because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"
         verdict = pairs.without_evidence(names, places, because, broken_rung(own), _log_of(own))
+        return _outcome(f"{compared}the stored baseline", pair, verdict, records)
+    if not own.complete:
+        # Ended by the machine: no baseline is looked for, and above all none is written.
+        names, places = ("baseline", own.label), ("", str(own.directory))
+        because = f"{own.label} says nothing of its version: {why(own)}"
+        verdict = pairs.without_evidence(names, places, because, None, _log_of(own))
         return _outcome(f"{compared}the stored baseline", pair, verdict, records)
     kind = str(own.observed.get("device_kind"))
     baseline = baselines.latest(pair.stored, own.engine, case.name, kind)

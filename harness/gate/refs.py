@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from harness.environments.git import redact
 from harness.environments.sources import PypiSource, default_cache_dir, parse_source
 from harness.errors import BadInput
 from harness.gate.torch_xla import interpreter_with
 from harness.inputs import Inputs
-from harness.plan import Note, Plan, plan_run
+from harness.plan import Note, Plan, Planner, plan_run
 from harness.settings import Engine, Settings
 
 ENGINE_OF = {"transformers": "hf", "torchprime": "torchprime", "torch_xla": "hf"}
@@ -39,7 +40,8 @@ class Ref:
         return self.engine if self.source is None else f"{self.engine}@{self.source}"
 
     def __str__(self) -> str:
-        return self.package if self.source is None else f"{self.package}@{self.source}"
+        """As it may be shown and stored: without a token that its URL may have."""
+        return self.package if self.source is None else redact(f"{self.package}@{self.source}")
 
 
 def parse(text: str) -> Ref:
@@ -47,17 +49,24 @@ def parse(text: str) -> Ref:
     package, _, source = text.partition("@")
     if package not in ENGINE_OF or not source:
         raise BadInput(
-            f"`{text}` names nothing that can be gated: write transformers@REF or torchprime@REF, "
-            "where REF is a release on PyPI, a branch, tag, commit or pull request (pr/1234), "
-            "https://host/org/repo@REF, or a folder; or torch_xla@VERSION"
+            f"`{redact(text)}` names nothing that can be gated: write transformers@REF or "
+            "torchprime@REF, where REF is a release on PyPI, a branch, tag, commit or pull request "
+            "(pr/1234), https://host/org/repo@REF, or a folder; or torch_xla@VERSION"
         )
     if package == "torch_xla":
         # A release is a release, whatever it is one of.
         if not isinstance(parse_source(source, "transformers"), PypiSource):
-            raise BadInput(f"`{text}`: torch_xla is built in no checkout here; name a release")
+            raise BadInput(
+                f"`{redact(text)}`: torch_xla is built in no checkout here; name a release"
+            )
     else:
         parse_source(source, package)
     return Ref(package, source)
+
+
+def planner_of(ref: Ref, note: Note) -> Planner:
+    """The Planner for `ref`."""
+    return lambda settings, inputs: plan_ref(ref, settings, inputs, note)
 
 
 def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, note: Note) -> Plan:

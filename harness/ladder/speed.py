@@ -82,7 +82,8 @@ def graph(c: Comparison) -> RungResult:
     """Recompilations after warm-up, operations that fall back to the host, and what is executed.
 
     Recompilations and fallbacks are identities: neither belongs into a steady state. Executions
-    and transfers a step are shown; two engines may cut their work differently and be at parity.
+    and transfers a step are judged between runs of one engine; two engines may cut their work
+    differently and be at parity, so that they are shown.
     """
     name_a, name_b = c.names
     for name, record in ((name_a, c.a), (name_b, c.b)):

@@ -87,7 +87,7 @@ def use(
 def command(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
 ) -> None:
-    """Print the command lines that `parity run` would run, and run none.
+    """Print the command line of each engine's run, and run none.
 
     parity command launcher=docker case=llama-tiny
     """

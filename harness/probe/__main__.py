@@ -1,4 +1,4 @@
-"""`python -m harness.probe --record DIR [--spec FILE] -- train.py ARGS…`
+"""`python -m harness.probe --record DIR --spec FILE -- train.py ARGS…`
 
 Runs the unmodified script in this process, watched. Meant for any interpreter that has torch and
 torch_xla. The script sees the arguments behind `--` as its own, and its folder first on sys.path,

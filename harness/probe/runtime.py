@@ -15,6 +15,8 @@ PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
     "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
 )  # fmt: skip
+PLACES = ("TPU_LIBRARY_PATH",)
+"""Variables that only say where something is: importing libtpu sets one. Its version is told."""
 VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
 
 
@@ -207,4 +209,5 @@ def versions() -> dict[str, str]:
 
 def flags() -> dict[str, str]:
     """Environment variables that can change what is computed. No token is among them."""
-    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)}
+    names = sorted(k for k in os.environ if k.startswith(VARIABLES) and k not in PLACES)
+    return {name: os.environ[name] for name in names}

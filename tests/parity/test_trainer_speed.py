@@ -10,6 +10,7 @@ from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import Result, RungResult
 from harness.measuring import time_in_turns
+from harness.plan import planner
 from harness.pytest_plugin import Pair, pair_outcome
 from harness.report.progress import ConsoleReporter
 from harness.settings import Settings, load
@@ -44,7 +45,8 @@ def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -
 def _step_time(settings: Settings, fault: dict[str, Any] | None = None) -> RungResult:
     """The rung of hf against hf, windows in turns, with a fault in the second."""
     faults = [] if fault is None else [fault]
-    pairs = time_in_turns(("hf", "hf"), settings, _quiet(), faults=faults)
+    sides = (planner("hf", lambda line: None),) * 2
+    pairs = time_in_turns(sides, settings, _quiet(), faults=faults)
     a, b = pairs[0]
     return judge(Comparison(a, b, settings.tolerance, timing=pairs)).rung("step_time")
 

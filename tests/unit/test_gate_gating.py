@@ -11,10 +11,17 @@ import gate_samples as samples
 import pytest
 
 from harness import session
-from harness.environments.interpreters import InstallFailed
-from harness.errors import BadInput
+from harness.environments.interpreters import BaseInstallFailed, InstallFailed
+from harness.errors import BadInput, CannotTrain
 from harness.gate import baselines, gating
-from harness.gate.gating import GatePair, NotCompared, chosen_cases, gate_pairs, judge_pair
+from harness.gate.gating import (
+    GatePair,
+    NotCompared,
+    chosen_cases,
+    gate_pairs,
+    judge_pair,
+    run_gate,
+)
 from harness.gate.refs import Ref
 from harness.ladder.verdict import PairVerdict, Result
 from harness.plan import Plan
@@ -208,6 +215,29 @@ class TestAgainstAVersion:
         with pytest.raises(BadInput, match="sending request"):
             judged(gate_pair(tmp_path))
 
+    def test_an_environment_under_every_version_is_not_the_candidates_fault(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(v1=samples.run(tmp_path / "a"), v2=BaseInstallFailed("no space left on device"))
+        for against in (OLD, None):
+            with pytest.raises(BaseInstallFailed, match="no space"):
+                judged(gate_pair(tmp_path, against))
+
+    def test_a_case_that_the_package_cannot_train_is_not_compared(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        """Neither side's: `--cases all` goes on with the next one."""
+        run = samples.run(tmp_path / "a", "hf@1.0")
+        for runs in ({"v1": run, "v2": CannotTrain("no accumulation")},
+                     {"v1": CannotTrain("no accumulation"), "v2": run}):  # fmt: skip
+            world(**runs)
+            pair = gate_pair(tmp_path)
+            with pytest.raises(NotCompared, match="no accumulation"):
+                judged(pair)
+            outcome = run_gate([pair], samples.Silent())
+            assert outcome.verdict.result is Result.INVALID
+            assert "no accumulation" in outcome.verdict.notes[0]
+
     def test_a_baseline_that_cannot_be_installed_is_bad_input(
         self, world: World, tmp_path: Path
     ) -> None:
@@ -287,6 +317,23 @@ class TestAgainstAStoredBaseline:
         world(v2=samples.run(tmp_path / "b", "hf@2.0", (), ended=FAILED))
         assert judged(gate_pair(tmp_path, None)).result is Result.FAIL
         assert not (tmp_path / "stored").exists()
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_nothing_is_written_of_a_candidate_that_the_machine_ended(
+        self, known: bool, world: World, tmp_path: Path
+    ) -> None:
+        """Killed before it told its device kind: the stored file must not be replaced."""
+        if known:
+            self.stored(tmp_path)
+        before = {p: p.read_bytes() for p in (tmp_path / "stored").rglob("*.json")}
+        ended = {"status": "killed", "reason": "SIGKILL", "code": -9}
+        killed = samples.run(tmp_path / "b", "hf@2.0", (), ended=ended)
+        killed.manifest["observed"].clear()
+        world(v2=killed)
+        verdict = judged(gate_pair(tmp_path, None))
+        assert verdict.result is Result.INVALID
+        assert "says nothing of its version: SIGKILL" in verdict.headline
+        assert {p: p.read_bytes() for p in (tmp_path / "stored").rglob("*.json")} == before
 
     def test_the_version_that_worked_is_named(self, world: World, tmp_path: Path) -> None:
         self.stored(tmp_path)
@@ -372,6 +419,15 @@ class TestWhatIsGated:
         monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
         (pair,) = gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])
         assert pair.against == Ref("transformers")
+
+    def test_another_torch_xla_is_not_judged_against_the_other_trainer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Which has the usual one: they would differ by what is gated."""
+        monkeypatch.setenv("TORCHPRIME_DIR", "/tp")
+        assert [p.parity for p in gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])] == [
+            False
+        ]
 
     def test_overrides_are_for_every_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("TORCHPRIME_DIR", raising=False)

@@ -8,8 +8,10 @@ import pytest
 
 from harness.environments.interpreters import LOCK
 from harness.errors import BadInput
+from harness.gate.gating import GatePair
 from harness.gate.refs import Ref, parse
 from harness.gate.torch_xla import requirements
+from harness.settings import load
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,20 @@ def test_parsed(text: str, ref: Ref, entry: str) -> None:
     assert parse(text) == ref
     assert parse(text).entry == entry
     assert str(ref) == text
+
+
+def test_a_token_is_never_shown(tmp_path: Path) -> None:
+    """A Ref's text goes into labels, baselines, reports and the names of tests."""
+    secret = "https://x-access-token:TOK@example.com/a/b@v1"
+    ref = parse(f"transformers@{secret}")
+    assert ref.entry == f"hf@{secret}"
+    assert str(ref) == "transformers@https://***@example.com/a/b@v1"
+    settings = load([f"workspace='{tmp_path}'"])
+    assert "TOK" not in GatePair(settings, ref, ref, False, tmp_path).id
+    for wrong in (f"transfomers@{secret}", f"torch_xla@{secret}"):
+        with pytest.raises(BadInput) as error:
+            parse(wrong)
+        assert "TOK" not in str(error.value)
 
 
 def test_a_folder(tmp_path: Path) -> None:

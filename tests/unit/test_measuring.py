@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import pytest
 
 from harness import measuring, plan
 from harness.environments.interpreters import Interpreter
-from harness.inputs import prepare
+from harness.inputs import Inputs, prepare
 from harness.measuring import measure, time_whole_runs
 from harness.record import Record
 from harness.settings import Settings, load
 
 PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "interpreter")
+
+
+SIDES = (plan.planner("hf", lambda _: None),) * 2
 
 
 class Silent:
@@ -56,7 +60,7 @@ class TestWholeRuns:
         answers = iter(decided)
         monkeypatch.setattr(measuring, "decided", lambda *_: next(answers))
         inputs = prepare(settings.case, Path(settings.workspace) / "inputs")
-        return len(time_whole_runs(("hf", "hf"), settings, inputs, Silent()))  # type: ignore[arg-type]
+        return len(time_whole_runs(SIDES, settings, inputs, Silent()))  # type: ignore[arg-type]
 
     def test_a_b_b_a(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
@@ -86,5 +90,21 @@ class TestWholeRuns:
             launched.plans.clear()
             settings = asked(tmp_path, *words)
             inputs = prepare(settings.case, tmp_path / "inputs")
-            found = measure(("hf", "hf"), settings, inputs, Silent())  # type: ignore[arg-type]
+            found = measure(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
             assert (len(launched.plans), len(found.timing)) == (count, count // 2)
+
+
+class TestWhatIsMeasured:
+    def test_each_side_is_planned_as_it_was_for_the_comparison(
+        self, tmp_path: Path, launched: Launched
+    ) -> None:
+        """Not what `engines` names: a gate compares versions that are not there."""
+        settings = asked(tmp_path, "launcher.device=cpu", "tolerance.step_time=null", "graph=hlo")
+        inputs = prepare(settings.case, tmp_path / "inputs")
+
+        def old(settings: Settings, inputs: Inputs) -> plan.Plan:
+            return dataclasses.replace(SIDES[0](settings, inputs), label="hf@old")
+
+        measure((old, SIDES[1]), settings, inputs, Silent())  # type: ignore[arg-type]
+        assert [p.label for p in launched.plans] == ["hf@old's graph", "hf's graph"]
+        assert {p.case.steps for p in launched.plans} == {plan.DUMP_STEPS}

@@ -8,6 +8,7 @@ import pytest
 
 from harness import plan
 from harness.environments.interpreters import Interpreter
+from harness.environments.sources import Checkout
 from harness.errors import BadInput
 from harness.inputs import Inputs, prepare
 from harness.plan import plan_run
@@ -28,6 +29,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 def planned(settings: Settings, inputs: Inputs) -> plan.Plan:
     return plan_run("hf", settings, inputs, lambda _: None)
+
+
+def test_a_token_is_in_no_label(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label goes into Records, baselines and reports."""
+    checkout = Checkout(Path("/checkout"), "c0ffee", None, "transformers at c0ffee")
+    monkeypatch.setattr(plan, "_checkout", lambda *_: checkout)
+    monkeypatch.setattr(plan, "arguments_for", lambda *_: ("train.py",))
+    found = plan_run("hf@https://x:s3cr3t@example.com/a/b@v1", load([]), inputs, lambda _: None)
+    assert found.label == "hf@https://***@example.com/a/b@v1"
+    assert "s3cr3t" not in str(found)
 
 
 class TestScript:
@@ -60,3 +71,13 @@ class TestScript:
         words = ["launcher=docker", "launcher.options.image=x", "engine.hf.script=/in/train.py"]
         found = planned(load(words), inputs)
         assert found.command.argv[0] == "/in/train.py"
+
+
+def test_files_that_arguments_name_are_part_of_the_key(tmp_path: Path, inputs: Inputs) -> None:
+    config = tmp_path / "fsdp.json"
+    config.write_text("{}")
+    settings = load([f"+engine.hf.arguments.fsdp_config='{config}'"])
+    before = planned(settings, inputs).key
+    assert planned(settings, inputs).key == before
+    config.write_text("{ }")
+    assert planned(settings, inputs).key != before
