@@ -79,7 +79,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; end a terminated session as an interrupted one, trainers and all."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Ignored by nohup, under which a session is to outlive its terminal.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
     config.addinivalue_line("markers", "cpu: trains on the CPU mesh")
     config.addinivalue_line("markers", "tpu: trains on TPU chips, and needs some")
     config.addinivalue_line("markers", "slow: takes minutes by itself; nox -s faults runs all")
@@ -235,12 +238,13 @@ def reporter_of(config: pytest.Config) -> Any:
 @pytest.hookimpl
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The ladder of every pair, as far as its rungs were asked for."""
-    found: dict[str, dict[str, Any]] = {}
+    # What is compared does not always name its case: of two cases, neither may hide the other.
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
                 if name == PROPERTY:
-                    found[value["compared"]] = value
+                    found[value["compared"], value["case"]] = value
     if found:
         from harness.report.terminal import verdict_lines
 
@@ -259,11 +263,14 @@ def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
 
     both = merged(verdicts)
     if config.getoption("--parity-json"):
-        write_json(Path(config.getoption("--parity-json")), both.to_json())
+        path = Path(config.getoption("--parity-json"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, both.to_json())
     if config.getoption("--parity-html"):
         from harness.report.html import write_html
 
-        folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record)}
+        # A side that was not run has no Record: its name is empty, which as a path is this folder.
+        folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record) if r}
         records = {f: read_record(Path(f)) for f in folders if Path(f).is_dir()}
         write_html(Path(config.getoption("--parity-html")), both, records)
 
