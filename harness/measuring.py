@@ -26,7 +26,7 @@ Sides = tuple[Planner, Planner]
 class Measurements:
     """What was measured of a pair beside its curves.
 
-    graphs: a Record of each side that has its compiled step
+    graphs: a Record of each side that has its compiled step, or says why it has none
     timing: the Records of both sides, for each launch of the last look
     """
 
@@ -36,7 +36,10 @@ class Measurements:
 
 def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter) -> Measurements:
     """Measure what the settings ask for, of the two sides that are compared."""
-    graphs = _graphs(sides, settings, inputs, reporter) if settings.graph == "hlo" else None
+    graphs = None
+    if settings.graph == "hlo":
+        a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
+        graphs = (a, b)
     timing: Launches = ()
     if settings.tolerance.step_time is not None and settings.case.aligned:
         if settings.launcher.device == "cpu" and settings.launcher.name == "local":
@@ -46,18 +49,13 @@ def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
     return Measurements(graphs, timing)
 
 
-def _graphs(
-    sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
-) -> tuple[Record, Record] | None:
+def compiled_step_of(
+    replan: Planner, settings: Settings, inputs: Inputs, reporter: Reporter
+) -> Record:
+    """A short run that dumps its compiled step; the Record has no graph where that failed."""
     short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
-    workspace = Path(settings.workspace)
-    a, b = (
-        obtain(
-            plan_graph(replan(short, inputs)), workspace, settings.launcher, reporter
-        )
-        for replan in sides
-    )  # fmt: skip
-    return (a, b) if a.complete and b.complete else None
+    plan = plan_graph(replan(short, inputs))
+    return obtain(plan, Path(settings.workspace), settings.launcher, reporter)
 
 
 def timing_case(case: Case, windows: int, steps: int) -> Case:

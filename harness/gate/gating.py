@@ -19,6 +19,7 @@ from harness.inputs import Inputs, prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import PairVerdict, Result, Verdict, merged
+from harness.measuring import compiled_step_of
 from harness.plan import TORCHPRIME_DIR, Plan, plan_control
 from harness.record import Record
 from harness.running import Reporter, obtain
@@ -234,11 +235,16 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     records[str(base.directory)] = base
     by = f"{base.label} (baseline of {baseline.blessed.at[:10]} by {baseline.blessed.by})"
     names, places = (base.label, own.label), (str(base.directory), str(own.directory))
-    if differing := baselines.differences(base, own):
+    differing = baselines.differences(base, own)
+    hlo = pair.settings.graph == "hlo"
+    if hlo and base.graph is None:
+        differing.append("it has no compiled step (bless it with graph=hlo)")
+    if differing:
         because = f"the baseline is not comparable: {'; '.join(differing)}"
         verdict = pairs.without_evidence(names, places, because)
         return _outcome(compared + by, pair, verdict, records)
-    comparison = Comparison(base, own, pair.settings.tolerance)
+    graphs = (base, _compiled_step(pair, reporter)) if hlo else None
+    comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
     verdict = judge(comparison)
     wanted = pair.settings.tolerance.control != "table"
     if wanted and baseline.control is not None and _exceeded(verdict):
@@ -258,15 +264,24 @@ def _stored_worked(pair: GatePair) -> str:
 def measured(
     pair: GatePair, plan: Plan, reporter: Reporter, floor: bool = True
 ) -> tuple[Record, Record | None]:
-    """The Record of `plan`, and that of its control run where the settings ask for a `floor`."""
+    """The Record of `plan`, with its compiled step where the settings ask for it, and that of its
+    control run where they ask for a `floor`."""
     workspace, settings = Path(pair.settings.workspace), pair.settings
     subject = obtain(plan, workspace, settings.launcher, reporter)
+    if settings.graph == "hlo" and subject.complete:
+        subject = dataclasses.replace(subject, graph=_compiled_step(pair, reporter).graph)
     wanted = floor and settings.tolerance.control == "ulp" and settings.case.aligned
     if not wanted or not subject.complete:
         return subject, None
     perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
     control = obtain(plan_control(plan, perturbed), workspace, settings.launcher, reporter)
     return subject, control if control.complete else None
+
+
+def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
+    """The candidate's compiled step."""
+    replan = planner_of(pair.candidate, reporter.note)
+    return compiled_step_of(replan, pair.settings, _inputs(pair), reporter)
 
 
 def _not_installed(pair: GatePair, against: Plan | None, error: str, reporter: Reporter) -> Outcome:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from harness import record
 from harness.case import Case, to_dict
+from harness.graph import Collective, ModuleGraph
 from harness.ladder.comparison import Comparison
 from harness.record import Fingerprint, Parameter, Record, Step, Window, read_record, write_json
 from harness.settings import Tolerance, load
@@ -381,6 +382,19 @@ def _hash(*arrays: NDArray[np.int64]) -> str:
 
 TOLERANCE = load([]).tolerance
 """The tolerance that ships."""
+
+
+def compiled_step(**fields: Any) -> ModuleGraph:
+    """A compiled step."""
+    gathered = Collective("all-gather", "f32[64]", "f32", 256, "", "aten__mm", 2)
+    return ModuleGraph(
+        **{
+            "name": "step", "instructions": 9, "opcodes": {"dot": 2}, "collectives": (gathered,),
+            "flops": 1000, "peak_memory_bytes": 4096, "parameters_bytes": 1024, "remat": 0,
+            "xla_remat": 0, "unbounded_loops": 0, "custom_calls": {}, "fingerprint": "abc",
+            **fields,
+        }
+    )  # fmt: skip
 
 
 class CountsFirst(Trainer):

@@ -9,6 +9,7 @@ from typing import Any
 
 import gate_samples as samples
 import pytest
+from builders import compiled_step
 
 from harness import session
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
@@ -23,6 +24,7 @@ from harness.gate.gating import (
     run_gate,
 )
 from harness.gate.refs import Ref
+from harness.graph import to_json
 from harness.ladder.verdict import PairVerdict, Result
 from harness.plan import Plan
 from harness.record import Record
@@ -317,6 +319,38 @@ class TestAgainstAStoredBaseline:
         world(v2=samples.run(tmp_path / "b", "hf@2.0", (), ended=FAILED))
         assert judged(gate_pair(tmp_path, None)).result is Result.FAIL
         assert not (tmp_path / "stored").exists()
+
+    def test_a_compiled_step_that_is_not_stored_is_not_passed_by(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        self.stored(tmp_path)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0"))
+        pair = gate_pair(tmp_path, None)
+        asked = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, graph="hlo"))
+        verdict = judged(asked)
+        assert verdict.result is Result.INVALID
+        assert "it has no compiled step (bless it with graph=hlo)" in verdict.headline
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_the_stored_compiled_step_is_compared(
+        self, changed: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = samples.run(tmp_path / "b", "hf@2.0")
+        world(v2=run)
+        pair = gate_pair(tmp_path, None)
+        pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, graph="hlo"))
+        steps = [to_json([compiled_step(fingerprint=text)]) for text in ("abc", "xyz")]
+        dumped = iter([steps[0], steps[changed]])
+        monkeypatch.setattr(
+            gating,
+            "compiled_step_of",
+            lambda *_: dataclasses.replace(run, graph=next(dumped)),
+        )
+        plan = gating.plan_of(pair, samples.Silent())
+        record, _ = gating.measured(pair, plan, samples.Silent())
+        baselines.save(tmp_path / "stored", record, None, "Ada")
+        rung = judged(pair).rung("graph")
+        assert rung.result is (Result.FAIL if changed else Result.PASS)
 
     @pytest.mark.parametrize("known", [True, False])
     def test_nothing_is_written_of_a_candidate_that_the_machine_ended(

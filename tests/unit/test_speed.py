@@ -11,6 +11,7 @@ import pytest
 from builders import (
     Trainer,
     comparison,
+    compiled_step,
     tolerance,
     with_manifest,
     with_observed,
@@ -18,7 +19,7 @@ from builders import (
     without,
 )
 
-from harness.graph import Collective, ModuleGraph, to_json
+from harness.graph import ModuleGraph, to_json
 from harness.ladder.comparison import Comparison
 from harness.ladder.device_time import steps_of, throughput
 from harness.ladder.speed import (
@@ -190,19 +191,6 @@ class TestGraph:
         assert per_step(with_window(a, 0, executions=8), "executions") == 1
 
 
-def step(**fields: Any) -> ModuleGraph:
-    """A compiled step."""
-    gathered = Collective("all-gather", "f32[64]", "f32", 256, "", "aten__mm", 2)
-    return ModuleGraph(
-        **{
-            "name": "step", "instructions": 9, "opcodes": {"dot": 2}, "collectives": (gathered,),
-            "flops": 1000, "peak_memory_bytes": 4096, "parameters_bytes": 1024, "remat": 0,
-            "xla_remat": 0, "unbounded_loops": 0, "custom_calls": {}, "fingerprint": "abc",
-            **fields,
-        }
-    )  # fmt: skip
-
-
 def dumped(run: Record, *steps: ModuleGraph) -> Record:
     return dataclasses.replace(run, graph=to_json(steps))
 
@@ -212,7 +200,9 @@ class TestCompiledStep:
         return graph(comparison(a, b, graphs=(dumped(a, x), dumped(b, y))))
 
     def test_two_engines(self, a: Record, b: Record) -> None:
-        result = self.judged(a, b, step(), step(fingerprint="xyz", instructions=99))
+        result = self.judged(
+            a, b, compiled_step(), compiled_step(fingerprint="xyz", instructions=99)
+        )
         assert result.result is PASS
         assert "alike" in result.explanation
         assert result.detects == "1% more FLOPs, 25% more bytes moved or held"
@@ -231,39 +221,41 @@ class TestCompiledStep:
     def test_limits_in_both_directions(
         self, a: Record, b: Record, fields: dict[str, Any], expected: Result, what: str
     ) -> None:
-        other = step(fingerprint="xyz", **fields)
-        for x, y in ((step(), other), (other, step())):
+        other = compiled_step(fingerprint="xyz", **fields)
+        for x, y in ((compiled_step(), other), (other, compiled_step())):
             result = self.judged(a, b, x, y)
             assert result.result is expected
             assert what in result.explanation
 
     def test_what_neither_knows(self, a: Record, b: Record) -> None:
-        unknown = step(peak_memory_bytes=None)
+        unknown = compiled_step(peak_memory_bytes=None)
         assert self.judged(a, b, unknown, unknown).result is FAIL
 
     def test_one_engine_is_exact(self, a: Record) -> None:
-        assert self.judged(a, a, step(), step()).result is PASS
-        result = self.judged(a, a, step(), step(fingerprint="xyz"))
+        assert self.judged(a, a, compiled_step(), compiled_step()).result is PASS
+        result = self.judged(a, a, compiled_step(), compiled_step(fingerprint="xyz"))
         assert result.result is FAIL
-        result = self.judged(a, a, step(), step(fingerprint="xyz", opcodes={"dot": 3}))
+        result = self.judged(
+            a, a, compiled_step(), compiled_step(fingerprint="xyz", opcodes={"dot": 3})
+        )
         assert result.result is FAIL
         assert "dot 2 → 3" in result.explanation
 
     def test_a_step_without_work_says_nothing(self, a: Record, b: Record) -> None:
-        for empty in (step(flops=0), step(fingerprint="")):
+        for empty in (compiled_step(flops=0), compiled_step(fingerprint="")):
             for pair in ((a, b), (a, a)):
                 assert self.judged(*pair, empty, empty).result is INVALID
-                assert self.judged(*pair, step(), empty).result is INVALID
+                assert self.judged(*pair, compiled_step(), empty).result is INVALID
 
     def test_no_step_was_dumped(self, a: Record, b: Record) -> None:
-        for graphs in ((a, dumped(b, step())), (dumped(a, step()), b), (a, b)):
+        for graphs in ((a, dumped(b, compiled_step())), (dumped(a, compiled_step()), b), (a, b)):
             result = graph(comparison(a, b, graphs=graphs))
             assert result.result is INVALID
             assert "no compiled step was dumped" in result.explanation
 
     def test_counters_come_first(self, a: Record) -> None:
         b = Recompiles(label="b").record()
-        assert self.judged(a, b, step(), step()).result is FAIL
+        assert self.judged(a, b, compiled_step(), compiled_step()).result is FAIL
 
 
 def timed(run: Record, *seconds: float, window: int = 1) -> Record:
