@@ -31,6 +31,7 @@ __all__ = [
     "InstallFailed",
     "Interpreter",
     "base_interpreter",
+    "base_python",
     "named_interpreter",
     "with_transformers",
 ]
@@ -73,9 +74,8 @@ def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
     Raises:
         BaseInstallFailed: uv could not install it.
     """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    environment = cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
-    python = environment / "bin" / "python"
+    python = base_python(cache_dir)
+    environment = python.parents[1]
     # An environment holds its own path: it cannot be made under another name and renamed.
     complete = environment / "complete"
 
@@ -93,6 +93,13 @@ def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
                     raise BaseInstallFailed(str(error)) from None
                 complete.touch()
     return named_interpreter(python, cache_dir)
+
+
+def base_python(cache_dir: Path) -> Path:
+    """The Python of `base_interpreter`, made or not."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    environment = cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
+    return environment / "bin" / "python"
 
 
 def named_interpreter(python: Path, cache_dir: Path) -> Interpreter:

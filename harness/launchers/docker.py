@@ -7,13 +7,15 @@ import csv
 import dataclasses
 import io
 import os
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import record
 from harness.launchers import images, local
-from harness.launchers.ending import Ending
+from harness.launchers.ending import TIMED_OUT, Ending, explain
 from harness.launchers.invocation import Invocation, watched
 from harness.launchers.launcher import Note, OnEvent, Run
 from harness.typed import STRICT
@@ -115,7 +117,7 @@ class Docker:
         with _removed(container_name(run)):
             ending = local.launch(container, run.places.record, self.limits, on_event)
         self._own(run)
-        return ending
+        return by_signal(ending, run.places.record / record.LOG)
 
     def _own(self, run: Run) -> None:
         """Give what root wrote within the container to who runs the harness."""
@@ -128,6 +130,18 @@ class Docker:
             ["docker", "run", "--rm", *mounts, self.image, "chown", "-R", owner, *folders],
             stdin=subprocess.DEVNULL, capture_output=True,
         )  # fmt: skip
+
+
+def by_signal(ending: Ending, log: Path) -> Ending:
+    """The ending of a container, judged as that of the process in it.
+
+    `docker run` exits with 128 and the number of the signal that ended the process. Its own exit
+    codes, 125 to 127, are none of these.
+    """
+    if ending.code is None or ending.code - 128 not in signal.valid_signals():
+        return ending
+    given_up = ending.reason if ending.status == TIMED_OUT else None
+    return explain(128 - ending.code, log, given_up, ending.seconds)
 
 
 def container_name(run: Run) -> str:

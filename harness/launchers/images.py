@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.environments.interpreters import LOCK
+from harness.environments.interpreters import LOCK, base_python
 from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
 from harness.launchers.launcher import Note, Run
@@ -135,13 +135,18 @@ def check_engine(launcher: str) -> None:
 
 
 def check_interpreter(run: Run) -> None:
-    """Raises BadInput where a run is to have an interpreter of this machine."""
+    """Raises BadInput where a run is to have an interpreter that no image has.
+
+    An image has what the base environment has, and another transformers is put in front of either.
+    Any other environment, also one that we made, would silently be replaced by the image's.
+    """
     python = run.interpreter.python
-    if not python.is_relative_to(default_cache_dir().absolute()):
+    if python != base_python(default_cache_dir().absolute()):
         raise BadInput(
-            f"engine.*.python={python} is an interpreter of this machine, and an image has its "
-            "own: give none, or name an image with those packages by launcher.options.image, or "
-            "run with launcher=local"
+            f"engine.*.python={python} is an interpreter of this machine (torch_xla@VERSION is "
+            "gated in one as well), and an image has its own: run with launcher=local; or name "
+            "none, and give the image other packages by launcher.options.torch_xla, "
+            "launcher.options.wheels or launcher.options.image"
         )
 
 

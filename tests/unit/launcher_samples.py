@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines.command import INPUTS, RECORD, SCRATCH, SOURCE, Command
-from harness.environments.interpreters import Interpreter
+from harness.environments.interpreters import Interpreter, base_python
 from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import Places
 from harness.launchers.launcher import Run
@@ -62,7 +62,7 @@ def run(
             source=folders.get("source"),
         ),
         interpreter=Interpreter(
-            default_cache_dir().absolute() / "environments" / "e" / "bin" / "python",
+            base_python(default_cache_dir().absolute()),
             overlays,
             {},
             {},

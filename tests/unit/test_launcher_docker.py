@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from launcher_samples import NASTY, run
 
 from harness.environments.interpreters import LOCK
+from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
 from harness.launchers import images, local
-from harness.launchers.docker import Docker, DockerOptions, contained
-from harness.launchers.ending import TIMED_OUT
+from harness.launchers.docker import Docker, DockerOptions, by_signal, contained
+from harness.launchers.ending import KILLED, OUT_OF_MEMORY, TIMED_OUT, explain
 from harness.launchers.images import Image
 from harness.launchers.invocation import Invocation
 from harness.launchers.launcher import Launcher, options_of
@@ -230,14 +232,56 @@ def test_a_container_is_removed_on_ctrl_c(client: Path, tmp_path: Path) -> None:
     assert client.read_text().splitlines()[-1] == "rm --force parity-hf-0123456789ab"
 
 
-def test_an_interpreter_of_this_machine_is_not_replaced_silently(
-    client: Path, tmp_path: Path
+@pytest.mark.parametrize("code", [137, 139])
+def test_a_process_that_a_signal_ended_in_its_container_was_killed(
+    client: Path, tmp_path: Path, code: int
 ) -> None:
+    """Else the machine's doing would be told as the candidate's failure."""
+    (tmp_path / "bin" / "docker").write_text(f"#!/bin/sh\n[ $1 != run ] || exit {code}\n")
+    ending = launcher().launch(run(tmp_path), lambda event: None)
+    assert (ending.status, ending.code) == (KILLED, 128 - code)
+    assert signal.Signals(code - 128).name in ending.reason
+
+
+@pytest.mark.parametrize("code", [-9, 0, 1, 125, 126, 127, 128, 193, 255])
+def test_no_other_exit_code_is_a_signals(tmp_path: Path, code: int) -> None:
+    log = tmp_path / "trainer.log"
+    log.write_text("ValueError: broken\n")
+    ending = explain(code, log, None, 1.0)
+    assert by_signal(ending, log) == ending
+
+
+@pytest.mark.parametrize(
+    ("text", "given_up", "status"),
+    [("RESOURCE_EXHAUSTED", None, OUT_OF_MEMORY), ("x", "it ran for longer", TIMED_OUT)],
+)
+def test_what_else_is_known_of_an_ending_stays(
+    tmp_path: Path, text: str, given_up: str | None, status: str
+) -> None:
+    log = tmp_path / "trainer.log"
+    log.write_text(f"{text}\n")
+    ending = explain(137, log, given_up, 1.0)
+    assert by_signal(ending, log) == replace(ending, code=-9)
+    assert ending.status == status
+
+
+OURS = default_cache_dir().absolute() / "environments"
+
+
+@pytest.mark.parametrize("python", ["/my/bin/python", f"{OURS}/torch_xla-2.8.0/bin/python"])
+def test_an_interpreter_of_this_machine_is_not_replaced_silently(
+    client: Path, tmp_path: Path, python: str
+) -> None:
+    """Else a torch_xla that is gated would pass as the one that the image has."""
     job = run(tmp_path)
-    named = replace(job, interpreter=replace(job.interpreter, python=Path("/my/bin/python")))
-    with pytest.raises(BadInput, match=r"python=/my/bin/python.*launcher\.options\.image"):
+    named = replace(job, interpreter=replace(job.interpreter, python=Path(python)))
+    with pytest.raises(BadInput, match=rf"python={python}.*launcher\.options\.image"):
         launcher().launch(named, lambda event: None)
     assert not client.exists()
+
+
+def test_another_transformers_goes_with_the_image(tmp_path: Path) -> None:
+    images.check_interpreter(run(tmp_path, overlay=True))
 
 
 def test_options_that_do_not_exist_are_named() -> None:
