@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,12 @@ from harness.errors import BadInput
 from harness.launchers.images import last_words
 
 SECONDS = 120.0
+
+GRACE = 120
+"""Seconds in which a pod that is asked to end may send what it has observed."""
+
+NO_ANSWER = 124
+"""Exit code of a kubectl that had no answer within that time; its own is 1."""
 
 REFUSED = (
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
@@ -88,8 +95,16 @@ class Cluster:
         return ("kubectl", "--namespace", self.namespace, *arguments)
 
     def apply(self, manifest: Path) -> None:
-        """Create what `manifest` describes. Raises BadInput where the cluster refuses."""
+        """Create what `manifest` describes.
+
+        Raises BadInput where the cluster refuses, or does not answer: it may have been created.
+        """
         done = self._run("create", "--filename", str(manifest))
+        if done.returncode == NO_ANSWER:
+            raise BadInput(
+                f"the cluster did not say whether it takes the workload: {done.stderr}. See that "
+                f"`{self.shown('get', 'jobsets')}` has an answer, and run it again"
+            )
         if done.returncode != 0:
             raise BadInput(
                 f"the cluster refused the workload: {last_words(done.stderr)}. Look at it with "
@@ -120,23 +135,38 @@ class Cluster:
             env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def delete(self, workload: str) -> None:
-        """End a workload and all its pods, if it is there."""
-        self._run("delete", "jobset", workload, "--ignore-not-found", "--cascade", "foreground")
+    def delete(self, workload: str) -> str | None:
+        """End a workload and all its pods, if it is there; why it could not be, or None."""
+        # kubectl waits until the pods have ended.
+        done = self._run(*_deletion(workload), more=GRACE)
+        return None if done.returncode == 0 else last_words(done.stderr)
+
+    def deletion(self, workload: str) -> str:
+        """The command with which a person ends a workload, from any shell."""
+        return self.shown(*_deletion(workload))
+
+    def shown(self, *arguments: str) -> str:
+        """A kubectl command for a person, whose own context is another one."""
+        return f"KUBECONFIG={shlex.quote(str(self.kubeconfig))} {shlex.join(self.argv(*arguments))}"
 
     def has_secret(self, name: str) -> bool:
         """Whether there is a Secret of this name. Its values are not asked for."""
         return self._run("get", "secret", name, "--output", "name").returncode == 0
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = self.argv(*arguments)
+    def _run(self, *arguments: str, more: float = 0.0) -> subprocess.CompletedProcess[str]:
+        argv, seconds = self.argv(*arguments), SECONDS + more
         try:
             return subprocess.run(
                 argv, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
-                text=True, errors="replace", timeout=SECONDS,
+                text=True, errors="replace", timeout=seconds,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(argv, 1, "", f"no answer within {SECONDS:.0f} s")
+            said = f"no answer within {seconds:.0f} s"
+            return subprocess.CompletedProcess(argv, NO_ANSWER, "", said)
+
+
+def _deletion(workload: str) -> tuple[str, ...]:
+    return ("delete", "jobset", workload, "--ignore-not-found", "--cascade", "foreground")
 
 
 def _of(workload: str) -> str:

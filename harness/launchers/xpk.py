@@ -162,8 +162,7 @@ class Xpk:
             "--namespace", options.namespace, "--tpu-type", str(options.tpu_type),
             "--num-slices", str(options.num_slices), "--priority", options.priority,
             "--docker-image", self.image, "--docker-name", jobset.CONTAINER, "--max-restarts", "0",
-            # Time for a pod that is asked to end to send what it has observed.
-            "--termination-grace-period-seconds", "120",
+            "--termination-grace-period-seconds", str(cluster.GRACE),
             *options.arguments,
             *(f"--env={variable}" for variable in variables),
             f"--command={jobset.command_line(command)}",
@@ -256,12 +255,13 @@ class Xpk:
         manifest = self.manifest(run, workload, run.places.record)
         self._send(run, artifacts)
         hosts = jobset.hosts_of(yaml.safe_load(manifest.read_text()))
-        self._cluster.apply(manifest)
-        self.note(f"submitted {workload} ({hosts} hosts) to {self.options.cluster}")
         started = time.monotonic()
         log = run.places.record / record.LOG
         state: State | None = None
         try:
+            # Within: a cluster that is silent, or that Ctrl-C comes before, may have taken it.
+            self._cluster.apply(manifest)
+            self.note(f"submitted {workload} ({hosts} hosts) to {self.options.cluster}")
             state = wait(
                 self._cluster, workload, run.places.record,
                 Patience(self.limits, self.options.queue_limit, started), artifacts, on_event,
@@ -269,7 +269,7 @@ class Xpk:
             )  # fmt: skip
         finally:
             if state is None or state.name not in (cluster.SUCCEEDED, cluster.FAILED):
-                self._cluster.delete(workload)
+                self._delete(workload)
         folders = artifacts.collect(run.places.record)
         for folder in folders:
             if (folder / DUMP).is_dir():
@@ -277,6 +277,18 @@ class Xpk:
         if folders:
             merge_hosts(folders, run.places.record, run.micro_batch, hosts)
         return ending_of(state, folders, hosts, log, time.monotonic() - started)
+
+    def _delete(self, workload: str) -> None:
+        """End `workload`; where that fails, say how to: it may hold its TPUs for hours."""
+        said: str | None = "it was interrupted"
+        try:
+            said = self._cluster.delete(workload)
+        finally:
+            if said is not None:
+                self.note(
+                    f"{workload} could not be deleted ({said}): if it is there, it holds its TPUs. "
+                    f"Delete it by `{self._cluster.deletion(workload)}`"
+                )
 
     def _send(self, run: Run, artifacts: Artifacts) -> None:
         """Put all that the pods need into the artifact directory."""

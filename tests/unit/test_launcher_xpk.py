@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,81 @@ def test_a_secret_that_is_not_there_is_bad_input(
         launcher(secret="parity-secrets").check()
     assert "--from-file=HF_TOKEN=FILE" in str(caught.value)
     launcher().check()
+
+
+# --- nothing is left on the cluster ---------------------------------------------------------------
+
+SILENT = "exec /bin/sleep 30"
+INTERRUPT = "kill -INT $PPID; exit 1"
+
+
+@pytest.fixture
+def submit(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Launches a run by a kubectl that does as it is told on `create` and `delete`."""
+    monkeypatch.setattr(cluster, "SECONDS", 0.3)
+    monkeypatch.setattr(cluster, "GRACE", 0)
+    monkeypatch.setattr(Xpk, "_send", lambda *_: None)
+
+    def manifest(self: Xpk, job: object, workload: str, folder: Path) -> Path:
+        (folder / "jobset.yaml").write_text("{spec: {replicatedJobs: []}}")
+        return folder / "jobset.yaml"
+
+    monkeypatch.setattr(Xpk, "manifest", manifest)
+
+    def launch(notes: list[str], create: str = "exit 0", delete: str = "exit 0") -> None:
+        cases = f'case "$*" in *" create "*) {create};; *" delete "*) {delete};; esac; exit 1'
+        tool(tools, "kubectl", f'echo "$*" >> {tmp_path}/kubectl.log; {cases}')
+        made = Xpk(OPTIONS, Limits(1, 1), notes.append)
+        made.launch(run(tmp_path), lambda event: None)
+
+    return launch
+
+
+def told(tmp_path: Path) -> list[str]:
+    """The verbs that kubectl was told."""
+    return [line.split()[2] for line in (tmp_path / "kubectl.log").read_text().splitlines()]
+
+
+def test_a_silent_cluster_did_not_refuse_and_may_have_the_workload(
+    submit: Callable[..., None], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    with pytest.raises(BadInput, match=r"did not say .*no answer.*get jobsets") as caught:
+        submit(notes, create=SILENT)
+    assert "refused" not in str(caught.value)
+    assert told(tmp_path) == ["create", "delete"]
+    assert notes == []
+
+
+def test_ctrl_c_while_it_is_submitted_deletes_it(
+    submit: Callable[..., None], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        submit([], create=INTERRUPT)
+    assert told(tmp_path) == ["create", "delete"]
+
+
+@pytest.mark.parametrize(
+    ("delete", "said"),
+    [("echo 'jobsets is forbidden' >&2; exit 1", "jobsets is forbidden"), (SILENT, "no answer")],
+)
+def test_a_workload_that_cannot_be_deleted_is_told_with_the_command(
+    submit: Callable[..., None], tmp_path: Path, delete: str, said: str
+) -> None:
+    notes: list[str] = []
+    with pytest.raises(BadInput, match="refused"):
+        submit(notes, create="exit 1", delete=delete)
+    (note,) = notes
+    assert said in note
+    command = r"kubectl --namespace default delete jobset parity-hf-\S+ --ignore-not-found"
+    assert re.search(rf"`KUBECONFIG=\S+/my-project-us-east5-b-tpus\.yaml {command}", note)
+
+
+def test_ctrl_c_while_it_is_deleted_says_how_to(submit: Callable[..., None]) -> None:
+    notes: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        submit(notes, create="exit 1", delete=INTERRUPT)
+    assert ["delete jobset" in note for note in notes] == [True]
 
 
 # --- how a workload ended -------------------------------------------------------------------------
