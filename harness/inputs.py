@@ -16,6 +16,8 @@ import json
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,26 +73,42 @@ class Inputs:
         return self.directory.name
 
 
-def prepare(case: Case, root: Path) -> Inputs:
+@contextmanager
+def writing(key: str, folder: Path) -> Iterator[None]:
+    """What is done within writes to `folder`, which the user names by `key`.
+
+    Raises BadInput where that cannot be done.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"{key}={folder}: it cannot be written ({error}). Name another folder by {key}=PATH"
+        ) from None
+
+
+def prepare(case: Case, root: Path, key: str = "workspace") -> Inputs:
     """The inputs of `case` under `root`, made if they are not there yet.
 
-    Raises BadInput for a text that is missing or too short for the case's steps.
+    `root` is in the folder that the user names by `key`. Raises BadInput where that cannot be
+    written, and for a text that is missing or too short for the case's steps.
     """
     text = _read_text(case)
     inputs = Inputs(root / _digest(case, text))
-    if inputs.directory.is_dir():
-        return inputs
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".{inputs.digest}.lock"):
+    with writing(key, root.parent):
         if inputs.directory.is_dir():
             return inputs
-        making = Path(tempfile.mkdtemp(dir=root, prefix=f".{inputs.digest}."))
-        try:
-            _make(case, text, Inputs(making))
-            making.chmod(0o755)
-            making.rename(inputs.directory)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{inputs.digest}.lock"):
+            if inputs.directory.is_dir():
+                return inputs
+            making = Path(tempfile.mkdtemp(dir=root, prefix=f".{inputs.digest}."))
+            try:
+                _make(case, text, Inputs(making))
+                making.chmod(0o755)
+                making.rename(inputs.directory)
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
     return inputs
 
 
@@ -98,14 +116,16 @@ def with_perturbed_weights(inputs: Inputs, dtype: str) -> Inputs:
     """The same inputs, each weight moved by one unit in the last place of `dtype`, up or down.
 
     That is the smallest change that can be made to a run: what comes of it is the noise floor.
+    Raises BadInput where the workspace cannot be written.
     """
-    directory = inputs.directory.parent / f"{inputs.digest}-ulp-{dtype}"
+    root = inputs.directory.parent
+    directory = root / f"{inputs.digest}-ulp-{dtype}"
     if directory.is_dir():
         return Inputs(directory)
-    with FileLock(directory.parent / f".{directory.name}.lock"):
+    with writing("workspace", root.parent), FileLock(root / f".{directory.name}.lock"):
         if directory.is_dir():
             return Inputs(directory)
-        making = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        making = Path(tempfile.mkdtemp(dir=root, prefix=f".{directory.name}."))
         try:
             shutil.copytree(inputs.directory, making, dirs_exist_ok=True)
             _perturb(Inputs(making).weights, dtype)

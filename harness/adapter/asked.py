@@ -14,7 +14,7 @@ from harness.case import AS_SHIPPED, Case, Data, Model
 from harness.devices import why_no_tpu
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.errors import BadInput
-from harness.inputs import Inputs, prepare
+from harness.inputs import Inputs, prepare, writing
 from harness.launchers.choose import choose
 from harness.launchers.local import device_environment
 from harness.plan import Note, Plan
@@ -100,12 +100,18 @@ def directory_of(training: Training, engine: str) -> Path:
     """
     name = training.run_name or f"{engine}-{time.strftime('%Y%m%d-%H%M%S')}"
     directory = output_folder(training) / RUNS / name
-    if directory.exists():
-        raise BadInput(
-            f"run_name={name}: {directory} is there already, and no run is written over another: "
-            "give it another run_name, or none, and it is named by the time."
-        )
+    _check_free(directory)
     return directory
+
+
+def _check_free(directory: Path) -> None:
+    with writing("output_dir", directory.parents[1]):
+        there = directory.exists()
+    if there:
+        raise BadInput(
+            f"run_name={directory.name}: {directory} is there already, and no run is written over "
+            "another: give it another run_name, or none, and it is named by the time."
+        )
 
 
 def output_folder(training: Training) -> Path:
@@ -139,12 +145,15 @@ def inputs_of(training: Training) -> Inputs:
     """The tokenizer and the text that were asked for, under `output_dir`/inputs.
 
     Raises:
-        BadInput: the text cannot be read, or the vocabulary is too small for it.
+        BadInput: `output_dir` cannot be written, the text cannot be read, or the vocabulary is too
+            small for it.
     """
     root, prepared = output_folder(training) / "inputs", training.inputs
-    if prepared is None:
-        (root / "none").mkdir(parents=True, exist_ok=True)
-        return Inputs(root / "none")
+    with writing("output_dir", root.parent):
+        root.mkdir(parents=True, exist_ok=True)
+        if prepared is None:
+            (root / "none").mkdir(exist_ok=True)
+            return Inputs(root / "none")
     # Only the text and the tokenizer are used, whatever the rows: both engines share them. A text
     # that is too short for all steps is read again, as the trainers do with any.
     case = Case(
@@ -156,7 +165,7 @@ def inputs_of(training: Training) -> Inputs:
         global_batch=1,
     )
     try:
-        return prepare(case, root)
+        return prepare(case, root, "output_dir")
     except BadInput as error:
         raise BadInput(f"inputs: {error}") from None
 
@@ -196,9 +205,16 @@ def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:
 
 
 def train(side: Side, training: Training, reporter: Reporter) -> Record:
-    """Train one side, watched. A run that fails gives a Record too, which says how it ended."""
+    """Train one side, watched. A run that fails gives a Record too, which says how it ended.
+
+    Raises:
+        BadInput: it cannot be launched, or another run took its name since it was planned.
+    """
     launcher = choose(training.launcher, reporter.note)
     plan, place = placed(side.plan, launcher), Slot(side.directory)
     devices = Devices(training.launcher.device, reporter)
-    with place.locked(), devices if launcher.here else contextlib.nullcontext():
-        return launch_alone(plan, place, training.launcher, reporter)
+    with place.locked():
+        # Whoever held the lock before has trained under this name, and is not to be replaced.
+        _check_free(side.directory)
+        with devices if launcher.here else contextlib.nullcontext():
+            return launch_alone(plan, place, training.launcher, reporter)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, parse_source, resolve
 from harness.errors import BadInput
 from harness.settings import config_directory
+from harness.workspace import Slot
 
 TOKEN = "hf_abcdefghijklmnop"
 TINY = "llama-3.0-8b-tiny.json"
@@ -255,6 +257,32 @@ class TestRun:
         (here / "outputs/runs/mine").mkdir(parents=True)
         with pytest.raises(BadInput, match=r"run_name=mine: .* is there already"):
             plan_hf("run_name=mine")
+
+    def test_nor_over_one_that_was_planned_at_the_same_time(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both = [plan_hf("run_name=mine"), plan_hf("run_name=mine")]
+        trained: list[Path] = []
+
+        def launch(plan: object, place: Slot, *_: object) -> None:
+            trained.append(place.directory)
+            place.directory.mkdir(parents=True)
+
+        monkeypatch.setattr(asked, "launch_alone", launch)
+        training = load_hf(["workload=llama-3.0-8b-tiny", "run_name=mine"])
+        reporter: Any = SimpleNamespace(note=lambda text: None)
+        asked.train(both[0], training, reporter)
+        with pytest.raises(BadInput, match=r"run_name=mine: .* is there already"):
+            asked.train(both[1], training, reporter)
+        assert trained == [here / "outputs/runs/mine"]
+
+    @pytest.mark.parametrize("words", [[], ["workload=llama-3.0-8b-tiny"]])
+    def test_an_output_folder_that_cannot_be_written(self, here: Path, words: list[str]) -> None:
+        (here / "file").touch()
+        for folder in (here / "file", Path("/proc/none")):
+            said = rf"^output_dir={folder}: it cannot be written \(.*by output_dir=PATH"
+            with pytest.raises(BadInput, match=said):
+                asked.inputs_of(load_hf([f"output_dir={folder}", *words]))
 
     def test_variables(self, here: Path) -> None:
         environment = plan_hf("env=[{XLA_USE_SPMD:1},{MINE:2}]", "devices=2").plan.environment

@@ -235,6 +235,28 @@ class TestText:
             prepare(shipped, tmp_path)
 
 
+class TestWorkspace:
+    """One that cannot be written is told by its key, not by a traceback."""
+
+    SAID = r"^{key}={folder}: it cannot be written \(.*Name another folder by {key}=PATH$"
+
+    @pytest.mark.parametrize("key", ["workspace", "output_dir"])
+    def test_a_file_or_a_folder_that_cannot_be_made(
+        self, case: Case, tmp_path: Path, key: str
+    ) -> None:
+        (tmp_path / "file").touch()
+        for folder in (tmp_path / "file", Path("/proc/none")):
+            with pytest.raises(BadInput, match=self.SAID.format(key=key, folder=folder)):
+                prepare(case, folder / "inputs", key)
+
+    def test_perturbed_weights(self, tmp_path: Path) -> None:
+        inputs = Inputs(tmp_path / "inputs" / "0123")
+        (tmp_path / "inputs" / ".0123-ulp-float32.lock").mkdir(parents=True)
+        said = self.SAID.format(key="workspace", folder=tmp_path)
+        with pytest.raises(BadInput, match=said):
+            with_perturbed_weights(inputs, "float32")
+
+
 class TestOneUnitInTheLastPlace:
     """The control's weights: moved by the least that can be, all of them, up and down."""
 
