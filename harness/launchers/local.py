@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import record
 from harness.launchers.ending import Ending, explain
+from harness.launchers.hosts import PER_HOST
 from harness.launchers.invocation import Invocation
 from harness.launchers.watch import EventTail
 
@@ -23,8 +24,15 @@ GRACE = 5.0
 
 POLL = 0.1
 
-INHERITED = ("XLA_", "PJRT_", "LIBTPU_")
+INHERITED = ("XLA_", "PJRT_", "LIBTPU_", "TPU_", "MEGASCALE_", "ACCELERATE_")
 """Variables of the harness's own environment that change what a run does: they are part of it."""
+
+OF_MACHINE = ("TPU_", "MEGASCALE_")
+"""Those of them that tell a process what TPUs its machine has."""
+
+OF_HOST = (*PER_HOST, "TPU_NAME", "MEGASCALE_SLICE_ID", "MEGASCALE_COORDINATOR_ADDRESS")
+"""Those that only tell hosts apart. A process gets them from its machine, as any other, but they
+are no part of a run: on every host of a slice it is the same one, of the same key."""
 
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """XLA flags for the CPU mesh: compilations take a quarter of the time, losses agree to seven
@@ -41,7 +49,8 @@ class Limits:
 
 def device_environment(device: str, devices: int, fast_compile: bool) -> dict[str, str]:
     """Variables that choose the devices: the CPU mesh, or whatever the TPU VM has."""
-    inherited = {k: v for k, v in sorted(os.environ.items()) if k.startswith(INHERITED)}
+    names = sorted(k for k in os.environ if k.startswith(INHERITED) and k not in OF_HOST)
+    inherited = {name: os.environ[name] for name in names}
     if device == "tpu":
         return inherited | {"PJRT_DEVICE": "TPU"}  # never run on a chip
     environment = inherited | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}

@@ -31,7 +31,7 @@ from harness.launchers.host import DUMP, HOST
 from harness.launchers.hosts import merge_hosts
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import Note, OnEvent, Run
-from harness.launchers.local import Limits
+from harness.launchers.local import OF_MACHINE, Limits
 from harness.launchers.waiting import Patience, wait
 from harness.typed import STRICT
 
@@ -144,7 +144,13 @@ class Xpk:
     def invocation(self, run: Run) -> Invocation:
         """The probe in a pod."""
         overlays = tuple(self.root / f"overlay-{i}" for i in range(len(run.interpreter.pythonpath)))
-        return watched(run.command, self.places(run), images.PYTHON, overlays, run.environment)
+        # What TPUs this machine has is nothing to a pod: GKE and xpk tell it of its own.
+        environment = {
+            name: value
+            for name, value in run.environment.items()
+            if not name.startswith(OF_MACHINE) or os.environ.get(name) != value
+        }
+        return watched(run.command, self.places(run), images.PYTHON, overlays, environment)
 
     def create(self, run: Run, workload: str, xpk: Path, manifest: Path) -> tuple[str, ...]:
         """The `xpk workload create …` that writes the run's JobSet into `manifest`.

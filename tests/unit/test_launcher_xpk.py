@@ -102,6 +102,18 @@ def test_everything_of_a_pod_is_below_one_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_pod_is_not_told_what_tpus_this_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TPU_TOPOLOGY", "2x2")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    chosen = {"TPU_MEGACORE": "chosen by env=", "ACCELERATE_MIXED_PRECISION": "no"}
+    job = replace(run(tmp_path), environment={"TPU_TOPOLOGY": "2x2", **chosen})
+    environment = launcher().invocation(job).environment
+    assert "TPU_TOPOLOGY" not in environment
+    assert chosen.items() <= environment.items()
+
+
 # --- before anything is launched ------------------------------------------------------------------
 
 

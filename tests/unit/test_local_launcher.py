@@ -289,6 +289,27 @@ class TestDevices:
             "PJRT_DEVICE": "TPU", "XLA_FLAGS": "--xla_x=1", "LIBTPU_INIT_ARGS": "--y=2",
         }  # fmt: skip
 
+    @pytest.mark.parametrize("device", ["cpu", "tpu"])
+    @pytest.mark.parametrize(
+        "name",
+        ["TPU_MEGACORE", "TPU_LIBRARY_PATH", "MEGASCALE_NUM_SLICES", "ACCELERATE_MIXED_PRECISION"],
+    )
+    def test_so_is_what_the_tpu_and_accelerate_read(
+        self, monkeypatch: pytest.MonkeyPatch, device: str, name: str
+    ) -> None:
+        _clear(monkeypatch)
+        monkeypatch.setenv(name, "x")
+        assert device_environment(device, 2, False)[name] == "x"
+
+    def test_a_run_is_the_same_on_every_host_of_a_slice(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each host leaves a Record, under one key, and they are merged."""
+        _clear(monkeypatch)
+        for name in ("TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "MEGASCALE_SLICE_ID"):
+            monkeypatch.setenv(name, "1")
+        assert device_environment("tpu", 2, False) == {"PJRT_DEVICE": "TPU"}
+
 
 def _clear(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
