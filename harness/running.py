@@ -235,7 +235,9 @@ def _launch(
 
 def _keep_device_times(place: Slot) -> str | None:
     """Read the device's profile, where one was taken; what is wrong with it, or None."""
-    files = sorted((place.running / record.PROFILE).rglob("*.xplane.pb"))
+    # A run on several hosts leaves one a host: they step together, so that any of them will do.
+    folders = (place.running, *sorted(place.running.glob("host-*")))
+    files = [p for f in folders for p in sorted((f / record.PROFILE).rglob("*.xplane.pb"))]
     if not files:
         return None
     from harness.profile.xplane import step_seconds

@@ -43,6 +43,7 @@ def _command(job: Job, device: str, dtype: str) -> Command:
         "model": dataclasses.asdict(case.model),
         "weights": f"{INPUTS}/model/model.safetensors",
         "rows": f"{INPUTS}/rows.npz",
+        "weights_dtype": case.dtype,
         "dtype": dtype,
         "device": device,
         "mesh": dict(case.mesh),

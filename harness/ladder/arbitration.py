@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from harness.ladder.comparison import Comparison, Distance, largest, relative_difference
 from harness.ladder.curves import losses
 from harness.ladder.first_step import first_loss_distance, worst_gradient_distance
+from harness.ladder.update import worst_course_distance
 from harness.ladder.verdict import Result, RungResult
 from harness.record import Record
 
@@ -37,6 +38,8 @@ def who_deviates(c: Comparison, results: Mapping[str, RungResult]) -> tuple[str,
     for rung, measure in MEASURES.items():
         if results[rung].result is not Result.FAIL:
             continue
+        if rung == "loss_curve" and results[rung].value == worst_course_distance(c.a, c.b):
+            measure = worst_course_distance  # the losses agree: it is the parameters that do not
         x, y = measure(c.a, c.arbiter), measure(c.b, c.arbiter)
         if x is None or y is None or math.isnan(x) or math.isnan(y):
             return (f"{rung}: the float64 reference cannot tell, as a value is missing or NaN",)

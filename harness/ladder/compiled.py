@@ -11,6 +11,8 @@ engines may compile differently and still be at parity:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.graph import ModuleGraph, describe_difference, from_json
 from harness.ladder.comparison import Comparison
 from harness.ladder.verdict import Finding, Result, RungResult
@@ -25,8 +27,13 @@ SOURCE = "harness.ladder.compiled: two engines may compile differently"
 EXACT = "one engine ought to compile to one step"
 
 
-def compiled_step(c: Comparison, graphs: tuple[Record, Record], shown: str) -> RungResult:
-    """The graph rung where both compiled steps were dumped; `shown` is what counters say."""
+def compiled_step(
+    c: Comparison, graphs: tuple[Record, Record], shown: str, executions: Sequence[float]
+) -> RungResult:
+    """The graph rung where both compiled steps were dumped; `shown` is what counters say.
+
+    executions: modules that each side executes in a step, of which the heaviest was dumped
+    """
     steps = []
     for record in graphs:
         if record.graph is None:
@@ -49,19 +56,23 @@ def compiled_step(c: Comparison, graphs: tuple[Record, Record], shown: str) -> R
         "peak memory": (relative(x.peak_memory_bytes, y.peak_memory_bytes), BYTES),
     }
     for what, (difference, limit) in measured.items():
-        if difference is None or difference > limit:
-            told = "is not known" if difference is None else f"differs by {difference:.1%}"
-            text = f"{what} a step {told}" + (f": {texts[0]}" if texts else "")
+        if difference is not None and difference > limit:
+            text = f"{what} a step differs by {difference:.1%}" + (f": {texts[0]}" if texts else "")
             return RungResult(
                 "graph", Result.FAIL, f"{text} ({shown})", difference, limit, SOURCE, "", findings
             )
+    unknown = [what for what, (difference, _) in measured.items() if difference is None]
+    if unknown:
+        text = f"{unknown[0]} a step is not known ({shown})"
+        return RungResult("graph", Result.INVALID, text, findings=findings)
+    scope = " in the heaviest module of a step" if max(executions) > 1 else ""
     what, (difference, limit) = max(
         measured.items(), key=lambda item: (item[1][0] or 0.0) / item[1][1]
     )
     return RungResult(
         "graph", Result.PASS, f"FLOPs, collectives and memory of the compiled step are alike "
         f"(furthest apart: {what}, {difference:.2%}); {shown}", difference, limit, SOURCE,
-        f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held", findings,
+        f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{scope}", findings,
     )  # fmt: skip
 
 

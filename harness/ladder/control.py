@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.ladder.comparison import Comparison, by_name, exceeds, relative_distance, worst
+from harness.ladder.comparison import (
+    Comparison,
+    Distance,
+    by_name,
+    exceeds,
+    relative_distance,
+    worst,
+)
+from harness.ladder.first_step import first_loss_distance, worst_gradient_distance
 from harness.ladder.preconditions import data
 from harness.ladder.verdict import Result
+from harness.record import Record
 
 LAST_PLACE = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Largest relative distance of a weight from its neighbour, by dtype."""
+
+ROUNDING = 50.0
+"""How many documented floors rounding may come to in another case; 2 is the most that was seen."""
+
+STEP_0: dict[str, Distance] = {
+    "loss": first_loss_distance,
+    "gradient": worst_gradient_distance,
+}
 
 ESTIMATE = 4.0
 """How far a distance may be beyond that: it is estimated (see `comparison.SKETCH_CERTAINTY`)."""
@@ -49,4 +66,21 @@ def _fault(c: Comparison) -> str | None:
     limit = ESTIMATE * LAST_PLACE[str(first.manifest["case"]["dtype"])]
     if exceeds(distance, limit):
         return f"{name} starts {distance:.2g} away, which is more than one unit in the last place"
+    return _not_noise(c, first, second)
+
+
+def _not_noise(c: Comparison, first: Record, second: Record) -> str | None:
+    """Why the two runs' first steps differ by more than rounding can bring about.
+
+    Such as an engine that draws masks anew at each launch: a floor of that kind would let any pair
+    pass. Later steps amplify what they start from, and are no evidence.
+    """
+    for metric, distance in STEP_0.items():
+        measured = distance(first, second)
+        floor = c.tolerance.floor[str(first.manifest["case"]["dtype"])][metric]
+        if measured is not None and exceeds(measured, ROUNDING * floor):
+            return (
+                f"its {metric} of step 0 is {measured:.2g} away, {ROUNDING:g} × the documented "
+                f"floor of {floor:.2g} and more: {first.label} does not train alike twice"
+            )
     return None

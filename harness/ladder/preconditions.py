@@ -195,6 +195,10 @@ def data(c: Comparison) -> RungResult:
             return RungResult("data", Result.INVALID, f"{name}: no batch was observed")
     left, right = finished
     common = [(left[index], right[index]) for index in sorted(left.keys() & right.keys())]
+    for pair in common:
+        for name, step in zip(c.names, pair, strict=True):
+            if unknown := _unobserved_batches(name, step):
+                return RungResult("data", Result.INVALID, unknown)
     findings = [
         finding
         for x, y in common
@@ -202,6 +206,8 @@ def data(c: Comparison) -> RungResult:
     ]
     if findings:
         findings.insert(0, _overview(c, *zip(*common, strict=True)))
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        findings += _other_batches_than_asked(name, record)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         if missing := record.missing_steps:
             asked = record.asked_steps
@@ -214,16 +220,38 @@ def data(c: Comparison) -> RungResult:
     return _exact("data", tuple(findings), f"{count} batches with equal tokens, labels and masks")
 
 
+def _unobserved_batches(name: str, step: Step) -> str | None:
+    """What is not known of a step's batches: unknown and unknown are not equal."""
+    if not step.batches or len(step.batches) != len(step.micro_losses):
+        return (
+            f"step {step.index}: {len(step.batches)} of {name}'s {len(step.micro_losses)} "
+            "micro-batches were observed"
+        )
+    if not all(batch.tokens and batch.labels for batch in step.batches):
+        return f"step {step.index}: tokens or labels of {name} were not observed"
+    return None
+
+
+def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:
+    """Where a run of an aligned case was served in other portions than the case asks for.
+
+    Two runs that both train on half a batch agree, on something else than their name says.
+    """
+    case = record.manifest["case"]
+    if case["kind"] != ALIGNED:
+        return []
+    micro, length = case["global_batch"] // case["accumulation"], case["data"]["sequence_length"]
+    asked = [[micro, length]] * case["accumulation"]
+    for step in record.steps:
+        shapes = [list(batch.shape) for batch in step.batches]
+        if step.finished and shapes != asked:
+            text = f"step {step.index}: {name} was served {shapes}, but the case asks for {asked}"
+            return [Finding(text, step.index, None, shapes, asked)]
+    return []
+
+
 def _compare_batches(x: Step, y: Step, name_a: str, name_b: str) -> Finding | None:
     step = x.index
-    for name, side in ((name_a, x), (name_b, y)):
-        if not side.batches or len(side.batches) != len(side.micro_losses):
-            return Finding(
-                f"step {step}: {len(side.batches)} of {name}'s {len(side.micro_losses)} "
-                "micro-batches were observed", step,
-            )  # fmt: skip
-        if not all(batch.tokens and batch.labels for batch in side.batches):
-            return Finding(f"step {step}: tokens or labels of {name} were not observed", step)
     if len(x.batches) != len(y.batches):
         return Finding(
             f"step {step}: {name_a} consumed {len(x.batches)} micro-batches, {name_b} "
@@ -261,10 +289,12 @@ def _overview(c: Comparison, left: Sequence[Step], right: Sequence[Step]) -> Fin
     if Counter(batches_a) == Counter(batches_b):
         moved = [i for i, (x, y) in enumerate(zip(batches_a, batches_b, strict=True)) if x != y]
         return Finding(f"the same batches in another order (micro-steps {_some(moved)} differ)")
-    rows_a, rows_b = (
-        Counter(row for step in steps for b in step.batches for row in b.rows)
-        for steps in (left, right)
-    )
+    in_order = [
+        [row for s in steps for b in s.batches for row in b.rows] for steps in (left, right)
+    ]
+    if in_order[0] == in_order[1]:
+        return Finding("the same rows in the same order, cut into other micro-batches")
+    rows_a, rows_b = map(Counter, in_order)
     if rows_a == rows_b:
         return Finding("the same rows over the whole run, in another order")
     common = sum((rows_a & rows_b).values())

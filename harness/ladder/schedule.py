@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.case import ALIGNED
 from harness.ladder.comparison import Comparison, by_name, exceeds, largest, relative_difference
 from harness.ladder.verdict import Finding, Result, RungResult
+from harness.record import Record
 
 RATE_LIMIT = 1e-9
 """Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
@@ -45,11 +47,28 @@ def schedule(c: Comparison) -> RungResult:
     peak = max(rate or 0.0 for rates in left.values() for rate in rates)
     if peak == 0:
         return RungResult("schedule", Result.NOT_EXERCISED, "every learning rate is zero")
+    for name, record, rates_of in zip(c.names, (c.a, c.b), (left, right), strict=True):
+        asked = _peak_asked(record)
+        own = max(rate or 0.0 for rates in rates_of.values() for rate in rates)
+        if asked is not None and exceeds(relative_difference(own, asked), RATE_LIMIT):
+            text = f"{name}'s learning rate peaks at {own:g}, but the case asks for {asked:g}"
+            return RungResult(
+                "schedule", Result.FAIL, text, relative_difference(own, asked), RATE_LIMIT,
+                "rounding of Python floats", "", (Finding(text, None, None, own, asked),),
+            )  # fmt: skip
     return RungResult(
         "schedule", Result.PASS, f"{len(left)} learning rates agree (peak {peak:g})",
         largest(differences.values()), RATE_LIMIT, "rounding of Python floats",
         f"a relative difference of {RATE_LIMIT:g}",
     )  # fmt: skip
+
+
+def _peak_asked(record: Record) -> float | None:
+    """The rate that an aligned case ends its warm-up with; None where it does not get there."""
+    case = record.manifest["case"]
+    if case["kind"] != ALIGNED or record.asked_steps <= case["schedule"]["warmup_steps"]:
+        return None
+    return float(case["optimizer"]["learning_rate"])
 
 
 def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:

@@ -148,6 +148,46 @@ def ratio_interval(
     )
 
 
+def mean_ratio(
+    a: Samples,
+    b: Samples,
+    *,
+    paired: bool,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> RatioInterval:
+    """Estimate mean time of b / mean time of a, outliers included.
+
+    The midmean is blind to what happens in fewer than a quarter of the windows; a trainer that
+    stalls in every tenth step is slower all the same. One spike of the machine widens this interval
+    instead of moving it past a limit. Arguments, blocks and errors as in `ratio_interval`.
+    """
+    logs_a, logs_b = _logs("a", a), _logs("b", b)
+    # Paired windows are drawn together; otherwise each side by itself.
+    seeds = (seed, seed) if paired else (seed, seed + 1)
+    means, spreads = [], []
+    for logs, own_seed in zip((logs_a, logs_b), seeds, strict=True):
+        rng = np.random.default_rng(own_seed)
+        counts = np.concatenate([_draw_blocks(rng, len(r), resamples) for r in logs], axis=1)
+        times = np.exp(np.concatenate(logs))
+        means.append(times.mean())
+        spreads.append(np.log(counts @ times / counts.sum(axis=1)))
+    location = math.log(means[1] / means[0])
+    half = min(
+        NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(spreads[1] - spreads[0])), 100.0
+    )
+    return RatioInterval(
+        ratio=math.exp(location),
+        low=math.exp(location - half),
+        high=math.exp(location + half),
+        confidence=confidence,
+        windows_a=sum(map(len, logs_a)),
+        windows_b=sum(map(len, logs_b)),
+        repeats=min(len(logs_a), len(logs_b)),
+    )
+
+
 def equivalence(interval: RatioInterval, tolerance: float) -> Decision:
     """Judge an interval against the region [1/(1 + tolerance), 1 + tolerance], limits included.
 
@@ -213,7 +253,7 @@ def windows_needed(
 
 
 def recurring_stalls(
-    repeats: Samples, *, excess: float = 0.5, chance: float = 0.01
+    repeats: Samples, others: Samples, *, excess: float = 0.5, chance: float = 0.01
 ) -> tuple[Stall, ...]:
     """Windows that take more than 1 + excess times their repeat's median in every repeat.
 
@@ -221,11 +261,13 @@ def recurring_stalls(
     stalls too. But the machine does not stall at the same step of every run. With the rate p of
     slow windows elsewhere, one of n indices is slow in all r repeats by chance with a probability
     of at most n · p^r (Bonferroni); it is reported where that is at most `chance`. p is estimated
-    from all other windows, one added, so it is never zero.
+    from the windows of the `others`, which ran beside on the same machine, one added, so it is
+    never zero: a side that stalls in every tenth step would excuse itself.
 
     Raises ValueError for fewer than two repeats, or repeats of different lengths.
     """
     times = [np.exp(r) for r in _logs("repeats", repeats)]
+    beside = [np.exp(r) for r in _logs("others", others)]
     lengths = {len(r) for r in times}
     if len(times) < 2 or len(lengths) > 1:
         raise ValueError(
@@ -235,9 +277,10 @@ def recurring_stalls(
     ratios = np.array([r / np.median(r) for r in times])  # repeats × windows
     slow = ratios > 1 + excess
     count, windows = slow.shape
+    chances = sum(int((r / np.median(r) > 1 + excess).sum()) for r in beside)
+    rate = (chances + 1) / (sum(map(len, beside)) + 1)
     stalls = []
     for index in np.flatnonzero(slow.all(axis=0)):
-        rate = (slow.sum() - count + 1) / (count * (windows - 1) + 1)
         if windows * rate**count <= chance:
             stalls.append(Stall(int(index), float(ratios[:, index].min())))
     return tuple(stalls)

@@ -193,5 +193,6 @@ def _merge_windows(
         **{name: max(w[name] for w in all_of) for name in counts},
         "first": span[0],
         "last": span[1],
+        "profiled": any(w.get("profiled", False) for w in all_of),
         "fallbacks": {n: max(w["fallbacks"].get(n, 0) for w in all_of) for n in sorted(names)},
     }

@@ -82,17 +82,20 @@ def watch(
     on_batch: Callable[[int, dict[str, Any]], None],
     replace: Callable[[int, dict[str, Any]], dict[str, Any] | None] | None = None,
 ) -> None:
-    """Call `on_batch(index, batch)` for each batch with `input_ids` that any DataLoader yields.
+    """Call `on_batch(index, batch)` for each batch with `input_ids` that is trained on.
 
-    The index counts over epochs. `replace(index, batch)` may put another batch in its place, or
-    end the data with None: loaders read ahead of the steps, and must not run into other rows.
+    Training has the dataset that such a batch first comes from: what a DataLoader over another one
+    yields is for evaluation, and is left alone. The index counts over epochs.
+    `replace(index, batch)` may put another batch in its place, or end the data with None: loaders
+    read ahead of the steps, and must not run into other rows.
     """
     original = DataLoader.__iter__
     indices = itertools.count()
+    training: list[Any] = []  # the dataset, once it is known
 
     class Tap:
-        def __init__(self, iterator: Iterator[Any]) -> None:
-            self.iterator = iterator
+        def __init__(self, loader: DataLoader[Any], iterator: Iterator[Any]) -> None:
+            self.dataset, self.iterator = loader.dataset, iterator
 
         def __iter__(self) -> Tap:
             return self
@@ -100,6 +103,10 @@ def watch(
         def __next__(self) -> Any:
             batch = next(self.iterator)
             if not (hasattr(batch, "keys") and "input_ids" in batch):
+                return batch
+            if not training:
+                training.append(self.dataset)
+            if self.dataset is not training[0]:
                 return batch
             index = next(indices)
             if replace is not None:
@@ -113,4 +120,4 @@ def watch(
         def __getattr__(self, name: str) -> Any:
             return getattr(self.iterator, name)
 
-    DataLoader.__iter__ = lambda self: Tap(original(self))  # type: ignore[method-assign]
+    DataLoader.__iter__ = lambda self: Tap(self, original(self))  # type: ignore[method-assign]

@@ -187,7 +187,12 @@ def main(path: str) -> None:
     t = json.loads(Path(path).read_text())
     torch.manual_seed(t["seed"])
     model = Llama(t["model"])
-    state = {name: tensor.to(torch.float64) for name, tensor in load_file(t["weights"]).items()}
+    # In float64 too the weights are those that the engines start from, as they round them.
+    rounded = getattr(torch, t["weights_dtype"])
+    state = {
+        name: tensor.to(rounded).to(torch.float64)
+        for name, tensor in load_file(t["weights"]).items()
+    }
     model.to(torch.float64).load_state_dict(state, strict=not t["model"]["tie_embeddings"])
     model.to(getattr(torch, t["dtype"]))
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import record
-from harness.case import Case, to_dict
+from harness.case import Case, Data, Optimizer, Schedule, to_dict
 from harness.graph import Collective, ModuleGraph
 from harness.ladder.comparison import Comparison
 from harness.record import Fingerprint, Parameter, Record, Step, Window, read_record, write_json
@@ -319,6 +319,9 @@ class Trainer:
         case = Case(
             "toy", dtype=self.dtype, steps=asked, mesh={"fsdp": 4}, max_norm=self.max_norm,
             global_batch=ROWS * self.accumulation, accumulation=self.accumulation,
+            data=Data(sequence_length=LENGTH),
+            optimizer=Optimizer(learning_rate=self.learning_rate),
+            schedule=Schedule(warmup_steps=self.warmup),
         )  # fmt: skip
         ended = {"status": "ok", "reason": "it ended by itself", "code": 0, "seconds": 1.0}
         if asked != self.steps:
@@ -455,6 +458,12 @@ def with_step(run: Record, index: int, /, **fields: Any) -> Record:
 def with_loss(run: Record, index: int, loss: float | None) -> Record:
     """The Record with another loss at one step."""
     return with_step(run, index, loss=loss, micro_losses=() if loss is None else (loss,))
+
+
+def in_turns(a: Record, b: Record, launch: int = 0) -> tuple[Record, Record]:
+    """Both as sides of one launch whose windows took turns."""
+    x, y = (with_manifest(run, lambda m: m.update(turns=f"launch {launch}")) for run in (a, b))
+    return x, y
 
 
 def with_parameter(run: Record, index: int, /, **fields: Any) -> Record:

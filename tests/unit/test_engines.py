@@ -268,7 +268,8 @@ class TestInjected:
         same = reference(case)
         assert (training["dtype"], training["device"]) == ("float64", "cpu")
         assert (command.spec.dtype, command.spec.device) == ("float64", "cpu")
-        assert {k for k in same if training[k] != same[k]} == {"dtype", "device"}
+        assert training["weights_dtype"] == "bfloat16"  # as the engines round them
+        assert {k for k in same if training[k] != same[k]} == {"dtype", "device", "weights_dtype"}
 
 
 class TestOptions:

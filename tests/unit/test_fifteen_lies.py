@@ -28,6 +28,7 @@ from builders import (
     Trainer,
     comparison,
     fingerprint,
+    in_turns,
     tolerance,
     with_loss,
     with_manifest,
@@ -470,7 +471,7 @@ class TestLie12AWarmUpOfFixedLength:
                 made, lambda m: (m["case"].update(steps=40), m.update(label=label))
             )
 
-        pair = run("a", False), run("b", True)
+        pair = in_turns(run("a", False), run("b", True))
         assert len(speed.steady_windows(pair[1])) == 37
         c = comparison(*pair, tolerance=tolerance(step_time=0.02))
         assert speed.step_time(c).result is PASS

@@ -18,6 +18,7 @@ from builders import (
     CountsRight,
     Trainer,
     comparison,
+    in_turns,
     tolerance,
     total_norm,
     with_loss,
@@ -206,7 +207,7 @@ class TestRealBugs:
         limits = tolerance(step_time=0.05)
         a = Trainer(steps=60, window=1).record()
         b = Trainer(label="b", steps=60, window=1, seconds=0.1166).record()
-        for pair in ((a, b), (b, a)):
+        for pair in (in_turns(a, b), in_turns(b, a)):
             verdict = judge(comparison(*pair, tolerance=limits))
             assert blamed(verdict) == "step_time"
             assert verdict.result is FAIL
@@ -275,11 +276,58 @@ class TestParity:
         assert forth.result is back.result
 
 
+class TestTheControl:
+    """Its noise loosens every limit: an engine that does not train alike twice is no floor."""
+
+    class Drawing(Trainer):
+        """Draws something anew at each launch: gradients and losses of step 0 scatter."""
+
+        def gradients(self, *given: Any) -> Any:
+            loss, gradients = super().gradients(*given)
+            return loss * 1.01, {name: g * 1.5 for name, g in gradients.items()}
+
+    def test_a_floor_that_is_no_rounding_is_not_taken(self) -> None:
+        a, b = Trainer().record(), Trainer(label="b", noise=0.1).record()
+        drawn = self.Drawing(label="hf from perturbed weights", ulp=True).record()
+        verdict = judge(comparison(a, b, control=(a, drawn)))
+        assert verdict.result is FAIL
+        assert any("does not train alike twice" in note for note in verdict.notes)
+
+    def test_rounding_is(self) -> None:
+        a, b = Trainer().record(), Trainer(label="b", groups=2, sums=-1).record()
+        control = a, Trainer(label="hf from perturbed weights", ulp=True).record()
+        verdict = judge(comparison(a, b, control=control))
+        assert verdict.notes == ()
+
+
+def test_equal_runs_as_shipped_are_compared_with_each_other(tmp_path: Path) -> None:
+    """Equal weights and batches: what both count otherwise than float64 is no difference."""
+    shipped = [
+        dataclasses.replace(
+            with_manifest(CountsFirst(label=name).record(), lambda m: m["case"].update(
+                kind="as_shipped")),
+            directory=tmp_path / name,
+        )
+        for name in "ab"
+    ]  # fmt: skip
+    exact = CountsRight().record()
+    own = {str(run.directory): exact for run in shipped}
+    verdict = judge(comparison(*shipped, own=own))
+    assert verdict.rung("forward").result is PASS
+    assert verdict.rung("loss_curve").result is PASS
+    other = Trainer(label="b", seed=1).record()
+    other = dataclasses.replace(other, directory=shipped[1].directory)
+    verdict = judge(comparison(shipped[0], other, own=own))
+    assert verdict.rung("forward").result is FAIL
+
+
 # --- what never passes -------------------------------------------------------------------------
 
 LIMITS = tolerance(step_time=0.5)
-LONG = Trainer(steps=14, window=1, groups=2).record()
-OTHER = Trainer(label="b", steps=14, window=1, groups=2, sums=-1).record()
+LONG, OTHER = in_turns(
+    Trainer(steps=14, window=1, groups=2).record(),
+    Trainer(label="b", steps=14, window=1, groups=2, sums=-1).record(),
+)
 
 Change = Callable[[Record], Record]
 Move = Callable[[Record, float], Record]

@@ -418,8 +418,8 @@ class TestData:
     @pytest.mark.parametrize("field", ["tokens", "labels"])
     def test_what_neither_run_has_is_not_equal(self, a: Record, b: Record, field: str) -> None:
         result = judged(with_batch(a, 3, **{field: ""}), with_batch(b, 3, **{field: ""}))
-        assert result.result is FAIL
-        assert result.findings[1].text == "step 3: tokens or labels of hf were not observed"
+        assert result.result is INVALID
+        assert result.explanation == "step 3: tokens or labels of hf were not observed"
 
     def test_no_batch_at_all(self, a: Record, b: Record) -> None:
         none = []
@@ -432,8 +432,8 @@ class TestData:
     @pytest.mark.parametrize("step", [0, 7])
     def test_a_batch_that_is_missing_on_both_sides(self, a: Record, b: Record, step: int) -> None:
         result = judged(with_step(a, step, batches=()), with_step(b, step, batches=()))
-        assert result.result is FAIL
-        assert "0 of hf's 1 micro-batches were observed" in result.findings[1].text
+        assert result.result is INVALID
+        assert "0 of hf's 1 micro-batches were observed" in result.explanation
 
 
 @pytest.fixture(scope="module")
@@ -449,8 +449,8 @@ class TestDataOfMicroBatches:
     def test_one_is_missing_on_both_sides(self, pair: tuple[Record, Record], kept: int) -> None:
         a, b = (with_step(r, 3, batches=(r.steps[3].batches[kept],)) for r in pair)
         result = judged(a, b)
-        assert result.result is FAIL
-        assert "1 of hf's 2 micro-batches were observed" in result.findings[1].text
+        assert result.result is INVALID
+        assert "1 of hf's 2 micro-batches were observed" in result.explanation
 
     def test_another_number_of_them(self, pair: tuple[Record, Record]) -> None:
         result = judged(pair[0], Trainer(label="b").record())
@@ -469,6 +469,49 @@ class TestDataOfMicroBatches:
         result = judged(pair[0], with_step(b, 4, batches=b.steps[4].batches[::-1]))
         assert result.result is FAIL
         assert result.explanation.startswith("the same batches in another order (micro-steps 8, 9")
+
+
+class TestDataAsTheCaseAsks:
+    """Two runs that both train on something else agree, on something else than their name says."""
+
+    def asking(self, run: Record, **fields: Any) -> Record:
+        return with_manifest(run, lambda m: m["case"].update(fields))
+
+    @pytest.mark.parametrize(
+        "fields", [{"global_batch": 8}, {"accumulation": 2}, {"data": {"sequence_length": 7}}]
+    )
+    def test_both_are_served_otherwise(self, a: Record, b: Record, fields: dict[str, Any]) -> None:
+        x, y = self.asking(a, **fields), self.asking(b, **fields)
+        for pair in ((x, y), (y, x)):
+            result = judged(*pair)
+            assert result.result is FAIL
+            assert "was served [[4, 6]], but the case asks for" in result.explanation
+
+    def test_as_shipped_a_trainer_serves_itself(self, a: Record, b: Record) -> None:
+        x, y = (self.asking(r, kind="as_shipped", global_batch=8) for r in (a, b))
+        assert judged(x, y).result is PASS
+
+    def test_the_same_rows_cut_otherwise(self, pair: tuple[Record, Record]) -> None:
+        """One batch of both micro-batches' rows: not another order."""
+        a, b = pair
+        joined = tuple(
+            dataclasses.replace(
+                step,
+                batches=(
+                    dataclasses.replace(
+                        step.batches[0],
+                        rows=step.batches[0].rows + step.batches[1].rows,
+                        tokens="joined",
+                    ),
+                ),
+                micro_losses=(step.loss,),
+            )
+            for step in b.steps
+        )
+        result = judged(a, dataclasses.replace(b, steps=joined))
+        assert result.explanation.startswith(
+            "the same rows in the same order, cut into other micro-batches"
+        )
 
 
 class TestDataOfTruncatedRuns:

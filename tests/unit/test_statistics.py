@@ -16,6 +16,7 @@ from harness.ladder.statistics import (
     RatioInterval,
     Stall,
     equivalence,
+    mean_ratio,
     ratio_interval,
     recurring_stalls,
     smallest_detectable,
@@ -172,7 +173,7 @@ class TestBadSamples:
         with pytest.raises(ValueError, match=r"window 1 of repeat 1 of b is"):
             ratio_interval(good, broken, paired=paired)
         with pytest.raises(ValueError, match=r"window 1 of repeat 1 of repeats is"):
-            recurring_stalls(broken)
+            recurring_stalls(broken, good)
 
     @pytest.mark.parametrize(
         ("broken", "message"), [([], "has no repeats"), ([[1.0], []], "repeat 1 of . has no win")]
@@ -415,37 +416,84 @@ class TestNoise:
         assert equivalence(ratio_interval([a], [b], paired=True), 0.01) is Decision.FAIL_SLOWER
 
 
+class TestMean:
+    """What the midmean is blind to."""
+
+    @pytest.mark.parametrize("paired", [True, False])
+    def test_every_tenth_window_is_ten_times_as_long(self, paired: bool) -> None:
+        a, b = machine(0, repeats=1, windows=150)
+        b[0][::10] *= 10
+        assert 0.97 < ratio_interval(a, b, paired=paired).ratio < 1.03
+        mean = mean_ratio(a, b, paired=paired)
+        assert mean.ratio == pytest.approx(1.9, abs=0.3)
+        assert equivalence(mean, 0.015) is Decision.FAIL_SLOWER
+        assert equivalence(mean_ratio(b, a, paired=paired), 0.015) is Decision.FAIL_FASTER
+
+    def test_one_spike_of_the_machine_decides_nothing(self) -> None:
+        a, b = np.full(150, 0.1), np.full(150, 0.1)
+        b[40] = 50.0
+        assert equivalence(mean_ratio([a], [b], paired=True), 0.015) is Decision.INCONCLUSIVE
+
+    @pytest.mark.parametrize("paired", [True, False])
+    def test_equal_sides(self, paired: bool) -> None:
+        a = [[0.1] * 9, [0.2] * 9]
+        mean = mean_ratio(a, a, paired=paired)
+        assert mean.ratio == 1
+        assert (mean.windows_a, mean.windows_b, mean.repeats) == (18, 18, 2)
+        if paired:
+            assert (mean.low, mean.high) == (1, 1)
+
+    def test_identical_trainers_are_hardly_ever_called_apart(self) -> None:
+        apart = 0
+        for seed in range(100):
+            a, b = machine(seed, repeats=1, windows=300)
+            mean = mean_ratio(a, b, paired=True, resamples=200)
+            apart += equivalence(mean, 0.015) in FAILURES
+        assert apart <= 5
+
+
 class TestStalls:
     def test_a_stall_at_the_same_window_of_every_repeat(self) -> None:
         a, b = machine(0, repeats=3, windows=40)
         for run in b:
             run[17] *= 3
-        assert recurring_stalls(a) == ()
-        assert [s.window for s in recurring_stalls(b)] == [17]
+        assert recurring_stalls(a, b) == ()
+        assert [s.window for s in recurring_stalls(b, a)] == [17]
 
     def test_the_ratio_is_the_smallest(self) -> None:
         runs = np.ones((3, 40))
         runs[:, 5] = (4, 2, 3)
-        assert recurring_stalls(list(runs)) == (Stall(5, 2.0),)
+        quiet = np.ones((3, 40))
+        assert recurring_stalls(list(runs), list(quiet)) == (Stall(5, 2.0),)
         runs[1, 5] = 1.4  # below 1 + excess in one of the repeats
-        assert recurring_stalls(list(runs)) == ()
+        assert recurring_stalls(list(runs), list(quiet)) == ()
 
     def test_the_machine_is_not_blamed_on_the_trainer(self) -> None:
         """Stalls at random places: in 60 trials of 3 repeats not one is reported."""
         for seed in range(60):
-            assert recurring_stalls(machine(seed, repeats=3, windows=40)[0]) == ()
+            assert recurring_stalls(*machine(seed, repeats=3, windows=40)) == ()
 
     def test_a_coincidence_among_many_stalls_is_not_reported(self) -> None:
         runs = np.ones((2, 40))
         runs[0, :20] = 2
         runs[1, 19:39] = 2
-        assert recurring_stalls(list(runs)) == ()
+        assert recurring_stalls(list(runs), list(runs)) == ()
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_a_side_that_stalls_often_does_not_excuse_itself(self, count: int) -> None:
+        """Every tenth step for ten times as long, at the same steps of every launch."""
+        a, b = machine(0, repeats=count, windows=150)
+        for run in b:
+            run[::10] *= 10
+        found = {s.window for s in recurring_stalls(b, a)}
+        assert found == (set(range(0, 150, 10)) if count > 2 else found)
+        assert count == 2 or recurring_stalls(a, b) == ()
 
     def test_one_repeat_cannot_tell(self) -> None:
         with pytest.raises(ValueError, match="two or more repeats"):
-            recurring_stalls([[1.0, 1.0, 9.0]])
+            recurring_stalls([[1.0, 1.0, 9.0]], [[1.0, 1.0, 1.0]])
         with pytest.raises(ValueError, match="two or more repeats"):
-            recurring_stalls([[1.0, 1.0, 9.0], [1.0, 1.0]])
+            recurring_stalls([[1.0, 1.0, 9.0], [1.0, 1.0]], [[1.0, 1.0, 1.0]])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from builders import (
     comparison,
     fingerprint,
     tolerance,
+    with_manifest,
     with_parameter,
     with_step,
     without,
@@ -386,6 +387,21 @@ class TestUpdates:
 
 
 class TestRates:
+    def test_both_peak_elsewhere_than_the_case_asks(self, a: Record, b: Record) -> None:
+        x, y = (
+            with_manifest(r, lambda m: m["case"]["optimizer"].update(learning_rate=0.02))
+            for r in (a, b)
+        )
+        result = schedule(comparison(x, y))
+        assert result.result is FAIL
+        assert result.explanation == (
+            "hf's learning rate peaks at 0.01, but the case asks for 0.02"
+        )
+        # nothing is asked of a run that does not get through its warm-up, or of one as shipped
+        for change in ({"schedule": {"warmup_steps": 8}}, {"kind": "as_shipped"}):
+            pair = [with_manifest(r, lambda m, c=change: m["case"].update(c)) for r in (x, y)]  # type: ignore[misc]
+            assert schedule(comparison(*pair)).result is PASS
+
     def test_equal(self, a: Record, b: Record) -> None:
         result = schedule(comparison(a, b))
         assert result.result is PASS
