@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -103,9 +103,14 @@ def key_of(facts: dict[str, Any]) -> str:
 @cache
 def observer_digest() -> str:
     """Hash of the code of ours that runs inside a trainer's process."""
+    return code_digest(OBSERVING)
+
+
+def code_digest(parts: Iterable[str]) -> str:
+    """Hash of the code in these files and folders of the package."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in OBSERVING:
+    for name in parts:
         path = package / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())

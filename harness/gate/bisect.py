@@ -7,22 +7,25 @@ a file, and its run in the workspace, so that an interrupted search goes on wher
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.case import to_dict
 from harness.errors import BadInput
-from harness.gate.gating import GatePair, judge_pair
+from harness.gate.gating import GatePair, judge_pair, plan_of
 from harness.gate.refs import Ref
 from harness.ladder.verdict import RUNGS, PairVerdict, Result
+from harness.launchers.choose import choose
 from harness.record import write_json
-from harness.running import Reporter
+from harness.running import Reporter, placed
 from harness.session import Outcome
+from harness.workspace import code_digest, key_of
 
 GOOD, BAD, SKIP = "good", "bad", "skip"
+
+JUDGING = ("ladder", "graph", "gate")
+"""Parts of the package whose code makes an answer out of Records."""
 
 
 @dataclass(frozen=True)
@@ -66,35 +69,52 @@ def answer(verdict: PairVerdict, rung: str) -> str:
 
 
 class Notebook:
-    """What was found of each version, kept in a file of the workspace."""
+    """What was found of each version, kept in a file of the workspace.
+
+    The file is named by all that an answer depends on: how the good version trains, from its Plan,
+    and how it is judged. What was found otherwise is not taken for an answer. Asking again is cheap
+    where nothing else changed: the runs are in the workspace.
+    """
 
     def __init__(self, question: Question, rung: str, reporter: Reporter) -> None:
         self.question, self.rung, self.reporter = question, rung, reporter
-        settings = question.pair.settings
-        facts = [str(question.pair.against), rung, to_dict(settings.case), settings.launcher.device]
-        facts += [dataclasses.asdict(settings.tolerance)]
-        facts += [dataclasses.asdict(options) for _, options in sorted(settings.engine.items())]
-        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-        self.path = Path(settings.workspace) / "bisect" / f"{name}.json"
-        self.answers: dict[str, dict[str, str]] = {}
-        if self.path.is_file():
-            self.answers = json.loads(self.path.read_text())
+        settings, good = question.pair.settings, question.pair.against
+        assert good is not None, "a stored baseline is no end of a search"
+        launcher = choose(settings.launcher, reporter.note)
+        key = key_of(
+            {
+                "good": placed(plan_of(question.about(good), reporter), launcher).key,
+                "rung": rung,
+                "tolerance": dataclasses.asdict(settings.tolerance),
+                "graph": settings.graph,
+                "timing": dataclasses.asdict(settings.timing),
+                "judging": code_digest(JUDGING),
+            }
+        )
+        self.path = Path(settings.workspace) / "bisect" / f"{key}.json"
 
     def ask(self, ref: Ref) -> str:
         """GOOD, BAD or SKIP for `ref`, from the file or by the gate."""
-        if str(ref) not in self.answers:
+        entry = self._answers().get(str(ref))
+        if entry is None:
             verdict = judge_pair(self.question.about(ref), self.reporter).verdict.pairs[0]
             found = answer(verdict, self.rung)
             told = verdict.rung(self.rung).explanation
             if found == SKIP:  # not kept: what could not be judged today may be tomorrow
                 self.reporter.note(f"{ref} is skipped: {told}")
                 return SKIP
-            self.answers[str(ref)] = {"answer": found, "because": told}
+            entry = {"answer": found, "because": told}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, self.answers)
-        entry = self.answers[str(ref)]
+            # Read again: another search for the same may have found something in the meantime.
+            write_json(self.path, {**self._answers(), str(ref): entry})
         self.reporter.note(f"{ref} is {entry['answer']}: {entry['because']}")
         return entry["answer"]
+
+    def _answers(self) -> dict[str, dict[str, str]]:
+        answers: dict[str, dict[str, str]] = {}
+        if self.path.is_file():
+            answers = json.loads(self.path.read_text())
+        return answers
 
 
 def rung_of(question: Question, bad: Ref, reporter: Reporter) -> str:

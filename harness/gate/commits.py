@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.environments.cache import in_one_piece
 from harness.environments.git import GitFailed, git
 from harness.environments.mirror import Mirror
 from harness.environments.sources import GitSource, default_cache_dir, parse_source, resolve
@@ -37,18 +37,25 @@ def first_bad_commit(question: Question, good: Ref, bad: Ref, reporter: Reporter
         commits.append(checkout.commit)
     rung = rung_of(question, bad, reporter)
     notebook = Notebook(question, rung, reporter)
-    repository = notebook.path.with_suffix(".git")
     mirror = Mirror(sources[0].url, default_cache_dir())
-    if not repository.exists():
-        with in_one_piece(repository) as partial:
-            git("clone", "--quiet", "--bare", "--shared", "--", str(mirror.folder), str(partial))
 
     def ref(commit: str) -> Ref:
         return Ref(good.package, f"{sources[0].url}@{commit}")
 
-    last, first, skipped = walk(
-        repository, commits[0], commits[1], lambda commit: notebook.ask(ref(commit))
-    )
+    # A repository holds the state of one bisection. So each has its own, which costs a second:
+    # the objects are the mirror's, and what is remembered is in the notebook.
+    with tempfile.TemporaryDirectory(prefix="parity-bisect-") as folder:
+        repository = Path(folder) / "repository.git"
+        try:
+            git("clone", "--quiet", "--bare", "--shared", "--", str(mirror.folder), str(repository))
+        except GitFailed as error:
+            raise BadInput(
+                f"{mirror.folder} cannot be cloned into {folder}: {error}. Delete that mirror, and "
+                "it will be fetched again"
+            ) from None
+        last, first, skipped = walk(
+            repository, commits[0], commits[1], lambda commit: notebook.ask(ref(commit))
+        )
     return finish(question, rung, ref(last), ref(first), skipped, reporter)
 
 
@@ -70,14 +77,15 @@ def walk(
     Starts from the beginning each time: what `ask` knows already costs nothing.
     """
     run = ("--git-dir", str(repository))
-    git(*run, "bisect", "reset")
-    # git wants to come back to where it started; a mirror's HEAD may be on a branch that is not.
-    git(*run, "update-ref", "--no-deref", "HEAD", bad)
     try:
+        git(*run, "bisect", "reset")
+        # git wants to come back to where it started; a mirror's HEAD may be on a branch that is
+        # not.
+        git(*run, "update-ref", "--no-deref", "HEAD", bad)
         said = git(*run, "bisect", "start", "--no-checkout", bad, good)
         while _FIRST_BAD.search(said) is None:
             commit = git(*run, "rev-parse", "--verify", "BISECT_HEAD").strip()
-            said = git(*run, "bisect", ask(commit))
+            said = git(*run, "bisect", ask(commit), commit)
     except GitFailed as error:
         if str(error) != _ONLY_SKIPPED:
             raise BadInput(f"git bisect between {good} and {bad}: {error}") from None

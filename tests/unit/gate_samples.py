@@ -21,6 +21,8 @@ from harness.settings import Settings, load
 
 LOSSES = (6.5078125, 6.25, 6.0, 5.75)
 
+INTERPRETER = Interpreter(Path("python"), (), {}, {}, "key")
+
 
 def settings(tmp_path: Path, *overrides: str) -> Settings:
     """The default case with four steps, and a workspace of its own."""
@@ -133,13 +135,12 @@ def run(
 
 def plan(label: str, chosen: Settings, **changed: Any) -> Plan:
     """A Plan that is never launched: what it leads to is looked up by its label."""
-    interpreter = Interpreter(Path("python"), (), {}, {}, "key")
     fields: dict[str, Any] = {
         "engine": "hf",
         "label": label,
         "case": chosen.case,
         "command": Command((label,), Spec("hf", 4, 8)),
-        "interpreter": interpreter,
+        "interpreter": INTERPRETER,
         "inputs": Inputs(Path("inputs")),
         "environment": {},
         "origin": {"description": f"transformers {label}"},

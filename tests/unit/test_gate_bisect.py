@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +14,28 @@ from typing import Any
 import gate_samples as samples
 import pytest
 
+from harness.environments.git import git
 from harness.errors import BadInput
 from harness.gate import bisect
-from harness.gate.bisect import BAD, GOOD, SKIP, Question, answer, first_bad_release, search
-from harness.gate.commits import walk
+from harness.gate import commits as by_commit
+from harness.gate.bisect import (
+    BAD,
+    GOOD,
+    SKIP,
+    Notebook,
+    Question,
+    answer,
+    first_bad_release,
+    search,
+)
+from harness.gate.commits import first_bad_commit, walk
 from harness.gate.gating import GatePair
 from harness.gate.refs import Ref
+from harness.inputs import Inputs
 from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
+from harness.launchers.launcher import Local
+from harness.launchers.local import Limits
+from harness.plan import Plan
 from harness.session import Outcome
 
 VERSIONS = [f"1.{n}" for n in range(12)]
@@ -83,12 +100,18 @@ def test_answer(result: Result, expected: str) -> None:
     assert answer(verdict(backward=result), "backward") == expected
 
 
+def planned(pair: GatePair, reporter: Any) -> Plan:
+    """A Plan of the candidate that is never launched."""
+    return samples.plan(str(pair.candidate), pair.settings)
+
+
 Gate = Callable[[dict[str, PairVerdict]], list[str]]
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     """The gate's verdict by the candidate's version; the list of what was asked."""
+    monkeypatch.setattr(bisect, "plan_of", planned)
 
     def make(verdicts: dict[str, PairVerdict]) -> list[str]:
         asked: list[str] = []
@@ -180,6 +203,82 @@ class TestReleases:
         assert entry == {"answer": GOOD, "because": "forward of it"}
 
 
+class TestMemory:
+    """What was found otherwise is no answer."""
+
+    def path(self, question: Question, rung: str = "forward") -> Path:
+        return Notebook(question, rung, samples.Silent()).path
+
+    @pytest.fixture(autouse=True)
+    def good(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bisect, "plan_of", planned)
+
+    @pytest.mark.parametrize(
+        "override",
+        ["tolerance.margin=5", "graph=hlo", "timing.windows=7", "tolerance.step_time=0.01"],
+    )
+    def test_how_it_is_judged(self, tmp_path: Path, override: str) -> None:
+        asked = question(tmp_path)
+        settings = samples.settings(tmp_path, override)
+        pair = dataclasses.replace(asked.pair, settings=settings)
+        assert self.path(Question(pair, None)) != self.path(asked)
+
+    def test_what_changes_no_answer(self, tmp_path: Path) -> None:
+        asked = question(tmp_path)
+        settings = samples.settings(tmp_path, "launcher.time_limit=7")
+        pair = dataclasses.replace(asked.pair, settings=settings)
+        assert self.path(Question(pair, None)) == self.path(asked)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"interpreter": dataclasses.replace(samples.INTERPRETER, key="other packages")},
+            {"inputs": Inputs(Path("of another text"))},
+            {"environment": {"XLA_FLAGS": "--xla_x=2"}},
+            {"origin": {"commit": "2"}},
+        ],
+        ids=lambda changed: next(iter(changed)),
+    )
+    def test_how_the_good_one_trains(
+        self, tmp_path: Path, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = self.path(question(tmp_path))
+
+        def otherwise(pair: GatePair, reporter: Any) -> Plan:
+            assert pair.candidate == pair.against
+            return dataclasses.replace(planned(pair, reporter), **changed)
+
+        monkeypatch.setattr(bisect, "plan_of", otherwise)
+        assert self.path(question(tmp_path)) != before
+
+    def test_the_image_that_it_trains_in(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = self.path(question(tmp_path))
+
+        class InImage(Local):
+            identity = {"PARITY_IMAGE": "another"}  # noqa: RUF012
+
+        monkeypatch.setattr(bisect, "choose", lambda *_: InImage(Limits(1, 1)))
+        assert self.path(question(tmp_path)) != before
+
+    def test_the_code_that_judges(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = self.path(question(tmp_path))
+        assert "ladder" in bisect.JUDGING
+        monkeypatch.setattr(bisect, "code_digest", lambda parts: f"other {parts}")
+        assert self.path(question(tmp_path)) != before
+
+    def test_another_search_does_not_lose_what_this_one_found(
+        self, gate: Gate, tmp_path: Path
+    ) -> None:
+        gate(broken_from(7, "forward"))
+        searches = [Notebook(question(tmp_path), "forward", samples.Silent()) for _ in range(2)]
+        for search_, version in zip(searches, ("1.1", "1.2"), strict=True):
+            search_.ask(Ref("transformers", version))
+        found = json.loads(searches[0].path.read_text())
+        assert list(found) == ["transformers@1.1", "transformers@1.2"]
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> tuple[Path, list[str]]:
     """A bare repository with a line of ten commits, and these, oldest first."""
@@ -228,6 +327,21 @@ class TestCommits:
             walk(bare, commits[0], commits[-1], interrupted)
         assert walk(bare, commits[0], commits[-1], interrupted)[:2] == (commits[5], commits[6])
 
+    def test_an_answer_is_of_the_commit_that_was_asked(
+        self, repository: tuple[Path, list[str]]
+    ) -> None:
+        bare, commits = repository
+        asked: list[str] = []
+
+        def ask(commit: str) -> str:
+            assert commit not in asked, "its answer was lost"
+            asked.append(commit)
+            # As another search in this repository would do.
+            git("--git-dir", str(bare), "update-ref", "--no-deref", "BISECT_HEAD", commits[1])
+            return BAD if commits.index(commit) >= 6 else GOOD
+
+        assert walk(bare, commits[0], commits[-1], ask) == (commits[5], commits[6], ())
+
     def test_skipped_ones_are_told(self, repository: tuple[Path, list[str]]) -> None:
         bare, commits = repository
 
@@ -250,3 +364,75 @@ class TestCommits:
         bare, commits = repository
         with pytest.raises(BadInput, match="git bisect between"):
             walk(bare, commits[-1], commits[0], lambda _: GOOD)
+
+
+class TestRepository:
+    """Whole searches between commits; only the gate is not the real one."""
+
+    commits: list[str]
+    asked: list[str]
+
+    @pytest.fixture(autouse=True)
+    def history(
+        self,
+        repository: tuple[Path, list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        """Ten commits, of which the seventh is the first bad one."""
+        self.bare, self.commits = repository
+        self.asked = []
+        git("--git-dir", str(self.bare), "update-ref", "refs/heads/main", self.commits[-1])
+        monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(bisect, "plan_of", planned)
+        monkeypatch.setattr(bisect, "judge_pair", self.judge)
+
+    def judge(self, pair: GatePair, reporter: Any) -> Outcome:
+        commit = str(pair.candidate.source).rpartition("@")[2]
+        self.asked.append(commit)
+        failed = self.commits.index(commit) >= 6
+        found = verdict(forward=Result.FAIL if failed else Result.PASS)
+        return Outcome(Verdict("compared", pair.case, (found,)), {})
+
+    def ref(self, index: int) -> Ref:
+        return Ref("transformers", f"file://{self.bare}@{self.commits[index]}")
+
+    def search(self, tmp_path: Path) -> int:
+        """Index of the first bad commit."""
+        good, bad = self.ref(0), self.ref(9)
+        pair = GatePair(samples.settings(tmp_path), good, good, False, tmp_path / "stored")
+        found = first_bad_commit(Question(pair, None), good, bad, samples.Silent())
+        return self.commits.index(str(found.first_bad.source).rpartition("@")[2])
+
+    def test_two_at_once_do_not_disturb_each_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inner: list[int] = []
+        used: list[Path] = []
+
+        def watched(repository: Path, *others: Any) -> Any:
+            used.append(repository)
+            return walk(repository, *others)
+
+        def judge_pair(pair: GatePair, reporter: Any) -> Outcome:
+            outcome = self.judge(pair, reporter)
+            if len(self.asked) == 2:  # the first in the middle
+                inner.append(self.search(tmp_path))
+            return outcome
+
+        monkeypatch.setattr(bisect, "judge_pair", judge_pair)
+        monkeypatch.setattr(by_commit, "walk", watched)
+        assert self.search(tmp_path) == 6
+        assert inner == [6]
+        assert used[0] != used[1], "git keeps the state of one bisection in a repository"
+        assert not any(repository.exists() for repository in used)
+
+    def test_it_goes_on_after_the_cache_was_moved(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.search(tmp_path) == 6
+        first = len(self.asked)
+        shutil.rmtree(tmp_path / "cache")
+        monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "elsewhere"))
+        assert self.search(tmp_path) == 6
+        assert len(self.asked) - first == 2, "the bad end and the numbers, nothing between"

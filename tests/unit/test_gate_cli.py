@@ -126,6 +126,7 @@ class TestBisect:
             return Outcome(Verdict("compared", pair.case, (found,)), {})
 
         monkeypatch.setattr(bisect, "judge_pair", judge_pair)
+        monkeypatch.setattr(bisect, "plan_of", lambda pair, _: samples.plan("1.0", pair.settings))
         monkeypatch.setattr(releases, "listed", lambda package: [f"1.{n}" for n in range(10)])
         monkeypatch.setattr(cli, "_reporter", samples.Silent)
         monkeypatch.chdir(tmp_path)
@@ -143,6 +144,6 @@ class TestBisect:
 
     @pytest.mark.usefixtures("world")
     def test_the_users_own_releases(self) -> None:
-        done = run("bisect", *self.ENDS, "--releases", "1.2,1.7,1.8")
+        done = run("bisect", *self.ENDS, "--releases", "1.2,1.7,1.8,")
         told = " ".join(done.stdout.split())
         assert "broke in transformers@1.7; transformers@1.2 is still good" in told
