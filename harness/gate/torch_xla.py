@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import sys
@@ -23,10 +25,14 @@ _OWN = re.compile(r"^(torch|torch_xla|libtpu|numpy)\b")
 def interpreter_with(version: str, cache_dir: Path, progress: Progress) -> Path:
     """The Python of an environment with torch_xla `version`, made once and found again.
 
-    Everything else is what the base environment asks for. Packages are linked from uv's cache.
+    Everything else is what the base environment asks for; where that or Python changes, it is
+    another environment. Packages are linked from uv's cache.
     Raises InstallFailed where it cannot be had; no torch_xla has wheels for every Python.
     """
-    environment = cache_dir / "environments" / f"torch_xla-{version}"
+    asked = requirements(REQUIREMENTS.read_text(), version)
+    of_python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    digest = hashlib.sha256(json.dumps([of_python, asked]).encode()).hexdigest()[:12]
+    environment = cache_dir / "environments" / f"torch_xla-{version}-{digest}"
     python, complete = environment / "bin" / "python", environment / "complete"
     with exclusive(environment, progress):
         if complete.exists() and python.exists():
@@ -35,13 +41,12 @@ def interpreter_with(version: str, cache_dir: Path, progress: Progress) -> Path:
         progress(f"creating an environment with torch_xla {version} (minutes when downloaded)")
         reason = {
             "what": f"torch_xla {version}",
-            "way_out": "Name a release that has a wheel for Python "
-            f"{sys.version_info.major}.{sys.version_info.minor} on PyPI.",
+            "way_out": f"Name a release that has a wheel for Python {of_python} on PyPI.",
         }
         venv = ("venv", "--no-project", "--python", sys.executable, environment)
         run_uv(*venv, **reason, progress=progress)
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write("\n".join(requirements(REQUIREMENTS.read_text(), version)) + "\n")
+            file.write("\n".join(asked) + "\n")
             file.flush()
             install = ("pip", "install", "--python", python, "--requirements", file.name)
             run_uv(*install, **reason, progress=progress)

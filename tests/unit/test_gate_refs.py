@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.environments.interpreters import LOCK
 from harness.errors import BadInput
+from harness.gate import torch_xla
 from harness.gate.gating import GatePair
 from harness.gate.refs import Ref, parse
-from harness.gate.torch_xla import requirements
+from harness.gate.torch_xla import interpreter_with, requirements
 from harness.settings import load
 
 
@@ -77,3 +80,35 @@ def test_another_torch_xla_keeps_the_rest() -> None:
     assert names.count("torch") == 1
     assert not {"libtpu", "numpy", "torch_xla"} & set(names)
     assert not any("#" in line for line in found)
+
+
+def test_its_environment_is_of_what_is_asked_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run_uv(*words: object, **_: object) -> None:
+        if words[0] == "venv":
+            python = Path(str(words[-1])) / "bin" / "python"
+            python.parent.mkdir(parents=True)
+            python.touch()
+        else:
+            asked.append(Path(str(words[-1])).read_text().split())
+
+    def made() -> Path:
+        return interpreter_with("2.8.0", tmp_path / "cache", lambda _: None)
+
+    base = tmp_path / "base.txt"
+    monkeypatch.setattr(torch_xla, "run_uv", run_uv)
+    monkeypatch.setattr(torch_xla, "REQUIREMENTS", base)
+    base.write_text("accelerate==1.0\n")
+    before = made()
+    base.write_text("# a comment asks for nothing\naccelerate==1.0\n")
+    assert made() == before
+    assert len(asked) == 1
+    base.write_text("accelerate==1.1\n")
+    assert made() != before
+    assert asked[1][-1] == "accelerate==1.1"
+    monkeypatch.setattr(sys, "version_info", SimpleNamespace(major=3, minor=99))
+    assert made() != before
+    assert len(asked) == 3
