@@ -18,6 +18,8 @@ from harness.errors import BadInput
 
 SECONDS = 15.0
 
+HUGGING_FACE = "https://huggingface.co"
+
 TINY = "workload=llama-3.0-8b-tiny trains without any"
 
 
@@ -46,7 +48,8 @@ def check(
     caches: folders that were named to the script as its cache
 
     Raises:
-        BadInput: something is neither here nor on the hub, or the hub does not hand it out.
+        BadInput: something is neither here nor on the hub, or the hub does not hand it out, or
+            HF_ENDPOINT is no address.
     """
     remote = [named for named in wanted if not Path(named.name).expanduser().exists()]
     remote = [named for named in remote if not _cached(named, environment, caches)]
@@ -59,12 +62,29 @@ def check(
                 f"and {variable} forbids to fetch it: unset that, or name a local folder. {TINY} "
                 "network."
             )
-    endpoint = environment.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    endpoint = _endpoint(environment)
     token = environment.get("HF_TOKEN")
     if token:
         _log_in(endpoint, token, note)
     for named in remote:
         _find(named, endpoint, token)
+
+
+def _endpoint(environment: Mapping[str, str]) -> str:
+    endpoint = environment.get("HF_ENDPOINT", HUGGING_FACE).rstrip("/")
+    if not endpoint:
+        # The libraries in the run do not take their default: they would fetch from no host at all.
+        raise BadInput(
+            "HF_ENDPOINT is empty, which is no address of a hub: unset it, and it is "
+            f"{HUGGING_FACE}, or set it to another one"
+        )
+    if not endpoint.lower().startswith(("https://", "http://")):
+        bare = endpoint.rpartition("://")[2]
+        raise BadInput(
+            f"HF_ENDPOINT={endpoint} is no address of a hub, which begins with https:// or "
+            f"http://: write HF_ENDPOINT=https://{bare}"
+        )
+    return endpoint
 
 
 def _log_in(endpoint: str, token: str, note: Callable[[str], None]) -> None:

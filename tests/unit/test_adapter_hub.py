@@ -138,6 +138,18 @@ class TestThere:
         with pytest.raises(BadInput, match=f"{url} cannot be reached"):
             check([MODEL], {**environment, "HF_ENDPOINT": url}, [], ignore)
 
+    @pytest.mark.parametrize(
+        "address", ["hf-mirror.com", "hf-mirror.com:443", "ftp://hf-mirror.com"]
+    )
+    def test_an_address_without_a_scheme(self, environment: dict[str, str], address: str) -> None:
+        with pytest.raises(BadInput, match=r"HF_ENDPOINT=.* write HF_ENDPOINT=https://hf-mirror"):
+            check([MODEL], {**environment, "HF_ENDPOINT": address}, [], ignore)
+
+    def test_an_empty_address(self, environment: dict[str, str]) -> None:
+        # huggingface_hub does not take its default then: the run would find no host.
+        with pytest.raises(BadInput, match=r"HF_ENDPOINT is empty.*unset it"):
+            check([MODEL], {**environment, "HF_ENDPOINT": ""}, [], ignore)
+
 
 class TestToken:
     @pytest.fixture
