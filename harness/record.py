@@ -91,6 +91,12 @@ def read_record(directory: Path) -> Record:
     manifest calls complete is missing, and where anything is damaged or told twice. A run that was
     cut short reads up to its last whole line.
     """
+    if directory.is_file():
+        raise BadInput(
+            f"{directory} is a file, and a Record is a folder, with a {MANIFEST} in it: name the "
+            "one that `parity run` names for each engine. (A stored baseline is none: `parity "
+            "gate` judges against it.)"
+        )
     manifest = _read_json(directory / MANIFEST)
     _check_schema(directory / MANIFEST, manifest)
     _check_manifest(directory / MANIFEST, manifest)

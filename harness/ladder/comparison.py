@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from harness.errors import BadInput
 from harness.record import Fingerprint, Parameter, Record
 from harness.settings import Tolerance
 
@@ -60,11 +61,9 @@ class Comparison:
 
         The floor is what the control `measured`, but at least the documented one for the dtype of
         the weights: a single control run may be lucky. Where the runs' dtypes differ, the smaller
-        of both floors counts.
+        of both floors counts. Raises BadInput where one of them has none.
         """
-        dtypes = {str(record.manifest["case"]["dtype"]) for record in (self.a, self.b)}
-        dtype = min(dtypes, key=lambda name: (self.tolerance.floor[name][metric], name))
-        documented = self.tolerance.floor[dtype][metric]
+        documented, dtype = min(self._documented(metric, record) for record in (self.a, self.b))
         margin = self.tolerance.margin
         source = f"{margin:g} × {documented:.2g}, the floor documented for {dtype}"
         if self.control is None or measured is None or not math.isfinite(measured):
@@ -76,6 +75,18 @@ class Comparison:
             f"{margin:g} × {measured:.2g}, what weights perturbed by one unit in the last place do "
             f"to {self.control[0].label}",
         )
+
+    def _documented(self, metric: str, record: Record) -> tuple[float, str]:
+        """The documented floor for the dtype of a run's weights, and that dtype."""
+        dtype = str(record.manifest["case"]["dtype"])
+        floor = self.tolerance.floor.get(dtype, {}).get(metric)
+        if floor is None:  # `parity train` trains in any dtype
+            raise BadInput(
+                f"{record.label} ({record.directory}) was trained in {dtype}, and there is no "
+                f"tolerance.floor.{dtype}.{metric} to say how far apart equal runs are: compare "
+                f"runs in {' or '.join(self.tolerance.floor)}"
+            )
+        return floor, dtype
 
 
 def by_name(record: Record) -> dict[str, Parameter]:

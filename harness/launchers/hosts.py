@@ -8,6 +8,7 @@ as on its slowest host.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness import record
+from harness.environments.cache import in_one_piece
 from harness.errors import BadInput
 from harness.launchers.host import HOST
 from harness.launchers.joining import Disagreements, Host, merge_events, same, whole
@@ -203,7 +205,8 @@ def _write_log(folders: Sequence[Path], target: Path) -> None:
 def merge_records(folders: Sequence[Path], target: Path) -> Record:
     """Merge whole Records, one of each host of a pod slice, into a Record in `target`.
 
-    Raises BadInput where a folder is no Record, they are not of one run, or `target` is there.
+    Raises BadInput where a folder is no Record, they are not of one run, none of them has anything
+    that could be merged, or `target` is there. Nothing is left in `target` then.
     """
     runs = [record.read_record(folder) for folder in folders]
     runs.sort(key=lambda run: int(run.observed.get("process") or 0))
@@ -215,16 +218,24 @@ def merge_records(folders: Sequence[Path], target: Path) -> Record:
             )
     if target.exists():
         raise BadInput(f"{target} is there already: name a folder that is not")
-    target.mkdir(parents=True)
     case = runs[0].manifest["case"]
     expected = int(runs[0].observed.get("processes") or len(runs))
     micro_batch = int(case["global_batch"]) // int(case["accumulation"])
-    hosts = merge_hosts([run.directory for run in runs], target, micro_batch, expected)
     bad = [run for run in runs if run.ended["status"] != "ok"]
-    observed = json.loads((target / record.OBSERVED).read_text())
-    manifest = {
-        **runs[0].manifest, "hosts": hosts, "observed": observed,
-        "ended": (bad or runs)[0].ended,
-    }  # fmt: skip
-    record.write_json(target / record.MANIFEST, manifest)
-    return record.read_record(target)
+    with in_one_piece(target) as making:
+        making.mkdir(parents=True)
+        hosts = merge_hosts([run.directory for run in runs], making, micro_batch, expected)
+        if not (making / record.OBSERVED).is_file():
+            raise BadInput(
+                f"Nothing can be merged of {', '.join(str(run.directory) for run in runs)}: "
+                f"{'; '.join(hosts['disagreements'])}. Name the Records of hosts that trained: "
+                f"each has an {record.OBSERVED}"
+            )
+        observed = json.loads((making / record.OBSERVED).read_text())
+        manifest = {
+            **runs[0].manifest, "hosts": hosts, "observed": observed,
+            "ended": (bad or runs)[0].ended,
+        }  # fmt: skip
+        record.write_json(making / record.MANIFEST, manifest)
+        merged = record.read_record(making)
+    return dataclasses.replace(merged, directory=target)

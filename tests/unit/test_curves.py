@@ -19,6 +19,8 @@ from builders import (
     without,
 )
 
+from harness import session
+from harness.errors import BadInput
 from harness.ladder.comparison import (
     Comparison,
     exceeds,
@@ -296,6 +298,14 @@ class TestLimits:
         for pair in ((a, b), (b, a)):
             assert comparison(*pair).limit_over("loss", None).value == pytest.approx(LIMIT)
         assert comparison(b, b).limit_over("loss", None).value == pytest.approx(2e-4)
+
+    def test_a_dtype_without_a_floor(self, a: Record) -> None:
+        b = with_manifest(a, lambda m: m["case"].update(dtype="float16"))
+        for pair in ((a, b), (b, a)):
+            with pytest.raises(BadInput, match=r"float16, .* no tolerance\.floor\.float16\.loss"):
+                comparison(*pair).limit_over("loss", None)
+        with pytest.raises(BadInput, match=r"tolerance\.floor\.float16"):
+            session.compare(b, b, tolerance())
 
     def test_a_control_that_measured_nothing(self, a: Record) -> None:
         c = comparison(a, a, control=(a, a))

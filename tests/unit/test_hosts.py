@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness import record
 from harness.errors import BadInput
 from harness.launchers.hosts import host_findings, merge_hosts, merge_records, read_hosts
 from harness.probe import hashing
@@ -450,3 +451,31 @@ def test_nothing_is_merged_into_a_folder_that_is_there(tmp_path: Path) -> None:
     folders = records(tmp_path, hosts(2))
     with pytest.raises(BadInput, match="is there already"):
         merge_records(folders, tmp_path)
+
+
+def test_records_of_which_none_observed_anything(tmp_path: Path) -> None:
+    folders = records(tmp_path, hosts(2))
+    for folder in folders:
+        (folder / "observed.json").rename(folder / "away")
+    with pytest.raises(BadInput, match=r"host-0 ended before its first step.* observed\.json"):
+        merge_records(folders, tmp_path / "merged")
+    assert not list(tmp_path.glob("merged*")), "it would be in the way of the next try"
+    for folder in folders:
+        (folder / "away").rename(folder / "observed.json")
+    assert merge_records(folders, tmp_path / "merged").directory == tmp_path / "merged"
+
+
+def test_half_of_a_merged_record_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = records(tmp_path, hosts(2))
+
+    def full(path: Path, value: object) -> None:
+        if path.name == MANIFEST:
+            raise OSError("no space left")
+        write_json(path, value)
+
+    monkeypatch.setattr(record, "write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        merge_records(folders, tmp_path / "merged")
+    assert not list(tmp_path.glob("merged*"))

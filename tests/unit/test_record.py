@@ -218,6 +218,13 @@ class TestNaN:
         assert math.isnan(initial.norm)
 
 
+@pytest.mark.parametrize("name", [MANIFEST, STEPS, "baseline.json"])
+def test_a_file_is_no_record(folder: Path, name: str) -> None:
+    (folder / "baseline.json").write_text("{}")
+    with pytest.raises(BadInput, match=f"{name} is a file, and a Record is a folder"):
+        read_record(folder / name)
+
+
 class TestMissing:
     """Every field that the probe writes has to be there: no default takes its place."""
 
