@@ -504,7 +504,7 @@ class TestDataAsTheCaseAsks:
                         tokens="joined",
                     ),
                 ),
-                micro_losses=(step.loss,),
+                micro_losses=(0.0,),
             )
             for step in b.steps
         )
