@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -190,7 +191,12 @@ def _launch(
     run = run_of(plan, place, shared)
     place.begin()
     make_scratch(run.places)
+    # TensorBoard takes a third of a second to be imported: that is while the trainer trains. Not
+    # sooner: a session that launches nothing is to be quick.
+    importing = threading.Thread(target=import_module, args=("harness.report.tensorboard",))
+    importing.start()
     outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
+    importing.join()
     argv = list(launcher.invocation(run).argv)
     manifest = {
         "schema": record.SCHEMA,
@@ -226,7 +232,6 @@ def _launch(
     manifest["profile"] = _keep_device_times(place)
     result = place.finish(_judge_ending(manifest, place))
     if result.steps:
-        # Imported only where a run was launched: a session that launches nothing is to be quick.
         from harness.report.tensorboard import write_events
 
         write_events(result)

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from harness.record import write_json
 from harness.report.github import append_job_summary
-from harness.report.html import write_html
 from harness.report.terminal import print_verdict
 from harness.session import Outcome
 
@@ -22,6 +21,8 @@ def end(outcome: Outcome, json_file: Path | None, html: Path | None) -> NoReturn
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_file, outcome.verdict.to_json())
     if html is not None:
+        from harness.report.html import write_html  # jinja2 takes a while to be imported
+
         html.parent.mkdir(parents=True, exist_ok=True)
         write_html(html, outcome.verdict, dict(outcome.records))
     append_job_summary(outcome.verdict, os.environ)
