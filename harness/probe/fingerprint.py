@@ -14,7 +14,7 @@ Two numbers a tensor would be enough to see that tensors differ; these say by ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -60,18 +60,44 @@ def fingerprint(tensors: Sequence[torch.Tensor], sharding: Sequence[str] | None 
     """
     if not tensors:
         raise ValueError("there is nothing to take a fingerprint of")
-    labels = sharding or [""] * len(tensors)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, (tensor, label) in enumerate(zip(tensors, labels, strict=True)):
-        groups.setdefault((tuple(tensor.shape), tensor.dtype, label), []).append(index)
     floats, bits, order = [], [], []
-    for indices in groups.values():
-        stacked = torch.stack([tensors[i].detach().reshape(-1) for i in indices])
-        group_floats, group_bits = _fingerprint_rows(stacked)
+    for indices, rows in _stacked(tensors, sharding):
+        group_floats, group_bits = _fingerprint_rows(rows)
         floats.append(group_floats)
         bits.append(group_bits)
         order += indices
     return Pending(torch.cat(floats), torch.cat(bits), tuple(order))
+
+
+def norms(
+    tensors: Sequence[torch.Tensor], sharding: Sequence[str] | None = None
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """L2 norms [tensors], as in a fingerprint and as lazily; entry i belongs to `order[i]`.
+
+    Raises ValueError when there are no tensors.
+    """
+    if not tensors:
+        raise ValueError("there is nothing to take a norm of")
+    groups = list(_stacked(tensors, sharding))
+    values = torch.cat([_norms(rows if rows.dtype == torch.float64 else rows.float())[:, 0]
+                        for _, rows in groups])  # fmt: skip
+    return values, tuple(index for indices, _ in groups for index in indices)
+
+
+def _stacked(
+    tensors: Sequence[torch.Tensor], sharding: Sequence[str] | None
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Indices and flat rows of the tensors of each kind."""
+    labels = sharding or [""] * len(tensors)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, (tensor, label) in enumerate(zip(tensors, labels, strict=True)):
+        groups.setdefault((tuple(tensor.shape), tensor.dtype, label), []).append(index)
+    for indices in groups.values():
+        yield indices, torch.stack([tensors[i].detach().reshape(-1) for i in indices])
+
+
+def _norms(values: torch.Tensor) -> torch.Tensor:
+    return (values * values).sum(1, keepdim=True).sqrt()
 
 
 def _fingerprint_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,8 +108,7 @@ def _fingerprint_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     signs = 1 - 2 * ((hashes >> shifts[:, None]) & 1)
     # A product and a sum, not a matrix product: a TPU multiplies matrices in bfloat16.
     sketch = (values[:, None, :] * signs.to(values.dtype)).sum(2)
-    norm = (values * values).sum(1, keepdim=True).sqrt()
-    return torch.cat([sketch, norm], 1), _bits(_bit_patterns(rows))
+    return torch.cat([sketch, _norms(values)], 1), _bits(_bit_patterns(rows))
 
 
 def _bits(patterns: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from harness import record
-from harness.probe.fingerprint import Pending, fingerprint
+from harness.probe.fingerprint import Pending, fingerprint, norms
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.writer import Writer
@@ -38,7 +38,7 @@ class Parameters:
         self._initial: list[dict[str, Any]] = []
         self._saved: dict[int, torch.Tensor] = {}
         self._gradients: tuple[list[int], Pending] | None = None
-        self._clipped: torch.Tensor | None = None
+        self._clipped: tuple[torch.Tensor, list[int]] | None = None
 
     def take_initial(self, optimizer: torch.optim.Optimizer) -> None:
         """Fingerprint what the optimizer holds, before the first step."""
@@ -59,9 +59,12 @@ class Parameters:
         """Describe every parameter, and measure the gradients that the optimizer sees at step 0."""
         tensors = self._describe(optimizer, root)
         self.take_gradients(tensors)
-        zero = torch.zeros((), device=tensors[0].device) if tensors else None
-        norms = [zero if t.grad is None else t.grad.detach().float().norm() for t in tensors]
-        self._clipped = torch.stack([n for n in norms if n is not None]) if norms else None
+        having = [t for t in tensors if t.grad is not None]
+        if having:
+            labels = [self.runtime.sharding(t) for t in having]
+            gradients = [t.grad for t in having if t.grad is not None]
+            values, order = norms(gradients, labels)
+            self._clipped = (values, [id(having[index]) for index in order])
 
     def _describe(self, optimizer: Any, root: torch.nn.Module | None) -> list[torch.Tensor]:
         """Names, shapes and shardings in the order of the model."""
@@ -90,8 +93,11 @@ class Parameters:
             owners, pending = self._gradients
             self._fill(owners, pending.read(), lambda entry, value: entry.update(gradient=value))
         if self._clipped is not None:
-            for entry, norm in zip(self.described, self._clipped.cpu().tolist(), strict=True):
-                entry["clipped_norm"] = norm
+            values, ids = self._clipped
+            for entry in self.described:
+                entry["clipped_norm"] = 0.0  # of a parameter without a gradient
+            for owner, norm in zip(ids, values.cpu().tolist(), strict=True):
+                self._by_owner[owner]["clipped_norm"] = norm
         ids = [id(p) for p in self.owners]
         self._fill(ids, self._initial, lambda entry, value: entry.update(initial=value))
         if self._saved:
