@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 signal.signal(number, _interrupt)
     config.addinivalue_line("markers", "cpu: trains on the CPU mesh")
     config.addinivalue_line("markers", "tpu: trains on TPU chips, and needs some")
-    config.addinivalue_line("markers", "slow: takes minutes by itself; nox -s faults runs all")
+    config.addinivalue_line("markers", "slow: takes minutes; -m 'slow or not slow' runs all")
     config.stash[_VERDICTS] = {}
 
 

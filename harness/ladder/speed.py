@@ -239,7 +239,7 @@ def _judge_interval(
             "step_time", Result.FAIL, f"{stalls[0].text}; {shown}", interval.ratio,
             1 + c.tolerance.step_time, "tolerance.step_time", "", (*stalls, *findings),
         )  # fmt: skip
-    undecided = _undecided(c, samples)
+    undecided = _undecided(c, samples, interval)
     if undecided is not None:
         return RungResult(
             "step_time", Result.INCONCLUSIVE, f"{shown}: {undecided}", interval.ratio,
@@ -248,7 +248,7 @@ def _judge_interval(
     return _decide(interval, c.tolerance.step_time, shown, findings)
 
 
-def _undecided(c: Comparison, samples: _Samples) -> str | None:
+def _undecided(c: Comparison, samples: _Samples, located: RatioInterval) -> str | None:
     """Why the located ratio must not be judged; None if it may be."""
     if samples.of_host and not samples.paired and min(len(samples.a), len(samples.b)) < 2:
         return (
@@ -256,7 +256,6 @@ def _undecided(c: Comparison, samples: _Samples) -> str | None:
             "machine; ask for timing.launches=4, or for windows in turns"
         )
     mean = mean_ratio(samples.a, samples.b, paired=samples.paired, confidence=confidence(c.looks))
-    located = samples.interval(confidence(c.looks))
     tolerance = c.tolerance.step_time or math.inf
     apart = (Decision.FAIL_SLOWER, Decision.FAIL_FASTER)
     if equivalence(located, tolerance) in apart or equivalence(mean, tolerance) not in apart:

@@ -135,17 +135,7 @@ def ratio_interval(
         location_a, spread_a = _locate(logs_a, resamples, seed)
         location_b, spread_b = _locate(logs_b, resamples, seed)
         location, spreads = location_b - location_a, [spread_a, spread_b]
-    # A factor of e^100 either way is no knowledge; more would overflow.
-    half = min(_half_width(spreads, confidence), 100.0)
-    return RatioInterval(
-        ratio=math.exp(location),
-        low=math.exp(location - half),
-        high=math.exp(location + half),
-        confidence=confidence,
-        windows_a=sum(map(len, logs_a)),
-        windows_b=sum(map(len, logs_b)),
-        repeats=min(len(logs_a), len(logs_b)),
-    )
+    return _interval(location, _half_width(spreads, confidence), confidence, logs_a, logs_b)
 
 
 def mean_ratio(
@@ -174,9 +164,15 @@ def mean_ratio(
         means.append(times.mean())
         spreads.append(np.log(counts @ times / counts.sum(axis=1)))
     location = math.log(means[1] / means[0])
-    half = min(
-        NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(spreads[1] - spreads[0])), 100.0
-    )
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(spreads[1] - spreads[0]))
+    return _interval(location, half, confidence, logs_a, logs_b)
+
+
+def _interval(
+    location: float, half: float, confidence: float, logs_a: list[Floats], logs_b: list[Floats]
+) -> RatioInterval:
+    """The interval of `half` a width about `location`, both on the log scale."""
+    half = min(half, 100.0)  # a factor of e^100 either way is no knowledge; more would overflow
     return RatioInterval(
         ratio=math.exp(location),
         low=math.exp(location - half),

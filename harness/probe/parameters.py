@@ -49,22 +49,26 @@ class Parameters:
 
     def take_gradients(self, tensors: list[torch.Tensor]) -> None:
         """Fingerprint the gradients of step 0, lazily, before they are clipped."""
-        having = [t for t in tensors if t.grad is not None]
-        if having and self._gradients is None:
-            labels = [self.runtime.sharding(t) for t in having]
-            gradients = [t.grad for t in having if t.grad is not None]
-            self._gradients = ([id(t) for t in having], fingerprint(gradients, labels))
+        owners, gradients, labels = self._having_gradients(tensors)
+        if gradients and self._gradients is None:
+            self._gradients = (owners, fingerprint(gradients, labels))
 
     def take_clipped(self, optimizer: Any, root: torch.nn.Module | None) -> None:
         """Describe every parameter, and measure the gradients that the optimizer sees at step 0."""
         tensors = self._describe(optimizer, root)
         self.take_gradients(tensors)
-        having = [t for t in tensors if t.grad is not None]
-        if having:
-            labels = [self.runtime.sharding(t) for t in having]
-            gradients = [t.grad for t in having if t.grad is not None]
+        owners, gradients, labels = self._having_gradients(tensors)
+        if gradients:
             values, order = norms(gradients, labels)
-            self._clipped = (values, [id(having[index]) for index in order])
+            self._clipped = (values, [owners[index] for index in order])
+
+    def _having_gradients(
+        self, tensors: list[torch.Tensor]
+    ) -> tuple[list[int], list[torch.Tensor], list[str]]:
+        """Of the parameters that have a gradient: their ids, the gradients, their shardings."""
+        pairs = [(t, t.grad) for t in tensors if t.grad is not None]
+        owners = [id(t) for t, _ in pairs]
+        return owners, [g for _, g in pairs], [self.runtime.sharding(t) for t, _ in pairs]
 
     def _describe(self, optimizer: Any, root: torch.nn.Module | None) -> list[torch.Tensor]:
         """Names, shapes and shardings in the order of the model."""

@@ -23,7 +23,6 @@ def end(outcome: Outcome, json_file: Path | None, html: Path | None) -> NoReturn
     if html is not None:
         from harness.report.html import write_html  # jinja2 takes a while to be imported
 
-        html.parent.mkdir(parents=True, exist_ok=True)
         write_html(html, outcome.verdict, dict(outcome.records))
     append_job_summary(outcome.verdict, os.environ)
     print_verdict(outcome.verdict, Console())
