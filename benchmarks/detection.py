@@ -16,22 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.ladder.comparison import Comparison
-from harness.ladder.speed import Launches, samples_of, step_time
-from harness.ladder.verdict import RungResult
+from harness.ladder.speed import Launches, judge_launches, samples_of
 from harness.measuring import time_in_turns
 from harness.plan import planner
 from harness.report.progress import ConsoleReporter
-from harness.settings import Settings, load
+from harness.settings import load
 
 QUIET = ConsoleReporter(Console(quiet=True))
-
-
-def decide(settings: Settings, launches: Launches) -> RungResult:
-    """The step-time rung of a pair that ran in turns."""
-    a, b = launches[0]
-    looks = settings.timing.looks
-    return step_time(Comparison(a, b, settings.tolerance, timing=launches, looks=looks))
 
 
 def median_step(launches: Launches) -> float:
@@ -61,7 +52,7 @@ def main() -> None:
                 faults = [{"name": "slowdown", "arguments": {"seconds": round(seconds, 6)}}]
             launches = time_in_turns(sides, settings, QUIET, faults, first_launch=trial)
             equals = equals or launches
-            result = decide(settings, launches)
+            result = judge_launches(launches, settings.tolerance, settings.timing.looks)
             table[result.result.value] += 1
             print(
                 f"trial {trial + 1}, {share:.0%} slower, a step takes "

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.case import Case
 from harness.inputs import Inputs, prepare
-from harness.ladder.speed import Launches, decided
+from harness.ladder.speed import Launches, judge_launches
+from harness.ladder.verdict import Result
 from harness.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
 from harness.probe.spec import COMPILING_STEPS
 from harness.record import Record
@@ -126,7 +127,8 @@ def _until_decided(
     launches: Launches = ()
     for look in range(timing.looks):
         launches = look_at(look)
-        if decided(launches, settings.tolerance.step_time or 0.0, timing.looks):
+        judged = judge_launches(launches, settings.tolerance, timing.looks)
+        if judged.result is not Result.INCONCLUSIVE:
             break
         if time.monotonic() - started > timing.budget:
             reporter.note(f"step time: the budget of {timing.budget:.0f} s is used up")

@@ -23,6 +23,7 @@ from harness.ladder.statistics import (
 from harness.ladder.verdict import Finding, Result, RungResult
 from harness.probe.spec import COMPILING_STEPS
 from harness.record import Record, Window
+from harness.settings import Tolerance
 
 Launches = tuple[tuple[Record, Record], ...]
 """The Records of both sides, launch by launch."""
@@ -260,10 +261,10 @@ def _undecided(c: Comparison, samples: _Samples, located: RatioInterval) -> str 
     apart = (Decision.FAIL_SLOWER, Decision.FAIL_FASTER)
     if equivalence(located, tolerance) in apart or equivalence(mean, tolerance) not in apart:
         return None
-    return (
-        f"but its mean is {mean.ratio:.3g} × as long: some windows stall. Where they do in every "
-        "launch is told with timing.launches=3"
-    )
+    stalling = f"but its mean is {mean.ratio:.3g} × as long: some windows stall"
+    if min(len(samples.a), len(samples.b)) < 3:
+        return f"{stalling}. Where they do in every launch is told with timing.launches=3"
+    return f"{stalling}, others in each launch"
 
 
 def confidence(looks: int) -> float:
@@ -271,14 +272,10 @@ def confidence(looks: int) -> float:
     return 1 - 0.05 / looks
 
 
-def decided(launches: Launches, tolerance: float, looks: int) -> bool:
-    """Whether launches decide on a tolerance, or cannot be judged at all."""
-    if any(_broken(record) for pair in launches for record in pair):
-        return True
-    samples = _samples(launches)
-    if _too_few(samples.a) or _too_few(samples.b):
-        return True
-    return equivalence(samples.interval(confidence(looks)), tolerance) is not Decision.INCONCLUSIVE
+def judge_launches(launches: Launches, tolerance: Tolerance, looks: int) -> RungResult:
+    """The step-time rung of these launches alone; whoever may look again does if INCONCLUSIVE."""
+    a, b = launches[0]
+    return step_time(Comparison(a, b, tolerance, timing=launches, looks=looks))
 
 
 def samples_of(launches: Launches, paired: bool) -> tuple[list[list[float]], list[list[float]]]:

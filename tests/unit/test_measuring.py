@@ -11,6 +11,7 @@ import pytest
 from harness import measuring, plan
 from harness.environments.interpreters import Interpreter
 from harness.inputs import Inputs, prepare
+from harness.ladder.verdict import Result, RungResult
 from harness.measuring import measure, time_whole_runs
 from harness.record import Record
 from harness.settings import Settings, load
@@ -57,8 +58,9 @@ class TestWholeRuns:
     """A TPU belongs to one process at a time: there whole runs take turns."""
 
     def run(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, *decided: bool) -> int:
-        answers = iter(decided)
-        monkeypatch.setattr(measuring, "decided", lambda *_: next(answers))
+        results = [Result.PASS if answer else Result.INCONCLUSIVE for answer in decided]
+        answers = iter(RungResult("step_time", result, "") for result in results)
+        monkeypatch.setattr(measuring, "judge_launches", lambda *_: next(answers))
         inputs = prepare(settings.case, Path(settings.workspace) / "inputs")
         return len(time_whole_runs(SIDES, settings, inputs, Silent()))  # type: ignore[arg-type]
 

@@ -24,10 +24,11 @@ from harness.graph import ModuleGraph, to_json
 from harness.ladder.comparison import Comparison
 from harness.ladder.device_time import steps_of, throughput
 from harness.ladder.speed import (
+    Launches,
     confidence,
-    decided,
     fallbacks_per_step,
     graph,
+    judge_launches,
     per_step,
     recompilations,
     samples_of,
@@ -320,6 +321,16 @@ class TestStepTime:
         assert result.result is FAIL
         assert "b stalls at step 2 in every launch" in result.explanation
 
+    def test_stalls_of_other_windows_in_each_launch(self, a: Record, b: Record) -> None:
+        launches = []
+        for i in range(3):
+            stalling = noisy(count=150)
+            stalling[i::10] = [10 * t for t in stalling[i::10]]
+            launches.append(in_turns(timed(a, *noisy(count=150)), timed(b, *stalling), i))
+        result = step_time(under(0.015, a, b, timing=tuple(launches)))
+        assert result.result is INCONCLUSIVE
+        assert result.explanation.endswith("some windows stall, others in each launch")
+
     def test_as_fast(self, a: Record, b: Record) -> None:
         pair = timed(a, *noisy()), timed(b, *noisy(seed=1))
         result = step_time(twice(0.05, *pair))
@@ -491,14 +502,28 @@ class TestTurns:
             widths.append(float(high) - float(low))
         assert widths[1] > widths[0]
 
-    def test_decided(self, a: Record, b: Record) -> None:
-        assert decided(self.launches(a, b, 1.0), 0.02, 1)
-        assert decided(self.launches(a, b, 2.0), 0.02, 1)
-        assert not decided(self.launches(a, b, 1.02), 0.02, 1)
-        pair = timed(a, 0.1), timed(b, 0.1)
-        assert decided((pair,), 0.02, 1)
+    def test_launches_alone(self, a: Record, b: Record) -> None:
+        """What says whether to look again: all that leaves the rung undecided asks for more."""
+
+        def judged(launches: Launches) -> Result:
+            return judge_launches(launches, tolerance(step_time=0.02), 1).result
+
+        assert judged(self.launches(a, b, 1.0)) is PASS
+        assert judged(self.launches(a, b, 2.0)) is FAIL
+        assert judged(self.launches(a, b, 1.02)) is INCONCLUSIVE
+        assert judged((in_turns(timed(a, 0.1), timed(b, 0.1)),)) is INCONCLUSIVE
+        assert judged(((timed(a, *noisy()), timed(b, *noisy())),)) is INCONCLUSIVE
+        stalling = noisy(count=150)
+        stalling[::10] = [10 * t for t in stalling[::10]]
+        pair = in_turns(timed(a, *noisy(count=150)), timed(b, *stalling))
+        assert judged((pair,)) is INCONCLUSIVE
         ((x, y),) = self.launches(a, b, 1.02, count=1)
-        assert decided(((x, without(y, "windows", 5)),), 0.02, 1)
+        assert judged(((x, without(y, "windows", 5)),)) is INVALID
+
+    def test_launches_that_are_looked_at_again(self, a: Record, b: Record) -> None:
+        launches, narrow = self.launches(a, b, 1.0), tolerance(step_time=0.008)
+        results = [judge_launches(launches, narrow, looks).result for looks in (1, 1000)]
+        assert results == [PASS, INCONCLUSIVE]
 
 
 def profiled(run: Record, *devices: list[float]) -> Record:
@@ -566,14 +591,13 @@ class TestDeviceTime:
         result = step_time(under(0.03, a, b, timing=launches))
         assert result.result is INCONCLUSIVE
         assert "160 and 160 gaps between device steps" in result.explanation
-        assert not decided(launches, 0.03, 1)
+        assert judge_launches(launches, tolerance(step_time=0.03), 1) == result
         alike = tuple(
             (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
              profiled(timed(b, *noisy()), noisy(seed=2 * i + 1)))
             for i in range(4)
         )  # fmt: skip
         assert step_time(under(0.03, a, b, timing=alike)).result is PASS
-        assert decided(alike, 0.03, 1)
 
     def test_one_launch_without_a_profile_leaves_the_windows(self, a: Record, b: Record) -> None:
         whole = profiled(timed(a, *noisy()), noisy()), profiled(timed(b, *noisy()), noisy(3.0))
