@@ -5,10 +5,9 @@ Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 130 interrup
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +17,7 @@ from harness.errors import BadInput
 from harness.gate import cli as gating
 from harness.launchers import use as launching
 from harness.report.options import Html, Json
+from harness.signals import interrupt_when_ended
 
 app = typer.Typer(
     name="parity",
@@ -138,15 +138,9 @@ def doctor(torchprime: Torchprime = None) -> None:
     raise typer.Exit(diagnose(Console(), torchprime))
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of `parity`."""
-    # A session that is terminated takes its trainers with it, as one that is interrupted does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interrupt_when_ended()
     try:
         app()
     except BadInput as error:

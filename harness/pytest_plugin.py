@@ -7,7 +7,6 @@ from the workspace. Heavy imports stay inside the fixtures.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ import pytest
 from harness.devices import tpu_chips, why_no_tpu
 from harness.errors import BadInput
 from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
+from harness.report.files import check_writable
+from harness.signals import interrupt_when_ended
 
 if TYPE_CHECKING:
     from harness.session import Outcome
@@ -79,18 +80,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; end a terminated session as an interrupted one, trainers and all."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            # Ignored by nohup, under which a session is to outlive its terminal.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _interrupt)
+        interrupt_when_ended()
+    for option in ("--parity-json", "--parity-html"):
+        if config.getoption(option):
+            try:
+                check_writable(option, Path(config.getoption(option)))
+            except BadInput as error:
+                raise pytest.UsageError(str(error)) from None
     config.addinivalue_line("markers", "cpu: trains on the CPU mesh")
     config.addinivalue_line("markers", "tpu: trains on TPU chips, and needs some")
     config.addinivalue_line("markers", "slow: takes minutes; -m 'slow or not slow' runs all")
     config.stash[_VERDICTS] = {}
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 _VERDICTS: pytest.StashKey[dict[tuple[Pair, tuple[str, ...]], Any]] = pytest.StashKey()
@@ -263,9 +263,7 @@ def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
 
     both = merged(verdicts)
     if config.getoption("--parity-json"):
-        path = Path(config.getoption("--parity-json"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, both.to_json())
+        write_json(Path(config.getoption("--parity-json")), both.to_json())
     if config.getoption("--parity-html"):
         from harness.report.html import write_html
 

@@ -78,6 +78,11 @@ def _endpoint(environment: Mapping[str, str]) -> str:
             "HF_ENDPOINT is empty, which is no address of a hub: unset it, and it is "
             f"{HUGGING_FACE}, or set it to another one"
         )
+    if "@" in endpoint:
+        raise BadInput(
+            "HF_ENDPOINT holds a user name or password, which errors and logs would show: set "
+            "HF_TOKEN in place of it. (It is not shown.)"
+        )
     if not endpoint.lower().startswith(("https://", "http://")):
         bare = endpoint.rpartition("://")[2]
         raise BadInput(

@@ -18,7 +18,6 @@ from harness.session import Outcome
 def end(outcome: Outcome, json_file: Path | None, html: Path | None) -> NoReturn:
     """Write what was asked for, print the ladder, and exit by the verdict."""
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_file, outcome.verdict.to_json())
     if html is not None:
         from harness.report.html import write_html  # jinja2 takes a while to be imported

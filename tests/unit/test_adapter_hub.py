@@ -145,6 +145,14 @@ class TestThere:
         with pytest.raises(BadInput, match=r"HF_ENDPOINT=.* write HF_ENDPOINT=https://hf-mirror"):
             check([MODEL], {**environment, "HF_ENDPOINT": address}, [], ignore)
 
+    @pytest.mark.parametrize(
+        "address", ["https://me:s3cret@hub", "me:s3cret@hub", "http://s3cret@"]
+    )
+    def test_an_address_with_a_password(self, environment: dict[str, str], address: str) -> None:
+        with pytest.raises(BadInput, match="set HF_TOKEN in place of it") as raised:
+            check([MODEL], {**environment, "HF_ENDPOINT": address}, [], ignore)
+        assert "s3cret" not in str(raised.value)
+
     def test_an_empty_address(self, environment: dict[str, str]) -> None:
         # huggingface_hub does not take its default then: the run would find no host.
         with pytest.raises(BadInput, match=r"HF_ENDPOINT is empty.*unset it"):

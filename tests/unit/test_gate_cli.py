@@ -48,6 +48,21 @@ def gated(monkeypatch: pytest.MonkeyPatch) -> list[GatePair]:
 
 
 class TestGate:
+    @pytest.mark.parametrize("option", ["--json", "--html"])
+    def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
+        self, gated: list[GatePair], tmp_path: Path, option: str
+    ) -> None:
+        (tmp_path / "file").write_text("kept")
+        for place, said in (
+            (tmp_path, "is a folder"), (tmp_path / "file" / "x", "its folder cannot be made")
+        ):  # fmt: skip
+            done = run("gate", "--candidate", "transformers@2.0", option, str(place))
+            assert isinstance(done.exception, BadInput)
+            assert f"{option} {place}" in str(done.exception)
+            assert said in str(done.exception)
+        assert not gated
+        assert (tmp_path / "file").read_text() == "kept"
+
     def test_the_verdict_is_the_last_line_the_exit_code_and_the_json(
         self, gated: list[GatePair], tmp_path: Path
     ) -> None:

@@ -19,9 +19,27 @@ from harness.ladder.verdict import Verdict
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def end_of_session(*verdicts: Verdict, **options: Path) -> None:
-    """End a session whose tests told of `verdicts`, with the options --parity-json and -html."""
+@pytest.fixture(autouse=True)
+def kept() -> Iterator[None]:
+    """The signal handlers of the session that runs these tests."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def configured(**options: Path) -> Any:
+    """A session that has begun with the options --parity-json and --parity-html."""
     named = {f"--parity-{name}": str(path) for name, path in options.items()}
+    config: Any = SimpleNamespace(addinivalue_line=lambda *_: None, stash={}, getoption=named.get)
+    plugin.pytest_configure(config)
+    return config
+
+
+def end_of_session(*verdicts: Verdict, **options: Path) -> None:
+    """Begin and end a session whose tests told of `verdicts`, with the options --parity-json and
+    --parity-html."""
+    config = configured(**options)
     properties = [(plugin.PROPERTY, {**v.to_json(), "rung": "clip"}) for v in verdicts]
     terminal = SimpleNamespace(
         stats={"passed": [SimpleNamespace(user_properties=[one]) for one in properties]},
@@ -29,7 +47,6 @@ def end_of_session(*verdicts: Verdict, **options: Path) -> None:
         write_line=lambda line: None,
         _tw=SimpleNamespace(fullwidth=100, hasmarkup=False),
     )
-    config: Any = SimpleNamespace(getoption=named.get)
     plugin.pytest_terminal_summary(terminal, config)
 
 
@@ -67,29 +84,25 @@ def test_folders_of_the_files_are_made(tmp_path: Path) -> None:
     assert all(path.is_file() for path in files.values())
 
 
+@pytest.mark.parametrize("name", ["json", "html"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(pytest.UsageError, match=f"--parity-{name} .* is a folder: name a file"):
+        configured(**{name: tmp_path})
+
+
 class TestSignals:
-    @pytest.fixture(autouse=True)
-    def kept(self) -> Iterator[None]:
-        """The handlers of the session that runs these tests."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        yield
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def configure(self) -> None:
-        config: Any = SimpleNamespace(addinivalue_line=lambda *_: None, stash={})
-        plugin.pytest_configure(config)
-
     @pytest.mark.parametrize("number", SIGNALS)
     def test_a_session_that_is_ended_ends_as_an_interrupted_one(
         self, number: signal.Signals
     ) -> None:
         signal.signal(number, signal.SIG_DFL)
-        self.configure()
+        configured()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
 
     def test_under_nohup_it_outlives_its_terminal(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        self.configure()
+        configured()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
