@@ -78,7 +78,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; end a terminated session as an interrupted one, trainers and all."""
+    """Register the markers; end a terminated session as an interrupted one, trainers and all.
+
+    Raises UsageError where a verdict could not be written once it is there.
+    """
     if threading.current_thread() is threading.main_thread():
         interrupt_when_ended()
     for option in ("--parity-json", "--parity-html"):

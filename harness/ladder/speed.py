@@ -264,7 +264,7 @@ def _undecided(c: Comparison, samples: _Samples, located: RatioInterval) -> str 
     stalling = f"but its mean is {mean.ratio:.3g} × as long: some windows stall"
     if min(len(samples.a), len(samples.b)) < 3:
         return f"{stalling}. Where they do in every launch is told with timing.launches=3"
-    return f"{stalling}, others in each launch"
+    return f"{stalling}, but none by half in every launch of one side alone"
 
 
 def confidence(looks: int) -> float:
