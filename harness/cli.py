@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",  # the other mode takes [hf,reference] for a tag, and drops it
     help="Do two trainers train the same model the same way, at the same speed?",
 )
 app.add_typer(train, name="train")

@@ -47,6 +47,10 @@ def gated(monkeypatch: pytest.MonkeyPatch) -> list[GatePair]:
     return asked
 
 
+def test_help_shows_lists_as_they_are_written() -> None:
+    assert run("run", "--help").stdout.count("engines=[hf,reference]") == 2
+
+
 class TestGate:
     @pytest.mark.parametrize("option", ["--json", "--html"])
     def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
