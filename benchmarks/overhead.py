@@ -1,9 +1,11 @@
-"""What watching costs: a whole session against bare runs, and a steady step on and off.
+"""What the harness costs: a session, a gate, and a watched step, each beside the trainer alone.
 
 `python benchmarks/overhead.py [--rounds N] [KEY=VALUE]...` prints ratios, measured side by side:
 
 - session: wall time of `parity run` (fresh workspace, no control run) over the sum of the bare
   runs of both trainers, with the same flags and no probe;
+- gate: wall time of `parity gate` against the stored baseline, from the command's start to its end,
+  over the candidate's own run within it; the first round makes the case's inputs too;
 - step: processor time, and wall time, of one steady step watched over one that is not: the
   difference of a long and a short run, so that imports and compilations cancel.
 """
@@ -12,8 +14,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import resource
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,11 +32,14 @@ from harness.inputs import prepare
 from harness.launchers.invocation import bare, make_scratch, watched
 from harness.launchers.local import Limits, launch
 from harness.plan import Plan, plan_run
+from harness.record import MANIFEST
 from harness.report.progress import ConsoleReporter
 from harness.running import Devices, places_of
 from harness.settings import Settings, load
 
 QUIET = ConsoleReporter(Console(quiet=True))
+ROOT = Path(__file__).parents[1]
+BLESSED = "transformers@4.57.6"
 SHORT, LONG = 10, 310  # over 100 steps the difference scatters by 10 %
 
 
@@ -89,6 +98,32 @@ def session_ratio(settings: Settings, rounds: int) -> None:
     print(f"session: median ratio {statistics.median(ratios):.3f}", flush=True)
 
 
+def gate_ratio(rounds: int, overrides: list[str]) -> None:
+    """Print the wall time of a gate of one case over the candidate's own run in it."""
+    ratios = []
+    command = [sys.executable, "-m", "harness.cli", "gate", "--candidate", BLESSED, *overrides]
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            start = time.perf_counter()
+            done = subprocess.run(
+                [*command, f"workspace={folder}"],
+                cwd=ROOT, check=False, capture_output=True, text=True,
+            )  # fmt: skip
+            wall = time.perf_counter() - start
+            if done.returncode != 0:
+                raise SystemExit(f"the gate did not pass: {done.stdout}{done.stderr}")
+            (manifest,) = Path(folder).glob(f"*/*/{MANIFEST}")
+            own = json.loads(manifest.read_text())["ended"]["seconds"]
+            shutil.rmtree(manifest.parent)  # or the next round would take its Record
+            ratios.append(wall / own)
+            print(
+                f"round {number + 1}: gate {wall:.2f} s, the candidate's run {own:.2f} s, "
+                f"ratio {ratios[-1]:.3f}",
+                flush=True,
+            )
+    print(f"gate: median ratio {statistics.median(ratios):.3f}", flush=True)
+
+
 def step_ratio(settings: Settings, rounds: int) -> None:
     """Print what a watched steady step takes over one that is not watched, for each engine."""
     for name in settings.engines:
@@ -118,15 +153,17 @@ def main() -> None:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("session", "step"), default=None)
+    parser.add_argument("--only", choices=("session", "gate", "step"), default=None)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     # torchprime by itself trains in bfloat16 only, so that is what both are measured in.
     words = ["case=llama-tiny-bf16", "tolerance.control=table", "arbiter=never"]
     settings = load([*words, *options.overrides])
-    if options.only != "step":
+    if options.only in (None, "session"):
         session_ratio(settings, options.rounds)
-    if options.only != "session":
+    if options.only in (None, "gate"):
+        gate_ratio(options.rounds, options.overrides)
+    if options.only in (None, "step"):
         step_ratio(settings, options.rounds)
 
 

@@ -7,6 +7,7 @@
     profile/         the device's profile of one window, on a TPU (xplane), and
     device_times.json  the seconds between its steps, read from it
     tensorboard/     event files under the same tags for every engine
+    hosts.json       where the hosts of one run disagree, where it had several
     trainer.log      everything that the trainer printed
     initial.npz      initial weights, and
     first.npz        the first batch, where the case is as shipped: what the arbiter starts from
@@ -46,6 +47,7 @@ LOG = "trainer.log"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 DEVICE_TIMES = "device_times.json"
+HOSTS = "hosts.json"
 INITIAL = "initial.npz"
 FIRST_BATCH = "first.npz"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import platform
 import tempfile
 import threading
@@ -23,9 +24,7 @@ from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
 from harness.launchers import ending
 from harness.launchers.choose import choose
-from harness.launchers.hosts import read_hosts
-from harness.launchers.invocation import Places, make_scratch
-from harness.launchers.jobset import SECRET_NAME
+from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.local import Limits
 from harness.plan import Plan
@@ -36,6 +35,11 @@ from harness.workspace import Slot, slot
 ATTEMPTS = 3
 """Launches of one run at most. Only starved collectives, the machine's own failure, are tried
 again: no run that trained is ever repeated until it pleases."""
+
+AFTERWARDS = ("harness.report.tensorboard", "harness.ladder.judge")
+"""Modules that are needed once a run has ended. They take half a second to be imported (numpy,
+TensorBoard): that is while the trainer trains. Whatever plans and launches does without them, so
+that a trainer is at work soon after a command was given."""
 
 
 class Reporter(Protocol):
@@ -191,9 +195,7 @@ def _launch(
     run = run_of(plan, place, shared)
     place.begin()
     make_scratch(run.places)
-    # TensorBoard takes a third of a second to be imported: that is while the trainer trains. Not
-    # sooner: a session that launches nothing is to be quick.
-    importing = threading.Thread(target=import_module, args=("harness.report.tensorboard",))
+    importing = threading.Thread(target=lambda: [import_module(name) for name in AFTERWARDS])
     importing.start()
     outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
     importing.join()
@@ -223,8 +225,8 @@ def _launch(
         "started": started,
         "attempts": attempt,
         "turns": turns,
-        "observed": _observed(place.running),
-        "hosts": read_hosts(place.running),
+        "observed": _object(place.running / record.OBSERVED) or {},
+        "hosts": _object(place.running / record.HOSTS),
         "ended": outcome.to_json(),
     }
     if plan.role == "graph" and outcome.status == ending.OK:
@@ -295,13 +297,11 @@ def _public(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
 
 
-def _observed(directory: Path) -> dict[str, Any]:
-    import json
-
-    path = directory / record.OBSERVED
-    observed = json.loads(path.read_text()) if path.is_file() else {}
-    assert isinstance(observed, dict)
-    return observed
+def _object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file that the run may not have come to write."""
+    found = json.loads(path.read_text()) if path.is_file() else None
+    assert found is None or isinstance(found, dict)
+    return found
 
 
 def _judge_ending(manifest: dict[str, Any], place: Slot) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""One session: plan every run, launch what is missing, judge every pair."""
+"""One session: plan every run, launch what is missing, judge every pair.
+
+What judges is imported where it is called: it takes a while, which a trainer spends training
+(`harness.running.AFTERWARDS`).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.arbiter import own_arbiters
 from harness.inputs import prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
-from harness.ladder.judge import judge
 from harness.ladder.verdict import PairVerdict, Result, Verdict
 from harness.launchers.choose import choose
-from harness.measuring import Measurements, measure
 from harness.plan import (
     MissingTorchprime,
     Plan,
@@ -106,6 +107,8 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
         for subject in _apart(planned.subjects)
     ]
     control = _control(planned, subjects[0], workspace, reporter)
+    from harness.measuring import Measurements, measure
+
     verdicts = []
     for index in range(1, len(subjects)):
         measured = Measurements()
@@ -156,6 +159,9 @@ def _judge_with_arbiter(
     comparison: Comparison, planned: Planned, reporter: Reporter
 ) -> PairVerdict:
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
+    from harness.arbiter import own_arbiters
+    from harness.ladder.judge import judge
+
     settings = planned.settings
     verdict = judge(comparison)
     if settings.arbiter == "never" or settings.case.optimizer.name != "adamw":
@@ -178,6 +184,8 @@ def _judge_with_arbiter(
 
 def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
     """Judge two Records as they are, without launching anything."""
+    from harness.ladder.judge import judge
+
     comparison = Comparison(a, b, tolerance)
     verdict = Verdict(
         f"{a.label} ({a.directory}) against {b.label} ({b.directory})",

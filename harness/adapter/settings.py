@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.adapter.fitting import nearest
 from harness.errors import BadInput
-from harness.launchers.jobset import SECRET_NAME
+from harness.launchers.invocation import SECRET_NAME
 from harness.settings import Launcher, config_directory
 from harness.typed import STRICT, typed
 

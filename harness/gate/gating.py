@@ -1,4 +1,7 @@
-"""The gate: a candidate against its baseline, and against the other trainer."""
+"""The gate: a candidate against its baseline, and against the other trainer.
+
+What judges is imported where it is called, as in `harness.session`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,7 @@ from harness.gate.failing import broken_rung, did_not_train, why
 from harness.gate.refs import Ref, plan_ref, planner_of
 from harness.inputs import Inputs, prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
-from harness.ladder.judge import judge
 from harness.ladder.verdict import PairVerdict, Result, Verdict, merged
-from harness.measuring import compiled_step_of
 from harness.plan import TORCHPRIME_DIR, Plan, plan_control
 from harness.record import Record
 from harness.running import Reporter, obtain
@@ -244,6 +245,8 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
         verdict = pairs.without_evidence(names, places, because)
         return _outcome(compared + by, pair, verdict, records)
     graphs = (base, _compiled_step(pair, reporter)) if hlo else None
+    from harness.ladder.judge import judge
+
     comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
     verdict = judge(comparison)
     wanted = pair.settings.tolerance.control != "table"
@@ -280,6 +283,8 @@ def measured(
 
 def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
     """The candidate's compiled step."""
+    from harness.measuring import compiled_step_of
+
     replan = planner_of(pair.candidate, reporter.note)
     return compiled_step_of(replan, pair.settings, _inputs(pair), reporter)
 

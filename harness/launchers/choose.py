@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 
 from harness.errors import BadInput
-from harness.launchers.docker import Docker, DockerOptions
 from harness.launchers.launcher import Launcher, Local, NoOptions, Note, options_of
 from harness.launchers.local import Limits
 from harness.launchers.use import saved
-from harness.launchers.xpk import Xpk, XpkOptions
 from harness.settings import Launcher as Settings
 
 LAUNCHERS = ("local", "docker", "xpk")
@@ -24,9 +22,14 @@ def choose(settings: Settings, note: Note) -> Launcher:
     if settings.name == "local":
         options_of(NoOptions, settings.options)
         return Local(limits)
+    # Only the one that is asked for: they bring a client of object storage, and more.
     if settings.name == "docker":
+        from harness.launchers.docker import Docker, DockerOptions
+
         return Docker(options_of(DockerOptions, settings.options), limits, note)
     if settings.name == "xpk":
+        from harness.launchers.xpk import Xpk, XpkOptions
+
         given = {key: value for key, value in settings.options.items() if value is not None}
         return Xpk(options_of(XpkOptions, saved() | given).checked(), limits, note)
     near = difflib.get_close_matches(settings.name, LAUNCHERS, 1)

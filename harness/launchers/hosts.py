@@ -22,15 +22,8 @@ from harness.environments.cache import in_one_piece
 from harness.errors import BadInput
 from harness.launchers.host import HOST
 from harness.launchers.joining import Disagreements, Host, merge_events, same, whole
+from harness.launchers.local import PER_HOST
 from harness.record import Record
-
-HOSTS = "hosts.json"
-
-PER_HOST = (
-    "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "TPU_PROCESS_PORT",
-    "TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES",
-)  # fmt: skip
-"""Variables that tell hosts, or workloads, apart, and change nothing that is computed."""
 
 OF_PROCESS = (
     "device", "device_kind", "devices", "processes", "mesh", "versions", "flags", "input_sharding",
@@ -68,7 +61,7 @@ def merge_hosts(
     if len(folders) != expected:
         found.add("count", f"{len(folders)} of {expected} hosts left a Record")
     merged = {"count": len(folders), "expected": expected, "disagreements": found.lines()}
-    record.write_json(target / HOSTS, merged)
+    record.write_json(target / record.HOSTS, merged)
     return merged
 
 
@@ -83,16 +76,6 @@ def _merge(hosts: Sequence[Host], target: Path, micro_batch: int, found: Disagre
             shutil.copyfile(hosts[0].folder / name, target / name)
     _merge_first_batch(hosts, target, micro_batch)
     record.write_json(target / record.OBSERVED, _merge_observed(hosts))
-
-
-def read_hosts(directory: Path) -> dict[str, Any] | None:
-    """What `merge_hosts` wrote into a Record's folder; None where nothing was merged."""
-    path = directory / HOSTS
-    if not path.is_file():
-        return None
-    hosts = json.loads(path.read_text())
-    assert isinstance(hosts, dict)
-    return hosts
 
 
 def host_findings(run: Record) -> tuple[str, ...]:

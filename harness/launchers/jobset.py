@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -25,16 +24,12 @@ from harness.environments.cache import Progress, exclusive
 from harness.environments.install import run_uv
 from harness.errors import BadInput
 from harness.launchers.images import last_words
+from harness.launchers.invocation import SECRET_NAME
 
 REQUIREMENTS = Path(__file__).parents[1] / "environments" / "requirements" / "xpk.lock.txt"
 
 CONTAINER = "parity"
 """Name of the container in every pod."""
-
-SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE)_KEY)$"
-)
-"""Names of variables whose values nobody but their owner may read."""
 
 SHORTEST_SECRET = 8
 """A value with fewer characters is a switch, not a secret, and is found in any text."""

@@ -15,7 +15,6 @@ from typing import Any
 
 from harness import record
 from harness.launchers.ending import Ending, explain
-from harness.launchers.hosts import PER_HOST
 from harness.launchers.invocation import Invocation
 from harness.launchers.watch import EventTail
 
@@ -29,6 +28,12 @@ INHERITED = ("XLA_", "PJRT_", "LIBTPU_", "TPU_", "MEGASCALE_", "ACCELERATE_")
 
 OF_MACHINE = ("TPU_", "MEGASCALE_")
 """Those of them that tell a process what TPUs its machine has."""
+
+PER_HOST = (
+    "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "TPU_PROCESS_PORT",
+    "TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES",
+)  # fmt: skip
+"""Variables that tell hosts, or workloads, apart, and change nothing that is computed."""
 
 OF_HOST = (*PER_HOST, "TPU_NAME", "MEGASCALE_SLICE_ID", "MEGASCALE_COORDINATOR_ADDRESS")
 """Those that only tell hosts apart. A process gets them from its machine, as any other, but they

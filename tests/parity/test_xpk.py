@@ -24,10 +24,9 @@ from harness.environments.sources import default_cache_dir
 from harness.errors import BadInput
 from harness.launchers import host, images, jobset
 from harness.launchers.cluster import Cluster
-from harness.launchers.hosts import read_hosts
 from harness.launchers.local import Limits
 from harness.launchers.xpk import Xpk, XpkOptions
-from harness.record import LOG, STEPS, read_events
+from harness.record import HOSTS, LOG, STEPS, read_events
 
 TOKEN = "hf_ThisIsATokenThatNobodyMaySee"
 VARIABLES = {"XLA_FLAGS": '--a="b c" \\ $(HOME) $$', "EMPTY": "", "LINES": "one\ntwo"}
@@ -219,7 +218,8 @@ def test_a_workload_of_two_hosts_leaves_one_record(
     assert ending.status == "ok", (ending, [pod.stdout for pod in pods])
     record = job.places.record
     assert sorted(path.name for path in record.glob("host-*")) == ["host-0", "host-1"]
-    assert read_hosts(record) == {"count": 2, "expected": 2, "disagreements": []}
+    hosts = json.loads((record / HOSTS).read_text())
+    assert hosts == {"count": 2, "expected": 2, "disagreements": []}
     (batch,) = (e for e in read_events(record / STEPS) if e["event"] == "batch")
     assert batch["rows"] == ["row0", "row1", "row2", "row3"]
     assert seen == read_events(record / "host-0" / STEPS)

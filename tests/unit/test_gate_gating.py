@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import gate_samples as samples
 import pytest
 from builders import compiled_step
 
-from harness import session
+from harness import measuring, running, session
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.errors import BadInput, CannotTrain
 from harness.gate import baselines, gating
@@ -342,9 +344,7 @@ class TestAgainstAStoredBaseline:
         steps = [to_json([compiled_step(fingerprint=text)]) for text in ("abc", "xyz")]
         dumped = iter([steps[0], steps[changed]])
         monkeypatch.setattr(
-            gating,
-            "compiled_step_of",
-            lambda *_: dataclasses.replace(run, graph=next(dumped)),
+            measuring, "compiled_step_of", lambda *_: dataclasses.replace(run, graph=next(dumped))
         )
         plan = gating.plan_of(pair, samples.Silent())
         record, _ = gating.measured(pair, plan, samples.Silent())
@@ -508,3 +508,12 @@ class TestTheWholeGate:
 
     def test_nothing_gated_is_no_pass(self) -> None:
         assert gating.run_gate([], samples.Silent()).verdict.exit_code != 0
+
+
+def test_nothing_that_only_judges_is_imported_before_a_trainer_is_at_work() -> None:
+    """Half a second of imports, which a gate is to spend while the candidate trains."""
+    code = "import sys, harness.cli, harness.gate.gating; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "harness.running" in loaded
+    assert not loaded & {"numpy", "fsspec", "tensorboard", "jinja2", *running.AFTERWARDS}

@@ -13,9 +13,11 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from harness import inputs as inputs_module
+from harness import recipe
 from harness.case import AS_SHIPPED, Case
 from harness.errors import BadInput
-from harness.inputs import IGNORED, Inputs, prepare, with_perturbed_weights
+from harness.inputs import Inputs, prepare, with_perturbed_weights
+from harness.recipe import IGNORED
 from harness.settings import load
 
 
@@ -185,7 +187,7 @@ class TestDigest:
         def fail(*_: Any) -> None:
             raise RuntimeError("the disk is full")
 
-        monkeypatch.setattr(inputs_module, "_make_model", fail)
+        monkeypatch.setattr(recipe, "_make_model", fail)
         with pytest.raises(RuntimeError, match="the disk is full"):
             prepare(case, tmp_path)
         assert [p for p in tmp_path.iterdir() if p.is_dir()] == []

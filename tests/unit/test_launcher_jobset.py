@@ -10,8 +10,8 @@ import yaml
 from launcher_samples import NASTY, expanded
 
 from harness.errors import BadInput
+from harness.launchers.invocation import SECRET_NAME
 from harness.launchers.jobset import (
-    SECRET_NAME,
     check_no_secret,
     command_line,
     hosts_of,
