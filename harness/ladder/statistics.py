@@ -19,7 +19,8 @@ Jones, ISMM 2013, for the levels of variation of a benchmark.)
 to a quarter of the pairs on either side. It needs fewer windows than the median where the noise is
 normal (efficiency 0.84 against 0.64) and, unlike the median, still moves when only some of the
 windows are slower. (Rosenberger and Gasko in Hoaglin, Mosteller and Tukey, "Understanding robust
-and exploratory data analysis", 1983.)
+and exploratory data analysis", 1983.) What fewer than one window in four does it does not see:
+`mean_ratio` does, and nothing passes without it.
 
 *With a bootstrap over repeats and over windows.* Resampling whole repeats gives the variance that
 holds if launches of the same trainer differ; resampling windows within their repeats gives the one
@@ -49,6 +50,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Samples = Sequence[Sequence[float] | Floats]
+
+STALL = 1.5
+"""A window that takes more than this many times the median window of its launch is a stall."""
 
 _TRIM = 0.25  # the share cut off at either end; see the module's docstring
 
@@ -143,6 +147,7 @@ def mean_ratio(
     b: Samples,
     *,
     paired: bool,
+    clip: float = math.inf,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -151,7 +156,9 @@ def mean_ratio(
 
     The midmean is blind to what happens in fewer than a quarter of the windows; a trainer that
     stalls in every tenth step is slower all the same. One spike of the machine widens this interval
-    instead of moving it past a limit. Arguments, blocks and errors as in `ratio_interval`.
+    instead of moving it past a limit. Where there are many of them it tells nothing any more: with
+    `clip`, no window counts for more than that many times its repeat's median, so that a spike is
+    but a slow window. Other arguments, blocks and errors as in `ratio_interval`.
     """
     logs_a, logs_b = _logs("a", a), _logs("b", b)
     # Paired windows are drawn together; otherwise each side by itself.
@@ -160,7 +167,7 @@ def mean_ratio(
     for logs, own_seed in zip((logs_a, logs_b), seeds, strict=True):
         rng = np.random.default_rng(own_seed)
         counts = np.concatenate([_draw_blocks(rng, len(r), resamples) for r in logs], axis=1)
-        times = np.exp(np.concatenate(logs))
+        times = np.exp(np.concatenate([np.minimum(r, np.median(r) + math.log(clip)) for r in logs]))
         means.append(times.mean())
         spreads.append(np.log(counts @ times / counts.sum(axis=1)))
     location = math.log(means[1] / means[0])
@@ -249,9 +256,9 @@ def windows_needed(
 
 
 def recurring_stalls(
-    repeats: Samples, others: Samples, *, excess: float = 0.5, chance: float = 0.01
+    repeats: Samples, others: Samples, *, stall: float = STALL, chance: float = 0.01
 ) -> tuple[Stall, ...]:
-    """Windows that take more than 1 + excess times their repeat's median in every repeat.
+    """Windows that take more than `stall` times their repeat's median in every repeat.
 
     A stall at one step (a checkpoint, a sleep) hardly moves a midmean, and must not: the machine
     stalls too. But the machine does not stall at the same step of every run. With the rate p of
@@ -271,9 +278,9 @@ def recurring_stalls(
             f"{len(times)} with {sorted(lengths)} windows"
         )
     ratios = np.array([r / np.median(r) for r in times])  # repeats × windows
-    slow = ratios > 1 + excess
+    slow = ratios > stall
     count, windows = slow.shape
-    chances = sum(int((r / np.median(r) > 1 + excess).sum()) for r in beside)
+    chances = sum(int((r / np.median(r) > stall).sum()) for r in beside)
     rate = (chances + 1) / (sum(map(len, beside)) + 1)
     stalls = []
     for index in np.flatnonzero(slow.all(axis=0)):
