@@ -84,10 +84,10 @@ class Tolerance:
 
     __pydantic_config__ = STRICT
 
-    control: str = "ulp"
-    margin: float = 4.0
-    floor: dict[str, dict[str, float]] = field(default_factory=dict)
-    step_time: float | None = None
+    control: str
+    margin: float
+    floor: dict[str, dict[str, float]]
+    step_time: float | None
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ class Settings:
     __pydantic_config__ = STRICT
 
     case: Case
+    tolerance: Tolerance
     engines: list[str] = field(default_factory=lambda: ["hf", "torchprime"])
     engine: dict[str, Engine] = field(default_factory=dict)
     launcher: Launcher = field(default_factory=Launcher)
-    tolerance: Tolerance = field(default_factory=Tolerance)
     arbiter: str = "auto"
     graph: str = "counters"
     timing: Timing = field(default_factory=Timing)

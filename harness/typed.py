@@ -31,6 +31,8 @@ def typed(kind: type[T], raw: Any) -> T:
             near = difflib.get_close_matches(str(first["loc"][-1]), _field_names(kind), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise BadInput(f"{key}: there is no such key{hint}") from None
+        if first["type"] == "missing":
+            raise BadInput(f"{key} is missing") from None
         raise BadInput(f"{key}={first.get('input')!r}: {first['msg']}") from None
 
 

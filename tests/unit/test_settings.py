@@ -80,6 +80,7 @@ class TestOverrides:
             ("case.steps=2.5", r"case\.steps=2\.5"),
             ("case.model.layers=[1]", r"case\.model\.layers"),
             ("case.sharding=[fsdp]", r"case\.sharding"),
+            ("~tolerance.margin", r"^tolerance\.margin is missing$"),
             ("+case.other=1", "case.other: there is no such key"),
             ("+engine.hf.sorce=x", r"engine\.hf\.sorce: there is no such key; did you mean source"),
             ("case.steps=0", r"case\.steps=0"),
