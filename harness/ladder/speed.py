@@ -278,7 +278,8 @@ def _undecided(
         for clip in (math.inf, STALL)
     )
     for name, ratio in (("mean", mean), (SHORT, short)):
-        if equivalence(ratio, tolerance) in APART:
+        beside = not located.low <= ratio.ratio <= located.high  # else it is but decided sooner
+        if beside and equivalence(ratio, tolerance) in APART:
             stalling = f"but its {name} is {ratio.ratio:.3g} × as long: some windows stall"
             if min(len(samples.a), len(samples.b)) < 3:
                 return f"{stalling}. Where they do in every launch is told with timing.launches=3"

@@ -331,6 +331,17 @@ class TestStepTime:
         assert result.result is INCONCLUSIVE
         assert result.explanation.endswith("none by half in every launch of one side alone")
 
+    def test_nothing_stalls_where_the_mean_agrees(self, a: Record, b: Record) -> None:
+        """Launches that differ widen the midmean's interval, and not the mean's."""
+        launches = tuple(
+            in_turns(timed(a, *noisy()), timed(b, *noisy(ratio, seed=1)), i)
+            for i, ratio in enumerate((1.01, 1.03, 1.05))
+        )
+        result = step_time(under(0.015, a, b, timing=launches))
+        assert result.result is INCONCLUSIVE
+        assert "stall" not in result.explanation
+        assert result.explanation.endswith("more windows a side would decide")
+
     def spiking(self, a: Record, b: Record, slow: float, every: int) -> RungResult:
         """Three launches on a machine that spikes in 4 of 150 windows on either side; b is `slow`
         in one window of `every`, at other steps in each launch."""
