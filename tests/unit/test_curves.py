@@ -379,6 +379,18 @@ class TestCourse:
         assert "parameters end within " in result.explanation
         assert result.detects.endswith("or a course that is off by 0.00034")
 
+    def test_a_parameter_that_only_one_has_hides_no_other(self, a: Record, b: Record) -> None:
+        """It fails at sharding, and its course is nobody's; those of the others are judged."""
+        name = a.parameters[1].name
+        for left, right in ((a, b), (b, a)):
+            elsewhere = self.ending(without(right, "parameters", 0), 0, 0.01)
+            result = loss_curve(comparison(left, elsewhere))
+            assert result.result is FAIL
+            assert f"1 of 2 parameters end elsewhere; most: {name}" in result.explanation
+            (pair,) = session.compare(left, elsewhere, tolerance()).verdict.pairs
+            assert pair.rung("sharding").result is FAIL
+            assert pair.rung("loss_curve").result is not PASS
+
     def test_a_last_update_that_is_missing(self, a: Record) -> None:
         """Seven steps' parameters under eight steps' losses: no loss tells of the last update."""
         short = Trainer(steps=7).record()
