@@ -6,7 +6,16 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from harness.ladder import clip, curves, first_step, preconditions, schedule, speed, update
+from harness.ladder import (
+    clip,
+    counters,
+    curves,
+    first_step,
+    preconditions,
+    schedule,
+    speed,
+    update,
+)
 from harness.ladder.arbitration import who_deviates
 from harness.ladder.comparison import Comparison
 from harness.ladder.control import checked
@@ -27,7 +36,7 @@ JUDGES: dict[str, Rung] = {
     "schedule": schedule.schedule,
     "loss_curve": curves.loss_curve,
     "grad_norm_curve": curves.grad_norm_curve,
-    "graph": speed.graph,
+    "graph": counters.graph,
     "step_time": speed.step_time,
 }
 

@@ -42,7 +42,7 @@ import harness.ladder
 from harness import running
 from harness.errors import BadInput
 from harness.inputs import prepare
-from harness.ladder import curves, first_step, speed
+from harness.ladder import counters, curves, first_step, speed
 from harness.ladder.comparison import exceeds
 from harness.ladder.judge import JUDGES, judge
 from harness.ladder.statistics import Decision, equivalence, ratio_interval
@@ -472,7 +472,7 @@ class TestLie12AWarmUpOfFixedLength:
             )
 
         pair = in_turns(run("a", False), run("b", True))
-        assert len(speed.steady_windows(pair[1])) == 37
+        assert len(counters.steady_windows(pair[1])) == 37
         c = comparison(*pair, tolerance=tolerance(step_time=0.02))
         assert speed.step_time(c).result is PASS
         assert any("step 10 left out" in f.text for f in speed.step_time(c).findings)
