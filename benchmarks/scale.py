@@ -79,10 +79,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     steps, layers = (
-        [int(number) for number in words.split(",")] for words in (options.steps, options.layers)
+        sorted(int(number) for number in words.split(","))
+        for words in (options.steps, options.layers)
     )
     console, table = Console(), Table(*COLUMNS, box=None)
-    for count, depth in [(s, min(layers)) for s in steps] + [(min(steps), n) for n in layers[1:]]:
+    for count, depth in [(s, layers[0]) for s in steps] + [(steps[0], n) for n in layers[1:]]:
         table.add_row(*measure(count, depth, options.overrides, console))
     console.print(table)
 

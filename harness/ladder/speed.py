@@ -28,8 +28,10 @@ Launches = tuple[tuple[Record, Record], ...]
 """The Records of both sides, launch by launch."""
 
 APART = (Decision.FAIL_SLOWER, Decision.FAIL_FASTER)
+"""What an interval says that lies outside of the tolerance as a whole."""
 
 SHORT = f"mean, with no window counted for more than {STALL} medians,"
+"""A person's name for the mean in which stalls are cut short."""
 
 
 def step_time(c: Comparison) -> RungResult:

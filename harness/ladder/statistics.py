@@ -256,9 +256,9 @@ def windows_needed(
 
 
 def recurring_stalls(
-    repeats: Samples, others: Samples, *, stall: float = STALL, chance: float = 0.01
+    repeats: Samples, others: Samples, *, chance: float = 0.01
 ) -> tuple[Stall, ...]:
-    """Windows that take more than `stall` times their repeat's median in every repeat.
+    """Windows that take more than `STALL` times their repeat's median in every repeat.
 
     A stall at one step (a checkpoint, a sleep) hardly moves a midmean, and must not: the machine
     stalls too. But the machine does not stall at the same step of every run. With the rate p of
@@ -278,9 +278,9 @@ def recurring_stalls(
             f"{len(times)} with {sorted(lengths)} windows"
         )
     ratios = np.array([r / np.median(r) for r in times])  # repeats × windows
-    slow = ratios > stall
+    slow = ratios > STALL
     count, windows = slow.shape
-    chances = sum(int((r / np.median(r) > stall).sum()) for r in beside)
+    chances = sum(int((r / np.median(r) > STALL).sum()) for r in beside)
     rate = (chances + 1) / (sum(map(len, beside)) + 1)
     stalls = []
     for index in np.flatnonzero(slow.all(axis=0)):

@@ -95,14 +95,17 @@ class TestStepTime:
         assert "stall" not in result.explanation
         assert result.explanation.endswith("more windows a side would decide")
 
-    def spiking(self, a: Record, b: Record, slow: float, every: int) -> RungResult:
-        """Three launches on a machine that spikes in 4 of 150 windows on either side; b is `slow`
-        in one window of `every`, at other steps in each launch."""
+    def spiking(
+        self, a: Record, b: Record, slow: float, every: int, spikes: int = 4, moving: bool = True
+    ) -> RungResult:
+        """Three launches on a machine that spikes in `spikes` of 150 windows on either side; b is
+        `slow` in one window of `every`, at other steps in each launch where it is `moving`."""
         launches = []
         for i in range(3):
             x, y = noisy(count=150, seed=i), noisy(count=150, seed=9 + i)
-            y[i::every] = [slow * t for t in y[i::every]]
-            for spike in range(4):
+            slower = slice(i if moving else 0, None, every)
+            y[slower] = [slow * t for t in y[slower]]
+            for spike in range(spikes):
                 for side, offset in ((x, 3), (y, 7)):
                     side[spike * 31 + 5 * i + offset] *= 10
             launches.append(in_turns(timed(a, *x), timed(b, *y), i))
@@ -114,6 +117,9 @@ class TestStepTime:
         """One step in ten × 1.3 is 3 % of the time: below what counts as a stall, unseen by the
         midmean, and by the mean too where spikes widen it."""
         assert self.spiking(a, b, 1, 10).result is PASS
+        for spikes in (0, 4):
+            for moving in (False, True):
+                assert self.spiking(a, b, 1.3, 10, spikes, moving).result is INCONCLUSIVE
         slower = self.spiking(a, b, 1.3, 10)
         assert slower.result is INCONCLUSIVE
         assert "no window counted for more than 1.5 medians" in slower.explanation

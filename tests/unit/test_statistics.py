@@ -465,7 +465,7 @@ class TestStalls:
         runs[:, 5] = (4, 2, 3)
         quiet = np.ones((3, 40))
         assert recurring_stalls(list(runs), list(quiet)) == (Stall(5, 2.0),)
-        runs[1, 5] = 1.4  # below 1 + excess in one of the repeats
+        runs[1, 5] = 1.4  # below STALL in one of the repeats
         assert recurring_stalls(list(runs), list(quiet)) == ()
 
     def test_the_machine_is_not_blamed_on_the_trainer(self) -> None:
