@@ -1,1 +1,1 @@
-"""Nothing is needed here: `harness.pytest_plugin` is an entry point of the installed package."""
+"""Nothing is needed here: `harness.plugins.ladder` is an entry point of the installed package."""

@@ -16,11 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.ladder.speed import Launches, judge_launches, samples_of
-from harness.measuring import time_in_turns
-from harness.plan import planner
+from harness.config.settings import load
+from harness.ladder.rungs.step_time import Launches, judge_launches, samples_of
 from harness.report.progress import ConsoleReporter
-from harness.settings import load
+from harness.run.plan import planner
+from harness.run.timing import time_in_turns
 
 QUIET = ConsoleReporter(Console(quiet=True))
 

@@ -27,15 +27,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import session
-from harness.inputs import prepare
+from harness.config.settings import Settings, load
+from harness.inputs.prepared import prepare
 from harness.launchers.invocation import bare, make_scratch, watched
 from harness.launchers.local import Limits, launch
-from harness.plan import Plan, plan_run
-from harness.record import MANIFEST
+from harness.record.files import MANIFEST
 from harness.report.progress import ConsoleReporter
-from harness.running import Devices, places_of
-from harness.settings import Settings, load
+from harness.run import session
+from harness.run.execute import Devices, places_of
+from harness.run.plan import Plan, plan_run
 
 QUIET = ConsoleReporter(Console(quiet=True))
 ROOT = Path(__file__).parents[1]
@@ -101,7 +101,7 @@ def session_ratio(settings: Settings, rounds: int) -> None:
 def gate_ratio(rounds: int, overrides: list[str]) -> None:
     """Print the wall time of a gate of one case over the candidate's own run in it."""
     ratios = []
-    command = [sys.executable, "-m", "harness.cli", "gate", "--candidate", BLESSED, *overrides]
+    command = [sys.executable, "-m", "harness.cli.main", "gate", "--candidate", BLESSED, *overrides]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             start = time.perf_counter()

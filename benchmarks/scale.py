@@ -19,11 +19,11 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from harness import session
-from harness.record import read_record
+from harness.config.settings import load
+from harness.record.files import read_record
 from harness.report.html import write_html
 from harness.report.progress import ConsoleReporter
-from harness.settings import load
+from harness.run import session
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.case import Case
+from harness.config.case import Case
+from harness.config.settings import Engine
 from harness.probe.spec import Fault, Spec
-from harness.record import PROFILE
-from harness.settings import Engine
+from harness.record.files import PROFILE
 
 RECORD = "{record}"
 """Stands for the Record's folder in a Command; the launcher knows where that is."""

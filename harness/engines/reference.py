@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+from harness.base.errors import BadInput
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
@@ -15,7 +16,6 @@ from harness.engines.command import (
     common_environment,
     spec_for,
 )
-from harness.errors import BadInput
 
 SCRIPT = f"{PACKAGE}/trainers/reference.py"
 

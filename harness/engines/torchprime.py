@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from harness.base.errors import BadInput, CannotTrain
 from harness.engines.command import (
     INPUTS,
     SCRATCH,
@@ -17,7 +18,6 @@ from harness.engines.command import (
     schedule_of,
     spec_for,
 )
-from harness.errors import BadInput, CannotTrain
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"

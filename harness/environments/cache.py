@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 
 Progress = Callable[[str], None]
 """Takes one short line that says what is being waited for."""

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 
 # Set by git for its hooks: inherited, they would turn our commands onto another repository.
 _OF_A_REPOSITORY = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import uv
 
+from harness.base.errors import BadInput
 from harness.environments.cache import Progress
-from harness.errors import BadInput
 
 _STEPS = ("Resolved", "Downloading", "Building", "Prepared", "Installed")
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from harness.base.errors import BadInput
 from harness.environments.cache import Progress, exclusive, in_one_piece
 from harness.environments.folders import copy_code
 from harness.environments.install import InstallFailed, run_uv
 from harness.environments.inventory import take_inventory
 from harness.environments.sources import Checkout
-from harness.errors import BadInput
 
 __all__ = [
     "BaseInstallFailed",

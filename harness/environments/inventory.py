@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
+from harness.base.errors import BadInput
 from harness.environments.cache import exclusive, in_one_piece
 from harness.environments.folders import state
 from harness.environments.git import GitFailed, redact
-from harness.errors import BadInput
 
 _SECONDS = 60
 

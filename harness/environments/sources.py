@@ -13,11 +13,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from packaging.version import InvalidVersion, Version
 
+from harness.base.errors import BadInput
 from harness.environments.cache import Progress
 from harness.environments.folders import state
 from harness.environments.git import GitFailed, redact
 from harness.environments.mirror import AmbiguousRef, Mirror, is_commit
-from harness.errors import BadInput
 
 REPOSITORIES = {
     "transformers": "https://github.com/huggingface/transformers",

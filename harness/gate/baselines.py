@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.errors import BadInput
-from harness.record import Group, Parameter, Record, Step, Window, encode, write_text
-from harness.typed import STRICT, typed
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, typed
+from harness.record.files import Group, Parameter, Record, Step, Window, encode, write_text
 
 SCHEMA = 1
 CONTROL = ".control.json"

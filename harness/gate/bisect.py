@@ -12,19 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BadInput
-from harness.gate.gating import GatePair, judge_pair, plan_of
+from harness.base.errors import BadInput
+from harness.gate.gate import GatePair, judge_pair, plan_of
 from harness.gate.refs import Ref
 from harness.ladder.verdict import RUNGS, PairVerdict, Result
-from harness.launchers.choose import choose
-from harness.record import write_json
-from harness.running import Reporter, placed
-from harness.session import Outcome
-from harness.workspace import code_digest, key_of
+from harness.launchers.registry import choose
+from harness.record.files import write_json
+from harness.run.execute import Reporter, placed
+from harness.run.session import Outcome
+from harness.run.workspace import code_digest, key_of
 
 GOOD, BAD, SKIP = "good", "bad", "skip"
 
-JUDGING = ("ladder", "graph", "gate")
+JUDGING = ("ladder", "compiler", "gate")
 """Parts of the package whose code makes an answer out of Records."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.gate.baselines import Baseline, version_of
 from harness.ladder.comparison import relative_difference
-from harness.record import Record
+from harness.record.files import Record
 
 COLUMNS = (
     "case", "device", "engine", "before", "after", "first loss", "last loss", "largest relative Δ",

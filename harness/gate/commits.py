@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.base.errors import BadInput
 from harness.environments.git import GitFailed, git
 from harness.environments.mirror import Mirror
 from harness.environments.sources import GitSource, default_cache_dir, parse_source, resolve
-from harness.errors import BadInput
 from harness.gate.bisect import Found, Notebook, Question, finish, rung_of
 from harness.gate.refs import Ref
-from harness.running import Reporter
+from harness.run.execute import Reporter
 
 _FIRST_BAD = re.compile(r"^([0-9a-f]{40,64}) is the first bad commit", re.MULTILINE)
 _ONLY_SKIPPED = "git ended with 2"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from harness.base.errors import BadInput
+from harness.config.settings import Engine, Settings
 from harness.environments.git import redact
 from harness.environments.sources import PypiSource, default_cache_dir, parse_source
-from harness.errors import BadInput
 from harness.gate.torch_xla import interpreter_with
-from harness.inputs import Inputs
-from harness.plan import Note, Plan, Planner, plan_run
-from harness.settings import Engine, Settings
+from harness.inputs.prepared import Inputs
+from harness.run.plan import Note, Plan, Planner, plan_run
 
 ENGINE_OF = {"transformers": "hf", "torchprime": "torchprime", "torch_xla": "hf"}
 """Package to the engine that trains with it."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.errors import BadInput
-from harness.record import Fingerprint, Parameter, Record
-from harness.settings import Tolerance
+from harness.base.errors import BadInput
+from harness.config.settings import Tolerance
+from harness.record.files import Fingerprint, Parameter, Record
 
 Distance = Callable[[Record, Record], float | None]
 """A number that is 0 for equal runs; None where the evidence for it is missing."""

@@ -6,21 +6,27 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from harness.ladder import (
+from harness.ladder.comparison import Comparison
+from harness.ladder.float64 import who_deviates
+from harness.ladder.noise_floor import checked
+from harness.ladder.rungs import (
     clip,
-    counters,
     curves,
     first_step,
     preconditions,
     schedule,
-    speed,
-    update,
 )
-from harness.ladder.arbitration import who_deviates
-from harness.ladder.comparison import Comparison
-from harness.ladder.control import checked
+from harness.ladder.rungs import (
+    graph as counters,
+)
+from harness.ladder.rungs import (
+    optimizer as update,
+)
+from harness.ladder.rungs import (
+    step_time as speed,
+)
 from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult
-from harness.launchers.ending import OK, SHORT
+from harness.record.outcome import OK, SHORT
 
 Rung = Callable[[Comparison], RungResult]
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from harness.errors import BadInput
-from harness.record import encode, number
+from harness.base.errors import BadInput
+from harness.record.files import encode, number
 
 SCHEMA = 1
 """Version of the JSON that `Verdict.to_json` makes; docs/verdict.md describes it."""

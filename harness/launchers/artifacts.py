@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import BadInput
 from harness.environments.folders import copy_code, state
-from harness.errors import BadInput
 from harness.launchers import host
 
 

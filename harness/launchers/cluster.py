@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 from harness.launchers.images import last_words
 
 SECONDS = 120.0

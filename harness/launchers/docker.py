@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import record
+from harness.base.typed import STRICT
 from harness.launchers import images, local
-from harness.launchers.ending import TIMED_OUT, Ending, explain
 from harness.launchers.invocation import Invocation, watched
 from harness.launchers.launcher import Note, OnEvent, Run
-from harness.typed import STRICT
+from harness.record import files as record
+from harness.record.outcome import TIMED_OUT, Ending, explain
 
 REPOSITORY = "parity-harness"
 

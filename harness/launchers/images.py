@@ -11,9 +11,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.errors import BadInput
 from harness.environments.interpreters import LOCK, base_python
 from harness.environments.sources import default_cache_dir
-from harness.errors import BadInput
 from harness.launchers.launcher import Note, Run
 
 FOLDER = Path(__file__).parent / "image"

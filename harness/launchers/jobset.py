@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
+from harness.base.errors import BadInput
 from harness.environments.cache import Progress, exclusive
 from harness.environments.install import run_uv
-from harness.errors import BadInput
 from harness.launchers.images import last_words
 from harness.launchers.invocation import SECRET_NAME
 

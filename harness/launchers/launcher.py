@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, typed
 from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
-from harness.errors import BadInput
 from harness.launchers import local
-from harness.launchers.ending import Ending
 from harness.launchers.invocation import Invocation, Places, watched
-from harness.typed import STRICT, typed
+from harness.record.outcome import Ending
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 Note = Callable[[str], None]

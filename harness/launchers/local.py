@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import record
-from harness.launchers.ending import Ending, explain
 from harness.launchers.invocation import Invocation
-from harness.launchers.watch import EventTail
+from harness.record import files as record
+from harness.record.outcome import Ending, explain
+from harness.record.tail import EventTail
 
 GRACE = 5.0
 """Seconds between asking a process group to end and ending it."""

@@ -20,20 +20,20 @@ from pathlib import Path
 
 import yaml
 
-from harness import record
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT
 from harness.environments.sources import default_cache_dir
-from harness.errors import BadInput
 from harness.launchers import cluster, images, jobset
 from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
-from harness.launchers.ending import FAILED, KILLED, OUT_OF_MEMORY, Ending, explain
 from harness.launchers.host import DUMP, HOST
-from harness.launchers.hosts import merge_hosts
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import Note, OnEvent, Run
 from harness.launchers.local import OF_MACHINE, Limits
-from harness.launchers.waiting import Patience, wait
-from harness.typed import STRICT
+from harness.launchers.merge_hosts import merge_hosts
+from harness.launchers.polling import Patience, wait
+from harness.record import files as record
+from harness.record.outcome import FAILED, KILLED, OUT_OF_MEMORY, Ending, explain
 
 ROOT = Path("/parity")
 """Where everything of a run is within its pods."""

@@ -2,5 +2,5 @@
 
 It watches through torch's public hooks and depends on torch, torch_xla and numpy only, so that it
 imports in any engine's environment, whatever versions live there. Nothing here imports the
-harness outside of `harness.probe`, `harness.record` and `harness.errors`.
+harness outside of `harness.probe`, `harness.record.files` and `harness.base.errors`.
 """

@@ -48,7 +48,7 @@ class Rows:
 
 
 def describe(batch: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `harness.record.Batch` for a batch of tensors [rows, sequence]."""
+    """The fields of a `harness.record.files.Batch` for a batch of tensors [rows, sequence]."""
     tokens = _array(batch["input_ids"])
     labels = _array(batch["labels"]) if batch.get("labels") is not None else None
     mask = _array(batch["attention_mask"]) if batch.get("attention_mask") is not None else None

@@ -17,7 +17,6 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
-from harness import record
 from harness.probe import batches
 from harness.probe.parameters import Parameters
 from harness.probe.runtime import Runtime, flags, versions
@@ -25,6 +24,7 @@ from harness.probe.spec import COMPILING_STEPS, Spec
 from harness.probe.turns import Turns
 from harness.probe.windows import Windows
 from harness.probe.writer import Writer
+from harness.record import files as record
 
 
 class Observer:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from harness import record
 from harness.probe.fingerprint import Pending, fingerprint, norms
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.writer import Writer
+from harness.record import files as record
 
 _WRAPPERS = ("_orig_module.", "_orig_mod.")
 

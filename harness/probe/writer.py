@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import record
+from harness.record import files as record
 
 
 class Writer:

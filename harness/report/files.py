@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 
 
 def check_writable(option: str, file: Path) -> None:

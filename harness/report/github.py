@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
 from harness.report.text import headline, judged, plain, printable, title
 

@@ -9,9 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from harness.errors import BadInput
+from harness.base.errors import BadInput
 from harness.ladder.verdict import Finding, PairVerdict, Result, RungResult, Verdict
-from harness.record import Record, write_text
+from harness.record.files import Record, write_text
 from harness.report import provenance
 from harness.report.charts import charts
 from harness.report.text import headline, judged, names, plain, printable, title

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from harness.launchers.ending import OK, Ending
+from harness.record.outcome import OK, Ending
 
 
 class ConsoleReporter:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from harness.record import Record, encode
+from harness.record.files import Record, encode
 from harness.report.text import MISSING, printable
 
 PACKAGES = ("torch", "torch_xla", "transformers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.record import Record, Step, Window
+from harness.record.files import Record, Step, Window
 
 Series = dict[int, float | None]
 """A value, or None where none was observed, by optimizer step in ascending order."""

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-from harness.record import STEPS, TENSORBOARD, Record
+from harness.record.files import STEPS, TENSORBOARD, Record
 from harness.report.series import steady
 
 FILE = "events.out.tfevents.0.parity"

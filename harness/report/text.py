@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
-from harness.record import encode
+from harness.record.files import encode
 
 MISSING = "–"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.ladder.verdict import Result
-from harness.pytest_plugin import Pair, pair_outcome
+from harness.plugins.ladder import Pair, pair_outcome
 
 
 @pytest.mark.cpu

@@ -9,8 +9,8 @@ import math
 
 import pytest
 
-from harness.pytest_plugin import Pair, pair_outcome
-from harness.record import Record
+from harness.plugins.ladder import Pair, pair_outcome
+from harness.record.files import Record
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.ladder.verdict import RUNGS, Result
-from harness.pytest_plugin import Pair, pair_outcome
+from harness.plugins.ladder import Pair, pair_outcome
 
 
 def _seed(name: str, arguments: str, *more: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.ladder.verdict import RUNGS, Result
-from harness.pytest_plugin import Pair, pair_outcome
+from harness.plugins.ladder import Pair, pair_outcome
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.gate.gating import gate_pairs, judge_pair
+from harness.gate.gate import gate_pairs, judge_pair
 from harness.gate.refs import Ref
 from harness.ladder.verdict import PairVerdict, Result, RungResult
-from harness.pytest_plugin import assert_holds
+from harness.plugins.ladder import assert_holds
 from harness.report.progress import ConsoleReporter
 
 

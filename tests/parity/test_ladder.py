@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.ladder.verdict import RungResult
-from harness.pytest_plugin import assert_holds
+from harness.plugins.ladder import assert_holds
 
 
 def test_rung(rung_result: RungResult) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from harness.config.settings import Settings, load
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import Result, RungResult
-from harness.measuring import time_in_turns
-from harness.plan import planner
-from harness.pytest_plugin import Pair, pair_outcome
+from harness.plugins.ladder import Pair, pair_outcome
 from harness.report.progress import ConsoleReporter
-from harness.settings import Settings, load
+from harness.run.plan import planner
+from harness.run.timing import time_in_turns
 
 PAIR = Pair("llama-tiny", "reference", "hf", "cpu")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.inputs import prepare
+from harness.config.settings import Settings, load
+from harness.inputs.prepared import prepare
 from harness.launchers.invocation import Invocation, bare, make_scratch
 from harness.launchers.local import Limits, launch
-from harness.plan import MissingTorchprime, Plan, plan_run
 from harness.report.progress import ConsoleReporter
-from harness.running import Devices, obtain, places_of
-from harness.settings import Settings, load
+from harness.run.execute import Devices, obtain, places_of
+from harness.run.plan import MissingTorchprime, Plan, plan_run
 
 CASE = ("case=llama-tiny-as-shipped", "case.steps=8")
 

@@ -19,14 +19,14 @@ import yaml
 from kubernetes_double import Double, serving
 from launcher_samples import NASTY, container_of, run, start, variables_of
 
+from harness.base.errors import BadInput
 from harness.environments.install import InstallFailed
 from harness.environments.sources import default_cache_dir
-from harness.errors import BadInput
 from harness.launchers import host, images, jobset
 from harness.launchers.cluster import Cluster
 from harness.launchers.local import Limits
 from harness.launchers.xpk import Xpk, XpkOptions
-from harness.record import HOSTS, LOG, STEPS, read_events
+from harness.record.files import HOSTS, LOG, STEPS, read_events
 
 TOKEN = "hf_ThisIsATokenThatNobodyMaySee"
 VARIABLES = {"XLA_FLAGS": '--a="b c" \\ $(HOME) $$', "EMPTY": "", "LINES": "one\ntwo"}

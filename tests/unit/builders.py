@@ -20,12 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import record
-from harness.case import Case, Data, Optimizer, Schedule, to_dict
-from harness.graph import Collective, ModuleGraph
+from harness.compiler import Collective, ModuleGraph
+from harness.config.case import Case, Data, Optimizer, Schedule, to_dict
+from harness.config.settings import Tolerance, load
 from harness.ladder.comparison import Comparison
-from harness.record import Fingerprint, Parameter, Record, Step, Window, read_record, write_json
-from harness.settings import Tolerance, load
+from harness.record import files as record
+from harness.record.files import (
+    Fingerprint,
+    Parameter,
+    Record,
+    Step,
+    Window,
+    read_record,
+    write_json,
+)
 
 Array = NDArray[Any]
 """Of float32; arithmetic may widen it in between."""

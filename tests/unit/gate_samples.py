@@ -10,14 +10,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.case import to_dict
+from harness.config.case import to_dict
+from harness.config.settings import Settings, load
 from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
-from harness.inputs import Inputs
-from harness.plan import Plan
+from harness.inputs.prepared import Inputs
 from harness.probe.spec import Spec
-from harness.record import MANIFEST, PARAMETERS, STEPS, Record, encode, read_record, write_json
-from harness.settings import Settings, load
+from harness.record.files import (
+    MANIFEST,
+    PARAMETERS,
+    STEPS,
+    Record,
+    encode,
+    read_record,
+    write_json,
+)
+from harness.run.plan import Plan
 
 LOSSES = (6.5078125, 6.25, 6.0, 5.75)
 

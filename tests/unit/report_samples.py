@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.ladder.verdict import RUNGS, Finding, PairVerdict, Result, RungResult, Verdict
-from harness.record import MANIFEST, STEPS, Record, encode, read_record, write_json
+from harness.record.files import MANIFEST, STEPS, Record, encode, read_record, write_json
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;[red]| `x` {{ 7*7 }} \x1b[31m"
 

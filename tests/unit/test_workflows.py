@@ -13,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from harness.cli import app
+from harness.cli.main import app
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / ".github" / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.yml"))

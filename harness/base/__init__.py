@@ -1,0 +1,1 @@
+"""What every room uses: errors, typed values out of plain ones, files and plugins."""

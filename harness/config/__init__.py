@@ -1,0 +1,1 @@
+"""What is asked for: the Case, tolerances and launchers, composed by Hydra from configs/."""

@@ -1,0 +1,357 @@
+"""The Case: what is to be trained, as one typed, immutable object. It says nothing about engines.
+
+Cases are YAML files under configs/case, composed by Hydra: any key can be overridden on the
+command line (`case.steps=40`). `check` finds all that can be found before anything is launched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, typed
+
+ALIGNED = "aligned"
+AS_SHIPPED = "as_shipped"
+DTYPES = ("float32", "bfloat16")
+OPTIMIZERS = ("adamw", "adafactor")
+SCHEDULES = ("linear", "constant", "cosine")
+AXES = ("data", "fsdp", "tensor", "context", "expert")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder-only model's shape, and how its initial weights are drawn.
+
+    init_std:  standard deviation of matrices. The usual 0.02 makes attention nearly uniform and
+               hides faults in it; see docs/cases.md
+    norm_std:  standard deviation of norm weights around 1, so that a norm that is skipped shows
+    attention: Hugging Face name of the attention implementation, "eager" or "sdpa"
+    remat:     recompute each decoder layer's activations in the backward pass
+    """
+
+    __pydantic_config__ = STRICT
+
+    family: str = "llama"
+    vocab_size: int = 512
+    hidden_size: int = 64
+    intermediate_size: int = 192
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    max_positions: int = 2048
+    tie_embeddings: bool = False
+    init_std: float = 0.1
+    norm_std: float = 0.2
+    attention: str = "eager"
+    remat: bool = True
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Optimizer and hyper-parameters, in PyTorch's terms."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate: linear warm-up from zero, then the named course (linear, cosine: to zero)."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "linear"
+    warmup_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Text and how rows are cut from it.
+
+    text:            a text file; a relative path is looked up here, then in configs/data/text
+    sequence_length: tokens in a row
+    stride:          tokens between the starts of neighbouring rows (aligned cases)
+    masked_prefix:   largest share of a row whose labels are -100, drawn anew for each row, so that
+                     rows count unevenly
+    mask_first:      -100 in the first label column, which is never predicted, but which the
+                     Trainer counts
+    """
+
+    __pydantic_config__ = STRICT
+
+    text: str = "on-measurement.txt"
+    sequence_length: int = 128
+    stride: int = 61
+    masked_prefix: float = 0.6
+    mask_first: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run, whoever trains it.
+
+    kind:         "aligned": the harness prepares weights and batches, and the trainers ought to
+                  agree to the last bits. "as_shipped": each trainer's own text pipeline, sampler
+                  and initialisation
+    sharding:     partition spec by parameter, `*` for a layer's number: for each dimension null, a
+                  mesh axis, or a list of them
+    global_batch: rows in one optimizer step, over all devices and micro-batches
+    accumulation: micro-batches in one optimizer step
+    max_norm:     gradient clipping threshold, L2 over all parameters; null for none
+    window:       optimizer steps in one timing window
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    kind: str = ALIGNED
+    description: str = ""
+    model: Model = field(default_factory=Model)
+    mesh: dict[str, int] = field(default_factory=dict)
+    sharding: dict[str, list[str | list[str] | None]] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    dtype: str = "float32"
+    steps: int = 20
+    global_batch: int = 8
+    accumulation: int = 1
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    max_norm: float | None = 1.0
+    window: int = 5
+    seed: int = 42
+
+    @property
+    def devices(self) -> int:
+        """Number of devices in the mesh."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows in one micro-batch, over all devices."""
+        return self.global_batch // self.accumulation
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the harness prepares weights and batches."""
+        return self.kind == ALIGNED
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by its Hugging Face name, in the model's order."""
+        m = self.model
+        head_dim = m.hidden_size // m.heads
+        shapes: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (m.vocab_size, m.hidden_size)
+        }
+        for i in range(m.layers):
+            layer = f"model.layers.{i}"
+            shapes |= {
+                f"{layer}.self_attn.q_proj.weight": (m.heads * head_dim, m.hidden_size),
+                f"{layer}.self_attn.k_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
+                f"{layer}.self_attn.v_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
+                f"{layer}.self_attn.o_proj.weight": (m.hidden_size, m.heads * head_dim),
+                f"{layer}.mlp.gate_proj.weight": (m.intermediate_size, m.hidden_size),
+                f"{layer}.mlp.up_proj.weight": (m.intermediate_size, m.hidden_size),
+                f"{layer}.mlp.down_proj.weight": (m.hidden_size, m.intermediate_size),
+                f"{layer}.input_layernorm.weight": (m.hidden_size,),
+                f"{layer}.post_attention_layernorm.weight": (m.hidden_size,),
+            }
+        shapes["model.norm.weight"] = (m.hidden_size,)
+        if not m.tie_embeddings:
+            shapes["lm_head.weight"] = (m.vocab_size, m.hidden_size)
+        return shapes
+
+    def parameter_spec(self, name: str) -> list[Any] | None:
+        """The sharding table's partition spec for a parameter; None where no pattern matches."""
+        pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        spec = self.sharding.get(pattern)
+        return None if spec is None else list(spec)
+
+
+def check(case: Case) -> None:
+    """Raise BadInput for the first thing in `case` that cannot be trained."""
+    _one_of("case.kind", case.kind, (ALIGNED, AS_SHIPPED))
+    _one_of("case.dtype", case.dtype, DTYPES)
+    _one_of("case.optimizer.name", case.optimizer.name, OPTIMIZERS)
+    _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
+    _one_of("case.model.family", case.model.family, ("llama",))
+    _one_of("case.model.attention", case.model.attention, ("eager", "sdpa"))
+    _check_name(case.name)
+    _check_numbers(case)
+    if case.steps < 3:
+        raise BadInput(
+            f"case.steps={case.steps}: the first two steps compile, so at least 3 are needed to "
+            "see a steady one"
+        )
+    if len(case.optimizer.betas) != 2:
+        raise BadInput(f"case.optimizer.betas={list(case.optimizer.betas)}: AdamW has two")
+    if case.global_batch % case.accumulation:
+        raise BadInput(
+            f"case.accumulation={case.accumulation} does not divide "
+            f"case.global_batch={case.global_batch}"
+        )
+    _check_model(case.model)
+    _check_mesh(case)
+    _check_sharding(case)
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise BadInput(f"{key}={value}: it has to be one of {', '.join(allowed)}")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise BadInput(
+            f"case.name={name!r}: it names a folder, and so has to be of letters, digits, `.`, `_` "
+            "and `-`"
+        )
+
+
+def _check_numbers(case: Case) -> None:
+    model, optimizer, data = case.model, case.optimizer, case.data
+    for key, count, least in (
+        ("steps", case.steps, 1),
+        ("global_batch", case.global_batch, 1),
+        ("accumulation", case.accumulation, 1),
+        ("window", case.window, 1),
+        ("seed", case.seed, 0),
+        ("schedule.warmup_steps", case.schedule.warmup_steps, 0),
+        ("data.sequence_length", data.sequence_length, 2),  # the first label is never predicted
+        ("data.stride", data.stride, 1),
+        ("model.vocab_size", model.vocab_size, 1),
+        ("model.hidden_size", model.hidden_size, 1),
+        ("model.intermediate_size", model.intermediate_size, 1),
+        ("model.layers", model.layers, 1),
+        ("model.heads", model.heads, 1),
+        ("model.kv_heads", model.kv_heads, 1),
+        ("model.max_positions", model.max_positions, data.sequence_length),
+    ):
+        if count < least:
+            raise BadInput(f"case.{key}={count}: it has to be at least {least}")
+    # A comparison with NaN is false: what is wanted is asked for, not what is not.
+    for key, value in (
+        ("max_norm", 1.0 if case.max_norm is None else case.max_norm),
+        ("optimizer.learning_rate", optimizer.learning_rate),
+        ("model.rms_norm_eps", model.rms_norm_eps),
+        ("model.rope_theta", model.rope_theta),
+        ("model.init_std", model.init_std),
+    ):
+        if not 0 < value < math.inf:
+            hint = "; null clips nothing" if key == "max_norm" else ""
+            raise BadInput(f"case.{key}={value}: it has to be positive and finite{hint}")
+    for key, value in (
+        ("optimizer.eps", optimizer.eps),
+        ("optimizer.weight_decay", optimizer.weight_decay),
+        ("model.norm_std", model.norm_std),
+    ):
+        if not 0 <= value < math.inf:
+            raise BadInput(f"case.{key}={value}: it has to be finite, and not negative")
+    for key, value in (
+        ("data.masked_prefix", data.masked_prefix),
+        *((f"optimizer.betas[{i}]", beta) for i, beta in enumerate(optimizer.betas)),
+    ):
+        if not 0 <= value < 1:
+            raise BadInput(f"case.{key}={value}: it has to be at least 0 and below 1")
+
+
+def _check_model(model: Model) -> None:
+    if model.hidden_size % model.heads or (model.hidden_size // model.heads) % 2:
+        raise BadInput(
+            f"case.model.heads={model.heads} does not divide hidden_size={model.hidden_size} into "
+            "heads of even size, which rotary embeddings need"
+        )
+    if model.heads % model.kv_heads:
+        raise BadInput(
+            f"case.model.kv_heads={model.kv_heads} does not divide case.model.heads={model.heads}"
+        )
+
+
+def _check_mesh(case: Case) -> None:
+    for axis, size in case.mesh.items():
+        if axis not in AXES:
+            raise BadInput(f"case.mesh.{axis}: the axes are {', '.join(AXES)}")
+        if size < 1:
+            raise BadInput(f"case.mesh.{axis}={size}: an axis has at least one device")
+    if "fsdp" not in case.mesh:
+        raise BadInput(
+            "case.mesh has no axis fsdp, which both trainers need; fsdp: 1 is one that does nothing"
+        )
+    rows = case.mesh.get("data", 1) * case.mesh["fsdp"]
+    if case.micro_batch % rows:
+        raise BadInput(
+            f"a micro-batch of {case.micro_batch} rows (case.global_batch={case.global_batch} / "
+            f"case.accumulation={case.accumulation}) is not divided by the mesh's {rows} data and "
+            f"fsdp devices: choose a case.global_batch that is a multiple of "
+            f"{rows * case.accumulation}, or another mesh"
+        )
+
+
+def _check_sharding(case: Case) -> None:
+    shapes = case.parameter_shapes()
+    used = set()
+    for name, shape in shapes.items():
+        spec = case.parameter_spec(name)
+        pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        if spec is None:
+            raise BadInput(
+                f"case.sharding has no pattern for the parameter {name}: add `{pattern}: "
+                f"[{', '.join(['null'] * len(shape))}]`, with mesh axes in place of null"
+            )
+        used.add(pattern)
+        if len(spec) != len(shape):
+            raise BadInput(
+                f"case.sharding `{pattern}: {spec}` has {len(spec)} entries for the "
+                f"{len(shape)} dimensions of {name} {list(shape)}"
+            )
+        cut: list[str] = []
+        for size, axes in zip(shape, spec, strict=True):
+            names = [] if axes is None else (list(axes) if isinstance(axes, list) else [axes])
+            unknown = [axis for axis in names if axis not in case.mesh]
+            if unknown:
+                raise BadInput(
+                    f"case.sharding `{pattern}: {spec}` names the axis {unknown[0]}, which is not "
+                    f"in case.mesh ({', '.join(case.mesh)})"
+                )
+            cut += names
+            if len(cut) != len(set(cut)):
+                raise BadInput(
+                    f"case.sharding `{pattern}: {spec}` cuts by an axis twice, which cannot be done"
+                )
+            parts = math.prod(case.mesh[axis] for axis in names)
+            if size % parts:
+                raise BadInput(
+                    f"case.sharding `{pattern}: {spec}` cuts a dimension of {size} of {name} into "
+                    f"{parts} parts, which does not come out even"
+                )
+    for pattern in case.sharding:
+        if pattern not in used and (case.model.tie_embeddings and pattern == "lm_head.weight"):
+            continue
+        if pattern not in used:
+            raise BadInput(
+                f"case.sharding names {pattern}, but the model has no such parameter; it has "
+                + ", ".join(sorted(used))
+            )
+
+
+def case_from(raw: dict[str, Any]) -> Case:
+    """A checked Case from plain values, as a manifest holds it."""
+    case = typed(Case, raw)
+    check(case)
+    return case
+
+
+def to_dict(case: Case) -> dict[str, Any]:
+    """Plain values, the inverse of `case_from`."""
+    return dataclasses.asdict(case)

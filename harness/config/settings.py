@@ -1,0 +1,242 @@
+"""What one invocation of the harness was asked to do: the composition of configs/ by Hydra."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, typed
+from harness.config.case import DTYPES, Case, check
+
+ENGINES = ("hf", "torchprime", "reference")
+METRICS = (
+    "loss", "gradient", "gradient_norm", "measured_norm", "scale", "parameter_scale", "update",
+    "course",
+)  # fmt: skip
+"""What the ladder has a documented noise floor for, by dtype."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How one engine is to be run.
+
+    source:        what is trained with: for hf a transformers version, checkout or git ref; for
+                   torchprime a checkout or git ref; null takes the default
+    python:        interpreter to run it in; null makes one (`harness.environments`)
+    script:        the script to run in place of the engine's own default
+    arguments:     further arguments in the engine's own terms; null drops one that we would give
+    env:           environment variables of the run
+    einsum_linear: torch_xla's einsum lowering on plain `nn.Linear` modules (hf)
+    faults:        defects to seed; see docs/faults.md
+    """
+
+    __pydantic_config__ = STRICT
+
+    source: str | None = None
+    python: str | None = None
+    script: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    einsum_linear: bool = False
+    faults: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Where runs are launched, and when they are given up.
+
+    time_limit: seconds that a run may take
+    silence:    seconds that a run may go without an event or a line of output
+    fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str = "local"
+    device: str = "cpu"
+    time_limit: float = 1800.0
+    silence: float = 600.0
+    fast_compile: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Where limits come from; docs/tolerances.md explains and sources every number.
+
+    control:  "ulp" measures the noise floor of the case: the first engine again, from weights that
+              are perturbed by one unit in the last place. "table" takes the dtype's documented
+              floor without a control run
+    margin:   a limit is this many times the noise floor
+    floor:    smallest noise floor of each relative difference, by dtype and metric
+    step_time: largest relative difference of step times that counts as none; null does not judge
+    """
+
+    __pydantic_config__ = STRICT
+
+    control: str
+    margin: float
+    floor: dict[str, dict[str, float]]
+    step_time: float | None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How step times are compared, where tolerance.step_time asks for it.
+
+    On this machine's CPU mesh both trainers are alive at once and run one window each in turns,
+    A B B A …. A TPU belongs to one process at a time: there the compared runs' own profiles are
+    judged, or, with two and more launches, those of whole runs in turns.
+
+    windows:          windows a side in one launch
+    steps_per_window: optimizer steps in a window
+    launches:         launches of both sides; with two and more, a stall that recurs is found
+    looks:            up to so many times, with twice as many windows each, until it is decided;
+                      each look is the stricter for it (Bonferroni)
+    budget:           seconds after which no further look is begun
+    """
+
+    __pydantic_config__ = STRICT
+
+    windows: int = 150
+    steps_per_window: int = 1
+    launches: int = 1
+    looks: int = 1
+    budget: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One invocation: the case, the engines to compare pairwise with the first, and how."""
+
+    __pydantic_config__ = STRICT
+
+    case: Case
+    tolerance: Tolerance
+    engines: list[str] = field(default_factory=lambda: ["hf", "torchprime"])
+    engine: dict[str, Engine] = field(default_factory=dict)
+    launcher: Launcher = field(default_factory=Launcher)
+    arbiter: str = "auto"
+    graph: str = "counters"
+    timing: Timing = field(default_factory=Timing)
+    workspace: str = "workspace"
+
+
+def config_directory() -> Path:
+    """The folder of YAML files: within an installed package, beside it in a checkout.
+
+    Raises BadInput where it is at neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "configs", package.parent / "configs"):
+        if (candidate / "case").is_dir():
+            return candidate
+    raise BadInput(f"configs/ is neither in {package} nor beside it: install the harness again")
+
+
+def load(overrides: list[str]) -> Settings:
+    """Settings composed from configs/config.yaml and Hydra `overrides`, checked.
+
+    Raises BadInput that names the key or value at fault and the nearest that exists.
+    """
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise BadInput(
+                f"`{override}` is no override: write key=value, for example case=llama-tiny or "
+                "case.steps=40 (`parity cases` lists the cases)"
+            )
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            raw = OmegaConf.to_container(compose("config", overrides), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(_explain(error)) from None
+    settings = typed(Settings, raw)
+    _check(settings)
+    return settings
+
+
+def case_names() -> list[str]:
+    """Names of the cases under configs/case."""
+    return sorted(path.stem for path in (config_directory() / "case").glob("*.yaml"))
+
+
+def _check(settings: Settings) -> None:
+    for name in settings.engines:
+        if name.split("@")[0] not in ENGINES:
+            near = difflib.get_close_matches(name, ENGINES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise BadInput(f"engines: `{name}` is not one of {', '.join(ENGINES)}{hint}")
+    if len(settings.engines) < 2:
+        raise BadInput(
+            f"engines={settings.engines}: a comparison takes two, such as engines=[hf,reference] "
+            "or engines=[hf,hf]"
+        )
+    if settings.tolerance.control not in ("ulp", "table"):
+        raise BadInput(f"tolerance.control={settings.tolerance.control}: it is ulp or table")
+    if settings.arbiter not in ("auto", "never"):
+        raise BadInput(f"arbiter={settings.arbiter}: it is auto or never")
+    if settings.launcher.device not in ("cpu", "tpu"):
+        raise BadInput(f"launcher.device={settings.launcher.device}: it is cpu or tpu")
+    if settings.graph not in ("counters", "hlo"):
+        raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
+    timing = settings.timing
+    for name in ("windows", "steps_per_window", "launches", "looks"):
+        if getattr(timing, name) < 1:
+            raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
+    unknown = sorted(settings.engine.keys() - set(ENGINES))
+    if unknown:
+        raise BadInput(f"engine.{unknown[0]}: the engines are {', '.join(ENGINES)}")
+    _check_limits(settings.launcher, settings.tolerance)
+    check(settings.case)
+
+
+def _check_limits(launcher: Launcher, tolerance: Tolerance) -> None:
+    """A limit that is NaN or infinite is none: nothing would ever be beyond it."""
+    limits = {
+        "launcher.time_limit": launcher.time_limit,
+        "launcher.silence": launcher.silence,
+        "tolerance.margin": tolerance.margin,
+    }
+    if tolerance.step_time is not None:
+        limits["tolerance.step_time"] = tolerance.step_time
+    for dtype, floors in tolerance.floor.items():
+        if dtype not in DTYPES or not floors.keys() <= set(METRICS):
+            raise BadInput(
+                f"tolerance.floor.{dtype}: floors are by dtype ({', '.join(DTYPES)}) and metric "
+                f"({', '.join(METRICS)})"
+            )
+    for dtype in DTYPES:
+        for metric in METRICS:
+            key = f"tolerance.floor.{dtype}.{metric}"
+            floor = tolerance.floor.get(dtype, {}).get(metric)
+            if floor is None:
+                raise BadInput(f"{key} is missing: without it nothing says what counts as none")
+            limits[key] = floor
+    for key, value in limits.items():
+        if not 0 < value < math.inf:
+            raise BadInput(f"{key}={value}: it has to be positive and finite")
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's error as one paragraph, with the nearest name that exists."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if "Could not find 'case/" in text:
+        wanted = text.split("Could not find 'case/")[1].split("'")[0]
+        near = difflib.get_close_matches(wanted, case_names(), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return (
+            f"case={wanted}: there is no such case.{hint} The cases are {', '.join(case_names())}."
+        )
+    return f"{text} (`parity run --help` shows how overrides are written)"

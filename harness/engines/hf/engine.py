@@ -1,0 +1,114 @@
+"""The Hugging Face Trainer, by `hf_clm.py` or any script with the arguments of `run_clm.py`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness.base.errors import BadInput
+from harness.engines.command import (
+    INPUTS,
+    PACKAGE,
+    SCRATCH,
+    Command,
+    Job,
+    common_environment,
+    flag,
+    schedule_of,
+    spec_for,
+)
+
+SCRIPT = f"{PACKAGE}/trainers/hf_clm.py"
+
+
+def translate(job: Job) -> Command:
+    """The Command that makes the Trainer train `job.case`.
+
+    Under SPMD the Trainer's world size is 1, so that its per-device batch is the global one.
+    """
+    arguments = wanted(job)
+    argv = [job.options.script or SCRIPT]
+    for name, value in arguments.items():
+        argv += flag(name, value)
+    layers = {"fsdp_transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+    fsdp = {**layers, "xla": True, "xla_fsdp_v2": True, "xla_fsdp_grad_ckpt": job.case.model.remat}
+    return Command(
+        argv=tuple(argv),
+        spec=_spec(job),
+        environment=common_environment(job),
+        files={"fsdp.json": json.dumps(fsdp, indent=1)},
+    )
+
+
+def wanted(job: Job) -> dict[str, Any]:
+    """The arguments of run_clm.py that the case comes to, with the user's own; None drops one."""
+    return _arguments(job) | job.options.arguments
+
+
+def _arguments(job: Job) -> dict[str, Any]:
+    case = job.case
+    model = (
+        {"model_name_or_path": f"{INPUTS}/model"}
+        if case.aligned
+        else {"config_name": f"{INPUTS}/model", "tokenizer_name": f"{INPUTS}/model"}
+    )
+    return {
+        **model,
+        "torch_dtype": case.dtype,
+        "train_file": f"{INPUTS}/text.txt",
+        "block_size": case.data.sequence_length,
+        "cache_dir": f"{SCRATCH}/cache",
+        "output_dir": f"{SCRATCH}/output",
+        "max_steps": case.steps,
+        "per_device_train_batch_size": case.micro_batch,
+        "gradient_accumulation_steps": case.accumulation,
+        "learning_rate": case.optimizer.learning_rate,
+        "lr_scheduler_type": schedule_of(case),
+        "warmup_steps": case.schedule.warmup_steps,
+        "max_grad_norm": case.max_norm or 0.0,
+        **_optimizer(job),
+        "seed": case.seed,
+        "fsdp": "full_shard",
+        "fsdp_config": f"{SCRATCH}/fsdp.json",
+        "dataloader_drop_last": True,
+        # With torchax in the environment, pinning fails in the loader's thread, and the Trainer
+        # trains no step and exits with 0.
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        # Logging reads the loss, which is a sync; the probe has it anyway.
+        "logging_steps": case.steps,
+        "disable_tqdm": True,
+    }
+
+
+def _optimizer(job: Job) -> dict[str, Any]:
+    optimizer = job.case.optimizer
+    if optimizer.name == "adafactor":
+        return {"optim": "adafactor"}
+    return {
+        # The default since transformers 4.54 is the fused one, which fails under torch_xla.
+        "optim": "adamw_torch",
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "adam_epsilon": optimizer.eps,
+        "weight_decay": optimizer.weight_decay,
+    }
+
+
+def _spec(job: Job) -> Any:
+    case = job.case
+    extra = sorted(axis for axis, size in case.mesh.items() if size > 1 and axis != "fsdp")
+    if extra and not case.aligned:
+        raise BadInput(
+            f"case.mesh has the axis {extra[0]}, but as shipped the Trainer's mesh has only fsdp: "
+            "use an aligned case, where the harness can put another mesh in its place"
+        )
+    return spec_for(
+        job,
+        "hf",
+        dtype=case.dtype,
+        mesh=dict(case.mesh) if extra else None,
+        sharding=dict(case.sharding) if case.aligned else None,
+        einsum_linear=job.options.einsum_linear,
+    )

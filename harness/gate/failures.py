@@ -1,0 +1,87 @@
+"""What to say of a run that did not train: the root of its traceback, and whose fault it is."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+
+from harness.record.files import LOG, STEPS, Record, read_events
+from harness.record.outcome import KILLED, OK, STARVED, TIMED_OUT
+
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+_ERROR = re.compile(r"^(?P<error>(?:\w+\.)*[A-Za-z_]\w*(?:: .*)?)$")
+_START = "Traceback (most recent call last):"
+_CHAIN = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
+_LIBRARIES = re.compile(r".*/(?:site-packages|dist-packages|overlays/[^/]+|checkouts/[^/]+)/")
+
+LOG_BYTES = 400_000
+
+
+def did_not_train(record: Record) -> bool:
+    """Whether a run failed by what it was made of.
+
+    A collective that starved, or a SIGKILL, is the machine's doing and says nothing of the trainer.
+    """
+    ended = record.ended
+    if ended["status"] == OK:
+        return False
+    machine = ended["status"] == STARVED or (
+        ended["status"] == KILLED and ended.get("code") == -signal.SIGKILL
+    )
+    return not machine
+
+
+def why(record: Record) -> str:
+    """The root of a failed run's traceback, else how it ended."""
+    path = record.directory / LOG
+    if record.ended["status"] != TIMED_OUT and path.is_file():
+        with path.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - LOG_BYTES))
+            root = root_of(stream.read().decode(errors="replace").splitlines())
+        if root is not None:
+            return root
+    return str(record.ended["reason"])
+
+
+def root_of(log: Sequence[str]) -> str | None:
+    """The first exception of the last chain in a log, with the deepest frame of its traceback.
+
+    Python prints a chain from its root on: what was raised last says least.
+    """
+    starts = [i for i, line in enumerate(log) if line.strip() == _START]
+    if not starts:
+        return None
+    start = starts[-1]
+    for earlier in reversed(starts[:-1]):
+        if not any(line.strip() in _CHAIN for line in log[earlier:start]):
+            break
+        start = earlier
+    frame, error = None, None
+    for line in log[start + 1 :]:
+        if match := _FRAME.match(line):
+            frame = match
+        elif line and not line[0].isspace() and _ERROR.match(line):
+            error = line.strip()[:500]
+            break
+    if error is None:
+        return None
+    if frame is None:
+        return error
+    file = _LIBRARIES.sub("", frame["file"])
+    return f"{error} ({file}:{frame['line']} in {frame['function']})"
+
+
+def broken_rung(record: Record | None) -> str:
+    """The rung to blame a failed run on: the first that it gave no evidence for."""
+    if record is None:
+        return "environment"
+    if record.trained_steps:
+        return "loss_curve"
+    # Batches are loaded right before the first step: without one, training was never begun.
+    events = read_events(record.directory / STEPS)
+    return "forward" if any(event["event"] == "batch" for event in events) else "environment"

@@ -1,0 +1,331 @@
+"""The gate: a candidate against its baseline, and against the other trainer.
+
+What judges is imported where it is called, as in `harness.run.session`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import BadInput, CannotTrain
+from harness.config.settings import Engine, Settings, case_names, load
+from harness.environments.interpreters import BaseInstallFailed, InstallFailed
+from harness.gate import baselines
+from harness.gate import verdicts as pairs
+from harness.gate.failures import broken_rung, did_not_train, why
+from harness.gate.refs import Ref, plan_ref, planner_of
+from harness.inputs.prepared import Inputs, prepare, with_perturbed_weights
+from harness.ladder.comparison import Comparison
+from harness.ladder.verdict import PairVerdict, Result, Verdict, merged
+from harness.record.files import Record
+from harness.run import session
+from harness.run.execute import Reporter, obtain
+from harness.run.plan import TORCHPRIME_DIR, Plan, plan_control
+from harness.run.session import Outcome, Planned
+
+SMOKE = ("llama-tiny",)
+OTHER = {"hf": Ref("torchprime"), "torchprime": Ref("transformers")}
+"""Engine to the other one, whose parity with a candidate is judged too."""
+
+NOISY = ("forward", "backward", "clip", "optimizer", "loss_curve", "grad_norm_curve")
+"""Rungs whose limits come from a noise floor."""
+
+_NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)|timed out", re.I)
+
+
+class NotCompared(BadInput):
+    """A trainer cannot train this case, so that there is nothing to be gated."""
+
+
+@dataclass(frozen=True)
+class GatePair:
+    """One thing that the gate judges.
+
+    against: what the candidate is judged against; None is the stored baseline
+    parity:  `against` is the other trainer, not a version of the candidate's own
+    """
+
+    settings: Settings
+    candidate: Ref
+    against: Ref | None
+    parity: bool
+    stored: Path
+
+    @property
+    def case(self) -> str:
+        """Name of the case."""
+        return self.settings.case.name
+
+    @property
+    def id(self) -> str:
+        """Part of a test's name."""
+        against = "baseline" if self.against is None else str(self.against)
+        return f"{self.case}-{self.candidate}-{against}"
+
+
+def chosen_cases(names: Sequence[str]) -> list[str]:
+    """Names of cases: `smoke` and `all` (every aligned one) stand for several."""
+    found: list[str] = []
+    for name in names:
+        if name == "smoke":
+            found += SMOKE
+        elif name == "all":
+            found += [case for case in case_names() if load([f"case={case}"]).case.aligned]
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def gate_pairs(
+    overrides: Sequence[str],
+    candidate: Ref,
+    baseline: Ref | None,
+    cases: Sequence[str],
+    stored: Path = Path("baselines"),
+) -> tuple[GatePair, ...]:
+    """Everything that the gate judges, by case; nothing is launched or installed.
+
+    The other trainer is judged against where it is named: a torchprime checkout by `--torchprime`,
+    engine.torchprime.source or TORCHPRIME_DIR. Raises BadInput for what cannot be gated.
+    """
+    if baseline is not None and baseline.package != candidate.package:
+        raise BadInput(f"{candidate} and {baseline} are not versions of the same package")
+    if baseline is None and candidate.package == "torch_xla":
+        baseline = Ref("transformers")  # under the torch_xla that the engine's environment has
+    found = []
+    for case in chosen_cases(cases):
+        # The engines are chosen below; any two satisfy the check.
+        settings = load([f"case={case}", "engines=[hf,hf]", *overrides])
+        found.append(GatePair(settings, candidate, baseline, False, stored))
+        other = OTHER[candidate.engine]
+        named = settings.engine.get("torchprime", Engine()).source or os.environ.get(TORCHPRIME_DIR)
+        # Another torch_xla is not in the other trainer's environment: they would differ by it.
+        own = candidate.package != "torch_xla"
+        if own and (other.engine != "torchprime" or named):
+            found.append(GatePair(settings, candidate, other, True, stored))
+    return tuple(found)
+
+
+def run_gate(gated: Sequence[GatePair], reporter: Reporter) -> Outcome:
+    """Judge everything; a case that one of the trainers cannot train is a note."""
+    outcomes: list[tuple[str, Outcome]] = []
+    notes: list[str] = []
+    for pair in gated:
+        try:
+            outcomes.append((pair.case, judge_pair(pair, reporter)))
+        except NotCompared as error:
+            notes.append(str(error))
+    verdict = merged([outcome.verdict for _, outcome in outcomes])
+    judged = pairs.all_in_cases([(case, p) for case, o in outcomes for p in o.verdict.pairs])
+    records = {k: v for _, outcome in outcomes for k, v in outcome.records.items()}
+    notes = [*verdict.notes, *notes]
+    return Outcome(dataclasses.replace(verdict, pairs=tuple(judged), notes=tuple(notes)), records)
+
+
+def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
+    """Launch what is not in the workspace yet, and judge one pair.
+
+    Raises NotCompared where the other trainer cannot train the case, and BadInput for whatever
+    else cannot work; a candidate that cannot be installed or does not train is a verdict.
+    """
+    against = None if pair.against is None else _plan_against(pair, pair.against, reporter)
+    try:
+        candidate = plan_of(pair, reporter)
+    except BaseInstallFailed:
+        raise  # says nothing of the candidate
+    except InstallFailed as error:
+        if _NETWORK.search(str(error)):
+            raise
+        return _not_installed(pair, against, str(error), reporter)
+    if against is None:
+        return _against_stored(pair, candidate, reporter)
+    # The order is fixed, so that a reader finds the candidate where it was the last time.
+    order = (candidate, against) if pair.parity else (against, candidate)
+    refs = (pair.candidate, pair.against) if pair.parity else (pair.against, pair.candidate)
+    planners = tuple(planner_of(ref, reporter.note) for ref in refs if ref is not None)
+    planned = Planned(pair.settings, order, planners, ())
+    reporter.note(planned.compared)
+    outcome = _judged(planned, reporter)
+    verdict = outcome.verdict.pairs[0]
+    records = outcome.records
+    base, own = (records[p] for p in (verdict.a_record, verdict.b_record))
+    if pair.parity:
+        return outcome
+    if did_not_train(own):
+        verdict = _not_trained(verdict, base, own)
+    else:
+        verdict = pairs.with_parameters(verdict, base, own)
+    if pair.candidate.package == "torch_xla":
+        verdict = pairs.with_wanted_stack(verdict)
+    return _outcome(planned.compared, pair, verdict, records)
+
+
+def plan_of(pair: GatePair, reporter: Reporter) -> Plan:
+    """The Plan of the candidate. Raises BadInput, InstallFailed, NotCompared."""
+    try:
+        return plan_ref(pair.candidate, pair.settings, _inputs(pair), reporter.note)
+    except CannotTrain as error:
+        raise NotCompared(f"{pair.case}: {pair.candidate} was not compared: {error}") from None
+
+
+def _inputs(pair: GatePair) -> Inputs:
+    return prepare(pair.settings.case, Path(pair.settings.workspace) / "inputs")
+
+
+def _plan_against(pair: GatePair, ref: Ref, reporter: Reporter) -> Plan:
+    try:
+        return plan_ref(ref, pair.settings, _inputs(pair), reporter.note)
+    except InstallFailed:
+        raise
+    except BadInput as error:
+        if not pair.parity and not isinstance(error, CannotTrain):
+            raise
+        raise NotCompared(f"{pair.case}: {ref} was not compared: {error}") from None
+
+
+def _judged(planned: Planned, reporter: Reporter) -> Outcome:
+    """Judge by the documented floors, and by the measured floor only where those are exceeded.
+
+    The measured floor can only be the wider one, and costs a run.
+    """
+    settings = planned.settings
+    strict = dataclasses.replace(settings.tolerance, control="table")
+    first = dataclasses.replace(planned, settings=dataclasses.replace(settings, tolerance=strict))
+    outcome = session.run(first, reporter)
+    if settings.tolerance.control == "table" or not _exceeded(outcome.verdict.pairs[0]):
+        return outcome
+    return session.run(planned, reporter)
+
+
+def _exceeded(verdict: PairVerdict) -> bool:
+    """Whether a limit that comes from a noise floor was exceeded."""
+    return any(verdict.rung(name).result is Result.FAIL for name in NOISY)
+
+
+def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
+    """Launch the candidate alone, and judge it against what is stored."""
+    workspace, case = Path(pair.settings.workspace), pair.settings.case
+    reporter.note(f"{plan.label} against the stored baseline: case {case.name}")
+    own = obtain(plan, workspace, pair.settings.launcher, reporter)
+    records = {str(own.directory): own}
+    compared = f"case {case.name}: {plan.label} ({plan.origin.get('description')}) against "
+    if did_not_train(own):
+        names, places = ("baseline", own.label), ("", str(own.directory))
+        because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"
+        verdict = pairs.without_evidence(names, places, because, broken_rung(own), _log_of(own))
+        return _outcome(f"{compared}the stored baseline", pair, verdict, records)
+    if not own.complete:
+        # Ended by the machine: no baseline is looked for, and above all none is written.
+        names, places = ("baseline", own.label), ("", str(own.directory))
+        because = f"{own.label} says nothing of its version: {why(own)}"
+        verdict = pairs.without_evidence(names, places, because, None, _log_of(own))
+        return _outcome(f"{compared}the stored baseline", pair, verdict, records)
+    kind = str(own.observed.get("device_kind"))
+    baseline = baselines.latest(pair.stored, own.engine, case.name, kind)
+    if baseline is None:
+        path = baselines.save(pair.stored, *measured(pair, plan, reporter), by=baselines.author())
+        because = f"there was no baseline: {own.label} was written to {path}, to be reviewed"
+        names, places = ("no baseline", own.label), ("", str(own.directory))
+        verdict = pairs.without_evidence(names, places, because, "environment")
+        return _outcome(f"{compared}no baseline", pair, verdict, records)
+    base = baseline.record
+    records[str(base.directory)] = base
+    by = f"{base.label} (baseline of {baseline.blessed.at[:10]} by {baseline.blessed.by})"
+    names, places = (base.label, own.label), (str(base.directory), str(own.directory))
+    differing = baselines.differences(base, own)
+    hlo = pair.settings.graph == "hlo"
+    if hlo and base.graph is None:
+        differing.append("it has no compiled step (bless it with graph=hlo)")
+    if differing:
+        because = f"the baseline is not comparable: {'; '.join(differing)}"
+        verdict = pairs.without_evidence(names, places, because)
+        return _outcome(compared + by, pair, verdict, records)
+    graphs = (base, _compiled_step(pair, reporter)) if hlo else None
+    from harness.ladder.judge import judge
+
+    comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
+    verdict = judge(comparison)
+    wanted = pair.settings.tolerance.control != "table"
+    if wanted and baseline.control is not None and _exceeded(verdict):
+        verdict = judge(dataclasses.replace(comparison, control=(base, baseline.control)))
+    verdict = pairs.against_stored(pairs.with_parameters(verdict, base, own), case.aligned)
+    return _outcome(compared + by, pair, verdict, records)
+
+
+def _stored_worked(pair: GatePair) -> str:
+    """Which version still worked, as far as the stored baselines know."""
+    baseline = baselines.latest(pair.stored, pair.candidate.engine, pair.case)
+    if baseline is None:
+        return "no stored baseline says which version did"
+    return f"{pair.candidate.engine} {baselines.version_of(baseline.record)} did"
+
+
+def measured(
+    pair: GatePair, plan: Plan, reporter: Reporter, floor: bool = True
+) -> tuple[Record, Record | None]:
+    """The Record of `plan`, with its compiled step where the settings ask for it, and that of its
+    control run where they ask for a `floor`."""
+    workspace, settings = Path(pair.settings.workspace), pair.settings
+    subject = obtain(plan, workspace, settings.launcher, reporter)
+    if settings.graph == "hlo" and subject.complete:
+        subject = dataclasses.replace(subject, graph=_compiled_step(pair, reporter).graph)
+    wanted = floor and settings.tolerance.control == "ulp" and settings.case.aligned
+    if not wanted or not subject.complete:
+        return subject, None
+    perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
+    control = obtain(plan_control(plan, perturbed), workspace, settings.launcher, reporter)
+    return subject, control if control.complete else None
+
+
+def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
+    """The candidate's compiled step."""
+    from harness.run.timing import compiled_step_of
+
+    replan = planner_of(pair.candidate, reporter.note)
+    return compiled_step_of(replan, pair.settings, _inputs(pair), reporter)
+
+
+def _not_installed(pair: GatePair, against: Plan | None, error: str, reporter: Reporter) -> Outcome:
+    """The candidate cannot be installed: FAIL, unless what it is judged against fails too."""
+    workspace, records = Path(pair.settings.workspace), {}
+    failed, label, place = "environment", "baseline", ""
+    because = f"{error} {_stored_worked(pair)}"
+    if against is not None:
+        base = obtain(against, workspace, pair.settings.launcher, reporter)
+        records[str(base.directory)] = base
+        label, place = base.label, str(base.directory)
+        if base.complete:
+            because = f"{error} {base.label} still trains."
+        else:
+            failed = ""
+            because = f"{error} But {base.label} does not train either: {why(base)}"
+    names = (label, str(pair.candidate))
+    verdict = pairs.without_evidence(names, (place, ""), because, failed or None)
+    return _outcome(f"{pair.candidate} against {label}", pair, verdict, records)
+
+
+def _not_trained(verdict: PairVerdict, base: Record, own: Record) -> PairVerdict:
+    """The candidate does not train: FAIL, unless the baseline does not train either."""
+    names, places = (base.label, own.label), (str(base.directory), str(own.directory))
+    because = f"{own.label} does not train: {why(own)}"
+    if not base.complete:
+        because += f"; but {base.label} does not train either: {why(base)}"
+        return pairs.without_evidence(names, places, because, None, verdict.notes)
+    because += f"; {base.label} still trains"
+    return pairs.without_evidence(names, places, because, broken_rung(own), _log_of(own))
+
+
+def _log_of(record: Record) -> tuple[str, ...]:
+    lines = record.ended.get("log") or ()
+    return ("\n".join([f"last lines of {record.label}'s log:", *lines]),) if lines else ()
+
+
+def _outcome(
+    compared: str, pair: GatePair, verdict: PairVerdict, records: Mapping[str, Record]
+) -> Outcome:
+    return Outcome(Verdict(compared, pair.case, (verdict,)), records)

@@ -1,0 +1,79 @@
+"""Verdicts of the gate that the ladder alone does not give; pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from harness.gate.change import equal_parameters
+from harness.ladder.verdict import RUNGS, Finding, PairVerdict, Result, RungResult
+from harness.record.files import Record
+
+PREPARED = ("environment", "data", "init")
+"""Rungs that the harness itself brings about in an aligned case, whatever is gated."""
+
+STACK = ("torch", "torch_xla", "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
+"""What differs between two torch_xla: packages, and the flags that it sets when it is imported."""
+
+
+def without_evidence(
+    names: tuple[str, str], places: tuple[str, str], because: str, failed: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> PairVerdict:  # fmt: skip
+    """Every rung INVALID `because` of something; the rung `failed` is a FAIL for the same."""
+    results = dict.fromkeys(RUNGS, Result.INVALID)
+    if failed is not None:
+        results[failed] = Result.FAIL
+    rungs = tuple(RungResult(name, result, because) for name, result in results.items())
+    return PairVerdict(*names, *places, rungs, notes)
+
+
+def with_parameters(pair: PairVerdict, a: Record, b: Record) -> PairVerdict:
+    """The verdict with a note of whether both runs ended in bitwise equal parameters."""
+    note = f"final parameters: {equal_parameters(a, b)}"
+    return dataclasses.replace(pair, notes=(note, *pair.notes))
+
+
+def against_stored(pair: PairVerdict, aligned: bool) -> PairVerdict:
+    """The verdict against a stored baseline, which must not be blamed on what is gated.
+
+    Where the harness prepares weights and rows, another start means another baseline.
+    """
+    broken = [r.rung for r in pair.rungs if r.rung in PREPARED and r.result is Result.FAIL]
+    if not aligned:
+        broken = [name for name in broken if name == "environment"]
+    if not broken:
+        return pair
+    because = f"the baseline is not comparable: {broken[0]}: {pair.rung(broken[0]).explanation}"
+    found = pair.rung(broken[0]).findings
+    rungs = tuple(
+        RungResult(r.rung, Result.INVALID, because, findings=found if r.rung == broken[0] else ())
+        for r in pair.rungs
+    )
+    return dataclasses.replace(pair, rungs=rungs)
+
+
+def with_wanted_stack(pair: PairVerdict) -> PairVerdict:
+    """The verdict where torch and torch_xla are what is gated: they are meant to differ."""
+    rung = pair.rung("environment")
+    others = [f for f in rung.findings if not _of_stack(f)]
+    if rung.result is not Result.FAIL or others:
+        return pair
+    wanted = dataclasses.replace(
+        rung,
+        result=Result.NOT_EXERCISED,
+        explanation=f"differs as it was asked for: {rung.explanation}",
+    )
+    rungs = tuple(wanted if r is rung else r for r in pair.rungs)
+    return dataclasses.replace(pair, rungs=rungs)
+
+
+def _of_stack(finding: Finding) -> bool:
+    return finding.text.split(":")[0] in STACK
+
+
+def all_in_cases(pairs: Sequence[tuple[str, PairVerdict]]) -> list[PairVerdict]:
+    """The verdicts by case, labelled by it where there is more than one."""
+    if len({case for case, _ in pairs}) < 2:
+        return [pair for _, pair in pairs]
+    return [dataclasses.replace(pair, a=f"{case}: {pair.a}") for case, pair in pairs]

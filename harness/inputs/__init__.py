@@ -1,0 +1,1 @@
+"""What the harness prepares for a run: tokenizer, rows and initial weights."""

@@ -1,0 +1,160 @@
+"""Prepares what the engines are given: text, tokenizer, rows of tokens and initial weights.
+
+Everything is derived from the Case by seeded, version-independent means, once, into a folder that
+is named by the hash of what it depends on:
+
+    text.txt, text.jsonl   the text as the two trainers' pipelines read it
+    rows.npz               input_ids and labels, int64 [rows, sequence] (aligned cases)
+    model/                 config.json, model.safetensors (fp32), and a byte-level BPE tokenizer,
+                           trained on that text
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from harness.base.errors import BadInput
+from harness.config.case import Case
+from harness.config.settings import config_directory
+
+RECIPE = 3
+"""Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folder of prepared inputs."""
+
+    directory: Path
+
+    @property
+    def text(self) -> Path:
+        """The text, one paragraph a line, as `run_clm.py` reads it."""
+        return self.directory / "text.txt"
+
+    @property
+    def json_lines(self) -> Path:
+        """The same lines as `{"text": …}` objects, as torchprime reads them."""
+        return self.directory / "text.jsonl"
+
+    @property
+    def rows(self) -> Path:
+        """Token rows of an aligned case."""
+        return self.directory / "rows.npz"
+
+    @property
+    def model(self) -> Path:
+        """A Hugging Face model folder."""
+        return self.directory / "model"
+
+    @property
+    def weights(self) -> Path:
+        """Initial weights in fp32 under Hugging Face names."""
+        return self.model / "model.safetensors"
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that the inputs were derived from."""
+        return self.directory.name
+
+
+@contextmanager
+def writing(key: str, folder: Path) -> Iterator[None]:
+    """What is done within writes to `folder`, which the user names by `key`.
+
+    Raises BadInput where that cannot be done.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"{key}={folder}: it cannot be written ({error}). Name another folder by {key}=PATH"
+        ) from None
+
+
+def prepare(case: Case, root: Path, key: str = "workspace") -> Inputs:
+    """The inputs of `case` under `root`, made if they are not there yet.
+
+    `root` is in the folder that the user names by `key`. Raises BadInput where that cannot be
+    written, and for a text that is missing or too short for the case's steps.
+    """
+    text = _read_text(case)
+    inputs = Inputs(root / _digest(case, text))
+    with writing(key, root.parent):
+        if inputs.directory.is_dir():
+            return inputs
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{inputs.digest}.lock"):
+            if inputs.directory.is_dir():
+                return inputs
+            from harness.inputs.recipe import make
+
+            making = Path(tempfile.mkdtemp(dir=root, prefix=f".{inputs.digest}."))
+            try:
+                make(case, text, Inputs(making))
+                making.chmod(0o755)
+                making.rename(inputs.directory)
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+    return inputs
+
+
+def with_perturbed_weights(inputs: Inputs, dtype: str) -> Inputs:
+    """The same inputs, each weight moved by one unit in the last place of `dtype`, up or down.
+
+    That is the smallest change that can be made to a run: what comes of it is the noise floor.
+    Raises BadInput where the workspace cannot be written.
+    """
+    root = inputs.directory.parent
+    directory = root / f"{inputs.digest}-ulp-{dtype}"
+    if directory.is_dir():
+        return Inputs(directory)
+    with writing("workspace", root.parent), FileLock(root / f".{directory.name}.lock"):
+        if directory.is_dir():
+            return Inputs(directory)
+        from harness.inputs.recipe import perturb
+
+        making = Path(tempfile.mkdtemp(dir=root, prefix=f".{directory.name}."))
+        try:
+            shutil.copytree(inputs.directory, making, dirs_exist_ok=True)
+            perturb(Inputs(making).weights, dtype)
+            making.rename(directory)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return Inputs(directory)
+
+
+def _digest(case: Case, text: str) -> str:
+    relevant = {
+        "recipe": RECIPE,
+        "text": hashlib.sha256(text.encode()).hexdigest(),
+        "model": asdict(case.model),
+        "data": asdict(case.data),
+        "rows": case.steps * case.global_batch if case.aligned else None,
+        "kind": case.kind,
+        "seed": case.seed,
+    }
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_text(case: Case) -> str:
+    path = Path(case.data.text).expanduser()
+    if not path.is_absolute() and not path.is_file():
+        path = config_directory() / "data" / "text" / case.data.text
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"case.data.text={case.data.text}: {path} cannot be read as text ({error}). Name a "
+            "UTF-8 text file, by an absolute path or one under configs/data/text"
+        ) from None
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip()) + "\n"

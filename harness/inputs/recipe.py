@@ -1,0 +1,168 @@
+"""How inputs are made from a Case: tokenizer, rows of tokens and weights.
+
+Everything is seeded, and by means that do not change between versions of the packages.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from harness.base.errors import BadInput
+from harness.config.case import Case
+from harness.inputs.prepared import Inputs
+
+SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
+IGNORED = -100
+
+
+def make(case: Case, text: str, inputs: Inputs) -> None:
+    """Write everything that `inputs` names into its folder, which exists and is empty.
+
+    Raises BadInput for a text that is too short for the case's steps, and for a vocabulary that is
+    too small for a byte-level tokenizer.
+    """
+    inputs.text.write_text(text)
+    lines = text.splitlines()
+    inputs.json_lines.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    inputs.model.mkdir()
+    tokens = _make_tokenizer(case, lines, inputs.model)
+    needed = case.steps * case.global_batch
+    length = case.data.sequence_length
+    if case.aligned:
+        starts = (len(tokens) - length) // case.data.stride + 1 if len(tokens) >= length else 0
+        available, per_row = starts, case.data.stride
+    else:
+        # the Trainer's script keeps 5 % of the lines for validation
+        available, per_row = int(len(tokens) * 0.95) // length, length
+    if available < needed:
+        raise BadInput(
+            f"case.data.text={case.data.text} gives {available} rows of {length} tokens, but "
+            f"{case.steps} steps of {case.global_batch} rows need {needed}: name a text of at "
+            f"least {needed * per_row} tokens (this one has {len(tokens)}), or ask for fewer "
+            "case.steps, a smaller case.global_batch or a shorter case.data.sequence_length"
+        )
+    if case.aligned:
+        input_ids, labels = _make_rows(case, tokens, needed)
+        np.savez(inputs.rows, input_ids=input_ids, labels=labels)
+    _make_model(case, inputs)
+
+
+def _make_tokenizer(case: Case, lines: list[str], directory: Path) -> np.ndarray:
+    """Train and save a tokenizer; the tokens of all lines, int64 [tokens]."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=case.model.vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    if tokenizer.get_vocab_size() > case.model.vocab_size:
+        raise BadInput(
+            f"case.model.vocab_size={case.model.vocab_size}: a byte-level tokenizer needs at least "
+            f"{tokenizer.get_vocab_size()}"
+        )
+    saved = json.loads(tokenizer.to_str())
+    # As "a b", which every release of tokenizers reads: those before 0.20 know no pairs.
+    saved["model"]["merges"] = [
+        merge if isinstance(merge, str) else " ".join(merge) for merge in saved["model"]["merges"]
+    ]
+    (directory / "tokenizer.json").write_text(json.dumps(saved))
+    beginning, end, padding = SPECIAL_TOKENS
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": beginning,
+        "eos_token": end,
+        "pad_token": padding,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": case.model.max_positions,
+        "clean_up_tokenization_spaces": False,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
+    encoded = tokenizer.encode_batch(lines)
+    return np.concatenate([np.array(e.ids, dtype=np.int64) for e in encoded])
+
+
+def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and labels of `count` overlapping rows, in a seeded order, unevenly masked."""
+    length = case.data.sequence_length
+    generator = np.random.Generator(np.random.PCG64(case.seed))
+    starts = np.arange(0, len(tokens) - length + 1, case.data.stride)
+    starts = generator.permutation(starts)[:count]
+    input_ids = np.stack([tokens[start : start + length] for start in starts])
+    labels = input_ids.copy()
+    prefixes = (generator.random(count) * case.data.masked_prefix * length).astype(np.int64)
+    for row, prefix in enumerate(prefixes):
+        labels[row, :prefix] = IGNORED
+    if case.data.mask_first:
+        labels[:, 0] = IGNORED
+    return input_ids, labels
+
+
+def _make_model(case: Case, inputs: Inputs) -> None:
+    m = case.model
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": m.vocab_size,
+        "hidden_size": m.hidden_size,
+        "intermediate_size": m.intermediate_size,
+        "num_hidden_layers": m.layers,
+        "num_attention_heads": m.heads,
+        "num_key_value_heads": m.kv_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": m.rms_norm_eps,
+        "rope_theta": m.rope_theta,
+        "max_position_embeddings": m.max_positions,
+        "tie_word_embeddings": m.tie_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "use_cache": False,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+        "torch_dtype": "float32",
+    }
+    if case.aligned:
+        # A config.json is no place for `attn_implementation`: from_pretrained drops it. These two
+        # were read back by 4.45.2, 4.48.3, 4.57.6 and 5.24.0; the environment rung checks it.
+        config["_attn_implementation"] = m.attention
+        config["_attn_implementation_internal"] = m.attention
+    (inputs.model / "config.json").write_text(json.dumps(config, indent=1))
+    weights = {name: _weight(case, name, shape) for name, shape in case.parameter_shapes().items()}
+    save_file(weights, inputs.weights, metadata={"format": "pt"})
+
+
+def _weight(case: Case, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A seeded fp32 weight that depends on nothing but the case's seed and its own name."""
+    seed = [case.seed, zlib.crc32(name.encode())]
+    normal = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+    value = 1 + case.model.norm_std * normal if len(shape) == 1 else case.model.init_std * normal
+    return value.astype(np.float32)
+
+
+def perturb(path: Path, dtype: str) -> None:
+    """Move each weight of the file by one unit in the last place of `dtype`, up or down."""
+    perturbed = {}
+    for name, value in load_file(path).items():
+        generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        bits: np.ndarray = value.view(np.uint32)
+        place = 1
+        if dtype == "bfloat16":
+            # Round to nearest even first: that is the weight that the engines train with.
+            bits, place = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16, 0x10000
+        # Zero has no neighbour of smaller magnitude: one less than its bits is a NaN.
+        up = (generator.random(value.shape) < 0.5) | (bits & 0x7FFFFFFF == 0)
+        moved = np.where(up, bits + place, bits - place)
+        perturbed[name] = moved.astype(np.uint32).view(np.float32)
+    save_file(perturbed, path, metadata={"format": "pt"})

@@ -1,0 +1,86 @@
+"""Is the control run what it is taken for? Its noise loosens every limit, so that it has to be."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from harness.ladder.comparison import (
+    Comparison,
+    Distance,
+    by_name,
+    exceeds,
+    relative_distance,
+    worst,
+)
+from harness.ladder.rungs.first_step import first_loss_distance, worst_gradient_distance
+from harness.ladder.rungs.preconditions import data
+from harness.ladder.verdict import Result
+from harness.record.files import Record
+
+LAST_PLACE = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
+"""Largest relative distance of a weight from its neighbour, by dtype."""
+
+ROUNDING = 50.0
+"""How many documented floors rounding may come to in another case; 2 is the most that was seen."""
+
+STEP_0: dict[str, Distance] = {
+    "loss": first_loss_distance,
+    "gradient": worst_gradient_distance,
+}
+
+ESTIMATE = 4.0
+"""How far a distance may be beyond that: it is estimated (see `comparison.SKETCH_CERTAINTY`)."""
+
+
+def checked(c: Comparison) -> tuple[Comparison, tuple[str, ...]]:
+    """The comparison without its control where that is none, and a note that says so."""
+    if c.control is None:
+        return c, ()
+    fault = _fault(c)
+    if fault is None:
+        return c, ()
+    note = f"the control run says nothing of noise, documented floors were taken: {fault}"
+    return dataclasses.replace(c, control=None), (note,)
+
+
+def _fault(c: Comparison) -> str | None:
+    """Why the control's two runs differ by more than the last place of their initial weights."""
+    assert c.control is not None
+    first, second = c.control
+    for record in c.control:
+        if not record.complete:
+            return f"{record.label} is not complete"
+    pair = dataclasses.replace(c, a=first, b=second, control=None)
+    if (same := data(pair)).result is not Result.PASS:
+        return f"data: {same.explanation}"
+    left, right = by_name(first), by_name(second)
+    if not left or left.keys() != right.keys():
+        return "its two runs do not have the same parameters"
+    distances = {}
+    for name in left:
+        x, y = left[name].initial, right[name].initial
+        if x is None or y is None:
+            return f"{name} was not observed before the first step"
+        distances[name] = relative_distance(x, y)
+    name, distance = worst(distances)
+    limit = ESTIMATE * LAST_PLACE[str(first.manifest["case"]["dtype"])]
+    if exceeds(distance, limit):
+        return f"{name} starts {distance:.2g} away, which is more than one unit in the last place"
+    return _not_noise(c, first, second)
+
+
+def _not_noise(c: Comparison, first: Record, second: Record) -> str | None:
+    """Why the two runs' first steps differ by more than rounding can bring about.
+
+    Such as an engine that draws masks anew at each launch: a floor of that kind would let any pair
+    pass. Later steps amplify what they start from, and are no evidence.
+    """
+    for metric, distance in STEP_0.items():
+        measured = distance(first, second)
+        floor = c.tolerance.floor[str(first.manifest["case"]["dtype"])][metric]
+        if measured is not None and exceeds(measured, ROUNDING * floor):
+            return (
+                f"its {metric} of step 0 is {measured:.2g} away, {ROUNDING:g} × the documented "
+                f"floor of {floor:.2g} and more: {first.label} does not train alike twice"
+            )
+    return None

@@ -1,0 +1,128 @@
+"""The graph rung: what a run's own counters tell of its compiled steps, window by window."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.rungs.compiled_step import compiled_step
+from harness.ladder.verdict import Finding, Result, RungResult
+from harness.probe.spec import COMPILING_STEPS
+from harness.record.files import Record, Window
+
+
+def steady_windows(record: Record) -> tuple[Window, ...]:
+    """Windows after the compiling steps in which XLA compiled nothing and no profiler ran."""
+    return tuple(
+        w
+        for w in record.windows
+        if w.first >= COMPILING_STEPS and not w.compilations and not w.profiled
+    )
+
+
+def unobserved_steps(record: Record) -> str | None:
+    """Where the windows do not tell of every step that was asked for just once; None if they do."""
+    expected = 0
+    for window in record.windows:
+        if window.first != expected or window.last < window.first:
+            return f"no window begins at step {expected}"
+        expected = window.last + 1
+    asked = record.asked_steps
+    return None if expected == asked else f"windows tell of {expected} of {asked} steps"
+
+
+def recompilations(record: Record) -> dict[str, int]:
+    """Graphs compiled after the compiling steps, by the steps of their window."""
+    return {
+        steps_of(w): w.compilations
+        for w in record.windows
+        if w.first >= COMPILING_STEPS and w.compilations
+    }
+
+
+def steps_of(window: Window) -> str:
+    """The steps of a window, in words."""
+    if window.steps == 1:
+        return f"step {window.first}"
+    return f"steps {window.first}-{window.last}"
+
+
+def fallbacks_per_step(record: Record) -> dict[str, float]:
+    """Calls per steady step of operations that ran on the host, by name."""
+    windows = steady_windows(record)
+    total: Counter[str] = Counter()
+    for window in windows:
+        total.update(window.fallbacks)
+    steps = sum(window.steps for window in windows)
+    return {name: count / steps for name, count in sorted(total.items())}
+
+
+def per_step(record: Record, counter: str) -> float:
+    """A counter's mean per steady step."""
+    windows = steady_windows(record)
+    return float(sum(getattr(w, counter) for w in windows) / sum(w.steps for w in windows))
+
+
+def graph(c: Comparison) -> RungResult:
+    """Recompilations after warm-up, operations that fall back to the host, and what is executed.
+
+    Recompilations and fallbacks are identities: neither belongs into a steady state. Executions
+    and transfers a step are judged between runs of one engine; two engines may cut their work
+    differently and be at parity, so that they are shown.
+    """
+    name_a, name_b = c.names
+    for name, record in ((name_a, c.a), (name_b, c.b)):
+        if gap := unobserved_steps(record):
+            return RungResult("graph", Result.INVALID, f"{name}: {gap}")
+    findings = []
+    again_a, again_b = recompilations(c.a), recompilations(c.b)
+    if again_a != again_b:
+        for name, again in ((name_a, again_a), (name_b, again_b)):
+            for steps, count in again.items():
+                text = f"{name} compiled {count} more graphs at {steps}, after warm-up"
+                findings.append(Finding(text))
+    for name, record in ((name_a, c.a), (name_b, c.b)):
+        if not steady_windows(record):
+            if not findings:
+                return RungResult("graph", Result.INVALID, f"{name}: no steady window was observed")
+            # One that compiles in every window has no steady state: that is the finding.
+            text = f"{findings[0].text}; {name} has no steady window"
+            return RungResult(
+                "graph", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
+            )
+    falls_a, falls_b = fallbacks_per_step(c.a), fallbacks_per_step(c.b)
+    for operation in sorted({*falls_a, *falls_b}):
+        x, y = falls_a.get(operation, 0.0), falls_b.get(operation, 0.0)
+        if x != y:
+            text = f"{operation} runs on the host {x:g} times a step in {name_a}, {y:g} in {name_b}"
+            findings.append(Finding(text, None, None, x, y))
+    if c.a.engine == c.b.engine:
+        findings += _other_work(c)
+    shown = "; ".join(
+        f"{record.label}: {per_step(record, 'executions'):.2g} executions and "
+        f"{per_step(record, 'transfers'):.2g} transfers a step"
+        for record in (c.a, c.b)
+    )
+    if findings:
+        text = f"{findings[0].text} ({shown})"
+        return RungResult(
+            "graph", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
+        )
+    if c.graphs is not None:
+        return compiled_step(c, c.graphs, shown, [per_step(r, "executions") for r in (c.a, c.b)])
+    both = f", both compile again at {', '.join(again_a)}" if again_a else ""
+    return RungResult(
+        "graph", Result.PASS, f"no difference in recompilations or fallbacks{both}; {shown}", 0, 0,
+        "equal or not", "one recompilation after warm-up, or one operation on the host a step",
+    )  # fmt: skip
+
+
+def _other_work(c: Comparison) -> list[Finding]:
+    """Executions and transfers a step that differ: between runs of one engine they may not."""
+    findings = []
+    for counter in ("executions", "transfers"):
+        x, y = per_step(c.a, counter), per_step(c.b, counter)
+        if x != y:
+            text = f"{counter} a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
+            findings.append(Finding(text, None, None, x, y))
+    return findings

@@ -1,0 +1,243 @@
+"""The rung of what is done with gradients: class, hyper-parameters and updates of the optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from harness.ladder.comparison import (
+    SKETCH_CERTAINTY,
+    Comparison,
+    by_name,
+    exceeds,
+    largest,
+    nan_last,
+    sketch_difference,
+    sketch_norm,
+    worst,
+)
+from harness.ladder.verdict import Finding, Result, RungResult
+from harness.record.files import Group, Parameter, Record, encode
+
+IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""Hyper-parameters that choose how an update is computed, not what it is."""
+
+
+def optimizer(c: Comparison, updates: bool = True) -> RungResult:
+    """Class, hyper-parameters of every parameter, and the first updates.
+
+    `updates` is False where a rung above says that the updates have to differ anyway; the
+    hyper-parameters are still judged.
+    """
+    name_a, name_b = c.names
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        unknown = _unobserved(record)
+        if unknown is not None:
+            return RungResult("optimizer", Result.INVALID, f"{name}: {unknown} was not observed")
+    findings = _compare_settings(c)
+    if findings:
+        text = findings[0].text + (f" (and {len(findings) - 1} more)" if findings[1:] else "")
+        return RungResult(
+            "optimizer", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
+        )
+    groups = tuple(len(record.groups[0][2]) for record in (c.a, c.b))
+    settings = f"{_class(c.a, 0)}, every parameter with equal hyper-parameters"
+    if groups[0] != groups[1]:
+        settings += f" ({groups[0]} groups in {name_a}, {groups[1]} in {name_b})"
+    if not updates:
+        return RungResult(
+            "optimizer", Result.PASS, f"{settings}; updates were not compared, as what they are "
+            "made of differs", 0, 0, "equal or not", "any other hyper-parameter",
+        )  # fmt: skip
+    return _judge_updates(c, settings)
+
+
+def _unobserved(record: Record) -> str | None:
+    """The first thing about an optimizer that is not known: unknown and unknown are not equal."""
+    if not record.groups or record.groups[0][0] != 0:
+        return "the optimizer of step 0"
+    held = [p for p in record.parameters if p.group is not None]
+    if not held:
+        return "any parameter that the optimizer holds"
+    for step, _, groups in record.groups:
+        for parameter in held:
+            told = parameter.group is not None and parameter.group < len(groups)
+            if not told or not _hyper(record, parameter, step):
+                return f"what the optimizer does with {parameter.name} at step {step}"
+    return None
+
+
+def _compare_settings(c: Comparison) -> list[Finding]:
+    name_a, name_b = c.names
+    findings = []
+    left, right = by_name(c.a), by_name(c.b)
+    both = [name for name in left if name in right]
+    for name in both:
+        held = [side[name].group is not None for side in (left, right)]
+        if held[0] != held[1]:
+            who = name_b if held[0] else name_a
+            findings.append(Finding(f"{name}: {who}'s optimizer does not hold it", None, name))
+    for step in sorted({step for record in (c.a, c.b) for step, _, _ in record.groups}):
+        kinds = _class(c.a, step), _class(c.b, step)
+        if kinds[0] != kinds[1]:
+            text = f"step {step}: {name_a} trains with {kinds[0]}, {name_b} with {kinds[1]}"
+            findings.append(Finding(text, step, None, *kinds))
+        differing: dict[tuple[str, str, str], list[str]] = {}
+        for name in both:
+            x, y = _hyper(c.a, left[name], step), _hyper(c.b, right[name], step)
+            if x is None or y is None:
+                continue
+            for key in sorted({*x, *y} - IMPLEMENTATION):
+                p, q = x.get(key, "nothing"), y.get(key, "nothing")
+                if p != q or _has_nan(p):
+                    differing.setdefault((key, str(p), str(q)), []).append(name)
+        for (key, p, q), names in sorted(differing.items()):
+            text = f"step {step}: {key} of {_which(names, len(left))}: {p} in {name_a}, {q} in "
+            only = names[0] if len(names) == 1 else None
+            findings.append(Finding(text + name_b, step, only, p, q))
+    return findings
+
+
+def _which(names: list[str], total: int) -> str:
+    """A person's name for a set of parameters."""
+    if len(names) == total:
+        return "every parameter"
+    if all("norm" in name for name in names):
+        return f"the {len(names)} norm weights"
+    return names[0] if len(names) == 1 else f"{len(names)} parameters ({names[0]}, …)"
+
+
+def _has_nan(value: Any) -> bool:
+    """Whether a hyper-parameter is, or holds, the NaN that `record.files.encode` makes a text."""
+    plain = encode(value)
+    return plain == "nan" or (isinstance(plain, list) and any(map(_has_nan, plain)))
+
+
+def _told(record: Record, step: int) -> tuple[str, tuple[Group, ...]]:
+    """Class and groups of the optimizer at a step: they are told where they change."""
+    return [(kind, groups) for since, kind, groups in record.groups if since <= step][-1]
+
+
+def _class(record: Record, step: int) -> str:
+    return _told(record, step)[0].rsplit(".", 1)[-1]
+
+
+def _hyper(record: Record, parameter: Parameter, step: int) -> dict[str, Any] | None:
+    if parameter.group is None:
+        return None
+    return _told(record, step)[1][parameter.group].hyper
+
+
+def _judge_updates(c: Comparison, settings: str) -> RungResult:
+    limit = c.limit("update", worst_update_distance)
+    distances = update_distances(c.a, c.b)
+    if distances is None:
+        return RungResult(
+            "optimizer", Result.INVALID, f"{settings}, but an update was not observed"
+        )
+    if not distances:
+        return RungResult(
+            "optimizer", Result.NOT_EXERCISED,
+            f"{settings}, but no parameter moved in the first two steps of either run",
+        )  # fmt: skip
+    name, value = worst(distances)
+    findings = tuple(
+        Finding(_update_text(c, key, distance), None, key, *_update_norms(c, key))
+        for key, distance in sorted(distances.items(), key=lambda item: -nan_last(item[1]))
+        if exceeds(distance, limit.value)
+    )
+    if findings:
+        text = f"{settings}, but {len(findings)} parameters were updated otherwise; most: "
+        return RungResult(
+            "optimizer", Result.FAIL, text + findings[0].text, value, limit.value, limit.source,
+            "", findings,
+        )  # fmt: skip
+    return RungResult(
+        "optimizer", Result.PASS, f"{settings}; first updates agree, furthest apart: {name}, "
+        f"{value:.2g}", value, limit.value, limit.source,
+        "any other hyper-parameter, or an update that is off by "
+        f"{SKETCH_CERTAINTY * limit.value:.2g}",
+    )  # fmt: skip
+
+
+def _sketches_of_updates(parameter: Parameter) -> list[tuple[float, ...]] | None:
+    """Sketches of what the first step, and the first two, did to a parameter."""
+    if parameter.initial is None or len(parameter.after) < 2:
+        return None
+    return [sketch_difference(after, parameter.initial) for after in parameter.after[:2]]
+
+
+def update_distances(a: Record, b: Record) -> dict[str, float] | None:
+    """Estimate, by parameter, of |update_a - update_b| / |update|.
+
+    The larger one of the update of the first step and that of the first two: where a warm-up
+    starts from zero, the first is none. Parameters that neither run moved are left out; one that
+    only one run moved is infinitely far. None where an update was not observed.
+    """
+    left, right = by_name(a), by_name(b)
+    if not left or left.keys() != right.keys():
+        return None
+    distances: dict[str, float] = {}
+    for name in left:
+        mine, theirs = _sketches_of_updates(left[name]), _sketches_of_updates(right[name])
+        if mine is None or theirs is None:
+            return None
+        for x, y in zip(mine, theirs, strict=True):
+            norms = sketch_norm(x), sketch_norm(y)
+            if norms != (0.0, 0.0):
+                distance = _update_distance(x, y) if 0.0 not in norms else math.inf
+                distances[name] = largest([distance, distances.get(name, 0.0)])
+    return distances
+
+
+def _update_distance(x: tuple[float, ...], y: tuple[float, ...]) -> float:
+    """|x - y| over the larger of both, of which one is not 0; NaN if they cannot be compared."""
+    if len(x) != len(y):
+        return math.nan
+    difference = sketch_norm(tuple(p - q for p, q in zip(x, y, strict=True)))
+    return difference / max(sketch_norm(x), sketch_norm(y))
+
+
+def course_distances(a: Record, b: Record) -> dict[str, float] | None:
+    """Estimate, by parameter, of |course_a - course_b| / |course|: from initial to final value.
+
+    Of the parameters that both runs have and that either moved. None where there is no such
+    parameter, or where a value was not observed.
+    """
+    left, right = by_name(a), by_name(b)
+    distances: dict[str, float] = {}
+    for name in (n for n in left if n in right):
+        courses = []
+        for parameter in (left[name], right[name]):
+            if parameter.initial is None or parameter.final is None:
+                return None
+            courses.append(sketch_difference(parameter.final, parameter.initial))
+        if any(sketch_norm(course) != 0.0 for course in courses):
+            distances[name] = _update_distance(courses[0], courses[1])
+    return distances or None
+
+
+def worst_course_distance(a: Record, b: Record) -> float | None:
+    """The largest of `course_distances`."""
+    distances = course_distances(a, b)
+    return worst(distances)[1] if distances else None
+
+
+def worst_update_distance(a: Record, b: Record) -> float | None:
+    """The largest of `update_distances`."""
+    distances = update_distances(a, b)
+    return worst(distances)[1] if distances else None
+
+
+def _update_norms(c: Comparison, name: str) -> tuple[float | None, float | None]:
+    updates = [_sketches_of_updates(by_name(record)[name]) for record in (c.a, c.b)]
+    first, second = (None if u is None else sketch_norm(u[1]) for u in updates)
+    return first, second
+
+
+def _update_text(c: Comparison, name: str, distance: float) -> str:
+    x, y = _update_norms(c, name)
+    return (
+        f"{name}: by about {x:.3g} in {c.a.label}, {y:.3g} in {c.b.label}, relative distance "
+        f"{distance:.2g}"
+    )

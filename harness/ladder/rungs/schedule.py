@@ -1,0 +1,140 @@
+"""The rung of learning rates, and how a lag of one series behind another is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.config.case import ALIGNED
+from harness.ladder.comparison import Comparison, by_name, exceeds, largest, relative_difference
+from harness.ladder.verdict import Finding, Result, RungResult
+from harness.record.files import Record
+
+RATE_LIMIT = 1e-9
+"""Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
+and far below any difference of two schedules."""
+
+Rates = tuple[float | None, ...]
+"""Learning rates of one step; None for one that was not observed."""
+
+
+def schedule(c: Comparison) -> RungResult:
+    """The learning rate that each step really used, for every parameter."""
+    name_a, name_b = c.names
+    left, right = _rates(c)
+    if not left:
+        return RungResult("schedule", Result.INVALID, "no step and parameter is in both runs")
+    for name, series in ((name_a, left), (name_b, right)):
+        for step, rates in series.items():
+            if not rates or None in rates:
+                text = f"{name}: a learning rate of step {step} was not observed"
+                return RungResult("schedule", Result.INVALID, text)
+    differences = {step: _furthest(left[step], right[step]) for step in left}
+    findings = tuple(
+        Finding(f"step {i}: {name_a} used {_rate(left[i])}, {name_b} {_rate(right[i])}", i, None,
+                left[i], right[i])
+        for i, difference in differences.items()
+        if exceeds(difference, RATE_LIMIT)
+    )  # fmt: skip
+    if findings:
+        return RungResult(
+            "schedule", Result.FAIL, _explain(c, findings, left, right),
+            largest(differences.values()), RATE_LIMIT, "rounding of Python floats", "", findings,
+        )  # fmt: skip
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        if missing := record.missing_steps:
+            text = f"{len(left)} learning rates agree, but {name} has no step {missing[0]}"
+            return RungResult("schedule", Result.INVALID, text)
+    peak = max(rate or 0.0 for rates in left.values() for rate in rates)
+    if peak == 0:
+        return RungResult("schedule", Result.NOT_EXERCISED, "every learning rate is zero")
+    for name, record, rates_of in zip(c.names, (c.a, c.b), (left, right), strict=True):
+        asked = _peak_asked(record)
+        own = max(rate or 0.0 for rates in rates_of.values() for rate in rates)
+        if asked is not None and exceeds(relative_difference(own, asked), RATE_LIMIT):
+            text = f"{name}'s learning rate peaks at {own:g}, but the case asks for {asked:g}"
+            return RungResult(
+                "schedule", Result.FAIL, text, relative_difference(own, asked), RATE_LIMIT,
+                "rounding of Python floats", "", (Finding(text, None, None, own, asked),),
+            )  # fmt: skip
+    return RungResult(
+        "schedule", Result.PASS, f"{len(left)} learning rates agree (peak {peak:g})",
+        largest(differences.values()), RATE_LIMIT, "rounding of Python floats",
+        f"a relative difference of {RATE_LIMIT:g}",
+    )  # fmt: skip
+
+
+def _peak_asked(record: Record) -> float | None:
+    """The rate that an aligned case ends its warm-up with; None where it does not get there."""
+    case = record.manifest["case"]
+    if case["kind"] != ALIGNED or record.asked_steps <= case["schedule"]["warmup_steps"]:
+        return None
+    return float(case["optimizer"]["learning_rate"])
+
+
+def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
+    """The rates that both runs used, by step, in the same order.
+
+    One rate stands for all parameters that share a group in both runs: groups need not be cut
+    alike, and the same rates given to other parameters are not the same rates.
+    """
+    left, right = by_name(c.a), by_name(c.b)
+    groups = sorted(
+        {
+            (x, y)
+            for name in left.keys() & right.keys()
+            if (x := left[name].group) is not None and (y := right[name].group) is not None
+        }
+    )
+    steps = [{s.index: s.learning_rates for s in r.steps} for r in (c.a, c.b)]
+    common = sorted(steps[0].keys() & steps[1].keys()) if groups else []
+    first, second = (
+        {
+            step: tuple(
+                rates[step][pair[side]] if pair[side] < len(rates[step]) else None
+                for pair in groups
+            )
+            for step in common
+        }
+        for side, rates in enumerate(steps)
+    )
+    return first, second
+
+
+def _furthest(x: Rates, y: Rates) -> float:
+    return largest(relative_difference(p, q) for p, q in zip(x, y, strict=True))
+
+
+def _rate(rates: Rates) -> str:
+    return " and ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates) if rate is not None)
+
+
+def _explain(
+    c: Comparison, findings: tuple[Finding, ...], left: dict[int, Rates], right: dict[int, Rates]
+) -> str:
+    """What kind of difference it is: a lag, a factor, or the first step that differs."""
+    text = findings[0].text
+    lag = lagging(list(left.values()), list(right.values()), RATE_LIMIT)
+    if lag:
+        late = c.names[1] if lag > 0 else c.names[0]
+        return f"a lag of one step: {late} uses the rate of the step before; {text}"
+    if len(findings) == 1:
+        return text
+    pairs = [(x, y) for i in left for x, y in zip(left[i], right[i], strict=True) if x and y]
+    ratios = [y / x for x, y in pairs]
+    constant = ""
+    if ratios and max(ratios) - min(ratios) <= RATE_LIMIT * max(map(abs, ratios)):
+        constant = f", always {ratios[0]:g} times as much"
+    return f"{text}{constant} ({len(findings)} of {len(left)} steps differ)"
+
+
+def lagging(left: Sequence[Rates], right: Sequence[Rates], limit: float) -> int:
+    """1 where `right` is `left` one step late, -1 where it is one step early, else 0.
+
+    Both have a value for each of the same steps.
+    """
+    for lag in (1, -1):
+        x, y = (left[:-1], right[1:]) if lag > 0 else (left[1:], right[:-1])
+        pairs = zip(x, y, strict=True)
+        if len(x) > 2 and all(not exceeds(_furthest(p, q), limit) for p, q in pairs):
+            return lag
+    return 0

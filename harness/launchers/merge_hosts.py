@@ -1,0 +1,224 @@
+"""Merges what every host of one run observed into one Record, and says where hosts disagree.
+
+Under SPMD every host runs the same program on its part of the data: losses, gradient norms,
+learning rates and parameters are the same on all of them, bit by bit. Where they are not, the run
+is broken, however well the losses of one host look. Times are not the same: a step takes as long
+as on its slowest host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.base.errors import BadInput
+from harness.environments.cache import in_one_piece
+from harness.launchers.host import HOST
+from harness.launchers.local import PER_HOST
+from harness.launchers.merge_events import Disagreements, Host, merge_events, same, whole
+from harness.record import files as record
+from harness.record.files import Record
+
+OF_PROCESS = (
+    "device", "device_kind", "devices", "processes", "mesh", "versions", "flags", "input_sharding",
+    "model",
+)  # fmt: skip
+
+OF_PARAMETER = (
+    "shape", "dtype", "sharding", "group", "initial", "gradient", "clipped_norm", "after", "final",
+)  # fmt: skip
+
+COPIED = (record.PARAMETERS, record.GRAPH, record.INITIAL)
+"""Files that are the same on all hosts: the first host's are taken."""
+
+
+def merge_hosts(
+    folders: Sequence[Path], target: Path, micro_batch: int, expected: int
+) -> dict[str, Any]:
+    """Merge what the hosts left in `folders` into `target`, and write hosts.json there.
+
+    micro_batch: rows of a micro-batch over all hosts
+    expected:    number of hosts that the run had
+
+    Returns what the manifest says of hosts: their number, how many were expected, and the
+    disagreements, each one line. Nothing that only some hosts have is merged: a step that one of
+    them did not finish is not finished.
+    """
+    found = Disagreements()
+    hosts = _read(folders, found)
+    _write_log(folders, target)
+    if hosts:
+        try:
+            _merge(hosts, target, micro_batch, found)
+        except (KeyError, TypeError, ValueError) as error:
+            found.add("damaged", f"an event or a parameter lacks or misspells a field: {error!r}")
+    if len(folders) != expected:
+        found.add("count", f"{len(folders)} of {expected} hosts left a Record")
+    merged = {"count": len(folders), "expected": expected, "disagreements": found.lines()}
+    record.write_json(target / record.HOSTS, merged)
+    return merged
+
+
+def _merge(hosts: Sequence[Host], target: Path, micro_batch: int, found: Disagreements) -> None:
+    _compare_processes(hosts, found)
+    _compare_parameters(hosts, found)
+    events = merge_events(hosts, micro_batch, found)
+    lines = [json.dumps(record.encode(e), allow_nan=False) for e in events]
+    record.write_text(target / record.STEPS, "".join(line + "\n" for line in lines))
+    for name in COPIED:
+        if (hosts[0].folder / name).is_file():
+            shutil.copyfile(hosts[0].folder / name, target / name)
+    _merge_first_batch(hosts, target, micro_batch)
+    record.write_json(target / record.OBSERVED, _merge_observed(hosts))
+
+
+def host_findings(run: Record) -> tuple[str, ...]:
+    """Why the Record of a run on several hosts cannot be taken for what all of them did.
+
+    Empty for a run on one host, and where all hosts agree.
+    """
+    processes = run.observed.get("processes")
+    hosts = run.manifest.get("hosts")
+    if hosts is None:
+        if processes in (None, 1):
+            return ()
+        return (f"the run had {processes} hosts, and this is the Record of only one of them",)
+    found = [str(line) for line in hosts["disagreements"]]
+    if processes not in (None, hosts["expected"]):
+        found.append(f"the trainer saw {processes} hosts, the launcher {hosts['expected']}")
+    return tuple(found)
+
+
+def _read(folders: Sequence[Path], found: Disagreements) -> list[Host]:
+    """The hosts that observed anything, by rank."""
+    hosts = []
+    for folder in folders:
+        try:
+            events = record.read_events(folder / record.STEPS)
+            path = folder / record.OBSERVED
+            observed = json.loads(path.read_text()) if path.is_file() else {}
+        except (BadInput, ValueError) as error:
+            found.add("damaged", f"{folder.name}: {error}")
+            continue
+        if not observed:
+            found.add("empty", f"{folder.name} ended before its first step")
+            continue
+        hosts.append(Host(int(observed["process"]), folder, observed, events))
+    hosts.sort(key=lambda host: host.rank)
+    ranks = [host.rank for host in hosts]
+    if ranks != list(range(len(folders))):
+        found.add("ranks", f"the hosts' processes are {ranks}, not 0 to {len(folders) - 1}")
+    return hosts
+
+
+def _compare_processes(hosts: Sequence[Host], found: Disagreements) -> None:
+    for name in OF_PROCESS:
+        values = [(h, _shared_flags(h) if name == "flags" else h.observed.get(name)) for h in hosts]
+        if name in ("versions", "flags"):
+            for key in sorted({key for _, value in values for key in value or {}}):
+                same(f"{name}.{key}", key, [(h, (v or {}).get(key)) for h, v in values], found)
+        else:
+            same(name, name.replace("_", " "), values, found)
+
+
+def _shared_flags(host: Host) -> dict[str, str]:
+    flags = host.observed.get("flags", {})
+    return {name: value for name, value in flags.items() if name not in PER_HOST}
+
+
+def _compare_parameters(hosts: Sequence[Host], found: Disagreements) -> None:
+    tables = []
+    for host in hosts:
+        path = host.folder / record.PARAMETERS
+        try:
+            raw = json.loads(path.read_text())["parameters"] if path.is_file() else []
+        except (ValueError, KeyError) as error:
+            found.add("parameters", f"host {host.rank}: parameters.json is damaged: {error}")
+            return
+        tables.append((host, {p["name"]: p for p in raw}))
+    for name in dict.fromkeys(name for _, table in tables for name in table):
+        for what in OF_PARAMETER:
+            values = [(host, table.get(name, {}).get(what)) for host, table in tables]
+            same(f"parameter {what}", f"{name}: {what.replace('_', ' ')}", values, found)
+
+
+def _merge_first_batch(hosts: Sequence[Host], target: Path, micro_batch: int) -> None:
+    """The first batch, from which the arbiter starts: one for all, or parts put together."""
+    paths = [host.folder / record.FIRST_BATCH for host in hosts]
+    if not all(path.is_file() for path in paths):
+        return
+    parts = [dict(np.load(path)) for path in paths]
+    if whole([len(part["input_ids"]) for part in parts], micro_batch):
+        parts = parts[:1]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    np.savez(target / record.FIRST_BATCH, allow_pickle=False, **joined)
+
+
+def _merge_observed(hosts: Sequence[Host]) -> dict[str, Any]:
+    scripts = [host.observed.get("script") for host in hosts]
+    bad = [script for script in scripts if not (script and script.get("returned"))]
+    return {
+        **hosts[0].observed,
+        "flags": _shared_flags(hosts[0]),
+        "script": bad[0] if bad else scripts[0],
+    }
+
+
+def _write_log(folders: Sequence[Path], target: Path) -> None:
+    """Every host's log, those that failed last: their end tells why."""
+
+    def failed(folder: Path) -> bool:
+        path = folder / HOST
+        return not path.is_file() or json.loads(path.read_text()).get("code") != 0
+
+    with (target / record.LOG).open("wb") as stream:
+        for folder in sorted(folders, key=failed):
+            stream.write(f"==> {folder.name} <==\n".encode())
+            log = folder / record.LOG
+            stream.write(log.read_bytes() if log.is_file() else b"")
+            stream.write(b"\n")
+
+
+def merge_records(folders: Sequence[Path], target: Path) -> Record:
+    """Merge whole Records, one of each host of a pod slice, into a Record in `target`.
+
+    Raises BadInput where a folder is no Record, they are not of one run, none of them has anything
+    that could be merged, or `target` is there. Nothing is left in `target` then.
+    """
+    runs = [record.read_record(folder) for folder in folders]
+    runs.sort(key=lambda run: int(run.observed.get("process") or 0))
+    for run in runs[1:]:
+        if run.manifest["key"] != runs[0].manifest["key"]:
+            raise BadInput(
+                f"{run.directory} is not of the same run as {runs[0].directory}: their keys are "
+                f"{run.manifest['key']} and {runs[0].manifest['key']}"
+            )
+    if target.exists():
+        raise BadInput(f"{target} is there already: name a folder that is not")
+    case = runs[0].manifest["case"]
+    expected = int(runs[0].observed.get("processes") or len(runs))
+    micro_batch = int(case["global_batch"]) // int(case["accumulation"])
+    bad = [run for run in runs if run.ended["status"] != "ok"]
+    with in_one_piece(target) as making:
+        making.mkdir(parents=True)
+        hosts = merge_hosts([run.directory for run in runs], making, micro_batch, expected)
+        if not (making / record.OBSERVED).is_file():
+            raise BadInput(
+                f"Nothing can be merged of {', '.join(str(run.directory) for run in runs)}: "
+                f"{'; '.join(hosts['disagreements'])}. Name the Records of hosts that trained: "
+                f"each has an {record.OBSERVED}"
+            )
+        observed = json.loads((making / record.OBSERVED).read_text())
+        manifest = {
+            **runs[0].manifest, "hosts": hosts, "observed": observed,
+            "ended": (bad or runs)[0].ended,
+        }  # fmt: skip
+        record.write_json(making / record.MANIFEST, manifest)
+        merged = record.read_record(making)
+    return dataclasses.replace(merged, directory=target)

@@ -1,0 +1,37 @@
+"""The launcher that the configuration names."""
+
+from __future__ import annotations
+
+import difflib
+
+from harness.base.errors import BadInput
+from harness.config.settings import Launcher as Settings
+from harness.launchers.launcher import Launcher, Local, NoOptions, Note, options_of
+from harness.launchers.local import Limits
+from harness.launchers.saved import saved
+
+LAUNCHERS = ("local", "docker", "xpk")
+
+
+def choose(settings: Settings, note: Note) -> Launcher:
+    """The launcher of `settings`; what it reports while it works goes to `note`.
+
+    Raises BadInput for a name or an option that is not known, or one that is missing.
+    """
+    limits = Limits(settings.time_limit, settings.silence)
+    if settings.name == "local":
+        options_of(NoOptions, settings.options)
+        return Local(limits)
+    # Only the one that is asked for: they bring a client of object storage, and more.
+    if settings.name == "docker":
+        from harness.launchers.docker import Docker, DockerOptions
+
+        return Docker(options_of(DockerOptions, settings.options), limits, note)
+    if settings.name == "xpk":
+        from harness.launchers.xpk import Xpk, XpkOptions
+
+        given = {key: value for key, value in settings.options.items() if value is not None}
+        return Xpk(options_of(XpkOptions, saved() | given).checked(), limits, note)
+    near = difflib.get_close_matches(settings.name, LAUNCHERS, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise BadInput(f"launcher.name={settings.name} is not one of {', '.join(LAUNCHERS)}{hint}")

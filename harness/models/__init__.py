@@ -1,0 +1,1 @@
+"""Model families: everything that depends on the architecture, one file a family."""

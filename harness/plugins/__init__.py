@@ -1,0 +1,1 @@
+"""The pytest plugins: the ladder and the gate, one test for each rung."""

@@ -1,0 +1,129 @@
+"""The gate as pytest: one test for each case, thing that is gated, and rung.
+
+pytest tests/parity/test_gate.py --candidate transformers@REF [--baseline transformers@REF]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.ladder.verdict import RUNGS, PairVerdict, RungResult
+
+if TYPE_CHECKING:
+    from harness.gate.gate import GatePair
+    from harness.run.session import Outcome
+
+_DONE: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the gate."""
+    group = parser.getgroup("parity gate", "does a version still train as before?")
+    group.addoption(
+        "--candidate", default=None, metavar="REF",
+        help="gate transformers@REF, torchprime@REF or torch_xla@VERSION",
+    )  # fmt: skip
+    group.addoption(
+        "--baseline", default=None, metavar="REF",
+        help="what it has to train like (default: the stored baseline)",
+    )  # fmt: skip
+    group.addoption(
+        "--gate-cases", default="smoke", metavar="NAMES",
+        help="cases to gate, separated by commas; smoke, or all aligned ones",
+    )  # fmt: skip
+    group.addoption(
+        "--baselines", default="baselines", metavar="DIR", help="folder of the stored baselines"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize whatever asks for `gate_result` by what is gated, and rung."""
+    if "gate_result" not in metafunc.fixturenames:
+        return
+    gated = _gated(metafunc.config)
+    parameters = [
+        pytest.param((pair, rung), id=f"{pair.id}-{rung}", marks=_mark(pair))
+        for pair in gated
+        for rung in RUNGS
+    ]
+    if not parameters:
+        parameters = [
+            pytest.param(None, marks=pytest.mark.skip("name what is gated by --candidate REF"))
+        ]
+    metafunc.parametrize("gate_result", parameters, indirect=True)
+
+
+def _mark(pair: GatePair) -> pytest.MarkDecorator:
+    device: pytest.MarkDecorator = getattr(pytest.mark, pair.settings.launcher.device)
+    return device
+
+
+def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
+    if config.getoption("--candidate") is None:
+        return ()
+    from harness.base.errors import BadInput
+    from harness.gate.gate import gate_pairs
+    from harness.gate.refs import parse
+
+    words = [
+        f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
+        *config.getoption("--parity-override"),
+    ]
+    if (torchprime := config.getoption("--torchprime")) is not None:
+        words.append(f"engine.torchprime.source='{torchprime}'")
+    before = config.getoption("--baseline")
+    try:
+        return gate_pairs(
+            words,
+            parse(config.getoption("--candidate")),
+            None if before is None else parse(before),
+            config.getoption("--gate-cases").split(","),
+            Path(config.getoption("--baselines")),
+        )
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture
+def gate_result(request: pytest.FixtureRequest) -> RungResult:
+    """The judgement of one rung of what is gated; its runs are launched for the first."""
+    from harness.plugins.ladder import PROPERTY
+
+    pair, rung = request.param
+    outcome = _outcome(request.config, pair)
+    verdict: PairVerdict = outcome.verdict.pairs[0]
+    told = {**outcome.verdict.to_json(), "rung": rung}
+    request.node.user_properties.append((PROPERTY, told))
+    return verdict.rung(rung)
+
+
+def _outcome(config: pytest.Config, pair: GatePair) -> Outcome:
+    """The outcome of one thing that is gated, judged once in a session."""
+    done = config.stash.setdefault(_DONE, {})
+    if pair.id not in done:
+        try:
+            done[pair.id] = _judged(config, pair)
+        except (Exception, pytest.skip.Exception) as error:
+            done[pair.id] = error
+    if isinstance(done[pair.id], BaseException):
+        raise done[pair.id]
+    return done[pair.id]  # type: ignore[no-any-return]
+
+
+def _judged(config: pytest.Config, pair: GatePair) -> Outcome:
+    from harness.base.errors import BadInput
+    from harness.gate.gate import NotCompared, judge_pair
+    from harness.plugins.ladder import reporter_of
+
+    reporter = reporter_of(config)
+    try:
+        return judge_pair(pair, reporter)
+    except NotCompared as error:
+        pytest.skip(str(error))
+    except BadInput as error:
+        pytest.fail(f"bad input: {error}", pytrace=False)
+    finally:
+        reporter.close()

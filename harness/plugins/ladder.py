@@ -1,0 +1,282 @@
+"""The pytest side: one test for each case, pair of engines and rung.
+
+The names of the tests read as the diagnosis. Runs are launched once for a session, and once
+altogether under `-n`: a lock for the device, a lock for each Record. An unchanged run is taken
+from the workspace. Heavy imports stay inside the fixtures.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.base.errors import BadInput
+from harness.cli.signals import interrupt_when_ended
+from harness.devices.tpu import tpu_chips, why_no_tpu
+from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
+from harness.report.files import check_writable
+
+if TYPE_CHECKING:
+    from harness.run.session import Outcome
+
+DEFAULT_CASES = ("llama-tiny", "llama-tiny-bf16")
+REQUIREMENTS = ("tpu", "torchprime")
+PROPERTY = "parity"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two engines that train one case on one device."""
+
+    case: str
+    a: str
+    b: str
+    device: str
+
+    @property
+    def id(self) -> str:
+        """Part of a test's name."""
+        return f"{self.case}-{self.device}-{self.a}-{self.b}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `pytest tests/parity`."""
+    group = parser.getgroup("parity", "parity of two trainers")
+    group.addoption(
+        "--parity-case", action="append", default=[], metavar="NAME",
+        help=f"case to run; may be repeated (default: {', '.join(DEFAULT_CASES)})",
+    )  # fmt: skip
+    group.addoption(
+        "--parity-pair", action="append", default=[], metavar="A,B",
+        help="engines to compare; may be repeated (default: hf,torchprime and hf,reference). "
+        "An engine may name a source: hf@4.57.6",
+    )  # fmt: skip
+    group.addoption(
+        "--parity-override", action="append", default=[], metavar="KEY=VALUE",
+        help="Hydra override for every case, such as case.steps=40; may be repeated",
+    )  # fmt: skip
+    group.addoption(
+        "--parity-require", action="append", default=[], choices=REQUIREMENTS,
+        help="fail, instead of skipping, where this is missing; may be repeated",
+    )  # fmt: skip
+    group.addoption(
+        "--parity-until-decided", type=float, default=None, metavar="TOLERANCE",
+        help="judge step times by this tolerance (0.015 is 1.5 %%), and go on with twice the "
+        "windows, up to four times, until it is decided or timing.budget is used up",
+    )  # fmt: skip
+    group.addoption(
+        "--parity-workspace", default="workspace", metavar="DIR", help="where Records are kept"
+    )
+    group.addoption("--torchprime", default=None, metavar="SOURCE", help="torchprime checkout")
+    group.addoption("--parity-json", default=None, metavar="FILE", help="write the verdict as JSON")
+    group.addoption("--parity-html", default=None, metavar="FILE", help="write an HTML report")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers; end a terminated session as an interrupted one, trainers and all.
+
+    Raises UsageError where a verdict could not be written once it is there.
+    """
+    if threading.current_thread() is threading.main_thread():
+        interrupt_when_ended()
+    for option in ("--parity-json", "--parity-html"):
+        if config.getoption(option):
+            try:
+                check_writable(option, Path(config.getoption(option)))
+            except BadInput as error:
+                raise pytest.UsageError(str(error)) from None
+    config.addinivalue_line("markers", "cpu: trains on the CPU mesh")
+    config.addinivalue_line("markers", "tpu: trains on TPU chips, and needs some")
+    config.addinivalue_line("markers", "slow: takes minutes; -m 'slow or not slow' runs all")
+    config.stash[_VERDICTS] = {}
+
+
+_VERDICTS: pytest.StashKey[dict[tuple[Pair, tuple[str, ...]], Any]] = pytest.StashKey()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The settings that are in effect."""
+    cases = ", ".join(config.getoption("--parity-case") or DEFAULT_CASES)
+    workspace = Path(config.getoption("--parity-workspace")).resolve()
+    return f"parity: cases {cases}; workspace {workspace}; {tpu_chips()} TPU chips"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize whatever asks for `rung_result` by case, device, pair and rung."""
+    if "rung_result" not in metafunc.fixturenames:
+        return
+    parameters = [
+        pytest.param((pair, rung), id=f"{pair.id}-{rung}", marks=getattr(pytest.mark, pair.device))
+        for pair in _pairs(metafunc.config)
+        for rung in RUNGS
+    ]
+    metafunc.parametrize("rung_result", parameters, indirect=True)
+
+
+def _pairs(config: pytest.Config) -> list[Pair]:
+    named = config.getoption("--parity-pair") or ["hf,torchprime", "hf,reference"]
+    pairs = []
+    for text in named:
+        engines = text.split(",")
+        if len(engines) != 2:
+            raise pytest.UsageError(f"--parity-pair {text}: write two engines, as hf,torchprime")
+        pairs.append((engines[0], engines[1]))
+    return [
+        Pair(case, a, b, device)
+        for device in ("cpu", "tpu")
+        for case in config.getoption("--parity-case") or DEFAULT_CASES
+        for a, b in pairs
+    ]
+
+
+@pytest.fixture
+def rung_result(request: pytest.FixtureRequest) -> RungResult:
+    """The judgement of one rung of one pair; the runs are launched when the first is asked for."""
+    pair, rung = request.param
+    outcome = pair_outcome(request.config, pair)
+    verdict: PairVerdict = outcome.verdict.pairs[0]
+    result = verdict.rung(rung)
+    request.node.user_properties.append((PROPERTY, _Judged(outcome.verdict, result).to_property()))
+    return result
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a test tells the summary; plain values, as they cross from xdist's workers."""
+
+    verdict: Verdict
+    result: RungResult
+
+    def to_property(self) -> dict[str, Any]:
+        return {**self.verdict.to_json(), "rung": self.result.rung}
+
+
+def assert_holds(result: RungResult, notes: tuple[str, ...] = ()) -> None:
+    """Pass, skip (NOT_EXERCISED) or fail the test of one rung, in the user's terms."""
+    __tracebackhide__ = True
+    if result.result is Result.PASS:
+        return
+    if result.result is Result.NOT_EXERCISED:
+        pytest.skip(f"NOT_EXERCISED: {result.explanation}")
+    lines = [f"{result.result.value}: {result.explanation}"]
+    lines += [f"  {finding.text}" for finding in result.findings[:8]]
+    if result.limit_source:
+        lines.append(f"  limit {result.limit}: {result.limit_source}")
+    pytest.fail("\n".join([*lines, *notes]), pytrace=False)
+
+
+def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
+    """Run, or find, both engines of a pair, and judge them. Skips what this machine cannot do."""
+    done = config.stash[_VERDICTS]
+    key = (pair, overrides)
+    if key not in done:
+        try:
+            done[key] = _run(config, pair, overrides)
+        except (Exception, pytest.skip.Exception) as error:
+            done[key] = error
+    if isinstance(done[key], BaseException):
+        raise done[key]
+    return done[key]  # type: ignore[no-any-return]
+
+
+def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outcome:
+    from harness.config.settings import load
+    from harness.run import session
+    from harness.run.plan import MissingTorchprime
+
+    required = config.getoption("--parity-require")
+    missing = why_no_tpu() if pair.device == "tpu" else None
+    if missing is not None:
+        _missing("tpu", missing, required)
+    words = [
+        f"case={pair.case}",
+        f"engines=[{pair.a},{pair.b}]",
+        f"launcher.device={pair.device}",
+        f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
+        *config.getoption("--parity-override"),
+        *overrides,
+    ]
+    if pair.device == "tpu":
+        words.append(f"case.mesh.fsdp={tpu_chips()}")
+    if config.getoption("--parity-until-decided") is not None:
+        tolerance = config.getoption("--parity-until-decided")
+        words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
+    if config.getoption("--torchprime") is not None:
+        words.append(f"engine.torchprime.source='{config.getoption('--torchprime')}'")
+    reporter = reporter_of(config)
+    try:
+        planned = session.plan(load(words), reporter, may_substitute=False)
+    except MissingTorchprime as error:
+        _missing("torchprime", str(error), required)
+    except BadInput as error:
+        pytest.fail(f"bad input: {error}", pytrace=False)
+    try:
+        return session.run(planned, reporter)
+    finally:
+        reporter.close()
+
+
+def _missing(what: str, reason: str, required: list[str]) -> None:
+    """Something that this machine lacks: a skip that names it, an error where it is required."""
+    if what in required:
+        pytest.fail(f"--parity-require {what}: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def reporter_of(config: pytest.Config) -> Any:
+    """Progress on the terminal behind pytest's capturing; xdist's workers have no terminal."""
+    from rich.console import Console
+
+    from harness.report.progress import ConsoleReporter
+
+    quiet = hasattr(config, "workerinput") or config.get_verbosity() < 0
+    return ConsoleReporter(Console(file=sys.__stderr__, quiet=quiet, force_terminal=False))
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The ladder of every pair, as far as its rungs were asked for."""
+    # What is compared does not always name its case: of two cases, neither may hide the other.
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == PROPERTY:
+                    found[value["compared"], value["case"]] = value
+    if found:
+        from harness.report.terminal import verdict_lines
+
+        verdicts = [Verdict.from_json(value) for value in found.values()]
+        for verdict in verdicts:
+            terminalreporter.section("parity")
+            width = terminalreporter._tw.fullwidth
+            for line in verdict_lines(verdict, width, terminalreporter._tw.hasmarkup):
+                terminalreporter.write_line(line)
+        _write_files(config, verdicts)
+
+
+def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
+    from harness.ladder.verdict import merged
+    from harness.record.files import read_record, write_json
+
+    both = merged(verdicts)
+    if config.getoption("--parity-json"):
+        write_json(Path(config.getoption("--parity-json")), both.to_json())
+    if config.getoption("--parity-html"):
+        from harness.report.html import write_html
+
+        # A side that was not run has no Record: its name is empty, which as a path is this folder.
+        folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record) if r}
+        records = {f: read_record(Path(f)) for f in folders if Path(f).is_dir()}
+        write_html(Path(config.getoption("--parity-html")), both, records)
+
+
+@pytest.fixture(scope="session")
+def parity_workspace(request: pytest.FixtureRequest) -> Path:
+    """The workspace of this session."""
+    return Path(request.config.getoption("--parity-workspace")).resolve()

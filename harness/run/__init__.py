@@ -1,0 +1,1 @@
+"""Runs what a session needs: plans, launches, times, and has it judged."""

@@ -1,0 +1,326 @@
+"""Launches planned runs, once each, and gives back their Records."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import platform
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from harness import __version__
+from harness.base.errors import BadInput
+from harness.config.case import to_dict
+from harness.config.settings import Launcher as Settings
+from harness.environments.sources import default_cache_dir
+from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
+from harness.launchers.launcher import Launcher, Local, Run
+from harness.launchers.local import Limits
+from harness.launchers.registry import choose
+from harness.record import files as record
+from harness.record import outcome as ending
+from harness.record.files import Record
+from harness.run.plan import Plan
+from harness.run.workspace import Slot, slot
+
+ATTEMPTS = 3
+"""Launches of one run at most. Only starved collectives, the machine's own failure, are tried
+again: no run that trained is ever repeated until it pleases."""
+
+AFTERWARDS = ("harness.report.tensorboard", "harness.ladder.judge")
+"""Modules that are needed once a run has ended. They take half a second to be imported (numpy,
+TensorBoard): that is while the trainer trains. Whatever plans and launches does without them, so
+that a trainer is at work soon after a command was given."""
+
+
+class Reporter(Protocol):
+    """Shows a person what is going on."""
+
+    def note(self, text: str) -> None:
+        """A line about what is being done or waited for."""
+
+    def started(self, label: str, steps: int) -> None:
+        """A run was launched."""
+
+    def event(self, label: str, event: Mapping[str, Any]) -> None:
+        """The probe wrote an event."""
+
+    def ended(self, label: str, outcome: ending.Ending) -> None:
+        """A run ended."""
+
+    def reused(self, label: str, directory: Path) -> None:
+        """A complete Record of this very run was there already."""
+
+
+def obtain(plan: Plan, workspace: Path, settings: Settings, reporter: Reporter) -> Record:
+    """The Record of `plan`: the one that is there, or that of a new run.
+
+    A run that fails gives a Record too, which says how it ended. Raises BadInput where the
+    launcher cannot launch anything.
+    """
+    launcher = _launcher(plan, settings, reporter)
+    plan = placed(plan, launcher)
+    place = slot(workspace, plan.case.name, _folder(plan), plan.key)
+    with place.locked():
+        found = place.complete_record()
+        if found is not None:
+            reporter.reused(plan.label, place.directory)
+            return found
+        with Devices(settings.device, reporter) if launcher.here else contextlib.nullcontext():
+            return launch_alone(plan, place, settings, reporter)
+
+
+def obtain_in_turns(
+    plans: tuple[Plan, Plan], workspace: Path, settings: Settings, reporter: Reporter
+) -> tuple[Record, Record]:
+    """The Records of two runs that are alive at once on this machine, and work in turns.
+
+    Both are launched anew unless both are there, from one and the same launch.
+    """
+    places = [slot(workspace, p.case.name, _folder(p), p.key) for p in plans]
+    with contextlib.ExitStack() as held:
+        for place in sorted(places, key=lambda place: place.directory):
+            held.enter_context(place.locked())
+        found = [place.complete_record() for place in places]
+        a, b = found
+        if a is not None and b is not None and a.manifest["turns"] == b.manifest["turns"]:
+            for plan, place in zip(plans, places, strict=True):
+                reporter.reused(f"{plan.label} in turns", place.directory)
+            return a, b
+        held.enter_context(Devices(settings.device, reporter))
+        return _launch_in_turns(plans, (places[0], places[1]), settings, reporter)
+
+
+def _launch_in_turns(
+    plans: tuple[Plan, Plan], places: tuple[Slot, Slot], settings: Settings, reporter: Reporter
+) -> tuple[Record, Record]:
+    stop, launch_id = threading.Event(), uuid.uuid4().hex
+    limits = Limits(settings.time_limit, settings.silence)
+    labels = " and ".join(plan.label for plan in plans)
+    reporter.started(f"{labels} in turns", plans[0].case.steps)
+
+    def run_side(side: int, shared: Path) -> Record:
+        plan, place = plans[side], places[side]
+        # The first side's progress stands for both: they are never more than two windows apart.
+        follow = reporter.event if side == 0 else _ignore
+        try:
+            return _launch(plan, place, Local(limits, stop), follow, shared, launch_id)
+        finally:
+            (shared / f"done-{side}").touch()  # also after a crash, which ends no turns itself
+
+    with (
+        tempfile.TemporaryDirectory(prefix="parity-turns-") as folder,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        futures = [pool.submit(run_side, side, Path(folder)) for side in (0, 1)]
+        try:
+            records = [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            raise
+    reporter.ended(f"{labels} in turns", ending.Ending(**records[0].ended))
+    return records[0], records[1]
+
+
+def _ignore(label: str, event: Mapping[str, Any]) -> None:
+    return None
+
+
+def _launcher(plan: Plan, settings: Settings, reporter: Reporter) -> Launcher:
+    if plan.role == "arbiter":
+        # It needs no accelerator, only this machine's processor.
+        return Local(Limits(settings.time_limit, settings.silence))
+    return choose(settings, reporter.note)
+
+
+def _folder(plan: Plan) -> str:
+    return plan.engine if plan.role == "subject" else f"{plan.engine}-{plan.role}"
+
+
+class Devices:
+    """Holds the machine's devices: two trainers at once would starve each other's collectives."""
+
+    def __init__(self, device: str, reporter: Reporter) -> None:
+        cache = default_cache_dir()
+        cache.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(cache / f"device-{device}.lock")
+        self.reporter = reporter
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            self.reporter.note("waiting for another run on this machine's devices")
+            self.lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self.lock.release()
+
+
+def launch_alone(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> Record:
+    """Launch one run; again only where the machine starved its collectives."""
+    launcher = _launcher(plan, settings, reporter)
+    launcher.check()
+    for attempt in range(1, ATTEMPTS + 1):
+        reporter.started(plan.label, plan.case.steps)
+        result = _launch(plan, place, launcher, reporter.event, attempt=attempt)
+        outcome = ending.Ending(**result.ended)
+        reporter.ended(plan.label, outcome)
+        if outcome.status != ending.STARVED or attempt == ATTEMPTS:
+            break
+        reporter.note(f"{plan.label}: trying again")
+    return result
+
+
+def _launch(
+    plan: Plan,
+    place: Slot,
+    launcher: Launcher,
+    on_event: Callable[[str, Mapping[str, Any]], None],
+    shared: Path | None = None,
+    turns: str | None = None,
+    attempt: int = 1,
+) -> Record:
+    """Launch one run, wait for it, and put its Record in its place."""
+    started = time.time()
+    run = run_of(plan, place, shared)
+    place.begin()
+    make_scratch(run.places)
+    importing = threading.Thread(target=lambda: [import_module(name) for name in AFTERWARDS])
+    importing.start()
+    outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
+    importing.join()
+    argv = list(launcher.invocation(run).argv)
+    manifest = {
+        "schema": record.SCHEMA,
+        "harness": __version__,
+        "engine": plan.engine,
+        "label": plan.label,
+        "role": plan.role,
+        "repeat": plan.repeat,
+        "key": plan.key,
+        "case": to_dict(plan.case),
+        "inputs": plan.inputs.digest,
+        "origin": plan.origin,
+        "command": {
+            "argv": argv,
+            "environment": _public({**plan.environment, **plan.command.environment}),
+            "pythonpath": list(plan.command.pythonpath),
+        },
+        "interpreter": {
+            "python": argv[0],
+            "key": plan.interpreter.key,
+            "packages": dict(plan.interpreter.packages),
+        },
+        "host": {"name": platform.node(), "machine": platform.machine()},
+        "started": started,
+        "attempts": attempt,
+        "turns": turns,
+        "observed": _object(place.running / record.OBSERVED) or {},
+        "hosts": _object(place.running / record.HOSTS),
+        "ended": outcome.to_json(),
+    }
+    if plan.role == "graph" and outcome.status == ending.OK:
+        _keep_graph(place)
+    manifest["profile"] = _keep_device_times(place)
+    result = place.finish(_judge_ending(manifest, place))
+    if result.steps:
+        from harness.report.tensorboard import write_events
+
+        write_events(result)
+    return result
+
+
+def _keep_device_times(place: Slot) -> str | None:
+    """Read the device's profile, where one was taken; what is wrong with it, or None."""
+    # A run on several hosts leaves one a host: they step together, so that any of them will do.
+    folders = (place.running, *sorted(place.running.glob("host-*")))
+    files = [p for f in folders for p in sorted((f / record.PROFILE).rglob("*.xplane.pb"))]
+    if not files:
+        return None
+    from harness.compiler.xplane import step_seconds
+
+    try:
+        times = step_seconds(files[-1])
+    except BadInput as error:
+        return str(error)
+    plain = {"module": times.module, "seconds": {d: list(s) for d, s in times.seconds.items()}}
+    record.write_json(place.running / record.DEVICE_TIMES, plain)
+    return None
+
+
+def _keep_graph(place: Slot) -> None:
+    """Read the dump of the compiled step into the Record; the dump itself is not kept."""
+    from harness.compiler import read_dump, steady_state_module, to_json
+
+    step = steady_state_module(read_dump(place.scratch / "hlo"))
+    record.write_json(place.running / record.GRAPH, to_json([step]))
+
+
+def placed(plan: Plan, launcher: Launcher) -> Plan:
+    """`plan` with what it is run in by `launcher`, as part of its environment and so of its key."""
+    return dataclasses.replace(plan, environment={**plan.environment, **launcher.identity})
+
+
+def places_of(plan: Plan, record: Path, scratch: Path, shared: Path | None = None) -> Places:
+    """Where on this machine the placeholders of the plan's Command are."""
+    return Places(
+        record=record.resolve(),
+        inputs=plan.inputs.directory.resolve(),
+        scratch=scratch.resolve(),
+        package=Path(__file__).resolve().parents[1],
+        source=plan.source,
+        shared=shared,
+    )
+
+
+def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
+    """What a launcher is given of `plan`, whose Record is to be made in `place`."""
+    places = places_of(plan, place.running, place.scratch, shared)
+    name = f"{_folder(plan)}-{plan.key}"
+    return Run(
+        name, plan.command, places, plan.interpreter, plan.environment, plan.case.micro_batch
+    )
+
+
+def _public(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables as they may be written down: a token's value never is."""
+    return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file that the run may not have come to write."""
+    found = json.loads(path.read_text()) if path.is_file() else None
+    assert found is None or isinstance(found, dict)
+    return found
+
+
+def _judge_ending(manifest: dict[str, Any], place: Slot) -> dict[str, Any]:
+    """A process that exits with 0 is not enough: every step has to have been trained."""
+    ended = manifest["ended"]
+    if ended["status"] != ending.OK:
+        return manifest
+    steps, asked = 0, manifest["case"]["steps"]
+    path = place.running / record.STEPS
+    if path.is_file():
+        # Read as a run that may be cut short, which is what is to be found out.
+        events = record.read_events(path)
+        steps = len({e["step"] for e in events if e["event"] == "values"})
+    if steps != asked:
+        log = (place.running / record.LOG).read_text(errors="replace").splitlines()
+        ended.update(
+            status=ending.SHORT,
+            reason=f"it exited with 0, but trained {steps} of {asked} steps",
+            log=[line for line in log if line.strip()][-ending.TAIL_LINES :],
+        )
+    return manifest

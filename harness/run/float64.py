@@ -1,0 +1,63 @@
+"""float64 from a run's own weights and first batch: for runs that start from different ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from harness.config.settings import Engine, Settings
+from harness.engines.command import Job
+from harness.engines.reference import arbiter
+from harness.inputs.prepared import Inputs
+from harness.ladder.comparison import Comparison
+from harness.record.files import FIRST_BATCH, INITIAL, Record
+from harness.run.execute import Reporter, obtain
+from harness.run.plan import plan_arbiter
+
+
+def own_arbiters(
+    comparison: Comparison, settings: Settings, inputs: Inputs, workspace: Path, reporter: Reporter
+) -> dict[str, Record]:
+    """By Record folder, step 0 in float64 from that Record's own weights and batch.
+
+    Empty where either run kept none, so that nothing is judged against half of the evidence.
+    """
+    found = {}
+    for record in (comparison.a, comparison.b):
+        if not (record.directory / INITIAL).is_file():
+            return {}
+        own = _inputs_of(record, workspace / "inputs")
+        case = dataclasses.replace(settings.case, steps=1)
+        plan = plan_arbiter(settings, own, reporter.note)
+        plan = dataclasses.replace(
+            plan,
+            case=case,
+            command=arbiter(Job(case, settings.engine.get("reference", Engine()))),
+            label=f"float64 from {record.label}'s weights",
+        )
+        result = obtain(plan, workspace, settings.launcher, reporter)
+        if not result.complete:
+            return {}
+        found[str(record.directory)] = result
+    return found
+
+
+def _inputs_of(record: Record, root: Path) -> Inputs:
+    """A folder of inputs made of what a Record kept of its start."""
+    from safetensors.numpy import save_file
+
+    digest = hashlib.sha256()
+    for name in (INITIAL, FIRST_BATCH):
+        digest.update((record.directory / name).read_bytes())
+    inputs = Inputs(root / f"own-{digest.hexdigest()[:16]}")
+    if inputs.weights.is_file() and inputs.rows.is_file():
+        return inputs
+    inputs.model.mkdir(parents=True, exist_ok=True)
+    with np.load(record.directory / INITIAL) as arrays:
+        save_file({name: arrays[name] for name in arrays.files}, inputs.weights)
+    shutil.copyfile(record.directory / FIRST_BATCH, inputs.rows)
+    return inputs

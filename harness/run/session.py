@@ -1,0 +1,188 @@
+"""One session: plan every run, launch what is missing, judge every pair.
+
+What judges is imported where it is called: it takes a while, which a trainer spends training
+(`harness.run.execute.AFTERWARDS`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config.settings import Settings, Tolerance
+from harness.inputs.prepared import prepare, with_perturbed_weights
+from harness.ladder.comparison import Comparison
+from harness.ladder.verdict import PairVerdict, Result, Verdict
+from harness.launchers.registry import choose
+from harness.record.files import Record
+from harness.run.execute import Reporter, obtain
+from harness.run.plan import MissingTorchprime, Plan, Planner, plan_arbiter, plan_control, planner
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a session found, with the Records by folder for reports."""
+
+    verdict: Verdict
+    records: Mapping[str, Record]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything that a session will run, checked before anything is launched.
+
+    planners: how each of the subjects is planned, for what is measured of it beside
+    """
+
+    settings: Settings
+    subjects: tuple[Plan, ...]
+    planners: tuple[Planner, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def compared(self) -> str:
+        """What is compared, for the first line of every output."""
+        first, *others = self.subjects
+        case = self.settings.case
+        mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
+        names = " and ".join(_told(plan) for plan in others)
+        missing = " (torchprime is missing, see the notes)" if self.notes else ""
+        return (
+            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, "
+            f"{case.steps} steps, mesh {mesh} on {self.settings.launcher.device}"
+        )
+
+
+def _told(plan: Plan) -> str:
+    description = plan.origin.get("description")
+    return f"{plan.label} ({description})" if description else plan.label
+
+
+def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) -> Planned:
+    """Plan the session.
+
+    Where no torchprime can be had, the reference takes its place, if it `may_substitute`, and the
+    first line of the output says so. Raises BadInput for whatever cannot work.
+    """
+    workspace = Path(settings.workspace)
+    choose(settings.launcher, reporter.note)  # its options are checked before anything is made
+    inputs = prepare(settings.case, workspace / "inputs")
+    subjects: list[Plan] = []
+    planners: list[Planner] = []
+    notes: list[str] = []
+
+    def add(name: str) -> None:
+        plan_again = planner(name, reporter.note)
+        subjects.append(plan_again(settings, inputs))
+        planners.append(plan_again)
+
+    for name in settings.engines:
+        try:
+            add(name)
+        except MissingTorchprime as error:
+            if not (may_substitute and settings.case.aligned):
+                raise
+            notes.append(f"torchprime was not compared, the reference was, in its place: {error}")
+            if "reference" not in settings.engines:
+                add("reference")
+    return Planned(settings, tuple(subjects), tuple(planners), tuple(notes))
+
+
+def run(planned: Planned, reporter: Reporter) -> Outcome:
+    """Launch what is not in the workspace yet, and judge every pair with the first engine."""
+    settings = planned.settings
+    workspace = Path(settings.workspace)
+    subjects = [
+        obtain(subject, workspace, settings.launcher, reporter)
+        for subject in _apart(planned.subjects)
+    ]
+    control = _control(planned, subjects[0], workspace, reporter)
+    from harness.run.timing import Measurements, measure
+
+    verdicts = []
+    for index in range(1, len(subjects)):
+        measured = Measurements()
+        if subjects[0].complete and subjects[index].complete:
+            sides = (planned.planners[0], planned.planners[index])
+            measured = measure(sides, settings, planned.subjects[0].inputs, reporter)
+        comparison = Comparison(
+            a=subjects[0],
+            b=subjects[index],
+            tolerance=settings.tolerance,
+            control=control,
+            graphs=measured.graphs,
+            timing=measured.timing,
+            looks=settings.timing.looks,
+        )
+        verdicts.append(_judge_with_arbiter(comparison, planned, reporter))
+    records = {str(r.directory): r for r in subjects}
+    verdict = Verdict(planned.compared, settings.case.name, tuple(verdicts), planned.notes)
+    return Outcome(verdict, records)
+
+
+def _apart(subjects: tuple[Plan, ...]) -> list[Plan]:
+    """The same engine twice is launched twice: a run that is compared with itself shows nothing."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for subject in subjects:
+        apart.append(dataclasses.replace(subject, repeat=seen[subject.key]))
+        seen[subject.key] += 1
+    return apart
+
+
+def _control(
+    planned: Planned, subject: Record, workspace: Path, reporter: Reporter
+) -> tuple[Record, Record] | None:
+    """The noise floor: the first engine again, from weights perturbed in their last place.
+
+    Only aligned cases prepare weights; for the others the documented floors are taken.
+    """
+    settings, first = planned.settings, planned.subjects[0]
+    if settings.tolerance.control != "ulp" or not settings.case.aligned or not subject.complete:
+        return None
+    perturbed = with_perturbed_weights(first.inputs, settings.case.dtype)
+    control = obtain(plan_control(first, perturbed), workspace, settings.launcher, reporter)
+    return (subject, control) if control.complete else None
+
+
+def _judge_with_arbiter(
+    comparison: Comparison, planned: Planned, reporter: Reporter
+) -> PairVerdict:
+    """Judge; where two runs disagree about numbers, ask float64 and judge again."""
+    from harness.ladder.judge import judge
+    from harness.run.float64 import own_arbiters
+
+    settings = planned.settings
+    verdict = judge(comparison)
+    if settings.arbiter == "never" or settings.case.optimizer.name != "adamw":
+        return verdict
+    workspace = Path(settings.workspace)
+    if not settings.case.aligned:
+        own = own_arbiters(comparison, settings, planned.subjects[0].inputs, workspace, reporter)
+        return judge(dataclasses.replace(comparison, own=own)) if own else verdict
+    numeric = ("forward", "backward", "loss_curve")
+    if not any(verdict.rung(name).result is Result.FAIL for name in numeric):
+        return verdict
+    arbiter = obtain(
+        plan_arbiter(settings, planned.subjects[0].inputs, reporter.note),
+        workspace,
+        settings.launcher,
+        reporter,
+    )
+    return judge(dataclasses.replace(comparison, arbiter=arbiter if arbiter.complete else None))
+
+
+def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
+    """Judge two Records as they are, without launching anything."""
+    from harness.ladder.judge import judge
+
+    comparison = Comparison(a, b, tolerance)
+    verdict = Verdict(
+        f"{a.label} ({a.directory}) against {b.label} ({b.directory})",
+        str(a.manifest["case"]["name"]),
+        (judge(comparison),),
+    )
+    return Outcome(verdict, {str(r.directory): r for r in (a, b)})

@@ -1,0 +1,158 @@
+"""Runs beside the compared ones: step times in turns, and dumps of the compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config.case import Case
+from harness.config.settings import Engine, Settings
+from harness.inputs.prepared import Inputs, prepare
+from harness.ladder.rungs.step_time import Launches, judge_launches
+from harness.ladder.verdict import Result
+from harness.probe.spec import COMPILING_STEPS
+from harness.record.files import Record
+from harness.run.execute import Reporter, obtain, obtain_in_turns
+from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
+
+Sides = tuple[Planner, Planner]
+"""How the two runs that are compared are planned."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a pair beside its curves.
+
+    graphs: a Record of each side that has its compiled step, or says why it has none
+    timing: the Records of both sides, for each launch of the last look
+    """
+
+    graphs: tuple[Record, Record] | None = None
+    timing: Launches = ()
+
+
+def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter) -> Measurements:
+    """Measure what the settings ask for, of the two sides that are compared."""
+    graphs = None
+    if settings.graph == "hlo":
+        a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
+        graphs = (a, b)
+    timing: Launches = ()
+    if settings.tolerance.step_time is not None and settings.case.aligned:
+        if settings.launcher.device == "cpu" and settings.launcher.name == "local":
+            timing = time_in_turns(sides, settings, reporter)
+        elif max(settings.timing.launches, settings.timing.looks) > 1:
+            timing = time_whole_runs(sides, settings, inputs, reporter)
+    return Measurements(graphs, timing)
+
+
+def compiled_step_of(
+    replan: Planner, settings: Settings, inputs: Inputs, reporter: Reporter
+) -> Record:
+    """A short run that dumps its compiled step; the Record has no graph where that failed."""
+    short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
+    plan = plan_graph(replan(short, inputs))
+    return obtain(plan, Path(settings.workspace), settings.launcher, reporter)
+
+
+def timing_case(case: Case, windows: int, steps: int) -> Case:
+    """`case` with as many steps as `windows` windows of `steps` steps need.
+
+    Rows lie closer together for it, so that the text suffices; they are as long as before.
+    """
+    return dataclasses.replace(
+        case,
+        steps=COMPILING_STEPS + windows * steps,
+        window=steps,
+        data=dataclasses.replace(case.data, stride=1),
+    )
+
+
+def time_in_turns(
+    sides: Sides,
+    settings: Settings,
+    reporter: Reporter,
+    faults: Sequence[Mapping[str, Any]] = (),
+    first_launch: int = 0,
+) -> Launches:
+    """Time both sides window by window; look until it is decided, each time at twice the windows.
+
+    `faults` are seeded into the second side. Launches are numbered from `first_launch`, so that a
+    later call measures anew.
+    """
+    timing = settings.timing
+    numbers = range(first_launch, first_launch + timing.launches)
+
+    def look_at(look: int) -> Launches:
+        windows = timing.windows * 2**look
+        return tuple(_launch(sides, settings, windows, n, faults, reporter) for n in numbers)
+
+    return _until_decided(settings, reporter, look_at)
+
+
+def time_whole_runs(
+    sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
+) -> Launches:
+    """Time both sides run by run, A B B A …, where the device belongs to one process at a time.
+
+    Each look is at twice the launches; those that were made before count again. Never run on a TPU.
+    """
+    workspace = Path(settings.workspace)
+    plans = [replan(settings, inputs) for replan in sides]
+
+    def launch(number: int) -> tuple[Record, Record]:
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        records = {
+            side: obtain(
+                plan_whole(plans[side], number, side), workspace, settings.launcher, reporter
+            )
+            for side in order
+        }
+        return records[0], records[1]
+
+    def look_at(look: int) -> Launches:
+        return tuple(launch(number) for number in range(settings.timing.launches * 2**look))
+
+    return _until_decided(settings, reporter, look_at)
+
+
+def _until_decided(
+    settings: Settings, reporter: Reporter, look_at: Callable[[int], Launches]
+) -> Launches:
+    timing, started = settings.timing, time.monotonic()
+    launches: Launches = ()
+    for look in range(timing.looks):
+        launches = look_at(look)
+        judged = judge_launches(launches, settings.tolerance, timing.looks)
+        if judged.result is not Result.INCONCLUSIVE:
+            break
+        if time.monotonic() - started > timing.budget:
+            reporter.note(f"step time: the budget of {timing.budget:.0f} s is used up")
+            break
+    return launches
+
+
+def _launch(
+    sides: Sides,
+    settings: Settings,
+    windows: int,
+    launch: int,
+    faults: Sequence[Mapping[str, Any]],
+    reporter: Reporter,
+) -> tuple[Record, Record]:
+    case = timing_case(settings.case, windows, settings.timing.steps_per_window)
+    long = dataclasses.replace(settings, case=case)
+    workspace = Path(settings.workspace)
+    inputs = prepare(case, workspace / "inputs")
+    a, b = (replan(long, inputs) for replan in sides)
+    if faults:
+        options = settings.engine.get(b.engine, Engine())
+        faulty = dataclasses.replace(options, faults=[dict(f) for f in faults])
+        b = sides[1](
+            dataclasses.replace(long, engine={**settings.engine, b.engine: faulty}), inputs
+        )
+    return obtain_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)

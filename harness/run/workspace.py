@@ -1,0 +1,117 @@
+"""Where Records live: their keys, their locks, and when one is used again.
+
+    <workspace>/inputs/<digest>/            prepared inputs
+    <workspace>/<case>/<engine>-<key>/      a Record
+    <workspace>/<case>/.<engine>-<key>…     a run in progress, and locks
+
+The key hashes all that can change what a run does, so that an unchanged run is never launched
+twice and a changed one always is. Only a complete Record is used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness.base.errors import BadInput
+from harness.record import files as record
+
+OBSERVING = ("base/errors.py", "probe", "record/evidence.py", "record/files.py", "trainers")
+"""Parts of the package whose code runs inside a trainer's process: they are part of the key."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one run in the workspace."""
+
+    directory: Path
+
+    @property
+    def running(self) -> Path:
+        """Folder of the run while it is in progress."""
+        return self.directory.with_name(f".{self.directory.name}.running")
+
+    @property
+    def scratch(self) -> Path:
+        """Folder that is thrown away after the run."""
+        return self.directory.with_name(f".{self.directory.name}.scratch")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the slot: a second session that wants the same run waits, and then finds it."""
+        try:
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
+            lock.acquire()
+        except OSError as error:
+            raise BadInput(
+                f"workspace={self.directory.parent.parent}: it cannot be written ({error}); name "
+                "another folder by workspace=PATH"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def complete_record(self) -> record.Record | None:
+        """The Record in this slot, if it is whole."""
+        if not (self.directory / record.MANIFEST).is_file():
+            return None
+        try:
+            found = record.read_record(self.directory)
+        except BadInput:
+            return None
+        # A folder that was copied or renamed by hand is not the Record of this run.
+        ours = self.directory.name.endswith(f"-{found.manifest.get('key')}")
+        return found if found.complete and ours else None
+
+    def begin(self) -> None:
+        """Make the folder of a new run."""
+        shutil.rmtree(self.running, ignore_errors=True)
+        self.running.mkdir(parents=True)
+
+    def finish(self, manifest: dict[str, Any]) -> record.Record:
+        """Write the manifest and put the run in its place; a failed one before it is replaced."""
+        record.write_json(self.running / record.MANIFEST, manifest)
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+        self.running.rename(self.directory)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return record.read_record(self.directory)
+
+
+def slot(workspace: Path, case: str, engine: str, key: str) -> Slot:
+    """The slot of a run of `engine` with `key`."""
+    return Slot(workspace / case / f"{engine}-{key}")
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits for all that can change what a run does."""
+    text = json.dumps({**facts, "observer": observer_digest()}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def observer_digest() -> str:
+    """Hash of the code of ours that runs inside a trainer's process."""
+    return code_digest(OBSERVING)
+
+
+def code_digest(parts: Iterable[str]) -> str:
+    """Hash of the code in these files and folders of the package."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for name in parts:
+        path = package / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,200 @@
+"""The Hugging Face Trainer by itself: a script's arguments to the plan of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.engines.command import INPUTS, SCRATCH, Command
+from harness.engines.hf.match_arguments import Fitted, command_line, fit
+from harness.engines.hf.script_arguments import ask
+from harness.engines.hf.scripts import identity, placed, script_of
+from harness.environments.interpreters import Interpreter, with_transformers
+from harness.environments.sources import Checkout, default_cache_dir, parse_source, resolve
+from harness.run.plan import Note
+from harness.train import hub
+from harness.train.paths import absolute
+from harness.train.request import (
+    RUNS,
+    Asked,
+    Side,
+    check_device,
+    directory_of,
+    environment_of,
+    inputs_of,
+    interpreter_of,
+    output_folder,
+    own_log,
+    plan_of,
+    positive,
+    shape_of,
+    spec_of,
+)
+from harness.train.settings import ARGUMENTS, HF, HfTraining
+
+LOCAL = "local_transformers"
+"""A checkout in the current folder that is trained with unless another source is named."""
+
+ON_THE_HUB = {
+    "config_name": "model", "tokenizer_name": "model", "model_name_or_path": "model",
+    "dataset_name": "dataset",
+}  # fmt: skip
+FILES = (".json", ".yaml", ".yml")
+"""Files that an argument names and that are copied into the run: they are part of its key."""
+
+
+def plan(training: HfTraining, note: Note) -> Side:
+    """The run of `training`, with all that can be checked before it starts.
+
+    Raises:
+        BadInput: it cannot work.
+    """
+    check_device(training)
+    cache, here = default_cache_dir(), Path.cwd()
+    directory = directory_of(training, HF)
+    checkout = checkout_of(training, here, cache, note)
+    script = script_of(training.train_script.path, checkout, here)
+    interpreter = interpreter_of(training, cache, note)
+    if checkout is not None:
+        interpreter = with_transformers(interpreter, checkout, cache, note)
+    wanted = {
+        name: absolute(name, value, here) for name, value in training.train_script.args.items()
+    }
+    wanted["output_dir"] = str(output_folder(training))
+    wanted.setdefault("logging_dir", str(output_folder(training) / RUNS / own_log(directory)))
+    accepted = ask(script, interpreter, cache, note)
+    fitted = fit(wanted, accepted, training.said)
+    asked = _asked(fitted, training)
+    if training.launcher.name == "local":
+        _check_hub(fitted.arguments, training, note)
+    moved, files = _with_files(fitted)
+    profile = training.profile_dir
+    environment = environment_of(training, training.devices)
+    if profile is not None:
+        environment["PROFILE_LOGDIR"] = str(absolute("profile_dir", profile, here))
+    origin = _origin(script, checkout, interpreter)
+    argv = (placed(script, checkout), *command_line(moved, accepted))
+    return Side(
+        plan_of(
+            asked,
+            engine=HF,
+            label=directory.name,
+            command=Command(argv=argv, spec=spec_of(asked, HF, training.window), files=files),
+            interpreter=interpreter,
+            inputs=inputs_of(training),
+            environment=environment,
+            origin=origin,
+            source=None if checkout is None else checkout.path,
+        ),
+        directory,
+        fitted.notes,
+    )
+
+
+def checkout_of(training: HfTraining, here: Path, cache: Path, note: Note) -> Checkout | None:
+    """What is trained with; None for the transformers that is installed.
+
+    That is the source that is named; else the checkout that the named script is in; else
+    `local_transformers` in the current folder.
+
+    Raises:
+        BadInput: it cannot be had.
+    """
+    source = training.source
+    if source is None and training.train_script.path is not None:
+        script = here / Path(training.train_script.path).expanduser()
+        homes = [parent for parent in script.parents if (parent / "src/transformers").is_dir()]
+        source = str(homes[0]) if homes else None
+    elif source is None and (here / LOCAL).is_dir():
+        source = str(here / LOCAL)
+    if source is None:
+        return None
+    if (here / Path(source).expanduser()).is_dir():
+        source = str((here / Path(source).expanduser()).absolute())
+    return resolve(parse_source(source, "transformers"), cache, note)
+
+
+def _asked(fitted: Fitted, training: HfTraining) -> Asked:
+    arguments = fitted.arguments
+    # What the Trainer does where it is not told.
+    filled = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, **arguments}
+    rows, accumulation, steps = (
+        positive(filled, key, f"{ARGUMENTS}{key}")
+        for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
+    )
+    return Asked(
+        dtype=_dtype(arguments),
+        steps=steps,
+        global_batch=rows * accumulation,
+        accumulation=accumulation,
+        max_norm=float(arguments.get("max_grad_norm", 1.0)) or None,
+        mesh=_mesh(arguments, training),
+        model=_model(arguments),
+        data={"sequence_length": arguments.get("block_size")},
+        arguments=dict(arguments),
+    )
+
+
+def _mesh(arguments: Mapping[str, Any], training: HfTraining) -> dict[str, int] | None:
+    """The mesh that these arguments come to; how many devices a TPU has is not known here."""
+    if training.launcher.device != "cpu":
+        return None
+    tensor = int(arguments.get("spmd_2d_sharding", 0))
+    if tensor:
+        return {"fsdp": training.devices // tensor, "tensor": tensor}
+    return {"fsdp": training.devices} if arguments.get("fsdp") else None
+
+
+def _model(arguments: Mapping[str, Any]) -> dict[str, int] | None:
+    path = Path(str(arguments.get("config_name") or arguments.get("model_name_or_path") or ""))
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError):  # a name on the hub, or what only the script can judge
+        return None
+    return shape_of(config) if isinstance(config, dict) else None
+
+
+def _dtype(arguments: Mapping[str, Any]) -> str:
+    named = arguments.get("torch_dtype") or arguments.get("dtype")
+    if named in (None, "auto"):
+        return "bfloat16" if arguments.get("bf16") else "float32"
+    return str(named)
+
+
+def _check_hub(arguments: Mapping[str, Any], training: HfTraining, note: Note) -> None:
+    wanted = [
+        hub.Named(f"{ARGUMENTS}{name}", kind, str(arguments[name]))
+        for name, kind in ON_THE_HUB.items()
+        if name in arguments and not str(arguments[name]).startswith(INPUTS)
+    ]
+    caches = [Path(str(arguments["cache_dir"]))] if "cache_dir" in arguments else []
+    hub.check(wanted, {**os.environ, **training.variables}, caches, note)
+
+
+def _with_files(fitted: Fitted) -> tuple[Fitted, dict[str, str]]:
+    """Small files that arguments name, put into the run itself, so that it is known by them."""
+    moved, files = dict(fitted.arguments), {}
+    for name, value in fitted.arguments.items():
+        path = Path(value) if isinstance(value, str) and value.endswith(FILES) else None
+        if path is not None and path.is_absolute() and path.is_file() and name != "train_file":
+            place = f"arguments/{name}{path.suffix}"
+            files[place] = path.read_text()
+            moved[name] = f"{SCRATCH}/{place}"
+    return Fitted(moved, fitted.notes), files
+
+
+def _origin(script: Path, checkout: Checkout | None, interpreter: Interpreter) -> dict[str, Any]:
+    """What is trained with, for the Record: commit, uncommitted changes, and the script's hash."""
+    version = interpreter.packages.get("transformers")
+    described = f"transformers {version}" if checkout is None else checkout.description
+    return {
+        "version": version,
+        "commit": None if checkout is None else checkout.commit,
+        "dirty": None if checkout is None else checkout.dirty,
+        "description": f"{described}, {script.name}",
+        "script": identity(script),
+    }

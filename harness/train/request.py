@@ -1,0 +1,220 @@
+"""What one side was asked to train, and the plan of that run: what both engines share."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from harness.base.errors import BadInput
+from harness.config.case import AS_SHIPPED, Case, Data, Model
+from harness.devices.tpu import why_no_tpu
+from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
+from harness.inputs.prepared import Inputs, prepare, writing
+from harness.launchers.local import device_environment
+from harness.launchers.registry import choose
+from harness.probe.spec import Spec
+from harness.record.files import Record
+from harness.run.execute import Devices, Reporter, launch_alone, placed
+from harness.run.plan import Note, Plan
+from harness.run.workspace import Slot
+from harness.train.settings import Training
+
+RUNS = "runs"
+
+
+SHAPE = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+}
+"""Keys of a Case's model, and what a model's configuration calls them."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What stands in the Record in place of a Case: its terms, for what the trainer was told.
+
+    What the trainer was not told, or what cannot be known here, is None.
+
+    dtype:        dtype of the parameters
+    steps:        optimizer steps
+    global_batch: rows in one optimizer step
+    accumulation: micro-batches in one optimizer step
+    max_norm:     gradient clipping threshold
+    mesh:         sizes of the mesh's axes
+    model:        the model's shape
+    data:         `sequence_length`, tokens in a row
+    arguments:    the trainer's own arguments or configuration, all of them
+    """
+
+    dtype: str
+    steps: int
+    global_batch: int
+    accumulation: int
+    max_norm: float | None
+    mesh: dict[str, int] | None
+    model: dict[str, int] | None
+    data: dict[str, int | None]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    name: str = "train"
+    kind: str = "train"
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows in one micro-batch."""
+        return self.global_batch // self.accumulation
+
+
+def shape_of(config: Mapping[str, Any]) -> dict[str, int] | None:
+    """The shape of a dense decoder-only model from its configuration; None for any other."""
+    shape = {ours: config.get(theirs) for ours, theirs in SHAPE.items()}
+    complete = {key: value for key, value in shape.items() if isinstance(value, int)}
+    return complete if len(complete) == len(SHAPE) else None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run of one side, ready to be launched.
+
+    directory: folder of its Record, `output_dir/runs/<run name>`
+    notes:     what a person should know of it before it starts
+    """
+
+    plan: Plan
+    directory: Path
+    notes: tuple[str, ...] = ()
+
+
+def directory_of(training: Training, engine: str) -> Path:
+    """Where the Record and the curves of this run will be.
+
+    Raises:
+        BadInput: a run of that name is there already.
+    """
+    name = training.run_name or f"{engine}-{time.strftime('%Y%m%d-%H%M%S')}"
+    directory = output_folder(training) / RUNS / name
+    _check_free(directory)
+    return directory
+
+
+def _check_free(directory: Path) -> None:
+    with writing("output_dir", directory.parents[1]):
+        there = directory.exists()
+    if there:
+        raise BadInput(
+            f"run_name={directory.name}: {directory} is there already, and no run is written over "
+            "another: give it another run_name, or none, and it is named by the time."
+        )
+
+
+def output_folder(training: Training) -> Path:
+    """`output_dir` as an absolute path."""
+    return Path(training.output_dir).expanduser().absolute()
+
+
+def own_log(directory: Path) -> str:
+    """Name of the folder in which the trainer keeps its own event files, beside ours."""
+    return f"{directory.name}-trainer"
+
+
+def check_device(training: Training) -> None:
+    """Raises BadInput where a local run wants a TPU and there is none."""
+    launcher = training.launcher
+    if launcher.device == "tpu" and launcher.name == "local" and (reason := why_no_tpu()):
+        raise BadInput(
+            f"launcher.device=tpu: {reason}. workload=llama-3.0-8b-tiny trains on the CPU mesh "
+            "here, launcher=xpk on a cluster."
+        )
+
+
+def interpreter_of(training: Training, cache: Path, note: Note) -> Interpreter:
+    """The interpreter that is named, or the harness's own."""
+    if training.python is not None:
+        return named_interpreter(Path(training.python), cache)
+    return base_interpreter(cache, note)
+
+
+def inputs_of(training: Training) -> Inputs:
+    """The tokenizer and the text that were asked for, under `output_dir`/inputs.
+
+    Raises:
+        BadInput: `output_dir` cannot be written, the text cannot be read, or the vocabulary is too
+            small for it.
+    """
+    root, prepared = output_folder(training) / "inputs", training.inputs
+    with writing("output_dir", root.parent):
+        root.mkdir(parents=True, exist_ok=True)
+        if prepared is None:
+            (root / "none").mkdir(exist_ok=True)
+            return Inputs(root / "none")
+    # Only the text and the tokenizer are used, whatever the rows: both engines share them. A text
+    # that is too short for all steps is read again, as the trainers do with any.
+    case = Case(
+        name="train",
+        kind=AS_SHIPPED,
+        model=Model(vocab_size=prepared.vocab_size),
+        data=Data(text=prepared.text, sequence_length=1),
+        steps=1,
+        global_batch=1,
+    )
+    try:
+        return prepare(case, root, "output_dir")
+    except BadInput as error:
+        raise BadInput(f"inputs: {error}") from None
+
+
+def spec_of(asked: Asked, engine: str, window: int) -> Spec:
+    """What the probe is told: to watch, and to change nothing."""
+    return Spec(engine=engine, steps=asked.steps, micro_batch=asked.micro_batch, window=window)
+
+
+def environment_of(training: Training, devices: int) -> dict[str, str]:
+    """Variables of the run: of its devices, then those that `env` names."""
+    device = training.launcher.device
+    chosen = device_environment(device, devices, training.launcher.fast_compile)
+    if device == "cpu":
+        chosen["JAX_PLATFORMS"] = "cpu"
+    return {"TOKENIZERS_PARALLELISM": "false", **chosen, **training.variables}
+
+
+def plan_of(asked: Asked, **fields: Any) -> Plan:
+    """The Plan of a run that has no Case."""
+    return Plan(case=cast(Case, asked), **fields)
+
+
+def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:
+    """A whole number that is at least 1.
+
+    Raises:
+        BadInput: it is none, or missing.
+    """
+    value = arguments.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(
+            f"{shown}={'null' if value is None else value}: name a whole number of at least 1. A "
+            "Record says whether a run was trained to its end, so that it has to have one."
+        )
+    return value
+
+
+def train(side: Side, training: Training, reporter: Reporter) -> Record:
+    """Train one side, watched. A run that fails gives a Record too, which says how it ended.
+
+    Raises:
+        BadInput: it cannot be launched, or another run took its name since it was planned.
+    """
+    launcher = choose(training.launcher, reporter.note)
+    plan, place = placed(side.plan, launcher), Slot(side.directory)
+    devices = Devices(training.launcher.device, reporter)
+    with place.locked():
+        # Whoever held the lock before has trained under this name, and is not to be replaced.
+        _check_free(side.directory)
+        with devices if launcher.here else contextlib.nullcontext():
+            return launch_alone(plan, place, training.launcher, reporter)

@@ -1,0 +1,250 @@
+"""What `parity train` was asked to do: the composition of configs/train by Hydra."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, typed
+from harness.config.settings import Launcher, config_directory
+from harness.engines.hf.match_arguments import nearest
+from harness.launchers.invocation import SECRET_NAME
+
+HF = "hf"
+TORCHPRIME = "torchprime"
+
+CONFIGS = "{configs}/"
+"""Begins a value that names a file of ours under configs/train."""
+
+ARGUMENTS = "train_script.args."
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A tokenizer and a text, made by the harness, so that nothing is downloaded.
+
+    Arguments refer to them as `{inputs}/model`, `{inputs}/text.txt` and `{inputs}/text.jsonl`.
+    """
+
+    __pydantic_config__ = STRICT
+
+    text: str
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """What both engines are asked.
+
+    source:     what is trained with: a checkout or a git URL with a ref; for hf also a release
+    python:     interpreter to run it in; null makes one
+    output_dir: where the trainer writes; Records and curves are in its folder runs
+    run_name:   name of the run's folder there; null takes the engine and the time
+    env:        variables of the training script, each a mapping of one name to a value
+    window:     optimizer steps in one timing window
+    inputs:     a tokenizer and a text to be prepared; null prepares none
+    """
+
+    __pydantic_config__ = STRICT
+
+    launcher: Launcher
+    source: str | None = None
+    python: str | None = None
+    output_dir: str = "outputs"
+    run_name: str | None = None
+    env: list[dict[str, Any]] = field(default_factory=list)
+    window: int = 5
+    inputs: Prepared | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """`env` as one mapping; later entries win."""
+        return {str(name): str(value) for entry in self.env for name, value in entry.items()}
+
+
+@dataclass(frozen=True)
+class TrainScript:
+    """The Hugging Face training script, and its arguments; null drops one."""
+
+    __pydantic_config__ = STRICT
+
+    path: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HfTraining(Training):
+    """One run of the Hugging Face Trainer.
+
+    devices:     devices of the CPU mesh (`launcher.device=cpu`)
+    profile_dir: where the TPU fork writes its profile (PROFILE_LOGDIR); null for none
+    said:        arguments of the script that the user wrote
+    """
+
+    __pydantic_config__ = STRICT
+
+    devices: int = 4
+    profile_dir: str | None = None
+    train_script: TrainScript = field(default_factory=TrainScript)
+    said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TorchprimeTraining(Training):
+    """One run of torchprime.
+
+    overrides: overrides of torchprime's configuration, before the user's own
+    words:     the user's own, as they were written
+    """
+
+    __pydantic_config__ = STRICT
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+
+def load_hf(words: Sequence[str]) -> HfTraining:
+    """The run that configs/train/hf.yaml and the user's Hydra overrides describe.
+
+    Raises:
+        BadInput: it names the key or value at fault.
+    """
+    overrides = _parse(words)
+    for override in overrides:
+        if override.key_or_group.split(".")[0] == "overrides":
+            raise BadInput("overrides: this key is for `parity train torchprime` alone")
+    raw = _compose(HF, words)
+    raw.pop("overrides", None)
+    said = tuple(
+        o.key_or_group.removeprefix(ARGUMENTS)
+        for o in overrides
+        if o.key_or_group.startswith(ARGUMENTS)
+    )
+    training = typed(HfTraining, {**raw, "said": said})
+    if "output_dir" in training.train_script.args:
+        raise BadInput(
+            f"{ARGUMENTS}output_dir: the output folder is not an argument of the script here. Name "
+            "it by output_dir=PATH, and the script gets it."
+        )
+    _check(training)
+    return training
+
+
+def load_torchprime(words: Sequence[str]) -> TorchprimeTraining:
+    """The run that configs/train/torchprime.yaml and the user's overrides describe.
+
+    Overrides whose first key is one of ours are ours; torchprime gets all others as they are.
+
+    Raises:
+        BadInput: it names the key or value at fault.
+    """
+    ours: list[str] = []
+    theirs: list[str] = []
+    keys = {*Training.__dataclass_fields__, "workload"}
+    for word, override in zip(words, _parse(words), strict=True):
+        (ours if override.key_or_group.split(".")[0] in keys else theirs).append(word)
+    raw = _compose(TORCHPRIME, ours)
+    raw.pop("train_script", None)
+    training = typed(TorchprimeTraining, {**raw, "words": tuple(theirs)})
+    _check(training)
+    return training
+
+
+def _parse(words: Sequence[str]) -> list[Override]:
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise BadInput(
+                f"`{word}` is no override: write KEY=VALUE, for example "
+                "train_script.args.max_steps=20"
+            )
+    try:
+        return list(OverridesParser.create().parse_overrides(list(words)))
+    except HydraException as error:
+        raise BadInput(_words(error)) from None
+
+
+def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
+    configs = config_directory()
+    search = f"hydra.searchpath=[{(configs).as_uri()}]"
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(configs / "train"), version_base="1.3"):
+            raw = OmegaConf.to_container(compose(name, [search, *words]), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(_explain(error, name)) from None
+    assert isinstance(raw, dict)
+    return {str(key): _absolute(value) for key, value in raw.items()}
+
+
+def _absolute(value: Any) -> Any:
+    """`value` with `{configs}/` as the folder configs/train, wherever that is installed."""
+    if isinstance(value, str) and value.startswith(CONFIGS):
+        return str(config_directory() / "train" / value.removeprefix(CONFIGS))
+    if isinstance(value, dict):
+        return {key: _absolute(one) for key, one in value.items()}
+    return value
+
+
+def _explain(error: Exception, name: str) -> str:
+    """Hydra's error as one paragraph, with the nearest name that exists."""
+    text = _words(error)
+    match = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    if match:
+        group, wanted = match.groups()
+        folder = config_directory() / ("train" if group == "workload" else "") / group
+        there = sorted(path.stem for path in folder.glob("*.yaml"))
+        return (
+            f"{group}={wanted}: there is no such {group}. The nearest is {nearest(wanted, there)}; "
+            f"there are {', '.join(there)}."
+        )
+    match = re.search(r"Could not override '([\w.]+)'", text)
+    if match and match[1].startswith(ARGUMENTS):
+        argument = match[1].removeprefix(ARGUMENTS)
+        defaults = _compose(name, [])["train_script"]["args"]
+        return (
+            f"{match[1]} is not among the defaults, where the nearest is "
+            f"{nearest(argument, defaults)}: correct it, or add it by +{match[1]}=VALUE."
+        )
+    if match:
+        keys = [*HfTraining.__dataclass_fields__, "workload"]
+        keys.remove("said")
+        key = match[1].split(".")[0]
+        return f"{match[1]}: there is no such key. The nearest is {nearest(key, keys)}."
+    return f"{text} (`parity train {name} --help` shows how overrides are written)"
+
+
+def _words(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _check(training: Training) -> None:
+    for key in ("devices", "window"):
+        value = getattr(training, key, 1)
+        if value < 1:
+            raise BadInput(f"{key}={value}: it has to be at least 1")
+    for name in training.variables:
+        if SECRET_NAME.search(name):
+            raise BadInput(
+                f"env: {name} looks like a secret, and what env names is kept in the Record. Set "
+                f"it in the environment of `parity` instead: the training script inherits it."
+            )
+    if training.launcher.device not in ("cpu", "tpu"):
+        raise BadInput(f"launcher.device={training.launcher.device}: it is cpu or tpu")
+    if training.run_name is not None and (
+        not training.run_name or "/" in training.run_name or training.run_name.startswith(".")
+    ):
+        raise BadInput(
+            f"run_name={training.run_name}: it names a folder under {training.output_dir}/runs, so "
+            "that it has no slash in it and no dot at its beginning"
+        )

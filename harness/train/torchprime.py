@@ -1,0 +1,182 @@
+"""torchprime by itself: its own Hydra overrides, passed through, to the plan of a run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.base.errors import BadInput
+from harness.config.settings import Engine
+from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
+from harness.engines.hf.match_arguments import nearest
+from harness.engines.torchprime import CONFIGS, SCRIPT, hydra_value, read_defaults
+from harness.environments.sources import default_cache_dir
+from harness.run.plan import Note, torchprime_checkout
+from harness.train import hub
+from harness.train.paths import absolute
+from harness.train.request import (
+    Asked,
+    Side,
+    check_device,
+    directory_of,
+    environment_of,
+    inputs_of,
+    interpreter_of,
+    output_folder,
+    own_log,
+    plan_of,
+    positive,
+    shape_of,
+    spec_of,
+)
+from harness.train.settings import TORCHPRIME, TorchprimeTraining
+
+
+def plan(training: TorchprimeTraining, note: Note) -> Side:
+    """The run of `training`, with all that can be checked before it starts.
+
+    Raises:
+        BadInput: it cannot work.
+    """
+    check_device(training)
+    cache, here = default_cache_dir(), Path.cwd()
+    directory = directory_of(training, TORCHPRIME)
+    checkout = torchprime_checkout(Engine(source=training.source), cache, note)
+    assert checkout.path is not None
+    defaults = read_defaults(checkout.path)
+    inputs = inputs_of(training)
+    words = _words(training, directory, defaults, here)
+    config = _composed(checkout.path, [w.replace(INPUTS, str(inputs.directory)) for w in words])
+    if training.launcher.name == "local":
+        _check_hub(config, training, note)
+    asked = _asked(config)
+    mesh = math.prod(int(size) for size in config["ici_mesh"].values())
+    return Side(
+        plan_of(
+            asked,
+            engine=TORCHPRIME,
+            label=directory.name,
+            command=Command(
+                argv=(f"{SOURCE}/{SCRIPT}", *words),
+                spec=spec_of(asked, TORCHPRIME, training.window),
+                pythonpath=(SOURCE,),
+            ),
+            interpreter=interpreter_of(training, cache, note),
+            inputs=inputs,
+            environment={"XLA_USE_SPMD": "1", **environment_of(training, mesh)},
+            origin={
+                "commit": checkout.commit,
+                "dirty": checkout.dirty,
+                "description": checkout.description,
+            },
+            source=checkout.path,
+        ),
+        directory,
+    )
+
+
+def _asked(config: dict[str, Any]) -> Asked:
+    task = config["task"]
+    meshes = (config["ici_mesh"], config.get("dcn_mesh", {}))
+    return Asked(
+        dtype=str(config.get("torch_dtype", "bfloat16")),
+        steps=positive(task, "max_steps", "task.max_steps"),
+        global_batch=positive(task, "global_batch_size", "task.global_batch_size"),
+        accumulation=1,
+        max_norm=task.get("max_grad_norm"),
+        mesh={axis: size * meshes[1].get(axis, 1) for axis, size in meshes[0].items()},
+        model=shape_of(config["model"]),
+        data={"sequence_length": config["dataset"].get("block_size")},
+        arguments=config,
+    )
+
+
+def _words(
+    training: TorchprimeTraining, directory: Path, defaults: dict[str, Any], here: Path
+) -> list[str]:
+    """torchprime's command line: ours first, then the user's own, which replace them."""
+    ours = {
+        **training.overrides,
+        "output_dir": str(output_folder(training)),
+        "run_name": own_log(directory),
+        "hydra.run.dir": f"{SCRATCH}/hydra",
+    }
+    if "profile_dir" in defaults:
+        ours["profile_dir"] = str(here / str(defaults["profile_dir"]))
+    if training.launcher.device == "cpu":
+        # Its profiler knows only TPUs, and ends a finished run with an error anywhere else. The
+        # key was renamed in June 2025 (de79860).
+        ours["profile_start_step" if "profile_start_step" in defaults else "profile_step"] = -1
+    parsed = OverridesParser.create().parse_overrides(list(training.words))
+    said = {override.key_or_group for override in parsed}
+    words = [f"{k}={_quoted(v)}" for k, v in ours.items() if k.lstrip("+") not in said]
+    for word, override in zip(training.words, parsed, strict=True):
+        value = override.value()
+        moved = absolute(override.key_or_group, value, here)
+        words.append(word if moved == value else f"{word.partition('=')[0]}={_quoted(moved)}")
+    return words
+
+
+def _quoted(value: Any) -> str:
+    """A value in Hydra's override grammar; paths may have signs in them that mean something."""
+    return f"'{value}'" if isinstance(value, str) and "/" in value else hydra_value(value)
+
+
+def _composed(checkout: Path, words: Sequence[str]) -> dict[str, Any]:
+    """torchprime's configuration under these overrides, as its train.py will compose it.
+
+    Raises:
+        BadInput: Hydra refuses an override, in its own words.
+    """
+    known: list[str] = []
+    plain = [word for word in words if not word.startswith("hydra.")]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(checkout / CONFIGS), version_base=None):
+            known = _keys(compose("default"))
+            raw = OmegaConf.to_container(compose("default", plain), resolve=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        wrong = next((w for w in plain if w.partition("=")[0].lstrip("+") in text), None)
+        key = "" if wrong is None else wrong.partition("=")[0].lstrip("+")
+        hint = f" The nearest key is {nearest(key, known)}." if key and known else ""
+        raise BadInput(f"torchprime's configuration: {text}{hint}") from None
+    assert isinstance(raw, dict)
+    return {str(key): value for key, value in raw.items()}
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    """Every key of a configuration, dotted."""
+    keys: list[str] = []
+    for name in config:
+        keys.append(f"{prefix}{name}")
+        child = config._get_node(name) if isinstance(config, DictConfig) else None
+        if isinstance(child, DictConfig) and not child._is_none():
+            keys += _keys(child, f"{prefix}{name}.")
+    return keys
+
+
+def _check_hub(config: dict[str, Any], training: TorchprimeTraining, note: Note) -> None:
+    dataset, model = config["dataset"], config["model"]
+    named = [
+        ("model.tokenizer_name", "model", model.get("tokenizer_name")),
+        ("model.pretrained_model", "model", model.get("pretrained_model")),
+        ("dataset.hf_dataset_name", "dataset", dataset.get("hf_dataset_name")),
+    ]
+    wanted = [
+        hub.Named(key, kind, name)
+        for key, kind, name in named
+        if isinstance(name, str) and "://" not in name
+    ]
+    caches = [Path(str(dataset["cache_dir"]))] if dataset.get("cache_dir") else []
+    hub.check(wanted, {**os.environ, **training.variables}, caches, note)

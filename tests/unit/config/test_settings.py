@@ -1,0 +1,170 @@
+"""Settings: what the command line asks for is what is done, or is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from harness.base.errors import BadInput
+from harness.config.settings import (
+    METRICS,
+    Engine,
+    Settings,
+    _check,
+    case_names,
+    config_directory,
+    load,
+)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Settings:
+    return load([])
+
+
+def changed(settings: Settings, key: str, value: Any) -> Settings:
+    """Settings with one key, such as `tolerance.margin`, changed."""
+    outer, _, inner = key.partition(".")
+    if inner:
+        value = dataclasses.replace(getattr(settings, outer), **{inner: value})
+    fields: dict[str, Any] = {outer: value}
+    return dataclasses.replace(settings, **fields)
+
+
+class TestDefaults:
+    def test_what_ships(self) -> None:
+        settings = load([])
+        assert settings.case.name == "llama-tiny"
+        assert settings.engines == ["hf", "torchprime"]
+        assert set(settings.engine) == {"hf", "torchprime", "reference"}
+        assert settings.tolerance.control == "ulp"
+        assert settings.tolerance.step_time is None
+        for dtype in ("float32", "bfloat16"):
+            assert set(settings.tolerance.floor[dtype]) == set(METRICS)
+
+    def test_cases(self) -> None:
+        assert "llama-tiny" in case_names()
+        assert (config_directory() / "case" / "llama-tiny.yaml").is_file()
+
+    def test_the_second_load_knows_nothing_of_the_first(self) -> None:
+        assert load(["case.steps=40"]).case.steps == 40
+        assert load([]).case.steps == 20
+
+
+class TestOverrides:
+    def test_they_are_taken(self) -> None:
+        settings = load(
+            [
+                "case=llama-tiny-bf16", "case.steps=40", "engines=[hf@4.57.6,reference]",
+                "tolerance.step_time=0.015", "case.optimizer.learning_rate=1e-4",
+            ]
+        )  # fmt: skip
+        assert settings.case.dtype == "bfloat16"
+        assert settings.case.steps == 40
+        assert settings.engines == ["hf@4.57.6", "reference"]
+        assert settings.tolerance.step_time == 0.015
+        assert settings.case.optimizer.learning_rate == 1e-4
+
+    @pytest.mark.parametrize(
+        ("override", "text"),
+        [
+            ("llama-tiny", "`llama-tiny` is no override: write key=value"),
+            ("case=llama-tny", r"case=llama-tny: there is no such case\. Did you mean llama-tiny"),
+            ("case=zzz", r"there is no such case\. The cases are"),
+            ("case.stepps=3", "stepps"),
+            ("stepps=3", "stepps"),
+            ("case.steps=many", r"case\.steps='many'"),
+            ("case.steps=2.5", r"case\.steps=2\.5"),
+            ("case.model.layers=[1]", r"case\.model\.layers"),
+            ("case.sharding=[fsdp]", r"case\.sharding"),
+            ("~tolerance.margin", r"^tolerance\.margin is missing$"),
+            ("+case.other=1", "case.other: there is no such key"),
+            ("+engine.hf.sorce=x", r"engine\.hf\.sorce: there is no such key; did you mean source"),
+            ("case.steps=0", r"case\.steps=0"),
+            ("launcher=kubernetes", "kubernetes"),
+        ],
+    )
+    def test_one_that_is_wrong_is_named(self, override: str, text: str) -> None:
+        with pytest.raises(BadInput, match=text) as caught:
+            load([override])
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "text"),
+        [
+            ("engines", ["hf", "maxtext"], "engines: `maxtext` is not one of hf, torchprime, ref"),
+            ("engines", ["hf", "torchprim"], "did you mean torchprime"),
+            ("engines", ["hf"], "a comparison takes two"),
+            ("engines", [], "a comparison takes two"),
+            ("tolerance.control", "none", r"tolerance\.control=none: it is ulp or table"),
+            ("arbiter", "always", "arbiter=always: it is auto or never"),
+            ("launcher.device", "gpu", r"launcher\.device=gpu: it is cpu or tpu"),
+            ("graph", "all", "graph=all: it is counters"),
+            ("timing.windows", 0, r"timing\.windows=0"),
+            ("timing.steps_per_window", 0, r"timing\.steps_per_window=0"),
+            ("timing.launches", 0, r"timing\.launches=0"),
+            ("timing.looks", 0, r"timing\.looks=0"),
+            ("case.max_norm", -1.0, r"case\.max_norm=-1"),
+            ("engine", {"maxtext": Engine()}, r"engine\.maxtext: the engines are"),
+        ],
+    )
+    def test_a_value_that_is_not_known(
+        self, ours: Settings, key: str, value: Any, text: str
+    ) -> None:
+        with pytest.raises(BadInput, match=text):
+            _check(changed(ours, key, value))
+
+    def test_an_engine_may_be_compared_with_itself(self) -> None:
+        assert load(["engines=[hf,hf]"]).engines == ["hf", "hf"]
+
+
+class TestLimitsThatAreNone:
+    """Nothing is ever beyond NaN or infinity: with such a limit every run would pass."""
+
+    @pytest.mark.parametrize(
+        "key",
+        ["tolerance.margin", "tolerance.step_time", "launcher.time_limit", "launcher.silence"],
+    )
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+    def test_refused(self, ours: Settings, key: str, value: float) -> None:
+        with pytest.raises(BadInput, match=rf"{key}={value}: it has to be positive and finite"):
+            _check(changed(ours, key, value))
+
+    def test_as_it_is_written(self) -> None:
+        with pytest.raises(BadInput, match=r"tolerance\.margin=nan: it has to be positive"):
+            load(["tolerance.margin=nan"])
+
+    @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_every_metric_has_a_floor(self, ours: Settings, dtype: str, metric: str) -> None:
+        floors = {name: dict(floor) for name, floor in ours.tolerance.floor.items()}
+        for value in (math.nan, math.inf, 0.0, -1.0):
+            floors[dtype][metric] = value
+            with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric}={value}"):
+                _check(changed(ours, "tolerance.floor", floors))
+        del floors[dtype][metric]
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric} is missing"):
+            _check(changed(ours, "tolerance.floor", floors))
+        del floors[dtype]
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.loss is missing"):
+            _check(changed(ours, "tolerance.floor", floors))
+
+    @pytest.mark.parametrize("added", [("float32", "los"), ("float16", "loss")])
+    def test_a_floor_that_nothing_reads(self, ours: Settings, added: tuple[str, str]) -> None:
+        dtype, metric = added
+        floors = {**ours.tolerance.floor, dtype: {**ours.tolerance.floor["float32"], metric: 1.0}}
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}: floors are by dtype"):
+            _check(changed(ours, "tolerance.floor", floors))
+
+    def test_without_a_tolerance_of_step_times_they_are_not_judged(self) -> None:
+        assert load(["tolerance.step_time=null"]).tolerance.step_time is None
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load([])
+    assert isinstance(settings, Settings)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.tolerance.margin = math.inf  # type: ignore[misc]

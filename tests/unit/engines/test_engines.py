@@ -1,0 +1,357 @@
+"""Engines: every part of a Case reaches the trainer, or is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.base.errors import BadInput
+from harness.config.case import AS_SHIPPED, Case
+from harness.config.settings import ENGINES as NAMES
+from harness.config.settings import Engine, load
+from harness.engines import ENGINES, Command, Job
+from harness.engines.command import flag
+from harness.engines.hf import engine as hf_engine
+from harness.engines.reference import arbiter
+from harness.engines.torchprime import CONFIGS, SCRIPT, read_defaults
+from harness.probe.spec import Spec
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return load([]).case
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the layout and the default configuration of torchprime."""
+    (tmp_path / CONFIGS / "task").mkdir(parents=True)
+    (tmp_path / SCRIPT).write_text("")
+    defaults = {
+        "ici_mesh": {"data": 1, "fsdp": 4, "tensor": 1, "expert": 1, "context": 1},
+        "profile_start_step": 3,
+    }
+    (tmp_path / CONFIGS / "default.yaml").write_text(yaml.safe_dump(defaults))
+    (tmp_path / CONFIGS / "task" / "train.yaml").write_text("max_grad_norm: 1.0\n")
+    return tmp_path
+
+
+def changed(case: Case, **fields: Any) -> Case:
+    """A Case with fields such as `optimizer__name` changed."""
+    for key, value in fields.items():
+        outer, _, inner = key.partition("__")
+        if inner:
+            value = dataclasses.replace(getattr(case, outer), **{inner: value})
+        case = dataclasses.replace(case, **{outer: value})
+    return case
+
+
+def hf(case: Case, options: Engine | None = None) -> dict[str, str]:
+    """The Trainer's arguments by name."""
+    command = ENGINES["hf"](Job(case, options or Engine()))
+    assert all(a.startswith("--") and "=" in a for a in command.argv[1:])
+    return dict(a.removeprefix("--").split("=", 1) for a in command.argv[1:])
+
+
+def torchprime(case: Case, checkout: Path, options: Engine | None = None) -> dict[str, str]:
+    """torchprime's overrides by key."""
+    command = ENGINES["torchprime"](Job(case, options or Engine(), checkout))
+    return dict(a.split("=", 1) for a in command.argv[3:])
+
+
+def reference(case: Case) -> dict[str, Any]:
+    """The reference's training."""
+    command = ENGINES["reference"](Job(case, Engine()))
+    training = json.loads(command.files["training.json"])
+    assert isinstance(training, dict)
+    return training
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({"steps": 40}, {"max_steps": "40"}, {"task.max_steps": "40"}, {"steps": 40}),
+    ({"global_batch": 16}, {"per_device_train_batch_size": "16"},
+     {"task.global_batch_size": "16"}, {"micro_batch": 16}),
+    ({"seed": 7}, {"seed": "7"}, {"seed": "7"}, {"seed": 7}),
+    ({"max_norm": 0.5}, {"max_grad_norm": "0.5"}, {"task.max_grad_norm": "0.5"},
+     {"max_norm": 0.5}),
+    ({"max_norm": None}, {"max_grad_norm": "0.0"}, {"task.max_grad_norm": "null"},
+     {"max_norm": None}),
+    ({"optimizer__learning_rate": 3e-4}, {"learning_rate": "0.0003"},
+     {"task.optimizer.learning_rate": "0.0003"}, {"learning_rate": 3e-4}),
+    ({"optimizer__weight_decay": 0.1}, {"weight_decay": "0.1"},
+     {"+task.optimizer.weight_decay": "0.1"}, {"weight_decay": 0.1}),
+    ({"schedule__name": "cosine"}, {"lr_scheduler_type": "cosine"},
+     {"task.lr_scheduler.type": "cosine"}, {"schedule": "cosine"}),
+    ({"schedule__warmup_steps": 9}, {"warmup_steps": "9"},
+     {"task.lr_scheduler.warmup_steps": "9"}, {"warmup_steps": 9}),
+    ({"data__sequence_length": 64}, {"block_size": "64"}, {"dataset.block_size": "64"}, {}),
+    ({"model__layers": 3}, {}, {"model.num_hidden_layers": "3"}, {}),
+    ({"model__kv_heads": 1}, {}, {"model.num_key_value_heads": "1"}, {}),
+    ({"model__rope_theta": 5e5}, {}, {"model.rope_theta": "500000.0"}, {}),
+    ({"model__rms_norm_eps": 1e-6}, {}, {"model.rms_norm_eps": "1e-06"}, {}),
+    ({"model__remat": False}, {},
+     {"model.remat.activation_checkpoint_layers": "[]"}, {}),
+]  # fmt: skip
+
+
+class TestTheCaseReachesEveryTrainer:
+    @pytest.mark.parametrize(("fields", "by_hf", "by_torchprime", "by_reference"), CHANGES)
+    def test_a_change(
+        self, case: Case, checkout: Path, fields: dict[str, Any], by_hf: dict[str, str],
+        by_torchprime: dict[str, str], by_reference: dict[str, Any],
+    ) -> None:  # fmt: skip
+        other = changed(case, **fields)
+        for found, before, expected in (
+            (hf(other), hf(case), by_hf),
+            (torchprime(other, checkout), torchprime(case, checkout), by_torchprime),
+            (reference(other), reference(case), by_reference),
+        ):
+            for key, value in expected.items():
+                assert found[key] == value
+                assert before[key] != value
+        assert reference(other)["model"] == dataclasses.asdict(other.model)
+
+    @pytest.mark.parametrize("key", ["betas", "eps"])
+    def test_what_torchprime_cannot_be_asked_for(
+        self, case: Case, checkout: Path, key: str
+    ) -> None:
+        value = [0.9, 0.95] if key == "betas" else 1e-6
+        other = changed(case, **{f"optimizer__{key}": value})
+        assert hf(other) != hf(case)
+        assert reference(other)[key] == value
+        with pytest.raises(BadInput, match="trains with betas"):
+            torchprime(other, checkout)
+
+    def test_betas(self, case: Case) -> None:
+        found = hf(changed(case, optimizer__betas=[0.8, 0.95], optimizer__eps=1e-6))
+        assert found["adam_beta1"] == "0.8"
+        assert found["adam_beta2"] == "0.95"
+        assert found["adam_epsilon"] == "1e-06"
+
+    def test_adafactor(self, case: Case, checkout: Path) -> None:
+        other = changed(case, optimizer__name="adafactor")
+        assert hf(other)["optim"] == "adafactor"
+        assert "adam_beta1" not in hf(other)
+        assert hf(case)["optim"] == "adamw_torch"
+        found = torchprime(other, checkout)
+        assert found["task.optimizer.type"] == "adafactor"
+        assert "+task.optimizer.weight_decay" not in found
+        with pytest.raises(BadInput, match="the reference has only adamw"):
+            reference(other)
+
+    def test_accumulation(self, case: Case, checkout: Path) -> None:
+        other = changed(case, accumulation=2)
+        assert hf(other)["gradient_accumulation_steps"] == "2"
+        assert hf(other)["per_device_train_batch_size"] == "4"
+        assert reference(other)["accumulation"] == 2
+        assert reference(other)["micro_batch"] == 4
+        with pytest.raises(BadInput, match="torchprime does not accumulate gradients"):
+            torchprime(other, checkout)
+
+    def test_a_constant_rate_warms_up_too(self, case: Case, checkout: Path) -> None:
+        """transformers' `constant` would leave the warm-up out, the reference's would not."""
+        warm = changed(case, schedule__name="constant")
+        assert hf(warm)["lr_scheduler_type"] == "constant_with_warmup"
+        assert torchprime(warm, checkout)["task.lr_scheduler.type"] == "constant_with_warmup"
+        assert reference(warm)["schedule"] == "constant"
+        cold = changed(warm, schedule__warmup_steps=0)
+        assert hf(cold)["lr_scheduler_type"] == "constant"
+        assert torchprime(cold, checkout)["task.lr_scheduler.type"] == "constant"
+
+    def test_recomputation(self, case: Case, checkout: Path) -> None:
+        for remat, layers in ((True, "[LlamaDecoderLayer]"), (False, "[]")):
+            other = changed(case, model__remat=remat)
+            command = ENGINES["hf"](Job(other, Engine()))
+            assert json.loads(command.files["fsdp.json"])["xla_fsdp_grad_ckpt"] is remat
+            key = "model.remat.optimization_barrier_layers"
+            assert torchprime(other, checkout)[key] == layers
+
+    def test_the_mesh(self, case: Case, checkout: Path) -> None:
+        two = load(["case=llama-tiny-2d"]).case
+        assert two.mesh == {"fsdp": 2, "tensor": 2}
+        found = torchprime(two, checkout)
+        assert (found["ici_mesh.fsdp"], found["ici_mesh.tensor"]) == ("2", "2")
+        assert found["ici_mesh.data"] == "1"
+        assert reference(two)["mesh"] == two.mesh
+        spec = ENGINES["hf"](Job(two, Engine())).spec
+        assert spec.mesh == two.mesh
+        assert spec.sharding == two.sharding
+        assert ENGINES["hf"](Job(case, Engine())).spec.mesh is None
+
+    def test_a_mesh_that_the_trainer_cannot_have(self, case: Case, checkout: Path) -> None:
+        shipped = changed(load(["case=llama-tiny-2d"]).case, kind=AS_SHIPPED)
+        with pytest.raises(BadInput, match="as shipped the Trainer's mesh has only fsdp"):
+            hf(shipped)
+        (checkout / CONFIGS / "default.yaml").write_text("ici_mesh: {fsdp: 4}\n")
+        with pytest.raises(BadInput, match=r"case\.mesh\.tensor: this torchprime's mesh has fsdp"):
+            torchprime(load(["case=llama-tiny-2d"]).case, checkout)
+
+    def test_the_sharding(self, case: Case, checkout: Path) -> None:
+        command = ENGINES["torchprime"](Job(case, Engine(), checkout))
+        table = yaml.safe_load(command.files["configs/model/sharding/parity.yaml"])
+        for pattern, spec in case.sharding.items():
+            assert table[pattern] == spec
+        assert table["lm_head"][0] == "fsdp"
+        assert torchprime(case, checkout)["model/sharding"] == "parity"
+        assert reference(case)["sharding"] == case.sharding
+
+    def test_the_dtype(self, case: Case, checkout: Path) -> None:
+        other = changed(case, dtype="bfloat16")
+        assert hf(other)["torch_dtype"] == "bfloat16"
+        for command in (
+            ENGINES["hf"](Job(other, Engine())),
+            ENGINES["torchprime"](Job(other, Engine(), checkout)),
+            ENGINES["reference"](Job(other, Engine())),
+        ):
+            assert command.spec.dtype == "bfloat16"
+        assert reference(other)["dtype"] == "bfloat16"
+
+
+class TestInjected:
+    """What the probe has to make identical."""
+
+    def commands(self, case: Case, checkout: Path) -> dict[str, Command]:
+        names = NAMES if case.aligned else ("hf", "torchprime")
+        return {n: ENGINES[n](Job(case, Engine(), checkout)) for n in names}
+
+    def test_aligned(self, case: Case, checkout: Path) -> None:
+        for name, command in self.commands(case, checkout).items():
+            spec = command.spec
+            assert spec.engine == name
+            assert (spec.steps, spec.micro_batch, spec.window) == (20, 8, 5)
+            assert spec.rows == "{inputs}/rows.npz"
+            assert not spec.save_initial
+            assert spec.faults == ()
+        assert hf(case)["model_name_or_path"] == "{inputs}/model"
+        assert self.commands(case, checkout)["torchprime"].spec.weights == (
+            "{inputs}/model/model.safetensors"
+        )
+        assert reference(case)["weights"] == "{inputs}/model/model.safetensors"
+
+    def test_as_shipped(self, case: Case, checkout: Path) -> None:
+        shipped = changed(case, kind=AS_SHIPPED)
+        for command in self.commands(shipped, checkout).values():
+            assert command.spec.rows is None
+            assert command.spec.weights is None
+            assert command.spec.save_initial
+        assert "model_name_or_path" not in hf(shipped)
+        assert hf(shipped)["config_name"] == "{inputs}/model"
+        with pytest.raises(BadInput, match="the reference has no text pipeline"):
+            reference(shipped)
+
+    def test_faults(self, case: Case, checkout: Path) -> None:
+        options = Engine(faults=[{"name": "rope_theta", "arguments": {"factor": 2}}, {"name": "x"}])
+        for name in NAMES:
+            spec = ENGINES[name](Job(case, options, checkout)).spec
+            assert [(f.name, f.arguments) for f in spec.faults] == [
+                ("rope_theta", {"factor": 2}), ("x", {}),
+            ]  # fmt: skip
+            assert Spec.from_json(spec.to_json()) == spec
+
+    def test_a_spec_with_an_unknown_key_is_refused(self, case: Case) -> None:
+        raw = json.loads(ENGINES["hf"](Job(case, Engine())).spec.to_json())
+        with pytest.raises(TypeError):
+            Spec.from_json(json.dumps({**raw, "other": 1}))
+
+    def test_the_einsum_lowering(self, case: Case) -> None:
+        assert ENGINES["hf"](Job(case, Engine(einsum_linear=True))).spec.einsum_linear
+        assert not ENGINES["hf"](Job(case, Engine())).spec.einsum_linear
+
+    def test_the_arbiter_trains_the_same_in_float64_on_the_host(self, case: Case) -> None:
+        command = arbiter(Job(changed(case, dtype="bfloat16"), Engine()))
+        training = json.loads(command.files["training.json"])
+        same = reference(case)
+        assert (training["dtype"], training["device"]) == ("float64", "cpu")
+        assert (command.spec.dtype, command.spec.device) == ("float64", "cpu")
+        assert training["weights_dtype"] == "bfloat16"  # as the engines round them
+        assert {k for k in same if training[k] != same[k]} == {"dtype", "device", "weights_dtype"}
+
+
+class TestOptions:
+    def test_arguments_of_the_user_win(self, case: Case, checkout: Path) -> None:
+        options = Engine(arguments={"learning_rate": 5, "block_size": None, "new": "x"})
+        found = hf(case, options)
+        assert found["learning_rate"] == "5"
+        assert "block_size" not in found
+        assert found["new"] == "x"
+        options = Engine(arguments={"task.optimizer.weight_decay": 9, "+seed": 1, "new": None})
+        found = torchprime(case, checkout, options)
+        assert found["task.optimizer.weight_decay"] == "9"
+        assert "+task.optimizer.weight_decay" not in found
+        assert found["+seed"] == "1"
+        assert "seed" not in found
+        assert found["new"] == "null"
+
+    def test_a_script_of_the_user(self, case: Case, checkout: Path) -> None:
+        options = Engine(script="/my/train.py")
+        assert ENGINES["hf"](Job(case, options)).argv[0] == "/my/train.py"
+        assert ENGINES["torchprime"](Job(case, options, checkout)).argv[0] == "/my/train.py"
+        assert ENGINES["hf"](Job(case, Engine())).argv[0] == hf_engine.SCRIPT
+
+    def test_the_environment(self, case: Case, checkout: Path) -> None:
+        options = Engine(env={"HF_HUB_OFFLINE": "0", "MY": "x"})
+        for name in NAMES:
+            found = ENGINES[name](Job(case, options, checkout)).environment
+            assert found["XLA_USE_SPMD"] == "1"
+            assert (found["HF_HUB_OFFLINE"], found["MY"]) == ("0", "x")
+            assert found["JAX_PLATFORMS"] == "cpu"
+            found = ENGINES[name](Job(case, options, checkout, "tpu")).environment
+            assert "JAX_PLATFORMS" not in found
+
+    def test_no_command_has_a_path_of_this_machine(self, case: Case, checkout: Path) -> None:
+        """A Command is the same on every machine, so that its hash can name a Record."""
+        for name in NAMES:
+            command = ENGINES[name](Job(case, Engine(), checkout))
+            text = json.dumps(dataclasses.asdict(command))
+            assert str(checkout) not in text
+            assert str(Path.home()) not in text
+            assert str(Path.cwd()) not in text
+
+    def test_flag(self) -> None:
+        assert flag("x", None) == []
+        assert flag("x", 0) == ["--x=0"]
+        assert flag("x", True) == ["--x=True"]
+        assert flag("x", "a b") == ["--x=a b"]
+
+
+class TestCheckouts:
+    def test_none_is_named(self, case: Case) -> None:
+        with pytest.raises(BadInput, match="torchprime needs a checkout: name one by --torchprime"):
+            ENGINES["torchprime"](Job(case, Engine()))
+
+    @pytest.mark.parametrize("missing", [SCRIPT, f"{CONFIGS}/default.yaml"])
+    def test_a_folder_that_is_none(self, checkout: Path, missing: str) -> None:
+        (checkout / missing).unlink()
+        with pytest.raises(BadInput, match="is not a torchprime checkout"):
+            read_defaults(checkout)
+
+    def test_one_that_is_too_old(self, checkout: Path) -> None:
+        (checkout / CONFIGS / "task" / "train.yaml").unlink()
+        (checkout / CONFIGS / "task").rmdir()
+        with pytest.raises(BadInput, match="from before June 2025"):
+            read_defaults(checkout)
+
+    def test_one_from_before_it_could_clip(self, case: Case, checkout: Path) -> None:
+        (checkout / CONFIGS / "task" / "train.yaml").write_text("max_steps: 1\n")
+        assert "task.max_grad_norm" not in torchprime(case, checkout)
+
+    def test_the_profile_key_that_it_knows(self, case: Case, checkout: Path) -> None:
+        assert torchprime(case, checkout)["profile_start_step"] == "-1"
+        path = checkout / CONFIGS / "default.yaml"
+        path.write_text(path.read_text().replace("profile_start_step", "profile_step"))
+        found = torchprime(case, checkout)
+        assert found["profile_step"] == "-1"
+        assert "profile_start_step" not in found
+
+    def test_tied_embeddings(self, case: Case, checkout: Path) -> None:
+        with pytest.raises(BadInput, match="untied head"):
+            torchprime(changed(case, model__tie_embeddings=True), checkout)
+
+
+def test_every_engine_has_a_translation() -> None:
+    assert set(ENGINES) == set(NAMES)

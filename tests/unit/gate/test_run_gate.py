@@ -1,0 +1,515 @@
+"""The gate's verdicts: every way in which a candidate could slip through, or be blamed wrongly."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gate_samples as samples
+import pytest
+from builders import compiled_step
+
+from harness.base.errors import BadInput, CannotTrain
+from harness.compiler import to_json
+from harness.environments.interpreters import BaseInstallFailed, InstallFailed
+from harness.gate import baselines
+from harness.gate import gate as gating
+from harness.gate.gate import GatePair, NotCompared, chosen_cases, gate_pairs, judge_pair, run_gate
+from harness.gate.refs import Ref
+from harness.ladder.verdict import PairVerdict, Result
+from harness.record.files import Record
+from harness.run import execute as running
+from harness.run import session
+from harness.run import timing as measuring
+from harness.run.plan import Plan
+from harness.run.session import Outcome
+
+OLD, NEW = Ref("transformers", "1.0"), Ref("transformers", "2.0")
+FAILED = {"status": "failed", "reason": "ValueError: no", "code": 1, "log": ["ValueError: no"]}
+TRACEBACK = """Traceback (most recent call last):
+  File "/x/site-packages/transformers/trainer.py", line 12, in train
+    self.step()
+ValueError: no optimizer
+"""
+
+World = Callable[..., None]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    """Records by Ref, in place of runs; a Ref that leads to an exception cannot be planned."""
+
+    def make(**runs: Record | Exception) -> None:
+        chosen = samples.settings(tmp_path)
+
+        def plan(ref: Ref, *_: Any) -> Plan:
+            found = runs[ref.package if ref.source is None else f"v{ref.source[0]}"]
+            if isinstance(found, Exception):
+                raise found
+            return samples.plan(found.label, chosen)
+
+        def obtain(wanted: Plan, *_: Any) -> Record:
+            if wanted.role == "control":
+                return _record(runs["control"])
+            if wanted.role == "arbiter":
+                raise AssertionError("no arbiter is known here")
+            return next(r for r in map(_record, runs.values()) if r.label == wanted.label)
+
+        monkeypatch.setattr(gating, "plan_ref", plan)
+        monkeypatch.setattr(gating, "obtain", obtain)
+        monkeypatch.setattr(session, "obtain", obtain)
+        for module in (gating, session):
+            monkeypatch.setattr(module, "with_perturbed_weights", lambda inputs, dtype: inputs)
+
+    return make
+
+
+def _record(found: Record | Exception) -> Record:
+    assert isinstance(found, Record), found
+    return found
+
+
+def gate_pair(
+    tmp_path: Path, against: Ref | None = OLD, parity: bool = False, control: str = "table",
+    candidate: Ref = NEW,
+) -> GatePair:  # fmt: skip
+    words = ("arbiter=never", f"tolerance.control={control}")
+    chosen = samples.settings(tmp_path, *words)
+    return GatePair(chosen, candidate, against, parity, tmp_path / "stored")
+
+
+def judged(pair: GatePair) -> PairVerdict:
+    outcome: Outcome = judge_pair(pair, samples.Silent())
+    (verdict,) = outcome.verdict.pairs
+    return verdict
+
+
+class TestAgainstAVersion:
+    def test_equal_runs_pass_and_say_how_equal(self, world: World, tmp_path: Path) -> None:
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=samples.run(tmp_path / "b", "hf@2.0"))
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.PASS
+        assert verdict.notes[0] == "final parameters: all 2 bitwise equal"
+        assert (verdict.a, verdict.b) == ("hf@1.0", "hf@2.0")
+
+    def test_another_loss_fails_at_its_rung(self, world: World, tmp_path: Path) -> None:
+        losses = [loss * 127 / 128 for loss in samples.LOSSES]
+        world(
+            v1=samples.run(tmp_path / "a", "hf@1.0"),
+            v2=samples.run(tmp_path / "b", "hf@2.0", losses, scale=127 / 128),
+        )
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.headline_rung is not None
+        assert verdict.headline_rung.rung == "forward"
+        assert verdict.result is Result.FAIL
+
+    def test_a_gradient_that_hides_behind_the_loss_fails(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(
+            v1=samples.run(tmp_path / "a", "hf@1.0"),
+            v2=samples.run(tmp_path / "b", "hf@2.0", scale=0.5),
+        )
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.headline_rung is not None
+        assert verdict.headline_rung.rung == "backward"
+
+    def test_the_measured_floor_is_asked_for_only_where_the_documented_one_is_exceeded(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        noisy = [loss * (1 + 1e-6) for loss in samples.LOSSES]
+        runs = {
+            "v1": samples.run(tmp_path / "a", "hf@1.0"),
+            "v2": samples.run(tmp_path / "b", "hf@2.0", noisy),
+        }
+        world(**runs)  # no control is known: asking for it would raise KeyError
+        assert judged(gate_pair(tmp_path)).result is Result.FAIL
+        with pytest.raises(KeyError, match="control"):
+            judged(gate_pair(tmp_path, control="ulp"))
+        noisier = [loss * (1 + 2e-6) for loss in samples.LOSSES]
+        world(**runs, control=samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier))
+        assert judged(gate_pair(tmp_path, control="ulp")).result is Result.PASS
+
+    def test_a_pass_needs_no_control(self, world: World, tmp_path: Path) -> None:
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=samples.run(tmp_path / "b", "hf@2.0"))
+        assert judged(gate_pair(tmp_path, control="ulp")).result is Result.PASS
+
+    def test_a_candidate_that_does_not_train_fails_with_the_root(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        broken = samples.run(tmp_path / "b", "hf@2.0", (), ended=FAILED, log=TRACEBACK)
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=broken)
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.FAIL
+        assert verdict.headline == (
+            "environment: hf@2.0 does not train: ValueError: no optimizer "
+            "(transformers/trainer.py:12 in train); hf@1.0 still trains"
+        )
+
+    def test_one_that_dies_on_the_way_fails_at_the_curve(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        broken = samples.run(tmp_path / "b", "hf@2.0", samples.LOSSES[:2], ended=FAILED)
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=broken)
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.headline_rung is not None
+        assert verdict.headline_rung.rung == "loss_curve"
+        assert verdict.result is Result.FAIL
+
+    def test_one_that_stops_early_and_exits_with_0_fails(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        short = {"status": "stopped early", "reason": "0 of 4 steps", "code": 0}
+        broken = samples.run(tmp_path / "b", "hf@2.0", (), ended=short)
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=broken)
+        assert judged(gate_pair(tmp_path)).result is Result.FAIL
+
+    def test_nothing_is_known_where_the_baseline_does_not_train_either(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(
+            v1=samples.run(tmp_path / "a", "hf@1.0", (), ended=FAILED),
+            v2=samples.run(tmp_path / "b", "hf@2.0", (), ended=FAILED),
+        )
+        assert judged(gate_pair(tmp_path)).result is Result.INVALID
+
+    @pytest.mark.parametrize(
+        "ended",
+        [
+            {"status": "collectives starved", "reason": "busy", "code": -6},
+            {"status": "killed", "reason": "SIGKILL", "code": -9},
+        ],
+    )
+    def test_what_the_machine_did_is_not_the_candidates_fault(
+        self, ended: dict[str, Any], world: World, tmp_path: Path
+    ) -> None:
+        broken = samples.run(tmp_path / "b", "hf@2.0", (), ended=ended)
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=broken)
+        assert judged(gate_pair(tmp_path)).result is Result.INVALID
+
+    def test_a_crash_by_a_signal_is(self, world: World, tmp_path: Path) -> None:
+        ended = {"status": "killed", "reason": "it was ended by SIGSEGV", "code": -11}
+        broken = samples.run(tmp_path / "b", "hf@2.0", (), ended=ended)
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=broken)
+        assert judged(gate_pair(tmp_path)).result is Result.FAIL
+
+    def test_one_that_cannot_be_installed_fails(self, world: World, tmp_path: Path) -> None:
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=InstallFailed("no such release"))
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.FAIL
+        assert "no such release hf@1.0 still trains." in verdict.headline
+
+    def test_nor_is_it_the_candidate_where_neither_works(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        base = samples.run(tmp_path / "a", "hf@1.0", (), ended=FAILED)
+        world(v1=base, v2=InstallFailed("no such release"))
+        assert judged(gate_pair(tmp_path)).result is Result.INVALID
+
+    def test_a_network_that_is_down_is_bad_input(self, world: World, tmp_path: Path) -> None:
+        world(v1=samples.run(tmp_path / "a"), v2=InstallFailed("error sending request for url"))
+        with pytest.raises(BadInput, match="sending request"):
+            judged(gate_pair(tmp_path))
+
+    def test_an_environment_under_every_version_is_not_the_candidates_fault(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(v1=samples.run(tmp_path / "a"), v2=BaseInstallFailed("no space left on device"))
+        for against in (OLD, None):
+            with pytest.raises(BaseInstallFailed, match="no space"):
+                judged(gate_pair(tmp_path, against))
+
+    def test_a_case_that_the_package_cannot_train_is_not_compared(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        """Neither side's: `--cases all` goes on with the next one."""
+        run = samples.run(tmp_path / "a", "hf@1.0")
+        for runs in ({"v1": run, "v2": CannotTrain("no accumulation")},
+                     {"v1": CannotTrain("no accumulation"), "v2": run}):  # fmt: skip
+            world(**runs)
+            pair = gate_pair(tmp_path)
+            with pytest.raises(NotCompared, match="no accumulation"):
+                judged(pair)
+            outcome = run_gate([pair], samples.Silent())
+            assert outcome.verdict.result is Result.INVALID
+            assert "no accumulation" in outcome.verdict.notes[0]
+
+    def test_a_baseline_that_cannot_be_installed_is_bad_input(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(v1=InstallFailed("no such release"), v2=samples.run(tmp_path / "b", "hf@2.0"))
+        with pytest.raises(InstallFailed):
+            judged(gate_pair(tmp_path))
+
+
+class TestAnotherTorchXla:
+    def test_differs_by_torch_and_torch_xla_alone(self, world: World, tmp_path: Path) -> None:
+        versions = {"torch": "2.8.0", "torch_xla": "2.8.0"}
+        label = "torch_xla@2.8.0"
+        flags = {"XLA_FLAGS": "--xla_x=1 --set_by_itself"}
+        own = samples.run(tmp_path / "b", label, observed={"versions": versions, "flags": flags})
+        world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)
+        pair = gate_pair(tmp_path, Ref("torch_xla", "1.0"), candidate=Ref("torch_xla", "2.8"))
+        verdict = judged(pair)
+        assert verdict.result is Result.PASS
+        assert verdict.rung("environment").result is Result.NOT_EXERCISED
+        assert "as it was asked for" in verdict.rung("environment").explanation
+        # The same difference is a failure where another package is gated.
+        plain = dataclasses.replace(pair, candidate=NEW, against=OLD)
+        assert judged(plain).result is Result.FAIL
+
+    def test_other_devices_are_not_excused(self, world: World, tmp_path: Path) -> None:
+        versions = {"torch": "2.8.0", "torch_xla": "2.8.0"}
+        own = samples.run(
+            tmp_path / "b", "torch_xla@2", observed={"versions": versions, "devices": 8}
+        )
+        world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)
+        pair = gate_pair(tmp_path, Ref("torch_xla", "1.0"), candidate=Ref("torch_xla", "2.0"))
+        assert judged(pair).rung("environment").result is Result.FAIL
+
+    def test_it_costs_no_control_run(self, world: World, tmp_path: Path) -> None:
+        own = samples.run(tmp_path / "b", "torch_xla@2", observed={"versions": {"torch": "2.8.0"}})
+        world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)  # no control is known
+        ends = Ref("torch_xla", "1.0"), Ref("torch_xla", "2.0")
+        assert judged(gate_pair(tmp_path, ends[0], candidate=ends[1], control="ulp"))
+
+
+class TestAgainstAStoredBaseline:
+    def stored(self, tmp_path: Path, control: Record | None = None, **changed: Any) -> None:
+        record = samples.run(tmp_path / "base", "hf@1.0", **changed)
+        baselines.save(tmp_path / "stored", record, control, "Ada")
+
+    def test_only_the_candidate_is_launched(self, world: World, tmp_path: Path) -> None:
+        self.stored(tmp_path)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0"))
+        verdict = judged(gate_pair(tmp_path, None, control="ulp"))
+        assert verdict.result is Result.PASS
+        assert verdict.notes[0] == "final parameters: all 2 bitwise equal"
+
+    def test_a_difference_fails(self, world: World, tmp_path: Path) -> None:
+        self.stored(tmp_path)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0", scale=1.01))
+        assert judged(gate_pair(tmp_path, None)).result is Result.FAIL
+
+    def test_the_stored_floor_counts(self, world: World, tmp_path: Path) -> None:
+        noisy, noisier = ([loss * (1 + e) for loss in samples.LOSSES] for e in (1e-6, 2e-6))
+        self.stored(tmp_path, samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier))
+        world(v2=samples.run(tmp_path / "b", "hf@2.0", noisy))
+        assert judged(gate_pair(tmp_path, None, control="ulp")).result is Result.PASS
+        assert judged(gate_pair(tmp_path, None, control="table")).result is Result.FAIL
+
+    def test_a_missing_one_is_written_and_fails(self, world: World, tmp_path: Path) -> None:
+        own = samples.run(tmp_path / "b", "hf@2.0")
+        world(v2=own)
+        first = judged(gate_pair(tmp_path, None))
+        assert first.result is Result.FAIL
+        assert (tmp_path / "stored" / "CPU" / "llama-tiny" / "hf-2.0.json").is_file()
+        assert "to be reviewed" in first.headline
+        assert judged(gate_pair(tmp_path, None)).result is Result.PASS
+
+    def test_nothing_is_written_of_a_candidate_that_does_not_train(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(v2=samples.run(tmp_path / "b", "hf@2.0", (), ended=FAILED))
+        assert judged(gate_pair(tmp_path, None)).result is Result.FAIL
+        assert not (tmp_path / "stored").exists()
+
+    def test_a_compiled_step_that_is_not_stored_is_not_passed_by(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        self.stored(tmp_path)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0"))
+        pair = gate_pair(tmp_path, None)
+        asked = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, graph="hlo"))
+        verdict = judged(asked)
+        assert verdict.result is Result.INVALID
+        assert "it has no compiled step (bless it with graph=hlo)" in verdict.headline
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_the_stored_compiled_step_is_compared(
+        self, changed: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = samples.run(tmp_path / "b", "hf@2.0")
+        world(v2=run)
+        pair = gate_pair(tmp_path, None)
+        pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, graph="hlo"))
+        steps = [to_json([compiled_step(fingerprint=text)]) for text in ("abc", "xyz")]
+        dumped = iter([steps[0], steps[changed]])
+        monkeypatch.setattr(
+            measuring, "compiled_step_of", lambda *_: dataclasses.replace(run, graph=next(dumped))
+        )
+        plan = gating.plan_of(pair, samples.Silent())
+        record, _ = gating.measured(pair, plan, samples.Silent())
+        baselines.save(tmp_path / "stored", record, None, "Ada")
+        rung = judged(pair).rung("graph")
+        assert rung.result is (Result.FAIL if changed else Result.PASS)
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_nothing_is_written_of_a_candidate_that_the_machine_ended(
+        self, known: bool, world: World, tmp_path: Path
+    ) -> None:
+        """Killed before it told its device kind: the stored file must not be replaced."""
+        if known:
+            self.stored(tmp_path)
+        before = {p: p.read_bytes() for p in (tmp_path / "stored").rglob("*.json")}
+        ended = {"status": "killed", "reason": "SIGKILL", "code": -9}
+        killed = samples.run(tmp_path / "b", "hf@2.0", (), ended=ended)
+        killed.manifest["observed"].clear()
+        world(v2=killed)
+        verdict = judged(gate_pair(tmp_path, None))
+        assert verdict.result is Result.INVALID
+        assert "says nothing of its version: SIGKILL" in verdict.headline
+        assert {p: p.read_bytes() for p in (tmp_path / "stored").rglob("*.json")} == before
+
+    def test_the_version_that_worked_is_named(self, world: World, tmp_path: Path) -> None:
+        self.stored(tmp_path)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0", (), ended=FAILED))
+        assert judged(gate_pair(tmp_path, None)).headline.endswith("; hf 1.0 did")
+        world(v2=InstallFailed("no such release."))
+        assert judged(gate_pair(tmp_path, None)).headline.endswith("no such release. hf 1.0 did")
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"case": {"seed": 7}},
+            {"case": {"accumulation": 2}},
+            {"inputs": "another"},
+            {"observed": {"versions": {"torch": "2.8.0", "torch_xla": "2.8.0"}}},
+            {"observed": {"devices": 8}},
+        ],
+    )
+    def test_one_that_is_not_comparable_is_invalid(
+        self, changed: dict[str, Any], world: World, tmp_path: Path
+    ) -> None:
+        self.stored(tmp_path, **changed)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0", scale=1.01))
+        verdict = judged(gate_pair(tmp_path, None))
+        assert verdict.result is Result.INVALID
+        assert "not comparable" in verdict.headline
+
+    def test_nor_one_with_other_rows_or_weights(self, world: World, tmp_path: Path) -> None:
+        self.stored(tmp_path)
+        own = samples.run(tmp_path / "b", "hf@2.0")
+        first = own.parameters[0]
+        assert first.initial is not None
+        moved = dataclasses.replace(
+            first, initial=dataclasses.replace(first.initial, bits=first.initial.bits + 1)
+        )
+        world(v2=dataclasses.replace(own, parameters=(moved, *own.parameters[1:])))
+        verdict = judged(gate_pair(tmp_path, None))
+        assert verdict.result is Result.INVALID
+        assert "init" in verdict.headline
+
+    def test_a_damaged_one_is_bad_input(self, world: World, tmp_path: Path) -> None:
+        self.stored(tmp_path)
+        (tmp_path / "stored" / "CPU" / "llama-tiny" / "hf-1.0.json").write_text("{")
+        world(v2=samples.run(tmp_path / "b", "hf@2.0"))
+        with pytest.raises(BadInput, match=r"hf-1\.0\.json is damaged"):
+            judged(gate_pair(tmp_path, None))
+
+
+class TestParity:
+    def test_what_the_other_trainer_cannot_do_is_not_compared(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(torchprime=BadInput("it does not accumulate"), v2=samples.run(tmp_path / "b"))
+        with pytest.raises(NotCompared, match="it does not accumulate"):
+            judged(gate_pair(tmp_path, Ref("torchprime"), parity=True))
+
+    def test_but_a_baseline_that_is_bad_input_is(self, world: World, tmp_path: Path) -> None:
+        world(v1=BadInput("no such folder"), v2=samples.run(tmp_path / "b"))
+        with pytest.raises(BadInput, match="no such folder") as raised:
+            judged(gate_pair(tmp_path))
+        assert not isinstance(raised.value, NotCompared)
+
+    def test_the_candidate_comes_first(self, world: World, tmp_path: Path) -> None:
+        other = samples.run(tmp_path / "a", "torchprime")
+        world(torchprime=other, v2=samples.run(tmp_path / "b", "hf@2.0"))
+        verdict = judged(gate_pair(tmp_path, Ref("torchprime"), parity=True))
+        assert (verdict.a, verdict.b) == ("hf@2.0", "torchprime")
+
+
+class TestWhatIsGated:
+    def test_the_other_trainer_where_it_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
+        assert [p.parity for p in gate_pairs([], NEW, OLD, ["smoke"])] == [False]
+        monkeypatch.setenv("TORCHPRIME_DIR", "/somewhere")
+        both = gate_pairs([], NEW, OLD, ["smoke"])
+        assert [p.parity for p in both] == [False, True]
+        assert both[1].against == Ref("torchprime")
+        assert both[0].id == "llama-tiny-transformers@2.0-transformers@1.0"
+
+    def test_another_torch_xla_is_judged_against_the_usual_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
+        (pair,) = gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])
+        assert pair.against == Ref("transformers")
+
+    def test_another_torch_xla_is_not_judged_against_the_other_trainer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Which has the usual one: they would differ by what is gated."""
+        monkeypatch.setenv("TORCHPRIME_DIR", "/tp")
+        assert [p.parity for p in gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])] == [
+            False
+        ]
+
+    def test_overrides_are_for_every_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
+        (pair,) = gate_pairs(["case.steps=5"], NEW, None, ["llama-tiny"])
+        assert pair.settings.case.steps == 5
+        assert pair.id.endswith("-baseline")
+
+    def test_versions_of_different_packages_are_refused(self) -> None:
+        with pytest.raises(BadInput, match="same package"):
+            gate_pairs([], NEW, Ref("torchprime", "main"), ["smoke"])
+
+    def test_a_case_that_does_not_exist_is_named(self) -> None:
+        with pytest.raises(BadInput, match="llama-tny"):
+            gate_pairs([], NEW, OLD, ["llama-tny"])
+
+    def test_names_for_several_cases(self) -> None:
+        assert chosen_cases(["smoke", "llama-tiny", "x"]) == ["llama-tiny", "x"]
+        every = chosen_cases(["all"])
+        assert "llama-tiny" in every
+        assert "llama-tiny-as-shipped" not in every
+
+
+class TestTheWholeGate:
+    def test_the_worst_counts_and_names_its_case(self, world: World, tmp_path: Path) -> None:
+        world(
+            v1=samples.run(tmp_path / "a", "hf@1.0"),
+            v2=samples.run(tmp_path / "b", "hf@2.0"),
+            v3=samples.run(tmp_path / "c", "hf@3.0", scale=0.5),
+            torchprime=BadInput("it cannot"),
+        )
+        good = gate_pair(tmp_path)
+        named = dataclasses.replace(good.settings.case, name="other")
+        bad = dataclasses.replace(
+            good,
+            settings=dataclasses.replace(good.settings, case=named),
+            candidate=Ref("transformers", "3.0"),
+        )
+        parity = gate_pair(tmp_path, Ref("torchprime"), parity=True)
+        outcome = gating.run_gate([good, bad, parity], samples.Silent())
+        assert outcome.verdict.exit_code == 1
+        assert [p.a for p in outcome.verdict.pairs] == ["llama-tiny: hf@1.0", "other: hf@1.0"]
+        assert outcome.verdict.notes == ("llama-tiny: torchprime was not compared: it cannot",)
+        assert outcome.verdict.case == "llama-tiny, other"
+
+    def test_nothing_gated_is_no_pass(self) -> None:
+        assert gating.run_gate([], samples.Silent()).verdict.exit_code != 0
+
+
+def test_nothing_that_only_judges_is_imported_before_a_trainer_is_at_work() -> None:
+    """Half a second of imports, which a gate is to spend while the candidate trains."""
+    code = "import sys, harness.cli.main, harness.gate.gate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "harness.run.execute" in loaded
+    assert not loaded & {"numpy", "fsspec", "tensorboard", "jinja2", *running.AFTERWARDS}

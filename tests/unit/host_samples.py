@@ -1,0 +1,168 @@
+"""What the hosts of one run leave behind, for the tests of their merging."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.launchers.merge_hosts import merge_hosts
+from harness.probe import hashing
+from harness.record import files as record
+from harness.record.files import MANIFEST, Record, read_record, write_json
+
+ROWS, LENGTH, STEPS = 8, 6, 3
+"""Rows of a micro-batch, tokens of a row, optimizer steps."""
+
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, 100, (STEPS, ROWS, LENGTH))
+LABELS = np.where(RNG.random((STEPS, ROWS, LENGTH)) < 0.2, -100, TOKENS)
+MASKS = np.ones((STEPS, ROWS, LENGTH), np.int64)
+MASKS[1, 5, 4:] = 0  # one row of the second batch is padded
+
+
+def batch(index: int, rows: slice) -> dict[str, Any]:
+    """What a host that loads these rows of a micro-batch observes."""
+    tokens, labels, masks = TOKENS[index][rows], LABELS[index][rows], MASKS[index][rows]
+    return {
+        "event": "batch",
+        "index": index,
+        "tokens": hashing.of_rows(map(hashing.of_array, tokens)),
+        "labels": hashing.of_rows(map(hashing.of_array, labels)),
+        "mask": "" if masks.all() else hashing.of_rows(map(hashing.of_array, masks)),
+        "rows": [hashing.of_array(*pair) for pair in zip(tokens, labels, strict=True)],
+        "shape": list(tokens.shape),
+        "targets": int((labels[:, 1:] != -100).sum()),
+        "first_targets": int((labels[:, 0] != -100).sum()),
+    }
+
+
+def fingerprint(value: int) -> dict[str, Any]:
+    return {"bits": value, "sketch": [0.5, value / 3], "norm": 1.5}
+
+
+PARAMETER = {
+    "name": "lm_head.weight",
+    "shape": [4, 2],
+    "dtype": "float32",
+    "sharding": "{devices=[8,1]}",
+    "group": 0,
+    "initial": fingerprint(1),
+    "gradient": fingerprint(2),
+    "clipped_norm": 0.5,
+    "after": [fingerprint(3), fingerprint(4)],
+    "final": fingerprint(5),
+}
+
+OBSERVED = {
+    "device": "TPU",
+    "device_kind": "TPU v6e",
+    "devices": 8,
+    "processes": 2,
+    "mesh": {"axes": {"fsdp": 8}, "device_order": list(range(8))},
+    "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},
+    "flags": {"LIBTPU_INIT_ARGS": "--a=1"},
+    "input_sharding": "{devices=[8,1]}",
+    "model": "LlamaForCausalLM",
+    "script": {"returned": True},
+}
+
+
+@dataclasses.dataclass
+class Host:
+    """What one host leaves; a test changes it before it is written."""
+
+    events: list[dict[str, Any]]
+    observed: dict[str, Any]
+    parameters: list[dict[str, Any]]
+    log: str = "trained\n"
+    code: int = 0
+
+    def event(self, kind: str, step: int) -> dict[str, Any]:
+        """The event of a kind for a step, to be changed."""
+        return next(e for e in self.events if e["event"] == kind and e["step"] == step)
+
+    def window(self, index: int = 0) -> dict[str, Any]:
+        """A window, to be changed."""
+        found = [e["window"] for e in self.events if e["event"] == "window"][index]
+        assert isinstance(found, dict)
+        return found
+
+
+def hosts(count: int = 2, whole: bool = False) -> list[Host]:
+    """A run on several hosts that agree. Each loads its part of a batch, or `whole` ones."""
+    made = []
+    size = ROWS // count
+    for rank in range(count):
+        rows = slice(None) if whole else slice(rank * size, (rank + 1) * size)
+        groups = [{"hyper": {"eps": 1e-8}, "parameters": 1}]
+        events = [batch(0, rows), batch(1, rows)]  # loaders read ahead
+        events.append({"event": "optimizer", "step": 0, "class": "AdamW", "groups": groups})
+        for step in range(STEPS):
+            if step == 1:
+                events.append(batch(2, rows))
+            events += [
+                {"event": "step", "step": step, "micro": 1, "lr": [0.1 / (step + 1)],
+                 "max_norm": 1.0, "at": 1000.0 + rank},
+                {"event": "values", "step": step, "losses": [5.5 - step], "gradient_norm": 2.0},
+                {"event": "window", "window": {
+                    "first": step, "last": step, "seconds": 1.0 + rank, "cpu_seconds": 2.0 - rank,
+                    "compilations": int(step < 2), "executions": 1, "transfers": rank,
+                    "fallbacks": {"aten::nonzero": rank} if rank else {}}},
+            ]  # fmt: skip
+        flags = {**OBSERVED["flags"], "TPU_WORKER_ID": str(rank), "TPU_WORKER_HOSTNAMES": "a,b"}  # type: ignore[dict-item]
+        observed = {**OBSERVED, "processes": count, "process": rank, "flags": flags}
+        made.append(Host(events, copy.deepcopy(observed), [copy.deepcopy(PARAMETER)]))
+    return made
+
+
+def write(root: Path, run: list[Host]) -> list[Path]:
+    """The hosts' folders."""
+    folders = []
+    for index, host in enumerate(run):
+        folder = root / f"host-{index}"
+        folder.mkdir()
+        lines = [json.dumps(event) for event in host.events]
+        (folder / "steps.jsonl").write_text("".join(line + "\n" for line in lines))
+        write_json(folder / "parameters.json", {"schema": 1, "parameters": host.parameters})
+        write_json(folder / "observed.json", host.observed)
+        write_json(folder / "host.json", {"code": host.code})
+        (folder / "trainer.log").write_text(host.log)
+        folders.append(folder)
+    return folders
+
+
+CASE = {
+    "name": "llama-tiny", "dtype": "float32", "steps": STEPS, "global_batch": ROWS,
+    "accumulation": 1,
+}  # fmt: skip
+
+
+def complete(folder: Path, observed: dict[str, Any], merged: dict[str, Any] | None) -> Record:
+    """Write the manifest that the harness writes, and read the Record."""
+    manifest = {
+        "schema": 1, "engine": "hf", "key": "k1", "case": CASE, "ended": {"status": "ok"},
+        "observed": observed, "hosts": merged,
+    }  # fmt: skip
+    write_json(folder / MANIFEST, manifest)
+    return read_record(folder)
+
+
+def merge(root: Path, run: list[Host], expected: int | None = None) -> Record:
+    """The merged Record."""
+    merged = merge_hosts(write(root, run), root, ROWS, expected or len(run))
+    assert json.loads((root / record.HOSTS).read_text()) == merged
+    path = root / "observed.json"
+    return complete(root, json.loads(path.read_text()) if path.is_file() else {}, merged)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def records(root: Path, run: list[Host]) -> list[Path]:
+    folders = write(root, run)
+    for folder, host in zip(folders, run, strict=True):
+        complete(folder, host.observed, None)
+    return folders

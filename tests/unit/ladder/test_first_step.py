@@ -1,0 +1,759 @@
+"""Rungs forward, backward and clip: each way in which they could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import (
+    TOLERANCE,
+    Arrays,
+    CountsFirst,
+    CountsRight,
+    Trainer,
+    comparison,
+    fingerprint,
+    tolerance,
+    total_norm,
+    with_loss,
+    with_manifest,
+    with_parameter,
+    with_step,
+    without,
+)
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.rungs.clip import applied_scale, clip, scale_distance
+from harness.ladder.rungs.first_step import (
+    backward,
+    first_loss,
+    first_loss_distance,
+    forward,
+    gradient_distances,
+    gradient_norm,
+    worst_gradient_distance,
+)
+from harness.ladder.verdict import Result
+from harness.record.files import Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+NOT_EXERCISED = Result.NOT_EXERCISED
+
+LOSS = 2 * 2.4e-7
+"""Limit of the loss in float32 without a control."""
+GRADIENT = 2 * 1e-6
+
+
+def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
+    """A Record with one fingerprint multiplied, as that of a multiplied tensor would be."""
+    exact = getattr(run.parameters[index], what)
+    sketch = tuple(s * factor for s in exact.sketch)
+    changed = dataclasses.replace(exact, sketch=sketch, norm=exact.norm * abs(factor), bits=1)
+    return with_parameter(run, index, **{what: changed})
+
+
+class TestForward:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = forward(comparison(a, with_loss(b, 0, first_loss(a))))
+        assert result.result is PASS
+        assert result.value == 0
+        assert result.limit == pytest.approx(LOSS)
+        assert result.explanation.startswith("the losses of step 0 are bitwise equal")
+        assert result.detects == "a relative difference of 4.8e-07"
+        assert "the floor documented for float32" in result.limit_source
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    @pytest.mark.parametrize(("size", "expected"), [(0.99, PASS), (1.01, FAIL), (2e6, FAIL)])
+    def test_the_limit_counts_in_both_directions(
+        self, a: Record, sign: int, size: float, expected: Result
+    ) -> None:
+        loss = 2.0
+        x = with_loss(a, 0, loss)
+        y = with_loss(a, 0, loss * (1 + sign * min(0.9, size * LOSS)))
+        assert forward(comparison(x, y)).result is expected
+        assert forward(comparison(y, x)).result is expected
+
+    def test_at_the_limit_it_still_passes(self, a: Record) -> None:
+        exact = tolerance(margin=0.5, floor={"float32": {"loss": 0.25}})
+        c = Comparison(with_loss(a, 0, 8.0), with_loss(a, 0, 7.0), exact)
+        result = forward(c)
+        assert (result.value, result.limit, result.result) == (0.125, 0.125, PASS)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
+        broken = with_loss(a, 0, value)
+        for x, y in ((broken, a), (a, broken), (broken, broken)):
+            result = forward(comparison(x, y))
+            assert result.result is FAIL
+            assert result.value is not None
+            assert math.isnan(result.value)
+
+    def test_a_loss_that_was_not_observed(self, a: Record, b: Record) -> None:
+        missing = with_loss(a, 0, None), with_loss(b, 0, None)
+        for x, y, name in (
+            (missing[0], b, "hf"), (a, missing[1], "b"), (missing[0], missing[1], "hf"),
+        ):  # fmt: skip
+            result = forward(comparison(x, y))
+            assert result.result is INVALID
+            assert result.explanation == f"{name}: no loss was observed at step 0"
+
+    def test_the_loss_of_another_step_does_not_take_its_place(self, a: Record, b: Record) -> None:
+        late = without(a, "steps", 0), without(b, "steps", 0)
+        assert first_loss(late[0]) is None
+        assert forward(comparison(late[0], late[0])).result is INVALID
+        empty = dataclasses.replace(a, steps=())
+        assert forward(comparison(empty, empty)).result is INVALID
+
+    def test_a_loss_of_zero_says_nothing(self, a: Record, b: Record) -> None:
+        zero = with_loss(a, 0, 0.0), with_loss(b, 0, 0.0)
+        assert forward(comparison(*zero)).result is INVALID
+        for x, y in ((zero[0], b), (a, zero[1])):
+            result = forward(comparison(x, y))
+            assert (result.result, result.value) == (FAIL, 1.0)
+
+    def test_the_finding_holds_both_values(self, a: Record) -> None:
+        finding = forward(comparison(with_loss(a, 0, 4.0), with_loss(a, 0, 3.0))).findings[0]
+        assert (finding.step, finding.a, finding.b) == (0, 4.0, 3.0)
+
+    def test_distance(self, a: Record) -> None:
+        assert first_loss_distance(with_loss(a, 0, 4.0), with_loss(a, 0, 3.0)) == 0.25
+        assert first_loss_distance(with_loss(a, 0, 3.0), with_loss(a, 0, 4.0)) == 0.25
+        assert first_loss_distance(with_loss(a, 0, None), a) is None
+        assert first_loss_distance(a, with_loss(a, 0, None)) is None
+
+
+class TestForwardSaysWhy:
+    def test_the_first_label_is_counted(self) -> None:
+        a, b = CountsFirst().record(), CountsRight(label="b").record()
+        for pair in ((a, b), (b, a)):
+            result = forward(comparison(*pair))
+            assert result.result is FAIL
+            assert "hf divides by all 23 labels" in result.explanation
+            assert "instead of 20" in result.explanation
+            assert "S = 6" in result.explanation
+
+    def test_another_ratio_has_another_cause(self) -> None:
+        a, b = CountsFirst().record(), CountsRight(label="b").record()
+        loss = first_loss(b)
+        assert loss is not None
+        result = forward(comparison(a, with_loss(b, 0, loss * 1.01)))
+        assert "divides by" not in result.explanation
+
+    def test_where_the_first_label_never_counts_it_is_not_the_cause(self, a: Record) -> None:
+        result = forward(comparison(with_loss(a, 0, 2.0), with_loss(a, 0, 3.0)))
+        assert "divides by" not in result.explanation
+        assert "ratio 1.5" in result.explanation
+
+    def test_batches_without_targets(self, a: Record) -> None:
+        batch = dataclasses.replace(a.steps[0].batches[0], targets=0, first_targets=4)
+        x = with_step(with_loss(a, 0, 2.0), 0, batches=(batch,))
+        assert forward(comparison(x, with_loss(x, 0, 3.0))).result is FAIL
+        x = with_step(x, 0, batches=())
+        assert forward(comparison(x, with_loss(x, 0, 0.0))).result is FAIL
+
+
+class TestAgainstFloat64OfTheirOwn:
+    """Runs from different weights: each against float64 from its own weights and batch."""
+
+    @pytest.fixture
+    def own(self, a: Record) -> tuple[Record, Record, dict[str, Record]]:
+        b = Trainer(label="b", seed=1).record()
+        x = dataclasses.replace(a, directory=Path("/a"))
+        y = dataclasses.replace(b, directory=Path("/b"))
+        exact = Trainer(sums=-1).record(), Trainer(seed=1, sums=-1).record()
+        return x, y, {"/a": exact[0], "/b": exact[1]}
+
+    def test_both_are_right(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
+        a, b, exact = own
+        c = comparison(a, b, own=exact)
+        assert forward(c).result is PASS
+        assert "float64 from its own weights" in forward(c).explanation
+        assert backward(c).result is PASS
+        assert forward(comparison(a, b)).result is FAIL
+        assert backward(comparison(a, b)).result is FAIL
+
+    @pytest.mark.parametrize("which", [0, 1])
+    @pytest.mark.parametrize("factor", [1.001, 0.999, math.nan, math.inf])
+    def test_one_is_wrong(
+        self, own: tuple[Record, Record, dict[str, Record]], which: int, factor: float
+    ) -> None:
+        pair, exact = list(own[:2]), own[2]
+        loss = first_loss(pair[which])
+        assert loss is not None
+        pair[which] = with_loss(pair[which], 0, loss * factor)
+        result = forward(comparison(*pair, own=exact))
+        assert result.result is FAIL
+        assert result.explanation.startswith(f"step 0: {pair[which].label}: loss")
+        pair = list(own[:2])
+        pair[which] = scaled(pair[which], 1, factor)
+        result = backward(comparison(*pair, own=exact))
+        assert result.result is FAIL
+        assert result.findings[0].parameter == "model.norm.weight"
+
+    def test_the_first_label_is_the_cause(self) -> None:
+        a = dataclasses.replace(CountsFirst().record(), directory=Path("/a"))
+        b = dataclasses.replace(CountsRight(label="b").record(), directory=Path("/b"))
+        exact = CountsRight().record()
+        result = forward(comparison(a, b, own={"/a": exact, "/b": exact}))
+        assert result.result is FAIL
+        assert "hf divides by all 23 labels" in result.explanation
+
+    def test_a_float64_run_is_missing(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
+        a, b, exact = own
+        for kept in ("/a", "/b"):
+            c = comparison(a, b, own={kept: exact[kept]})
+            assert forward(c).result is INVALID
+            assert backward(c).result is INVALID
+
+    @pytest.mark.parametrize("loss", [None, 0.0])
+    def test_float64_has_no_loss(
+        self, own: tuple[Record, Record, dict[str, Record]], loss: float | None
+    ) -> None:
+        a, b, exact = own
+        broken = {**exact, "/b": with_loss(exact["/b"], 0, loss)}
+        assert forward(comparison(a, b, own=broken)).result is INVALID
+
+    def test_a_run_has_no_loss(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
+        a, b, exact = own
+        assert forward(comparison(with_loss(a, 0, None), b, own=exact)).result is INVALID
+
+
+class TestBackward:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = backward(comparison(a, b))
+        assert result.result is PASS
+        assert result.explanation.startswith("3 gradients of step 0 agree; furthest apart: ")
+        assert result.limit == pytest.approx(GRADIENT)
+        assert result.detects == "a change of 3.4e-06 of one parameter's gradient"
+
+    def test_exactly_equal(self, a: Record) -> None:
+        assert backward(comparison(a, a)).value == 0
+
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    @pytest.mark.parametrize(("factor", "expected"), [
+        (1 + 0.5 * GRADIENT, PASS), (1 + 1.1 * GRADIENT, FAIL), (1 - 1.1 * GRADIENT, FAIL),
+        (0.75, FAIL), (2.0, FAIL), (-1.0, FAIL),
+    ])  # fmt: skip
+    def test_one_parameter(self, a: Record, index: int, factor: float, expected: Result) -> None:
+        other = scaled(a, index, factor)
+        for pair in ((a, other), (other, a)):
+            result = backward(comparison(*pair))
+            assert result.result is expected
+            if expected is FAIL:
+                assert [f.parameter for f in result.findings] == [a.parameters[index].name]
+
+    def test_an_order_that_no_mean_or_norm_can_see(self, a: Record) -> None:
+        class Mirrored(Trainer):
+            def backward(self, gradients: Arrays) -> Arrays:
+                head = gradients["lm_head.weight"]
+                return gradients | {"lm_head.weight": head[:, ::-1].copy()}
+
+        other = Mirrored(label="b").record()
+        norms = [p.gradient.norm for r in (a, other) for p in r.parameters if p.gradient]
+        assert norms[:3] == pytest.approx(norms[3:], rel=1e-6)
+        result = backward(comparison(a, other))
+        assert result.result is FAIL
+        assert result.findings[0].parameter == "lm_head.weight"
+
+    def test_a_common_ratio_is_told(self) -> None:
+        class Undivided(Trainer):
+            """Gradients of micro-batches are summed, and not divided by their number."""
+
+            def backward(self, gradients: Arrays) -> Arrays:
+                return {name: g * 2 for name, g in gradients.items()}
+
+        pair = Trainer(accumulation=2).record(), Undivided(accumulation=2, label="b").record()
+        assert forward(comparison(*pair)).result is PASS
+        result = backward(comparison(*pair))
+        assert result.result is FAIL
+        assert "3 gradients differ" in result.explanation
+        assert "all gradients have the ratio 2" in result.explanation
+        assert "ratio 0.5" in backward(comparison(*pair[::-1])).explanation
+
+    def test_ratios_that_differ_are_not_common(self, a: Record) -> None:
+        other = scaled(scaled(a, 0, 2.0), 1, 2.01)
+        assert "ratio" not in backward(comparison(a, other)).explanation
+        assert "ratio" not in backward(comparison(a, scaled(a, 0, 0.0))).explanation
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
+        gradient = a.parameters[1].gradient
+        assert gradient is not None
+        for broken in (
+            dataclasses.replace(gradient, norm=value, sketch=(value,) * 8),
+            dataclasses.replace(gradient, sketch=(*gradient.sketch[:7], value)),
+        ):
+            other = with_parameter(a, 1, gradient=broken)
+            for pair in ((a, other), (other, a), (other, other)):
+                result = backward(comparison(*pair))
+                assert result.result is FAIL
+                assert [f.parameter for f in result.findings] == ["model.norm.weight"]
+
+    def test_one_has_no_gradient(self, a: Record, b: Record) -> None:
+        for pair in (
+            (a, with_parameter(b, 1, gradient=None)), (with_parameter(a, 1, gradient=None), b),
+        ):  # fmt: skip
+            result = backward(comparison(*pair))
+            assert (result.result, result.value) == (FAIL, math.inf)
+            assert "none in" in result.findings[0].text or "norm none" in result.findings[0].text
+
+    def test_neither_has_the_gradient_of_what_an_optimizer_holds(
+        self, a: Record, b: Record
+    ) -> None:
+        pair = [with_parameter(r, 1, gradient=None) for r in (a, b)]
+        assert backward(comparison(*pair)).result is INVALID
+        half = [pair[0], with_parameter(pair[1], 1, group=None)]
+        assert backward(comparison(*half)).result is INVALID
+        assert backward(comparison(*half[::-1])).result is INVALID
+        frozen = [with_parameter(r, 1, group=None) for r in pair]
+        assert backward(comparison(*frozen)).result is PASS
+
+    def test_no_gradient_at_all(self, a: Record, b: Record) -> None:
+        none = [
+            dataclasses.replace(
+                r, parameters=tuple(dataclasses.replace(p, gradient=None) for p in r.parameters)
+            )
+            for r in (a, b)
+        ]
+        for pair in (none, [a, none[1]], [none[0], b]):
+            assert backward(comparison(*pair)).result is INVALID
+            assert gradient_distances(*pair) is None
+
+    def test_gradients_that_are_all_zero_say_nothing(self, a: Record) -> None:
+        zero = scaled(scaled(scaled(a, 0, 0.0), 1, 0.0), 2, 0.0)
+        for pair in ((zero, zero), (a, zero), (zero, a)):
+            assert backward(comparison(*pair)).result is INVALID
+
+    def test_a_gradient_that_is_zero_in_both(self, a: Record) -> None:
+        """A part of the model that no batch reaches."""
+        zero = scaled(a, 0, 0.0)
+        assert backward(comparison(zero, zero)).result is PASS
+        result = backward(comparison(a, zero))
+        assert result.result is FAIL
+        assert result.value is not None
+        assert result.value >= 1
+
+    def test_other_parameters(self, a: Record, b: Record) -> None:
+        none = dataclasses.replace(a, parameters=())
+        for pair in (
+            (a, without(b, "parameters", 1)), (without(a, "parameters", 1), b), (none, none),
+        ):  # fmt: skip
+            assert backward(comparison(*pair)).result is INVALID
+
+    def test_distances(self, a: Record) -> None:
+        other = scaled(scaled(a, 0, 2.0), 2, 1.5)
+        distances = gradient_distances(a, other)
+        assert distances is not None
+        assert distances["model.norm.weight"] == 0
+        assert distances["model.embed_tokens.weight"] == pytest.approx(0.5, rel=0.6)
+        assert worst_gradient_distance(a, other) == max(distances.values())
+        assert worst_gradient_distance(a, without(a, "parameters", 0)) is None
+
+    def test_the_norm_of_all_gradients(self, a: Record) -> None:
+        norms = [p.gradient.norm for p in a.parameters if p.gradient]
+        assert gradient_norm(a) == pytest.approx(math.hypot(*norms))
+        assert gradient_norm(a) == pytest.approx(a.steps[0].gradient_norm, rel=1e-6)
+
+
+class NoClipping(Trainer):
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        return gradients, None, None
+
+
+class ClippingWithoutEffect(Trainer):
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        return gradients, total_norm(gradients), self.max_norm
+
+
+class OfOneShard(Trainer):
+    """Measures the norm of the local shard only, and clips by that."""
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        assert self.max_norm is not None
+        norm = total_norm({n: g[: len(g) // 2] for n, g in gradients.items()})
+        scale = np.float32(min(1.0, self.max_norm / (norm + 1e-6)))
+        return {n: g * scale for n, g in gradients.items()}, norm, self.max_norm
+
+
+class OfTheParameters(Trainer):
+    """Logs the norm of the parameters in place of that of the gradients."""
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        clipped, _, threshold = super().clipped(gradients)
+        return clipped, total_norm(self.initial()), threshold
+
+
+class EachByItself(Trainer):
+    """Clips each parameter by the norm of its own gradient."""
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        assert self.max_norm is not None
+        clipped = {}
+        for name, gradient in gradients.items():
+            scale = min(1.0, self.max_norm / (total_norm({name: gradient}) + 1e-6))
+            clipped[name] = gradient * np.float32(scale)
+        return clipped, total_norm(gradients), self.max_norm
+
+
+class OneForgotten(Trainer):
+    """Does not scale the smallest gradient, which the total norm can hardly see."""
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        clipped, norm, threshold = super().clipped(gradients)
+        return clipped | {"model.norm.weight": gradients["model.norm.weight"]}, norm, threshold
+
+
+class ByHand(Trainer):
+    """Scales by its own means: `clip_grad_norm_` is never called."""
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        return {n: g * np.float32(0.5) for n, g in gradients.items()}, None, None
+
+
+class StopsClipping(Trainer):
+    """Clips only at the first steps; gradients are numbered by how often this was called."""
+
+    calls: list[int] = []  # noqa: RUF012
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        self.calls.append(1)
+        if len(self.calls) > 4:
+            return gradients, None, None
+        return super().clipped(gradients)
+
+
+class TestClip:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = clip(comparison(a, b))
+        assert result.result is PASS
+        assert "hf scaled its gradients by 0.333" in result.explanation
+        assert "8 of 8 steps are above the maximum" in result.explanation
+        assert result.limit == pytest.approx(LOSS)
+        assert result.detects == "a scale that is off by 4.8e-07"
+
+    @pytest.mark.parametrize(
+        ("trainer", "text"),
+        [
+            (
+                NoClipping,
+                ": b does not clip",
+            ),
+            (ClippingWithoutEffect, "b ought to have scaled by 0.333"),
+            (OfOneShard, "b measured a gradient norm of"),
+            (OfTheParameters, "b measured a gradient norm of"),
+            (EachByItself, "b ought to have scaled by 0.333"),
+        ],
+    )
+    def test_another_way_to_clip(self, a: Record, trainer: type[Trainer], text: str) -> None:
+        b = trainer(label="b").record()
+        for pair in ((a, b), (b, a)):
+            result = clip(comparison(*pair))
+            assert result.result is FAIL
+            assert text in result.explanation
+            assert result.findings[0].step == 0
+
+    @pytest.mark.parametrize(
+        "trainer", [NoClipping, ClippingWithoutEffect, OfOneShard, OfTheParameters, EachByItself,
+                    OneForgotten, ByHand],
+    )  # fmt: skip
+    def test_two_that_are_wrong_in_the_same_way_do_not_pass(self, trainer: type[Trainer]) -> None:
+        pair = [trainer(label=label).record() for label in "ab"]
+        assert clip(comparison(*pair)).result is FAIL
+
+    def test_one_parameter_is_scaled_otherwise(self, a: Record) -> None:
+        b = OneForgotten(label="b").record()
+        result = clip(comparison(a, b))
+        assert result.result is FAIL
+        assert "model.norm.weight" in result.explanation or "ought to" in result.explanation
+
+    @pytest.mark.parametrize("factor", [1 + 4e-6, 1 - 4e-6, 0.0, math.nan, math.inf])
+    def test_a_small_gradient_that_the_total_norm_cannot_see(
+        self, a: Record, b: Record, factor: float
+    ) -> None:
+        tiny = 1e-7
+        pair = []
+        for run in (a, b):
+            run = scaled(run, 1, tiny)
+            norm = run.parameters[1].clipped_norm
+            assert norm is not None
+            pair.append(with_parameter(run, 1, clipped_norm=norm * tiny))
+        base = clip(comparison(*pair))
+        assert base.result is FAIL  # the measured norm was that of the gradients before
+        pair = [with_step(r, 0, gradient_norm=gradient_norm(r)) for r in pair]
+        pair = [_rescaled(r) for r in pair]
+        assert clip(comparison(*pair)).result is PASS
+        norm = pair[1].parameters[1].clipped_norm
+        assert norm is not None
+        other = with_parameter(pair[1], 1, clipped_norm=norm * factor)
+        result = clip(comparison(pair[0], other))
+        assert result.result is FAIL
+
+    def test_a_gradient_out_of_nothing(self, a: Record) -> None:
+        none = _rescaled(with_step(scaled(a, 1, 0.0), 0, gradient_norm=None))
+        none = with_step(none, 0, gradient_norm=gradient_norm(none))
+        none = _rescaled(none)
+        assert clip(comparison(none, none)).result is PASS
+        some = with_parameter(none, 1, clipped_norm=1e-9)
+        assert clip(comparison(none, some)).result is FAIL
+        assert "model.norm.weight by inf" in clip(comparison(some, some)).explanation
+
+    @pytest.mark.parametrize("other", [0.1, 0.2000001, None])
+    def test_another_threshold(self, a: Record, other: float | None) -> None:
+        b = with_manifest(Trainer(label="b", max_norm=other).record(), lambda m: None)
+        result = clip(comparison(a, b))
+        assert result.result is FAIL
+        assert ("b does not clip" if other is None else "the thresholds differ") in (
+            result.explanation
+        )
+
+    def test_a_threshold_that_changes_later(self, a: Record) -> None:
+        StopsClipping.calls.clear()
+        b = StopsClipping(label="b").record()
+        for pair, first, second in (((a, b), "hf", "b"), ((b, a), "b", "hf")):
+            result = clip(comparison(*pair))
+            assert result.result is FAIL
+            assert result.explanation.startswith(f"step 4: {first} clips to")
+            assert f"{second} to" in result.explanation
+
+    def test_a_threshold_that_changes_in_both(self) -> None:
+        pair = []
+        for label in "ab":
+            StopsClipping.calls.clear()
+            pair.append(StopsClipping(label=label).record())
+        result = clip(comparison(*pair))
+        assert result.result is FAIL
+        assert result.explanation == (
+            "step 4: a clips to no maximum, but the case asks for max 0.2"
+        )
+
+    @pytest.mark.parametrize("index", [0, 1])
+    @pytest.mark.parametrize("asked", [None, 0.3])
+    def test_a_threshold_that_the_case_does_not_ask_for(
+        self, a: Record, b: Record, index: int, asked: float | None
+    ) -> None:
+        pair = [a, b]
+        pair[index] = with_manifest(pair[index], lambda m: m["case"].update(max_norm=asked))
+        result = clip(comparison(*pair))
+        assert result.result is FAIL
+        assert "but the case asks for" in result.explanation
+
+    def test_neither_clips_as_the_case_asks(self) -> None:
+        pair = [Trainer(label=label, max_norm=None).record() for label in "ab"]
+        result = clip(comparison(*pair))
+        assert result.result is NOT_EXERCISED
+        assert result.explanation == "neither run clips, as the case asks"
+
+    def test_neither_clips_by_a_call_but_one_scales(self) -> None:
+        pair = [Trainer(label="a", max_norm=None).record(), ByHand(max_norm=None).record()]
+        for order in (pair, pair[::-1]):
+            result = clip(comparison(*order))
+            assert result.result is FAIL
+            assert "hf ought to have scaled by 1" in result.explanation
+
+    def test_no_norm_exceeds_the_maximum(self) -> None:
+        pair = [Trainer(label=label, max_norm=0.62).record() for label in "ab"]
+        result = clip(comparison(*pair))
+        assert result.result is NOT_EXERCISED
+        assert "(0.6002) is within the maximum 0.62" in result.explanation
+        assert "(2 later steps are above it)" in result.explanation
+
+    @pytest.mark.parametrize(("norms", "expected"), [
+        ((0.2, 0.2), NOT_EXERCISED), ((0.199, 0.2), NOT_EXERCISED), ((0.199, 0.201), PASS),
+        ((0.201, 0.199), PASS),
+    ])  # fmt: skip
+    def test_one_norm_above_the_maximum_exercises_it(
+        self, a: Record, norms: tuple[float, float], expected: Result
+    ) -> None:
+        """The limit is wide here, as in bfloat16."""
+        floors = {**TOLERANCE.floor["float32"], "scale": 0.05, "parameter_scale": 0.05}
+        pair = []
+        for norm in norms:
+            run = a
+            whole = gradient_norm(a)
+            assert whole is not None
+            for index in range(3):
+                run = scaled(run, index, norm / whole)
+            run = with_step(run, 0, gradient_norm=gradient_norm(run), max_norm=0.2)
+            pair.append(_rescaled(run))
+        if norms[0] == 0.2:  # to the last digit
+            at = with_step(pair[0], 0, max_norm=gradient_norm(pair[0]))
+            at = with_manifest(at, lambda m: m["case"].update(max_norm=gradient_norm(pair[0])))
+            for step in range(1, 8):
+                at = with_step(at, step, max_norm=gradient_norm(pair[0]))
+            pair = [at, at]
+        result = clip(Comparison(pair[0], pair[1], tolerance(floor={"float32": floors})))
+        assert result.result is expected
+
+    def test_which_steps_are_above_the_maximum(self, a: Record, b: Record) -> None:
+        """Neither those at it, nor those without a norm or a maximum."""
+        other = with_step(a, 3, gradient_norm=0.2)
+        other = with_step(other, 4, gradient_norm=None)
+        assert "6 of 8 steps are above" in clip(comparison(other, b)).explanation
+        unclipped = [Trainer(label=label, max_norm=None).record() for label in "ab"]
+        measured = [with_step(r, 0, gradient_norm=1.0) for r in unclipped]
+        assert clip(comparison(*measured)).result is NOT_EXERCISED
+
+    def test_a_threshold_of_zero(self, a: Record) -> None:
+        pair = []
+        for run in (a, a):
+            for step in range(8):
+                run = with_step(run, step, max_norm=0.0)
+            pair.append(with_manifest(run, lambda m: m["case"].update(max_norm=0.0)))
+        assert clip(comparison(*pair)).result is FAIL
+
+    def test_a_parameter_that_is_not_trained(self, a: Record, b: Record) -> None:
+        pair = []
+        for run in (a, b):
+            run = with_parameter(run, 1, gradient=None, group=None, clipped_norm=None)
+            run = with_step(run, 0, gradient_norm=gradient_norm(run))
+            pair.append(_rescaled(run))
+        assert clip(comparison(*pair)).result is PASS
+        zero = [with_parameter(r, 1, clipped_norm=0.0) for r in pair]
+        assert clip(comparison(*zero)).result is PASS
+        assert applied_scale(zero[0]) == applied_scale(pair[0])
+
+    def test_gradients_that_have_to_differ(self, a: Record) -> None:
+        """Each run's scale is judged by its own norm, and by that alone."""
+        b = Trainer(label="b", seed=1).record()
+        assert clip(comparison(a, b)).result is FAIL
+        assert clip(comparison(a, b), alike=False).result is PASS
+        for trainer in (NoClipping, ClippingWithoutEffect, OfOneShard, OfTheParameters):
+            wrong = trainer(label="b", seed=1).record()
+            assert clip(comparison(a, wrong), alike=False).result is FAIL
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_what_was_not_observed(self, a: Record, b: Record, which: int) -> None:
+        def broken(*changes: dict[str, Any]) -> Record:
+            run = (a, b)[which]
+            for change in changes:
+                run = with_parameter(run, 1, **change)
+            return run
+
+        pair = [a, b]
+        pair[which] = broken({"clipped_norm": None})
+        assert clip(comparison(*pair)).result is INVALID
+        pair[which] = dataclasses.replace(pair[which], steps=())
+        assert clip(comparison(*pair)).result is INVALID
+        pair[which] = without((a, b)[which], "steps", 0)
+        assert clip(comparison(*pair)).result is INVALID
+        pair[which] = dataclasses.replace((a, b)[which], parameters=())
+        assert clip(comparison(*pair)).result is INVALID
+        pair[which] = with_step((a, b)[which], 0, gradient_norm=None)
+        assert clip(comparison(*pair)).result is FAIL
+
+    def test_what_neither_observed(self, a: Record, b: Record) -> None:
+        pair = [with_parameter(r, 2, clipped_norm=None) for r in (a, b)]
+        assert clip(comparison(*pair)).result is INVALID
+        pair = [with_step(r, 0, gradient_norm=None) for r in (a, b)]
+        assert clip(comparison(*pair)).result is FAIL
+        pair = [with_step(r, 0, max_norm=None) for r in (a, b)]
+        assert clip(comparison(*pair)).result is FAIL
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
+        for broken in (
+            with_parameter(a, 1, clipped_norm=value), with_step(a, 0, gradient_norm=value),
+            with_step(a, 0, max_norm=value), scaled(a, 1, value),
+        ):  # fmt: skip
+            for pair in ((a, broken), (broken, a), (broken, broken)):
+                assert clip(comparison(*pair)).result is FAIL
+
+    def test_gradients_that_are_all_zero(self, a: Record) -> None:
+        zero = scaled(scaled(scaled(a, 0, 0.0), 1, 0.0), 2, 0.0)
+        assert clip(comparison(zero, zero)).result is INVALID
+
+    def test_the_optimizer_sees_nothing(self, a: Record) -> None:
+        none = a
+        for index in range(3):
+            none = with_parameter(none, index, clipped_norm=0.0)
+        assert clip(comparison(none, none)).result is FAIL
+        assert scale_distance(a, none) == 1
+
+    @pytest.mark.parametrize(("off", "expected"), [(0.9, PASS), (1.1, FAIL), (-1.1, FAIL)])
+    def test_the_limit_of_the_scale_counts_in_both_directions(
+        self, a: Record, b: Record, off: float, expected: Result
+    ) -> None:
+        exact = _rescaled(b)
+        other = exact
+        for index, parameter in enumerate(exact.parameters):
+            assert parameter.clipped_norm is not None
+            norm = parameter.clipped_norm * (1 + off * LOSS)
+            other = with_parameter(other, index, clipped_norm=norm)
+        assert clip(comparison(_rescaled(a), other)).result is expected
+
+    @pytest.mark.parametrize(("off", "expected"), [(0.9, PASS), (1.1, FAIL), (-1.1, FAIL)])
+    def test_the_limit_of_the_measured_norm(
+        self, a: Record, b: Record, off: float, expected: Result
+    ) -> None:
+        norm = gradient_norm(b)
+        assert norm is not None
+        wide = tolerance(floor={"float32": {**TOLERANCE.floor["float32"], "scale": 1.0}})
+        other = with_step(b, 0, gradient_norm=norm * (1 + off * 2e-6))
+        assert clip(Comparison(a, other, wide)).result is expected
+
+    def test_two_scales_that_are_each_within_their_limit_but_far_from_each_other(
+        self, a: Record, b: Record
+    ) -> None:
+        pair = []
+        for run, off in ((_rescaled(a), 0.8), (_rescaled(b), -0.8)):
+            for index, parameter in enumerate(run.parameters):
+                assert parameter.clipped_norm is not None
+                norm = parameter.clipped_norm * (1 + off * LOSS)
+                run = with_parameter(run, index, clipped_norm=norm)
+            pair.append(run)
+        result = clip(comparison(*pair))
+        assert result.result is FAIL
+        assert result.value == pytest.approx(1.6 * LOSS, rel=0.01)
+        own = {str(r.directory): r for r in pair}
+        assert clip(comparison(*pair, own=own)).result is PASS
+
+    def test_the_scale_that_was_applied(self, a: Record) -> None:
+        assert applied_scale(a) == pytest.approx(1 / 3, rel=0.01)
+        assert applied_scale(with_parameter(a, 0, clipped_norm=None)) is None
+        assert scale_distance(a, with_parameter(a, 0, clipped_norm=None)) is None
+        assert scale_distance(with_parameter(a, 0, clipped_norm=None), a) is None
+
+
+def _rescaled(run: Record) -> Record:
+    """A Record whose clipped norms are exactly what its measured norm asks for."""
+    step = run.steps[0]
+    norm = step.gradient_norm or gradient_norm(run)
+    assert norm is not None
+    assert step.max_norm is not None
+    scale = min(1.0, step.max_norm / (norm + 1e-6))
+    for index, parameter in enumerate(run.parameters):
+        if parameter.gradient is not None:
+            run = with_parameter(run, index, clipped_norm=parameter.gradient.norm * scale)
+    return run
+
+
+class TestBfloat16:
+    """Where a trainer measures the norm in bfloat16, its own measurement counts."""
+
+    class Measuring(Trainer):
+        def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+            assert self.max_norm is not None
+            norm = total_norm(gradients) * 0.94
+            scale = np.float32(self.max_norm / (norm + 1e-6))
+            return {n: g * scale for n, g in gradients.items()}, norm, self.max_norm
+
+    def test_a_norm_that_is_six_percent_off(self) -> None:
+        pair = [self.Measuring(label=label, dtype="bfloat16").record() for label in "ab"]
+        assert clip(comparison(*pair)).result is PASS
+        exact = [self.Measuring(label=label).record() for label in "ab"]
+        assert clip(comparison(*exact)).result is FAIL
+
+    def test_the_limit_is_that_of_the_dtype(self) -> None:
+        pair = [Trainer(label=label, dtype="bfloat16").record() for label in "ab"]
+        assert forward(comparison(*pair)).limit == pytest.approx(2e-4)
+        assert "bfloat16" in forward(comparison(*pair)).limit_source
+        assert backward(comparison(*pair)).limit == pytest.approx(6e-2)
+
+    def test_fingerprints_of_bfloat16(self) -> None:
+        run = Trainer(dtype="bfloat16").record()
+        weights = Trainer(dtype="bfloat16").initial()["model.norm.weight"]
+        assert run.parameters[1].initial == fingerprint(weights, "bfloat16")

@@ -1,0 +1,262 @@
+"""Rung graph, by counters and by compiled steps: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from builders import (
+    Trainer,
+    comparison,
+    compiled_step,
+    with_manifest,
+    with_window,
+    without,
+)
+
+from harness.compiler import ModuleGraph, to_json
+from harness.ladder.rungs.graph import (
+    fallbacks_per_step,
+    graph,
+    per_step,
+    recompilations,
+    steady_windows,
+    unobserved_steps,
+)
+from harness.ladder.verdict import Result
+from harness.record.files import Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+class TestWindows:
+    def test_all_steps_are_told_once(self, a: Record) -> None:
+        assert unobserved_steps(a) is None
+        assert [w.first for w in steady_windows(a)] == [2, 4, 6]
+        assert a.windows[-1].steps == 2
+
+    @pytest.mark.parametrize("index", range(5))
+    def test_one_is_missing(self, a: Record, index: int) -> None:
+        assert unobserved_steps(without(a, "windows", index)) is not None
+
+    @pytest.mark.parametrize(
+        "fields", [{"first": 3}, {"first": 5}, {"last": 4}, {"last": 3}, {"last": 6}]
+    )
+    def test_one_has_other_ends(self, a: Record, fields: dict[str, int]) -> None:
+        assert unobserved_steps(with_window(a, 3, **fields)) is not None
+
+    def test_one_is_told_twice(self, a: Record) -> None:
+        twice = dataclasses.replace(a, windows=(*a.windows[:3], a.windows[2], *a.windows[3:]))
+        assert unobserved_steps(twice) == "no window begins at step 4"
+
+    def test_in_another_order(self, a: Record) -> None:
+        assert unobserved_steps(dataclasses.replace(a, windows=a.windows[::-1])) is not None
+
+    @pytest.mark.parametrize("asked", [7, 9])
+    def test_another_number_of_steps(self, a: Record, asked: int) -> None:
+        other = with_manifest(a, lambda m: m["case"].update(steps=asked))
+        assert unobserved_steps(other) == f"windows tell of 8 of {asked} steps"
+
+    def test_none(self, a: Record) -> None:
+        assert unobserved_steps(dataclasses.replace(a, windows=())) is not None
+
+
+class Recompiles(Trainer):
+    """A compilation in mid-run, as when a learning rate meets another constant of the graph."""
+
+    def compilations(self, window: int) -> int:
+        return super().compilations(window) + (window == 3)
+
+
+class FallsBack(Trainer):
+    """The loss is read on the host at every step."""
+
+    def fallbacks(self, window: int) -> dict[str, int]:
+        return {"aten::_local_scalar_dense": 1 if window < 2 else 2}
+
+
+class TestGraph:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = graph(comparison(a, b))
+        assert result.result is PASS
+        assert "1 executions and 0 transfers a step" in result.explanation
+        assert result.detects.startswith("one recompilation after warm-up")
+
+    def test_a_recompilation(self, a: Record) -> None:
+        b = Recompiles(label="b").record()
+        assert recompilations(b) == {"steps 4-5": 1}
+        for pair in ((a, b), (b, a)):
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert "b compiled 1 more graphs at steps 4-5, after warm-up" in result.explanation
+
+    def test_a_recompilation_of_one_step(self, a: Record) -> None:
+        pair = [Trainer(window=1).record(), Recompiles(label="b", window=1).record()]
+        assert "at step 3," in graph(comparison(*pair)).explanation
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_more_of_them(self, a: Record, count: int) -> None:
+        one = with_window(a, 3, compilations=2), with_window(a, 3, compilations=2 + count)
+        assert graph(comparison(*one)).result is FAIL
+
+    def test_at_another_step(self, a: Record) -> None:
+        pair = with_window(a, 3, compilations=1), with_window(a, 2, compilations=1)
+        result = graph(comparison(*pair))
+        assert result.result is FAIL
+        assert result.value == 2
+
+    def test_the_same_in_both_is_told(self) -> None:
+        pair = Recompiles().record(), Recompiles(label="b").record()
+        result = graph(comparison(*pair))
+        assert result.result is PASS
+        assert "both compile again at steps 4-5" in result.explanation
+
+    def test_the_first_two_steps_compile(self, a: Record) -> None:
+        assert graph(comparison(a, with_window(a, 1, compilations=5))).result is PASS
+        assert graph(comparison(a, with_window(a, 2, compilations=1))).result is FAIL
+
+    def test_an_operation_on_the_host(self, a: Record) -> None:
+        b = FallsBack(label="b").record()
+        assert fallbacks_per_step(b) == {"aten::_local_scalar_dense": 1.0}
+        for pair in ((a, b), (b, a)):
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert "aten::_local_scalar_dense runs on the host" in result.explanation
+        assert graph(comparison(b, b)).result is PASS
+
+    def test_once_in_the_whole_run(self, a: Record) -> None:
+        b = with_window(a, 4, fallbacks={"aten::item": 1})
+        result = graph(comparison(a, b))
+        assert result.result is FAIL
+        assert (result.findings[0].a, result.findings[0].b) == (0, pytest.approx(1 / 6))
+
+    def test_more_often(self, a: Record) -> None:
+        pair = with_window(a, 4, fallbacks={"x": 1}), with_window(a, 4, fallbacks={"x": 2})
+        assert graph(comparison(*pair)).result is FAIL
+
+    def test_while_it_compiles_it_is_not_counted(self, a: Record) -> None:
+        assert graph(comparison(a, with_window(a, 1, fallbacks={"x": 9}))).result is PASS
+
+    def test_windows_of_another_length_make_no_difference(self, a: Record) -> None:
+        class Each(Trainer):
+            def fallbacks(self, window: int) -> dict[str, int]:
+                return {"x": 3 * self.window}
+
+        pair = Each().record(), Each(label="b", window=3).record()
+        assert graph(comparison(*pair)).result is PASS
+
+    @pytest.mark.parametrize("index", range(5))
+    def test_a_window_is_missing(self, a: Record, b: Record, index: int) -> None:
+        less = without(a, "windows", index), without(b, "windows", index)
+        for x, y, who in ((less[0], b, "hf"), (a, less[1], "b"), (less[0], less[1], "hf")):
+            result = graph(comparison(x, y))
+            assert result.result is INVALID
+            assert result.explanation.startswith(f"{who}: ")
+
+    def test_no_window_is_steady(self, a: Record) -> None:
+        b = a
+        for index in range(5):
+            b = with_window(b, index, compilations=1)
+        result = graph(comparison(b, b))
+        assert result.result is INVALID
+        assert "no steady window was observed" in result.explanation
+        for pair in ((a, b), (b, a)):
+            # One that compiles in every window is the finding, not a want of evidence.
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert "more graphs at steps 2-3, after warm-up" in result.explanation
+            assert "no steady window" in result.explanation
+
+    @pytest.mark.parametrize("counter", ["executions", "transfers"])
+    def test_one_engine_does_the_same_work_in_every_version(
+        self, a: Record, b: Record, counter: str
+    ) -> None:
+        other = with_window(a, 3, **{counter: 3})
+        for pair in ((a, other), (other, a)):
+            result = graph(comparison(*pair))
+            assert result.result is FAIL
+            assert f"{counter} a step: " in result.explanation
+        assert graph(comparison(a, with_window(a, 0, **{counter: 3}))).result is PASS
+        assert graph(comparison(a, with_window(b, 3, **{counter: 3}))).result is PASS
+
+    def test_counters_per_step(self, a: Record) -> None:
+        assert per_step(with_window(a, 3, executions=8), "executions") == pytest.approx(2)
+        assert per_step(with_window(a, 0, executions=8), "executions") == 1
+
+
+def dumped(run: Record, *steps: ModuleGraph) -> Record:
+    return dataclasses.replace(run, graph=to_json(steps))
+
+
+class TestCompiledStep:
+    def judged(self, a: Record, b: Record, x: ModuleGraph, y: ModuleGraph) -> Any:
+        return graph(comparison(a, b, graphs=(dumped(a, x), dumped(b, y))))
+
+    def test_two_engines(self, a: Record, b: Record) -> None:
+        result = self.judged(
+            a, b, compiled_step(), compiled_step(fingerprint="xyz", instructions=99)
+        )
+        assert result.result is PASS
+        assert "alike" in result.explanation
+        assert result.detects == "1% more FLOPs, 25% more bytes moved or held"
+
+    @pytest.mark.parametrize(
+        ("fields", "expected", "what"),
+        [
+            ({"flops": 1009}, PASS, "FLOPs"), ({"flops": 1020}, FAIL, "matrix-product FLOPs"),
+            ({"flops": 980}, FAIL, "matrix-product FLOPs"),
+            ({"collectives": ()}, FAIL, "bytes of collectives"),
+            ({"peak_memory_bytes": 5000}, PASS, ""), ({"peak_memory_bytes": 6000}, FAIL, "memory"),
+            ({"peak_memory_bytes": 3000}, FAIL, "memory"),
+            ({"peak_memory_bytes": None}, INVALID, "peak memory a step is not known"),
+        ],
+    )  # fmt: skip
+    def test_limits_in_both_directions(
+        self, a: Record, b: Record, fields: dict[str, Any], expected: Result, what: str
+    ) -> None:
+        other = compiled_step(fingerprint="xyz", **fields)
+        for x, y in ((compiled_step(), other), (other, compiled_step())):
+            result = self.judged(a, b, x, y)
+            assert result.result is expected
+            assert what in result.explanation
+
+    def test_what_neither_knows(self, a: Record, b: Record) -> None:
+        unknown = compiled_step(peak_memory_bytes=None)
+        assert self.judged(a, b, unknown, unknown).result is INVALID
+        more = compiled_step(peak_memory_bytes=None, flops=2000)
+        assert self.judged(a, b, unknown, more).result is FAIL
+
+    def test_only_the_heaviest_module_was_compared(self, a: Record, b: Record) -> None:
+        """Where a step executes several, the claim must not be about all of its work."""
+        two = with_window(b, 3, executions=4)
+        for pair in ((a, two), (two, a)):
+            result = self.judged(*pair, compiled_step(), compiled_step(fingerprint="xyz"))
+            assert result.result is PASS
+            assert result.detects.endswith("in the heaviest module of a step")
+
+    def test_one_engine_is_exact(self, a: Record) -> None:
+        assert self.judged(a, a, compiled_step(), compiled_step()).result is PASS
+        result = self.judged(a, a, compiled_step(), compiled_step(fingerprint="xyz"))
+        assert result.result is FAIL
+        result = self.judged(
+            a, a, compiled_step(), compiled_step(fingerprint="xyz", opcodes={"dot": 3})
+        )
+        assert result.result is FAIL
+        assert "dot 2 → 3" in result.explanation
+
+    def test_a_step_without_work_says_nothing(self, a: Record, b: Record) -> None:
+        for empty in (compiled_step(flops=0), compiled_step(fingerprint="")):
+            for pair in ((a, b), (a, a)):
+                assert self.judged(*pair, empty, empty).result is INVALID
+                assert self.judged(*pair, compiled_step(), empty).result is INVALID
+
+    def test_no_step_was_dumped(self, a: Record, b: Record) -> None:
+        for graphs in ((a, dumped(b, compiled_step())), (dumped(a, compiled_step()), b), (a, b)):
+            result = graph(comparison(a, b, graphs=graphs))
+            assert result.result is INVALID
+            assert "no compiled step was dumped" in result.explanation
+
+    def test_counters_come_first(self, a: Record) -> None:
+        b = Recompiles(label="b").record()
+        assert self.judged(a, b, compiled_step(), compiled_step()).result is FAIL

@@ -1,0 +1,598 @@
+"""Rungs optimizer and schedule: each way in which they could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from builders import (
+    Arrays,
+    Trainer,
+    comparison,
+    fingerprint,
+    tolerance,
+    with_manifest,
+    with_parameter,
+    with_step,
+    without,
+)
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.rungs.optimizer import optimizer, update_distances, worst_update_distance
+from harness.ladder.rungs.schedule import lagging, schedule
+from harness.ladder.verdict import Result
+from harness.record.files import Fingerprint, Group, Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+NOT_EXERCISED = Result.NOT_EXERCISED
+ADAMW = "torch.optim.adamw.AdamW"
+
+
+def with_hyper(run: Record, step: int = 0, group: int = 0, **hyper: Any) -> Record:
+    """A Record in which an optimizer event at `step` says something else."""
+    told = {since: (kind, list(groups)) for since, kind, groups in run.groups}
+    kind, groups = told.get(step) or (ADAMW, list(run.groups[-1][2]))
+    changed = {**groups[group].hyper, **hyper}
+    changed = {key: value for key, value in changed.items() if value != "gone"}
+    groups[group] = Group(changed, groups[group].parameters)
+    told[step] = (kind, groups)
+    events = tuple((since, kind, tuple(groups)) for since, (kind, groups) in sorted(told.items()))
+    return dataclasses.replace(run, groups=events)
+
+
+class TestHyperParameters:
+    def test_equal_in_other_groups(self, a: Record, b: Record) -> None:
+        result = optimizer(comparison(a, b))
+        assert result.result is PASS
+        assert "AdamW, every parameter with equal hyper-parameters" in result.explanation
+        assert "(1 groups in hf, 2 in b)" in result.explanation
+        assert "an update that is off by 0.0017" in result.detects
+        assert "groups in" not in optimizer(comparison(a, a)).explanation
+
+    @pytest.mark.parametrize(
+        ("key", "value", "text"),
+        [
+            ("weight_decay", 0.1, "weight_decay of every parameter: 0.0 in hf, 0.1 in b"),
+            ("eps", 1e-7, "eps of every parameter: 1e-08 in hf, 1e-07 in b"),
+            ("betas", [0.9, 0.95], "betas of every parameter: [0.9, 0.999] in hf, [0.9, 0.95]"),
+            ("amsgrad", True, "amsgrad of every parameter: False in hf, True in b"),
+            ("maximize", "gone", "maximize of every parameter: False in hf, nothing in b"),
+            ("decoupled", True, "decoupled of every parameter: nothing in hf, True in b"),
+        ],
+    )
+    def test_any_of_them(self, a: Record, key: str, value: Any, text: str) -> None:
+        b = with_hyper(Trainer(label="b").record(), **{key: value})
+        for updates in (True, False):
+            result = optimizer(comparison(a, b), updates)
+            assert result.result is FAIL
+            assert text in result.explanation
+            assert (result.value, result.limit) == (1, 0)
+            assert optimizer(comparison(b, a), updates).result is FAIL
+
+    @pytest.mark.parametrize("key", ["foreach", "fused", "capturable", "differentiable"])
+    def test_how_an_update_is_computed_is_not_what_it_is(self, a: Record, key: str) -> None:
+        assert optimizer(comparison(a, with_hyper(a, **{key: True}))).result is PASS
+
+    def test_of_the_norms_only(self, a: Record, b: Record) -> None:
+        """The Trainer decays no norms, torchprime does."""
+        result = optimizer(comparison(a, with_hyper(b, group=1, weight_decay=0.1)))
+        assert result.result is FAIL
+        assert "weight_decay of the 1 norm weights: 0.0 in hf, 0.1 in b" in result.explanation
+        assert result.findings[0].parameter == "model.norm.weight"
+
+    def test_of_all_but_the_norms(self, a: Record, b: Record) -> None:
+        result = optimizer(comparison(a, with_hyper(b, group=0, weight_decay=0.1)))
+        assert "of 2 parameters (model.embed_tokens.weight, …)" in result.explanation
+        assert result.findings[0].parameter is None
+
+    def test_groups_whose_settings_trade_places(self, a: Record) -> None:
+        """The set of all settings is the same; which parameter has which is not."""
+        decays = [Trainer(label=label, groups=2).record() for label in "ab"]
+        decays[0] = with_hyper(decays[0], group=0, weight_decay=0.1)
+        decays[1] = with_hyper(decays[1], group=1, weight_decay=0.1)
+        result = optimizer(comparison(*decays))
+        assert result.result is FAIL
+        assert result.value == 2
+
+    def test_one_parameter_by_its_name(self, a: Record) -> None:
+        b = Trainer(label="b", groups=2).record()
+        b = with_hyper(with_parameter(with_parameter(b, 1, group=0), 2, group=1), group=1, eps=1.0)
+        assert "eps of lm_head.weight" in optimizer(comparison(a, b)).explanation
+
+    def test_more_than_one_difference(self, a: Record) -> None:
+        result = optimizer(comparison(a, with_hyper(a, eps=1.0, weight_decay=1.0)))
+        assert "(and 1 more)" in result.explanation
+        assert len(result.findings) == 2
+
+    @pytest.mark.parametrize("value", [math.nan, "nan", [0.9, math.nan], [["nan"]]])
+    def test_nan_is_not_equal_to_nan(self, a: Record, value: Any) -> None:
+        both = with_hyper(a, betas=value), with_hyper(a, betas=value)
+        assert optimizer(comparison(*both), updates=False).result is FAIL
+
+    def test_infinity_is(self, a: Record) -> None:
+        both = with_hyper(a, clip="inf"), with_hyper(a, clip="inf")
+        assert optimizer(comparison(*both)).result is PASS
+
+    def test_another_class(self, a: Record) -> None:
+        b = dataclasses.replace(a, groups=((0, "torch.optim.adam.Adam", a.groups[0][2]),))
+        result = optimizer(comparison(a, b))
+        assert result.result is FAIL
+        assert "trains with AdamW, hf with Adam" in result.explanation
+
+    def test_the_same_class_from_another_module(self, a: Record) -> None:
+        b = dataclasses.replace(a, groups=((0, "torch_xla.amp.syncfree.AdamW", a.groups[0][2]),))
+        assert optimizer(comparison(a, b)).result is PASS
+
+
+class TestHyperParametersThatChange:
+    def test_in_one_run(self, a: Record) -> None:
+        for pair in ((a, with_hyper(a, step=4, eps=1.0)), (with_hyper(a, step=4, eps=1.0), a)):
+            result = optimizer(comparison(*pair))
+            assert result.result is FAIL
+            assert result.findings[0].step == 4
+
+    def test_to_other_values(self, a: Record) -> None:
+        """At the same step in both runs, but not to the same value."""
+        pair = with_hyper(a, step=4, eps=1.0), with_hyper(a, step=4, eps=2.0)
+        result = optimizer(comparison(*pair))
+        assert result.result is FAIL
+        assert result.explanation.startswith("step 4: eps of every parameter: 1.0 in hf, 2.0")
+
+    def test_at_another_step(self, a: Record) -> None:
+        pair = with_hyper(a, step=4, eps=1.0), with_hyper(a, step=5, eps=1.0)
+        result = optimizer(comparison(*pair))
+        assert result.result is FAIL
+        assert result.value == 1
+
+    def test_alike(self, a: Record) -> None:
+        pair = with_hyper(a, step=4, eps=1.0), with_hyper(a, step=4, eps=1.0)
+        assert optimizer(comparison(*pair)).result is PASS
+
+    def test_back_again(self, a: Record) -> None:
+        b = with_hyper(with_hyper(a, step=4, eps=1.0), step=6, eps=1e-8)
+        result = optimizer(comparison(a, b))
+        assert result.result is FAIL
+        assert [f.step for f in result.findings] == [4]
+
+    def test_to_another_class(self, a: Record) -> None:
+        b = dataclasses.replace(a, groups=(*a.groups, (5, "torch.optim.SGD", a.groups[0][2])))
+        result = optimizer(comparison(a, b))
+        assert result.result is FAIL
+        assert result.explanation == "step 5: hf trains with AdamW, hf with SGD"
+
+
+class TestWhatWasNotObserved:
+    @pytest.mark.parametrize("updates", [True, False])
+    def test_no_optimizer(self, a: Record, b: Record, updates: bool) -> None:
+        none = dataclasses.replace(a, groups=()), dataclasses.replace(b, groups=())
+        for pair in ((none[0], b), (a, none[1]), none):
+            result = optimizer(comparison(*pair), updates)
+            assert result.result is INVALID
+            assert "the optimizer of step 0 was not observed" in result.explanation
+
+    def test_no_optimizer_at_step_0(self, a: Record) -> None:
+        late = dataclasses.replace(a, groups=((3, ADAMW, a.groups[0][2]),))
+        assert optimizer(comparison(late, late)).result is INVALID
+
+    @pytest.mark.parametrize("updates", [True, False])
+    def test_no_parameter(self, a: Record, updates: bool) -> None:
+        none = dataclasses.replace(a, parameters=())
+        assert optimizer(comparison(none, none), updates).result is INVALID
+        free = a
+        for index in range(3):
+            free = with_parameter(free, index, group=None)
+        assert optimizer(comparison(free, free), updates).result is INVALID
+
+    @pytest.mark.parametrize("step", [0, 4])
+    def test_no_hyper_parameters(self, a: Record, step: int) -> None:
+        told = (step, ADAMW, (Group({}, 3),))
+        events = (told,) if step == 0 else (*a.groups, told)
+        none = dataclasses.replace(a, groups=events)
+        for pair in ((none, none), (a, none), (none, a)):
+            result = optimizer(comparison(*pair), updates=False)
+            assert result.result is INVALID
+            assert f"with model.embed_tokens.weight at step {step}" in result.explanation
+
+    def test_a_group_that_is_not_there(self, a: Record) -> None:
+        lost = with_parameter(a, 2, group=1)
+        assert optimizer(comparison(lost, lost)).result is INVALID
+
+    def test_a_parameter_that_only_one_optimizer_holds(self, a: Record, b: Record) -> None:
+        for pair, who in (
+            ((a, with_parameter(b, 1, group=None)), "b"),
+            ((with_parameter(a, 1, group=None), b), "hf"),
+        ):
+            result = optimizer(comparison(*pair), updates=False)
+            assert result.result is FAIL
+            text = f"model.norm.weight: {who}'s optimizer does not hold it"
+            assert result.explanation == text
+
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    def test_an_update(self, a: Record, b: Record, index: int) -> None:
+        def one(run: Record) -> list[Record]:
+            after = run.parameters[index].after
+            return [
+                with_parameter(run, index, after=()),
+                with_parameter(run, index, after=after[:1]),
+                with_parameter(run, index, initial=None),
+            ]
+
+        for x, y in zip(one(a), one(b), strict=True):
+            for pair in ((x, b), (a, y), (x, y)):
+                result = optimizer(comparison(*pair))
+                assert result.result is INVALID
+                assert "but an update was not observed" in result.explanation
+
+    def test_a_parameter_on_one_side(self, a: Record, b: Record) -> None:
+        assert optimizer(comparison(a, without(b, "parameters", 0))).result is INVALID
+        assert optimizer(comparison(without(a, "parameters", 0), b)).result is INVALID
+
+
+class CounterAhead(Trainer):
+    """Adam's step counter is advanced before training: the first updates are too small."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        state["step"] = max(state["step"], 1)
+        return super().updated(weight, gradient, state, rate)
+
+
+class Doubled(Trainer):
+    """Two optimizer steps for each batch."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        once = super().updated(weight, gradient, state, rate)
+        return super().updated(once, gradient, state, rate)
+
+
+class Frozen(Trainer):
+    """One parameter is not trained, though the optimizer holds it."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        return weight if weight.ndim == 1 else super().updated(weight, gradient, state, rate)
+
+
+class Undone(Trainer):
+    """The second step undoes what is wrong with the first: after two steps all is well."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        right = super().updated(weight, gradient, state, rate)
+        nudge = 1e-3 * (state["step"] == 1) - 1e-3 * (state["step"] == 2)
+        return right + nudge
+
+
+class TestUpdates:
+    @pytest.mark.parametrize("trainer", [CounterAhead, Doubled, Frozen])
+    @pytest.mark.parametrize("warmup", [0, 2])
+    def test_another_update(self, trainer: type[Trainer], warmup: int) -> None:
+        a, b = Trainer(warmup=warmup).record(), trainer(label="b", warmup=warmup).record()
+        for pair in ((a, b), (b, a)):
+            result = optimizer(comparison(*pair))
+            assert result.result is FAIL
+            assert "parameters were updated otherwise; most: " in result.explanation
+            assert result.findings
+
+    def test_the_furthest_comes_first(self, a: Record) -> None:
+        b = Frozen(label="b").record()
+        result = optimizer(comparison(a, b))
+        assert result.findings[0].parameter == "model.norm.weight"
+        assert result.value == math.inf
+        assert result.findings[0].b == 0
+
+    def test_an_update_that_is_undone_by_the_next(self) -> None:
+        a, b = Trainer(warmup=0).record(), Undone(label="b", warmup=0).record()
+        assert optimizer(comparison(a, b)).result is FAIL
+        assert optimizer(comparison(b, a)).result is FAIL
+
+    def test_with_other_hyper_parameters_below_it(self, a: Record) -> None:
+        class Decays(Trainer):
+            """A weight decay that no hyper-parameter tells of."""
+
+            def updated(self, weight: Any, gradient: Any, state: Any, rate: float) -> Any:
+                return super().updated(weight, gradient, state, rate) - rate * 0.1 * weight
+
+        assert optimizer(comparison(a, Decays(label="b").record())).result is FAIL
+
+    def test_updates_that_have_to_differ_are_not_judged(self, a: Record) -> None:
+        b = CounterAhead(label="b").record()
+        result = optimizer(comparison(a, b), updates=False)
+        assert result.result is PASS
+        assert "updates were not compared" in result.explanation
+        assert "update" not in result.detects
+
+    @pytest.mark.parametrize(("off", "expected"), [(0.5, PASS), (2.5, FAIL), (-2.5, FAIL)])
+    @pytest.mark.parametrize("step", [0, 1])
+    def test_the_limit(self, step: int, off: float, expected: Result) -> None:
+        a = Trainer(warmup=0).record()
+        limit, b = 1e-3, a
+        for index, parameter in enumerate(a.parameters):
+            assert parameter.initial is not None
+            after = list(parameter.after)
+            sketch = tuple(
+                i + (f - i) * (1 + off * limit)
+                for i, f in zip(parameter.initial.sketch, after[step].sketch, strict=True)
+            )
+            after[step] = dataclasses.replace(after[step], sketch=sketch)
+            b = with_parameter(b, index, after=tuple(after))
+        assert optimizer(comparison(a, b)).result is expected
+        assert optimizer(comparison(b, a)).result is expected
+
+    @pytest.mark.parametrize("step", [0, 1])
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_not_finite_is_never_equal(self, a: Record, step: int, value: float) -> None:
+        after = list(a.parameters[0].after)
+        after[step] = dataclasses.replace(after[step], sketch=(value, *after[step].sketch[1:]))
+        b = with_parameter(a, 0, after=tuple(after))
+        for pair in ((a, b), (b, a), (b, b)):
+            result = optimizer(comparison(*pair))
+            assert result.result is FAIL
+            assert result.findings[0].parameter == "model.embed_tokens.weight"
+
+    @pytest.mark.parametrize("size", [0, 7])
+    def test_sketches_of_another_kind(self, a: Record, size: int) -> None:
+        def cut(run: Record) -> Record:
+            parameter = run.parameters[0]
+            assert parameter.initial is not None
+            after = tuple(dataclasses.replace(f, sketch=f.sketch[:size]) for f in parameter.after)
+            initial = dataclasses.replace(parameter.initial, sketch=parameter.initial.sketch[:size])
+            return with_parameter(run, 0, initial=initial, after=after)
+
+        assert optimizer(comparison(a, cut(a))).result is FAIL
+        assert optimizer(comparison(cut(a), a)).result is FAIL
+        if size == 0:
+            assert optimizer(comparison(cut(a), cut(a))).result is FAIL
+
+    def test_nothing_moved(self) -> None:
+        class Still(Trainer):
+            def updated(self, weight: Any, gradient: Any, state: Any, rate: float) -> Any:
+                return weight
+
+        pair = Still().record(), Still(label="b").record()
+        result = optimizer(comparison(*pair))
+        assert result.result is NOT_EXERCISED
+        assert "no parameter moved" in result.explanation
+        assert worst_update_distance(*pair) is None
+
+    def test_distances(self, a: Record) -> None:
+        assert update_distances(a, a) == {p.name: 0.0 for p in a.parameters}
+        moved = fingerprint(Trainer().initial()["model.norm.weight"] + 1)
+        b = with_parameter(a, 1, after=(moved, moved))
+        distances = update_distances(a, b)
+        assert distances is not None
+        assert distances["lm_head.weight"] == 0
+        assert distances["model.norm.weight"] == math.inf  # the first step moves nothing in a
+        assert worst_update_distance(a, b) == math.inf
+        assert update_distances(a, without(a, "parameters", 1)) is None
+        none = dataclasses.replace(a, parameters=())
+        assert update_distances(none, none) is None
+
+    def test_the_larger_of_the_two_steps_counts(self) -> None:
+        a = Trainer(warmup=0).record()
+        for step in (0, 1):
+            after = list(a.parameters[1].after)
+            sketch = tuple(s + 0.5 for s in after[step].sketch)
+            after[step] = Fingerprint(0, sketch, after[step].norm)
+            distances = update_distances(a, with_parameter(a, 1, after=tuple(after)))
+            assert distances is not None
+            assert distances["model.norm.weight"] > 0.5
+
+    def test_the_control_widens_the_limit(self, a: Record) -> None:
+        b = Trainer(label="b", learning_rate=1.1e-2).record()
+        assert optimizer(comparison(a, b)).result is FAIL
+        control = (a, Trainer(learning_rate=1.08e-2).record())
+        result = optimizer(comparison(a, b, control=control))
+        assert result.result is PASS
+        assert "weights perturbed by one unit" in result.limit_source
+
+
+class TestRates:
+    def test_both_peak_elsewhere_than_the_case_asks(self, a: Record, b: Record) -> None:
+        x, y = (
+            with_manifest(r, lambda m: m["case"]["optimizer"].update(learning_rate=0.02))
+            for r in (a, b)
+        )
+        result = schedule(comparison(x, y))
+        assert result.result is FAIL
+        assert result.explanation == (
+            "hf's learning rate peaks at 0.01, but the case asks for 0.02"
+        )
+        # nothing is asked of a run that does not get through its warm-up, or of one as shipped
+        for change in ({"schedule": {"warmup_steps": 8}}, {"kind": "as_shipped"}):
+            pair = [with_manifest(r, lambda m, c=change: m["case"].update(c)) for r in (x, y)]  # type: ignore[misc]
+            assert schedule(comparison(*pair)).result is PASS
+
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = schedule(comparison(a, b))
+        assert result.result is PASS
+        assert result.explanation == "8 learning rates agree (peak 0.01)"
+        assert result.detects == "a relative difference of 1e-09"
+
+    @pytest.mark.parametrize("step", [1, 4, 7])
+    @pytest.mark.parametrize(("off", "expected"), [(0.5, PASS), (2.0, FAIL), (-2.0, FAIL)])
+    def test_one_step(self, a: Record, step: int, off: float, expected: Result) -> None:
+        rate = a.steps[step].learning_rates[0]
+        b = with_step(a, step, learning_rates=(rate * (1 + off * 1e-9),))
+        for pair in ((a, b), (b, a)):
+            result = schedule(comparison(*pair))
+            assert result.result is expected
+            if expected is FAIL:
+                assert [f.step for f in result.findings] == [step]
+                assert "steps differ" not in result.explanation
+
+    def test_a_factor(self, a: Record) -> None:
+        b = Trainer(label="b", learning_rate=1.01e-2).record()
+        result = schedule(comparison(a, b))
+        assert result.result is FAIL
+        assert "step 1: hf used 0.005, b 0.00505" in result.explanation
+        assert "always 1.01 times as much (7 of 8 steps differ)" in result.explanation
+        assert "always 0.990099 times" in schedule(comparison(b, a)).explanation
+
+    def test_no_factor(self, a: Record) -> None:
+        b = with_step(with_step(a, 3, learning_rates=(1.0,)), 4, learning_rates=(2.0,))
+        result = schedule(comparison(a, b))
+        assert "always" not in result.explanation
+        assert "(2 of 8 steps differ)" in result.explanation
+
+    def test_another_decay(self, a: Record) -> None:
+        class Constant(Trainer):
+            def rate(self, step: int) -> float:
+                return min(super().rate(step), self.learning_rate) if step < 2 else 1e-2
+
+        result = schedule(comparison(a, Constant(label="b").record()))
+        assert result.result is FAIL
+        assert result.findings[0].step == 3
+        assert "lag" not in result.explanation
+
+    def test_a_lag_of_one_step(self, a: Record) -> None:
+        class Late(Trainer):
+            def rate(self, step: int) -> float:
+                return super().rate(max(0, step - 1))
+
+        late = Late(label="late").record()
+        for pair in ((a, late), (late, a)):
+            result = schedule(comparison(*pair))
+            assert result.result is FAIL
+            assert result.explanation.startswith(
+                "a lag of one step: late uses the rate of the step before; step 1: "
+            )
+
+    @pytest.mark.parametrize("step", [0, 4, 7])
+    def test_one_that_was_not_observed(self, a: Record, b: Record, step: int) -> None:
+        none = [with_step(r, step, learning_rates=()) for r in (a, b)]
+        for x, y, who in ((none[0], b, "hf"), (a, none[1], "b"), (none[0], none[1], "hf")):
+            result = schedule(comparison(x, y))
+            assert result.result is INVALID
+            assert result.explanation == f"{who}: a learning rate of step {step} was not observed"
+
+    def test_a_group_without_a_rate(self, a: Record, b: Record) -> None:
+        other = with_step(b, 3, learning_rates=b.steps[3].learning_rates[:1])
+        for pair in ((a, other), (other, a), (other, other)):
+            assert schedule(comparison(*pair)).result is INVALID
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("group", [0, 1])
+    def test_what_is_not_finite_is_never_equal(
+        self, a: Record, b: Record, value: float, group: int
+    ) -> None:
+        rates = list(b.steps[5].learning_rates)
+        rates[group] = value
+        broken = with_step(b, 5, learning_rates=tuple(rates))
+        for pair in ((a, broken), (broken, a), (broken, broken)):
+            result = schedule(comparison(*pair))
+            assert result.result is FAIL
+            assert result.findings[0].step == 5
+            assert result.value is not None
+            assert math.isnan(result.value)
+
+    def test_groups_whose_rates_trade_places(self) -> None:
+        """The set of rates is the same; which parameters they move is not."""
+        pair = [Trainer(label=label, groups=2).record() for label in "ab"]
+        pair[0] = with_step(pair[0], 5, learning_rates=(1e-3, 1e-4))
+        pair[1] = with_step(pair[1], 5, learning_rates=(1e-4, 1e-3))
+        result = schedule(comparison(*pair))
+        assert result.result is FAIL
+        assert "hf used" not in result.explanation
+        assert "step 5: a used 0.001 and 0.0001, b 0.0001 and 0.001" in result.explanation
+
+    def test_groups_that_are_numbered_otherwise(self) -> None:
+        a = Trainer(label="a", groups=2).record()
+        b = a
+        for index, group in enumerate((1, 0, 1)):
+            b = with_parameter(b, index, group=group)
+        a = with_step(a, 5, learning_rates=(1e-3, 1e-4))
+        b = with_step(b, 5, learning_rates=(1e-4, 1e-3))
+        assert schedule(comparison(a, b)).result is PASS
+
+    def test_the_second_group_counts(self, a: Record, b: Record) -> None:
+        rate = b.steps[5].learning_rates[0]
+        result = schedule(comparison(a, with_step(b, 5, learning_rates=(rate, rate * 2))))
+        assert result.result is FAIL
+
+    def test_nothing_is_in_both(self, a: Record) -> None:
+        free = a
+        for index in range(3):
+            free = with_parameter(free, index, group=None)
+        none = dataclasses.replace(a, parameters=())
+        empty = dataclasses.replace(a, steps=())
+        for other in (free, none, empty):
+            for pair in ((a, other), (other, a), (other, other)):
+                assert schedule(comparison(*pair)).result is INVALID
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_truncated(self, a: Record, which: int) -> None:
+        """As many learning rates as there are agree; that is not all."""
+        pair = [a, Trainer(label="b").record()]
+        pair[which] = dataclasses.replace(pair[which], steps=pair[which].steps[:5])
+        result = schedule(comparison(*pair))
+        assert result.result is INVALID
+        assert result.explanation == (
+            f"5 learning rates agree, but {'hf' if which == 0 else 'b'} has no step 5"
+        )
+
+    def test_truncated_on_both_sides(self, a: Record) -> None:
+        short = dataclasses.replace(a, steps=a.steps[:5])
+        assert schedule(comparison(short, short)).result is INVALID
+
+    def test_a_gap_does_not_shift_what_follows(self, a: Record, b: Record) -> None:
+        result = schedule(comparison(a, without(b, "steps", 4)))
+        assert result.result is INVALID
+        assert "7 learning rates agree, but b has no step 4" in result.explanation
+
+    def test_a_difference_in_a_truncated_run_is_still_one(self, a: Record) -> None:
+        b = Trainer(label="b", learning_rate=2e-2).record()
+        short = dataclasses.replace(b, steps=b.steps[:5])
+        assert schedule(comparison(a, short)).result is FAIL
+
+    def test_every_rate_is_zero(self, a: Record) -> None:
+        class Zero(Trainer):
+            def rate(self, step: int) -> float:
+                return 0.0
+
+        pair = Zero().record(), Zero(label="b").record()
+        assert schedule(comparison(*pair)).result is NOT_EXERCISED
+        assert schedule(comparison(a, pair[1])).result is FAIL
+
+
+class TestLagging:
+    def series(self, *values: float) -> list[tuple[float | None, ...]]:
+        return [(v,) for v in values]
+
+    def test_which_one_is_late(self) -> None:
+        early, late = self.series(1, 2, 3, 4), self.series(0, 1, 2, 3)
+        assert lagging(early, late, 0) == 1
+        assert lagging(late, early, 0) == -1
+        assert lagging(early, early, 0) == 0
+
+    def test_a_lag_needs_more_than_two_pairs(self) -> None:
+        assert lagging(self.series(1, 2, 3), self.series(0, 1, 2), 0) == 0
+
+    def test_one_value_that_does_not_fit_is_no_lag(self) -> None:
+        assert lagging(self.series(1, 2, 3, 4), self.series(0, 1, 2, 9), 0) == 0
+
+    def test_within_a_limit(self) -> None:
+        late = self.series(0, 1.0001, 2, 3)
+        assert lagging(self.series(1, 2, 3, 4), late, 1e-3) == 1
+        assert lagging(self.series(1, 2, 3, 4), late, 1e-5) == 0
+
+    def test_nan_is_no_lag(self) -> None:
+        nan = math.nan
+        assert lagging(self.series(1, nan, 3, 4), self.series(0, 1, nan, 3), 1.0) == 0
+
+
+class TestTolerance:
+    def test_a_limit_of_nan_lets_nothing_pass(self, a: Record, b: Record) -> None:
+        assert optimizer(Comparison(a, b, tolerance(margin=math.nan))).result is FAIL
+
+
+def test_the_toy_really_trains() -> None:
+    """The evidence above is of a training in which gradients are clipped and weights move."""
+
+    class Watched(Trainer):
+        def backward(self, gradients: Arrays) -> Arrays:
+            assert all((g != 0).any() for g in gradients.values())
+            return gradients
+
+    run = Watched(steps=60, warmup=0, max_norm=1.0).record()
+    losses = [step.loss or 0.0 for step in run.steps]
+    assert sum(losses[-10:]) < sum(losses[:10]) * 0.98

@@ -1,0 +1,506 @@
+"""Rung step_time: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import (
+    comparison,
+    in_turns,
+    tolerance,
+    with_manifest,
+    with_observed,
+    with_window,
+    without,
+)
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.rungs.device_time import steps_of, throughput
+from harness.ladder.rungs.step_time import (
+    Launches,
+    confidence,
+    judge_launches,
+    samples_of,
+    step_time,
+)
+from harness.ladder.verdict import Result, RungResult
+from harness.record.files import Record, Window
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
+
+
+def timed(run: Record, *seconds: float, window: int = 1) -> Record:
+    """A run whose steady windows took so many seconds a step."""
+    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}) for i in (0, 1)]
+    for i, s in enumerate(seconds):
+        first = 2 + i * window
+        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}))
+    steps = 2 + len(seconds) * window
+    run = dataclasses.replace(run, windows=tuple(windows))
+    return with_manifest(run, lambda m: m["case"].update(steps=steps))
+
+
+def noisy(ratio: float = 1.0, count: int = 40, seed: int = 0, noise: float = 0.01) -> list[float]:
+    generator = np.random.default_rng(seed)
+    return list(ratio * 0.1 * np.exp(noise * generator.standard_normal(count)))
+
+
+def under(limit: float | None, a: Record, b: Record, **given: Any) -> Comparison:
+    return comparison(a, b, tolerance=tolerance(step_time=limit), **given)
+
+
+def twice(limit: float, x: Record, y: Record) -> Comparison:
+    """Whole runs, launched twice: one launch a side says nothing of how launches differ."""
+    return under(limit, x, y, timing=((x, y), (x, y)))
+
+
+class TestStepTime:
+    def test_one_launch_a_side_decides_nothing(self, a: Record, b: Record) -> None:
+        for ratio in (1.0, 1.2):
+            result = step_time(under(0.05, timed(a, *noisy()), timed(b, *noisy(ratio))))
+            assert result.result is INCONCLUSIVE
+            assert "one launch a side says nothing" in result.explanation
+
+    def test_stalls_that_the_midmean_does_not_see(self, a: Record, b: Record) -> None:
+        stalling = noisy(count=150)
+        stalling[::10] = [10 * t for t in stalling[::10]]
+        pair = in_turns(timed(a, *noisy(count=150)), timed(b, *stalling))
+        result = step_time(under(0.015, a, b, timing=(pair,)))
+        assert result.result is INCONCLUSIVE
+        assert "its mean is 1.9 × as long: some windows stall" in result.explanation
+        launches = tuple(
+            in_turns(timed(a, *noisy(count=150)), timed(b, *stalling), i) for i in range(3)
+        )
+        result = step_time(under(0.015, a, b, timing=launches))
+        assert result.result is FAIL
+        assert "b stalls at step 2 in every launch" in result.explanation
+
+    def test_stalls_of_other_windows_in_each_launch(self, a: Record, b: Record) -> None:
+        launches = []
+        for i in range(3):
+            stalling = noisy(count=150)
+            stalling[i::10] = [10 * t for t in stalling[i::10]]
+            launches.append(in_turns(timed(a, *noisy(count=150)), timed(b, *stalling), i))
+        result = step_time(under(0.015, a, b, timing=tuple(launches)))
+        assert result.result is INCONCLUSIVE
+        assert result.explanation.endswith("none by half in every launch of one side alone")
+
+    def test_nothing_stalls_where_the_mean_agrees(self, a: Record, b: Record) -> None:
+        """Launches that differ widen the midmean's interval, and not the mean's."""
+        launches = tuple(
+            in_turns(timed(a, *noisy()), timed(b, *noisy(ratio, seed=1)), i)
+            for i, ratio in enumerate((1.01, 1.03, 1.05))
+        )
+        result = step_time(under(0.015, a, b, timing=launches))
+        assert result.result is INCONCLUSIVE
+        assert "stall" not in result.explanation
+        assert result.explanation.endswith("more windows a side would decide")
+
+    def spiking(
+        self, a: Record, b: Record, slow: float, every: int, spikes: int = 4, moving: bool = True
+    ) -> RungResult:
+        """Three launches on a machine that spikes in `spikes` of 150 windows on either side; b is
+        `slow` in one window of `every`, at other steps in each launch where it is `moving`."""
+        launches = []
+        for i in range(3):
+            x, y = noisy(count=150, seed=i), noisy(count=150, seed=9 + i)
+            slower = slice(i if moving else 0, None, every)
+            y[slower] = [slow * t for t in y[slower]]
+            for spike in range(spikes):
+                for side, offset in ((x, 3), (y, 7)):
+                    side[spike * 31 + 5 * i + offset] *= 10
+            launches.append(in_turns(timed(a, *x), timed(b, *y), i))
+        return step_time(under(0.015, a, b, timing=tuple(launches)))
+
+    def test_slow_steps_do_not_hide_behind_the_spikes_of_the_machine(
+        self, a: Record, b: Record
+    ) -> None:
+        """One step in ten × 1.3 is 3 % of the time: below what counts as a stall, unseen by the
+        midmean, and by the mean too where spikes widen it."""
+        assert self.spiking(a, b, 1, 10).result is PASS
+        for spikes in (0, 4):
+            for moving in (False, True):
+                assert self.spiking(a, b, 1.3, 10, spikes, moving).result is INCONCLUSIVE
+        slower = self.spiking(a, b, 1.3, 10)
+        assert slower.result is INCONCLUSIVE
+        assert "no window counted for more than 1.5 medians" in slower.explanation
+        # nor does what is hidden on the other side
+        assert self.spiking(a, b, 1 / 1.3, 10).result is INCONCLUSIVE
+
+    def test_the_limit_of_it_is_a_rare_stall_that_never_recurs(self, a: Record, b: Record) -> None:
+        """One step in 150 × 5 is 2.7 % of the time, and nothing tells it from a spike."""
+        assert self.spiking(a, b, 5, 150).result is PASS
+
+    def test_as_fast(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy()), timed(b, *noisy(seed=1))
+        result = step_time(twice(0.05, *pair))
+        assert result.result is PASS
+        assert "b takes" in result.explanation
+        assert "80 and 80 windows)" in result.explanation
+        assert result.limit == 1.05
+        assert result.detects.startswith("a slowdown of ")
+        assert [f.text for f in result.findings[:4]] == [
+            f"{who}: step {i} left out, XLA compiled 1 graphs"
+            for who in ("hf", "b")
+            for i in (0, 1)
+        ]
+
+    def test_too_slow_and_too_fast_are_both_findings(self, a: Record, b: Record) -> None:
+        slow = timed(a, *noisy()), timed(b, *noisy(1.2))
+        result = step_time(twice(0.05, *slow))
+        assert result.result is FAIL
+        assert result.explanation.endswith(": slower")
+        result = step_time(twice(0.05, *slow[::-1]))
+        assert result.result is FAIL
+        assert result.explanation.endswith(": faster, which is a finding too")
+
+    def test_noise_leads_to_neither(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy(count=8, noise=0.3)), timed(b, *noisy(count=8, seed=1, noise=0.3))
+        result = step_time(twice(0.02, *pair))
+        assert result.result is INCONCLUSIVE
+        assert "more windows a side would decide" in result.explanation
+
+    def test_too_near_the_limit(self, a: Record, b: Record) -> None:
+        either = [0.1 * math.exp(0.01)] * 20 + [0.1 * math.exp(-0.01)] * 20
+        result = step_time(twice(0.05, timed(a, *either), timed(b, *[0.105] * 40)))
+        assert result.result is INCONCLUSIVE
+        assert "the ratio is too near the limit to be decided" in result.explanation
+
+    def test_a_tolerance_that_was_not_asked_for(self, a: Record, b: Record) -> None:
+        pair = timed(a, *noisy()), timed(b, *noisy(3.0))
+        result = step_time(under(None, *pair))
+        assert result.result is NOT_EXERCISED
+        assert "not judged" in result.explanation
+        assert result.value == pytest.approx(3.0, rel=0.05)
+
+    def test_windows_in_which_xla_compiled_are_left_out(self, a: Record, b: Record) -> None:
+        """A compilation may come at any step: there is no warm-up of a fixed length."""
+        slow = with_window(timed(b, *noisy(), 9.7, 9.7, 9.7), 42, compilations=1)
+        slow = with_window(with_window(slow, 43, compilations=1), 44, compilations=1)
+        result = step_time(twice(0.05, timed(a, *noisy(), 0.1, 0.1, 0.1), slow))
+        assert result.result is PASS
+        assert "86 and 80 windows" in result.explanation
+        assert "b: step 42 left out, XLA compiled 1 graphs" in [f.text for f in result.findings]
+
+    def test_a_shorter_last_window_is_left_out(self, a: Record) -> None:
+        run = timed(a, 0.1, 0.1, 0.1, window=4)
+        last = Window(14, 15, 9.0, 1.0, 0, 1, 0, {})
+        run = dataclasses.replace(run, windows=(*run.windows, last))
+        assert samples_of(((run, run),), paired=False)[0] == [pytest.approx([0.1] * 3)]
+
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_too_few_windows(self, a: Record, b: Record, count: int) -> None:
+        few, many = timed(a, *noisy(count=count)), timed(b, *noisy())
+        for pair in ((few, many), (many, few), (few, few)):
+            result = step_time(under(0.05, *pair))
+            assert result.result is INCONCLUSIVE
+            assert "ask for more case.steps" in result.explanation
+            # what nobody asked for does not stand in the way of a verdict
+            assert step_time(under(None, *pair)).result is NOT_EXERCISED
+
+    @pytest.mark.parametrize("limit", [0.05, None])
+    @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
+    @pytest.mark.parametrize("index", [0, 3])
+    def test_a_time_that_is_none(
+        self, a: Record, b: Record, limit: float | None, seconds: float, index: int
+    ) -> None:
+        fine, broken = timed(a, *noisy()), with_window(timed(b, *noisy()), index, seconds=seconds)
+        for pair in ((fine, broken), (broken, fine), (broken, broken)):
+            result = step_time(under(limit, *pair))
+            assert result.result is INVALID
+            assert f"step {index} took {seconds} s" in result.explanation
+
+    @pytest.mark.parametrize("limit", [0.05, None])
+    @pytest.mark.parametrize("index", [0, 1, 2, 20, 41])
+    def test_a_window_is_missing(
+        self, a: Record, b: Record, limit: float | None, index: int
+    ) -> None:
+        x, y = timed(a, *noisy()), timed(b, *noisy())
+        less = without(x, "windows", index), without(y, "windows", index)
+        for pair in ((less[0], y), (x, less[1]), less):
+            result = step_time(under(limit, *pair))
+            assert result.result is INVALID
+            assert "launch 1 of 1" in result.explanation
+
+
+class TestTurns:
+    """Windows that took turns are judged pair by pair."""
+
+    def launches(
+        self, a: Record, b: Record, ratio: float, count: int = 2, drift: float = 2.0
+    ) -> tuple[tuple[Record, Record], ...]:
+        """Launches on a machine that gets slower all the time, alike for both."""
+        pairs = []
+        for launch in range(count):
+            slower = np.linspace(1, drift, 40)
+            x = [t * s for t, s in zip(noisy(seed=launch), slower, strict=True)]
+            y = [t * s for t, s in zip(noisy(ratio, seed=9 + launch), slower, strict=True)]
+            pairs.append(in_turns(timed(a, *x), timed(b, *y), launch))
+        return tuple(pairs)
+
+    def test_what_both_saw_cancels(self, a: Record, b: Record) -> None:
+        launches = self.launches(a, b, 1.0)
+        result = step_time(under(0.02, a, b, timing=launches))
+        assert result.result is PASS
+        assert "in turns" in result.explanation
+        apart = [with_manifest(run, lambda m: m.update(turns=None)) for run in launches[0]]
+        assert step_time(under(0.02, *apart)).result is INCONCLUSIVE
+
+    @pytest.mark.parametrize("ratio", [1.04, 0.96])
+    def test_what_only_one_saw_does_not(self, a: Record, b: Record, ratio: float) -> None:
+        result = step_time(under(0.02, a, b, timing=self.launches(a, b, ratio)))
+        assert result.result is FAIL
+
+    def test_windows_are_paired_by_their_steps(self, a: Record, b: Record) -> None:
+        """A window that one side lost is left out on both: the others do not move up."""
+        ((x, y),) = self.launches(a, b, 1.0, count=1, drift=20.0)
+        y = with_window(y, 2, compilations=1)
+        x = with_window(x, 41, compilations=1)
+        left, right = samples_of(((x, y),), paired=True)
+        assert [len(side) for side in (left[0], right[0])] == [38, 38]
+        assert left[0][0] == x.windows[3].seconds
+        assert right[0][0] == y.windows[3].seconds
+        assert step_time(under(0.02, a, b, timing=((x, y),))).result is PASS
+
+    def test_unpaired_windows_all_count(self, a: Record, b: Record) -> None:
+        ((x, y),) = self.launches(a, b, 1.0, count=1)
+        left, right = samples_of(((x, with_window(y, 2, compilations=1)),), paired=False)
+        assert [len(left[0]), len(right[0])] == [40, 39]
+
+    def test_no_window_is_in_both(self, a: Record, b: Record) -> None:
+        pair = in_turns(timed(a, *noisy()), timed(b, *noisy(count=20), window=2))
+        assert step_time(under(0.05, a, b, timing=(pair,))).result is INCONCLUSIVE
+
+    def test_runs_of_different_launches_are_no_pairs(self, a: Record, b: Record) -> None:
+        """What one machine did to a run says nothing of what it did to another an hour later."""
+        first, second = self.launches(a, b, 1.0, drift=20.0)
+        for mixed in ((first[0], second[1]), (first[0], with_manifest(
+            first[1], lambda m: m.update(turns=None)
+        ))):  # fmt: skip
+            result = step_time(under(0.02, a, b, timing=(mixed,)))
+            assert result.result is INCONCLUSIVE
+            assert "windows in turns)" not in result.explanation
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_a_launch_that_broke_off(self, a: Record, b: Record, side: int) -> None:
+        launches = [list(pair) for pair in self.launches(a, b, 1.0)]
+        launches[1][side] = without(launches[1][side], "windows", -1)
+        broken = tuple((x, y) for x, y in launches)
+        for limit in (0.02, None):
+            result = step_time(under(limit, a, b, timing=broken))
+            assert result.result is INVALID
+            assert f"{'hf' if side == 0 else 'b'}, launch 2 of 2: " in result.explanation
+
+    def test_looking_again_is_the_stricter_for_it(self, a: Record, b: Record) -> None:
+        assert confidence(1) == 0.95
+        assert confidence(5) == pytest.approx(0.99)
+        launches = self.launches(a, b, 1.0, count=1)
+        widths = []
+        for looks in (1, 10):
+            text = step_time(under(0.5, a, b, timing=launches, looks=looks)).explanation
+            low, high = text.split("interval ")[1].split(",")[0].split("–")
+            widths.append(float(high) - float(low))
+        assert widths[1] > widths[0]
+
+    def test_launches_alone(self, a: Record, b: Record) -> None:
+        """What says whether to look again: all that leaves the rung undecided asks for more."""
+
+        def judged(launches: Launches) -> Result:
+            return judge_launches(launches, tolerance(step_time=0.02), 1).result
+
+        assert judged(self.launches(a, b, 1.0)) is PASS
+        assert judged(self.launches(a, b, 2.0)) is FAIL
+        assert judged(self.launches(a, b, 1.02)) is INCONCLUSIVE
+        assert judged((in_turns(timed(a, 0.1), timed(b, 0.1)),)) is INCONCLUSIVE
+        assert judged(((timed(a, *noisy()), timed(b, *noisy())),)) is INCONCLUSIVE
+        stalling = noisy(count=150)
+        stalling[::10] = [10 * t for t in stalling[::10]]
+        pair = in_turns(timed(a, *noisy(count=150)), timed(b, *stalling))
+        assert judged((pair,)) is INCONCLUSIVE
+        ((x, y),) = self.launches(a, b, 1.02, count=1)
+        assert judged(((x, without(y, "windows", 5)),)) is INVALID
+
+    def test_launches_that_are_looked_at_again(self, a: Record, b: Record) -> None:
+        launches, narrow = self.launches(a, b, 1.0), tolerance(step_time=0.008)
+        results = [judge_launches(launches, narrow, looks).result for looks in (1, 1000)]
+        assert results == [PASS, INCONCLUSIVE]
+
+
+def profiled(run: Record, *devices: list[float]) -> Record:
+    """A run of which a TPU's profile was taken: seconds between steps, by device."""
+    return dataclasses.replace(run, device_seconds=tuple(map(tuple, devices)))
+
+
+class TestDeviceTime:
+    # six FLOPs for each weight of a matrix, and attention's, against 918 TFLOP/s of a v6e
+    share = 51_200_000 * (6 * (2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192) + 64 * 512)
+                          + 12 * 2 * 128 * 4 * 16) / 918e12  # fmt: skip
+
+    def judged(self, a: Record, b: Record, x: Record, y: Record, limit: float | None) -> Any:
+        windows = [timed(run, *noisy()) for run in (a, b)]
+        pair = [
+            dataclasses.replace(w, device_seconds=run.device_seconds)
+            for w, run in zip(windows, (x, y), strict=True)
+        ]
+        return step_time(under(limit, *pair))
+
+    @pytest.mark.parametrize(("ratio", "expected"), [(1.0, PASS), (1.2, FAIL), (1 / 1.2, FAIL)])
+    def test_it_counts_more_than_the_hosts_windows(
+        self, a: Record, b: Record, ratio: float, expected: Result
+    ) -> None:
+        x, y = profiled(a, noisy(seed=5)), profiled(b, noisy(ratio, seed=6))
+        result = self.judged(a, b, x, y, 0.05)
+        assert result.result is expected
+        assert "40 and 40 gaps between device steps" in result.explanation
+
+    @pytest.mark.parametrize("gaps", [[], [[]], [[0.3]]])
+    def test_where_only_one_was_profiled_windows_count(
+        self, a: Record, b: Record, gaps: list[list[float]]
+    ) -> None:
+        for x, y in (
+            (profiled(a, noisy(3.0)), profiled(b, *gaps)),
+            (profiled(a, *gaps), profiled(b, noisy(3.0))),
+        ):
+            result = self.judged(a, b, x, y, 0.05)
+            assert result.result is INCONCLUSIVE
+            assert "40 and 40 windows" in result.explanation
+
+    def test_more_devices_are_not_more_measurements(self, a: Record, b: Record) -> None:
+        """They step together: with three steps of 256 devices one knows three steps."""
+        few, more = noisy(count=3, noise=0.05), noisy(count=3, seed=1, noise=0.05)
+        one = self.judged(a, b, profiled(a, few), profiled(b, more), 0.05)
+        many = self.judged(a, b, profiled(a, *[few] * 256), profiled(b, *[more] * 256), 0.05)
+        assert many == one
+        assert one.result is INCONCLUSIVE
+        assert steps_of(profiled(a, *[few] * 256)) == few
+
+    def test_steps_of_two_runs_are_no_pairs(self, a: Record, b: Record) -> None:
+        """What happens to coincide in two profiles is noise all the same."""
+        wild = noisy(count=4, noise=0.5)
+        x, y = profiled(a, wild), profiled(b, [t * 1.001 for t in wild])
+        assert self.judged(a, b, x, y, 0.05).result is INCONCLUSIVE
+
+    def test_whole_runs_are_repeats(self, a: Record, b: Record) -> None:
+        """Launches that differ by 5 % are known to differ once there are several of them."""
+        levels = (1.0, 1.05, 0.95, 1.0)
+        launches = tuple(
+            (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
+             profiled(timed(b, *noisy()), noisy(level, seed=2 * i + 1)))
+            for i, level in enumerate(levels)
+        )  # fmt: skip
+        result = step_time(under(0.03, a, b, timing=launches))
+        assert result.result is INCONCLUSIVE
+        assert "160 and 160 gaps between device steps" in result.explanation
+        assert judge_launches(launches, tolerance(step_time=0.03), 1) == result
+        alike = tuple(
+            (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
+             profiled(timed(b, *noisy()), noisy(seed=2 * i + 1)))
+            for i in range(4)
+        )  # fmt: skip
+        assert step_time(under(0.03, a, b, timing=alike)).result is PASS
+        assert judge_launches(alike, tolerance(step_time=0.03), 1).result is PASS
+
+    def test_one_launch_without_a_profile_leaves_the_windows(self, a: Record, b: Record) -> None:
+        whole = profiled(timed(a, *noisy()), noisy()), profiled(timed(b, *noisy()), noisy(3.0))
+        lost = whole[0], profiled(timed(b, *noisy()))
+        result = step_time(under(0.05, a, b, timing=(whole, lost)))
+        assert "80 and 80 windows)" in result.explanation
+        assert result.result is PASS
+
+    def test_devices_that_began_within_another_step(self, a: Record) -> None:
+        run = profiled(a, [0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.2, 0.5], [0.9])
+        assert steps_of(run) == [0.1, 0.2]
+
+    @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
+    @pytest.mark.parametrize("limit", [0.05, None])
+    def test_a_time_that_is_none(
+        self, a: Record, b: Record, seconds: float, limit: float | None
+    ) -> None:
+        fine, broken = profiled(a, noisy()), profiled(b, noisy(), [0.1, seconds, 0.1])
+        for x, y in ((fine, broken), (broken, fine), (broken, broken)):
+            result = self.judged(a, b, x, y, limit)
+            assert result.result is INVALID
+            assert f"a step took {seconds} s on a device" in result.explanation
+
+    def test_tokens_per_second(self, a: Record) -> None:
+        a = with_manifest(a, lambda m: m["case"]["data"].update(sequence_length=128))
+        # 4 rows of 128 tokens in half a second
+        assert throughput(a, 0.5) == "hf: 1,024 tokens a second"
+        for devices in (1, 4):
+            text = throughput(with_observed(a, device_kind="TPU v6e", devices=devices), 1e-5)
+            assert (
+                text == f"hf: 51,200,000 tokens a second, {self.share / devices:.1%} of peak FLOPs"
+            )
+        text = throughput(with_observed(a, device_kind="TPU v6e", devices=None), 1e-5)
+        assert text.endswith(f", {self.share:.1%} of peak FLOPs")
+        unknown = with_manifest(a, lambda m: m["case"].update(model=None))
+        assert throughput(unknown, 0.5) == "hf: 1,024 tokens a second"
+        nothing = with_manifest(unknown, lambda m: m["case"]["data"].update(sequence_length=None))
+        assert throughput(nothing, 0.5) == "hf: 0.5 s a step"
+
+
+class TestStalls:
+    """A step that is slow in every launch of one side hardly moves a midmean."""
+
+    def launches(
+        self, a: Record, b: Record, *stalls: tuple[int, int, int], lost: int | None = None
+    ) -> tuple[tuple[Record, Record], ...]:
+        """`stalls` are launch, side and window."""
+        pairs = []
+        for launch in range(3):
+            sides = []
+            for side, run in enumerate((a, b)):
+                seconds = noisy(seed=10 * launch + side)
+                for where in stalls:
+                    if where[:2] == (launch, side):
+                        seconds[where[2]] *= 4
+                sides.append(timed(run, *seconds))
+            pairs.append(in_turns(sides[0], sides[1], launch))
+        if lost is not None:
+            first, second = pairs[1]
+            pairs[1] = (with_window(first, lost, compilations=1), second)
+        return tuple(pairs)
+
+    def judged(self, a: Record, b: Record, *stalls: tuple[int, int, int], **given: Any) -> Any:
+        return step_time(under(0.05, a, b, timing=self.launches(a, b, *stalls, **given)))
+
+    @pytest.mark.parametrize(("side", "name"), [(0, "hf"), (1, "b")])
+    def test_in_every_launch(self, a: Record, b: Record, side: int, name: str) -> None:
+        result = self.judged(a, b, *((launch, side, 8) for launch in range(3)))
+        assert result.result is FAIL
+        assert f"{name} stalls at step 10 in every launch, for " in result.explanation
+        assert result.findings[0].step == 10
+
+    def test_although_a_window_was_left_out(self, a: Record, b: Record) -> None:
+        """Neither does that hide the stall, nor move it to another step."""
+        result = self.judged(a, b, *((launch, 1, 8) for launch in range(3)), lost=3)
+        assert result.result is FAIL
+        assert "b stalls at step 10 in every launch" in result.explanation
+
+    def test_the_machine_stalls_too(self, a: Record, b: Record) -> None:
+        assert self.judged(a, b, (0, 1, 8), (1, 1, 9), (2, 1, 20)).result is PASS
+        assert self.judged(a, b, (0, 1, 8), (1, 1, 8)).result is PASS
+
+    def test_a_stall_of_both_is_none_of_one(self, a: Record, b: Record) -> None:
+        both = [(launch, side, 8) for launch in range(3) for side in (0, 1)]
+        assert self.judged(a, b, *both).result is PASS
+
+    def test_one_launch_shows_none(self, a: Record, b: Record) -> None:
+        launches = self.launches(a, b, (0, 1, 8))[:1]
+        assert step_time(under(0.05, a, b, timing=launches)).result is PASS
+
+    def test_windows_of_several_steps(self, a: Record, b: Record) -> None:
+        launches = []
+        for launch in range(2):
+            slow = noisy(seed=launch)
+            slow[5] *= 4
+            x, y = timed(a, *noisy(seed=launch + 5), window=2), timed(b, *slow, window=2)
+            launches.append((x, y))
+        result = step_time(under(0.05, a, b, timing=tuple(launches)))
+        assert result.result is FAIL
+        assert "b stalls at steps 12-13" in result.explanation

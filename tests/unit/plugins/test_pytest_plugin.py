@@ -1,0 +1,108 @@
+"""The end of a pytest session: the verdicts of all cases, and the files that were asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from report_samples import CLIP, pair, verdict
+
+from harness.ladder.verdict import Verdict
+from harness.plugins import ladder as plugin
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def kept() -> Iterator[None]:
+    """The signal handlers of the session that runs these tests."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def configured(**options: Path) -> Any:
+    """A session that has begun with the options --parity-json and --parity-html."""
+    named = {f"--parity-{name}": str(path) for name, path in options.items()}
+    config: Any = SimpleNamespace(addinivalue_line=lambda *_: None, stash={}, getoption=named.get)
+    plugin.pytest_configure(config)
+    return config
+
+
+def end_of_session(*verdicts: Verdict, **options: Path) -> None:
+    """Begin and end a session whose tests told of `verdicts`, with the options --parity-json and
+    --parity-html."""
+    config = configured(**options)
+    properties = [(plugin.PROPERTY, {**v.to_json(), "rung": "clip"}) for v in verdicts]
+    terminal = SimpleNamespace(
+        stats={"passed": [SimpleNamespace(user_properties=[one]) for one in properties]},
+        section=lambda title: None,
+        write_line=lambda line: None,
+        _tw=SimpleNamespace(fullwidth=100, hasmarkup=False),
+    )
+    plugin.pytest_terminal_summary(terminal, config)
+
+
+def of_case(case: str, *rungs: Any) -> Verdict:
+    """A verdict whose first line does not name its case."""
+    return dataclasses.replace(
+        verdict(pair(*rungs), compared="hf against the stored baseline"), case=case
+    )
+
+
+def test_a_side_without_a_record_does_not_cost_the_report(tmp_path: Path) -> None:
+    """The candidate that does not train is what the report is wanted for."""
+    end_of_session(verdict(pair(CLIP, a_record="")), html=tmp_path / "x.html")
+    assert "torchprime" in (tmp_path / "x.html").read_text()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_no_case_hides_another(tmp_path: Path, order: int) -> None:
+    both = [of_case("one", CLIP), of_case("two")][::order]
+    end_of_session(*both, json=tmp_path / "x.json")
+    told = json.loads((tmp_path / "x.json").read_text())
+    assert told["result"] == "FAIL"
+    assert told["case"] == "one, two"
+    assert len(told["pairs"]) == 2
+
+
+def test_a_pair_is_told_once_whatever_its_number_of_tests(tmp_path: Path) -> None:
+    end_of_session(of_case("one"), of_case("one"), json=tmp_path / "x.json")
+    assert len(json.loads((tmp_path / "x.json").read_text())["pairs"]) == 1
+
+
+def test_folders_of_the_files_are_made(tmp_path: Path) -> None:
+    files = {"json": tmp_path / "a" / "b" / "x.json", "html": tmp_path / "c" / "x.html"}
+    end_of_session(verdict(pair()), **files)
+    assert all(path.is_file() for path in files.values())
+
+
+@pytest.mark.parametrize("name", ["json", "html"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(pytest.UsageError, match=f"--parity-{name} .* is a folder: name a file"):
+        configured(**{name: tmp_path})
+
+
+class TestSignals:
+    @pytest.mark.parametrize("number", SIGNALS)
+    def test_a_session_that_is_ended_ends_as_an_interrupted_one(
+        self, number: signal.Signals
+    ) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        configured()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+
+    def test_under_nohup_it_outlives_its_terminal(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        configured()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -1,0 +1,92 @@
+"""`parity train`: what it says at the end, and how it exits."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.base.errors import BadInput
+from harness.cli import train as cli
+from harness.cli.main import app
+from harness.record.files import Parameter, Record, Step
+from harness.train import hf as hf_side
+from harness.train import request as asked
+from harness.train.request import Side
+
+
+def record(**changes: Any) -> Record:
+    steps = tuple(Step(i, loss=6.0 - i, finished=True) for i in range(3))
+    manifest = {
+        "engine": "hf",
+        "case": {"steps": 3, "dtype": "bfloat16"},
+        "ended": {"status": "ok", "reason": "it ended by itself", "log": []},
+    }
+    weight = Parameter("w", (2,), "bfloat16", "", 0)
+    ours = Record(Path("/out/runs/mine"), manifest, steps, (), (weight,), ())
+    return dataclasses.replace(ours, **changes)
+
+
+class TestSummary:
+    def test_a_run_that_trained(self) -> None:
+        assert cli.summary(record()) == [
+            "3 of 3 steps trained, loss 6 to 4",
+            "Record: /out/runs/mine",
+            "curves: tensorboard --logdir /out/runs",
+        ]
+
+    def test_a_run_that_failed(self) -> None:
+        ended = {"status": "failed", "reason": "ValueError: no", "log": ["one", "two"]}
+        failed = record(steps=(), manifest={**record().manifest, "ended": ended})
+        assert cli.summary(failed) == [
+            "0 of 3 steps trained",
+            "it failed: ValueError: no",
+            "  one",
+            "  two",
+            "Record: /out/runs/mine",
+        ]
+
+    def test_a_script_that_trains_in_another_dtype(self) -> None:
+        other = record(parameters=(Parameter("w", (2,), "float32", "", 0),))
+        assert any("bfloat16 was asked for, but" in line for line in cli.summary(other))
+
+    def test_a_loss_that_is_not_finite_is_shown(self) -> None:
+        steps = (Step(0, loss=6.0, finished=True), Step(1, loss=float("nan"), finished=True))
+        assert "loss 6 to nan" in cli.summary(record(steps=steps))[0]
+
+
+class TestExit:
+    @pytest.fixture
+    def ending(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Makes `parity train hf` end with a given Record, without planning or training."""
+
+        class FakePlan:
+            label, origin = "mine", {"description": "transformers 4.57.6"}
+
+        def plan(training: Any, note: Any) -> Any:
+            return Side(FakePlan(), Path("/out/runs/mine"), ("left out",))  # type: ignore[arg-type]
+
+        def end_with(result: Record) -> None:
+            monkeypatch.setattr(hf_side, "plan", plan)
+            monkeypatch.setattr(asked, "train", lambda *_: result)
+
+        return end_with
+
+    def test_trained(self, ending: Any) -> None:
+        ending(record())
+        result = CliRunner().invoke(app, ["train", "hf"])
+        assert result.exit_code == 0
+        assert "mine: transformers 4.57.6" in result.output
+        assert "left out" in result.output
+
+    def test_not_to_its_end(self, ending: Any) -> None:
+        ending(record(steps=record().steps[:2]))
+        assert CliRunner().invoke(app, ["train", "hf"]).exit_code == 1
+
+    @pytest.mark.parametrize("engine", ["hf", "torchprime"])
+    def test_bad_input(self, engine: str) -> None:
+        result = CliRunner().invoke(app, ["train", engine, "workload=nobody"])
+        assert isinstance(result.exception, BadInput)
