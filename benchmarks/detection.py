@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.config.settings import load
+from harness.config.compose import load
 from harness.ladder.rungs.step_time import Launches, judge_launches, samples_of
 from harness.report.progress import ConsoleReporter
 from harness.run.plan import planner

@@ -27,7 +27,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.settings import Settings, load
+from harness.config.compose import load
+from harness.config.settings import Settings
 from harness.inputs.prepared import prepare
 from harness.launchers.invocation import bare, make_scratch, watched
 from harness.launchers.local import Limits, launch

@@ -19,7 +19,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.settings import load
+from harness.config.compose import load
 from harness.record.files import read_record
 from harness.report.html import write_html
 from harness.report.progress import ConsoleReporter

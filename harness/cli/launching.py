@@ -62,7 +62,7 @@ def command(
 
     parity command launcher=docker case=llama-tiny
     """
-    from harness.config.settings import load
+    from harness.config.compose import load
     from harness.launchers.registry import choose
     from harness.report.progress import ConsoleReporter
     from harness.run import session
@@ -88,7 +88,8 @@ def merge(
 
     Exits with 1 where the hosts disagree; the merged Record says so as well.
     """
-    from harness.launchers.merge_hosts import host_findings, merge_records
+    from harness.launchers.merge_hosts import merge_records
+    from harness.record.hosts import host_findings
 
     found = host_findings(merge_records(hosts, target))
     for line in found:

@@ -72,7 +72,7 @@ def run(
     parity run --torchprime ~/torchprime case=llama-tiny-as-shipped
     """
     from harness.cli.output import end
-    from harness.config.settings import load
+    from harness.config.compose import load
     from harness.report.progress import ConsoleReporter
     from harness.run import session
 
@@ -100,7 +100,7 @@ def compare(
 ) -> None:
     """Judge two Records again, without launching anything."""
     from harness.cli.output import end
-    from harness.config.settings import load
+    from harness.config.compose import load
     from harness.record.files import read_record
     from harness.run import session
 
@@ -113,7 +113,7 @@ def cases() -> None:
     """List the cases: configs/case/*.yaml."""
     from rich.table import Table
 
-    from harness.config.settings import case_names, load
+    from harness.config.compose import case_names, load
 
     table = Table("case", "kind", "dtype", "mesh", "what it is", box=None)
     for name in case_names():

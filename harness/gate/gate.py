@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput, CannotTrain
-from harness.config.settings import Engine, Settings, case_names, load
+from harness.config.compose import case_names, load
+from harness.config.settings import Engine, Settings
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import verdicts as pairs

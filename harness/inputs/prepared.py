@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from harness.base.errors import BadInput
 from harness.config.case import Case
-from harness.config.settings import config_directory
+from harness.config.compose import config_directory
 
 RECIPE = 3
 """Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""

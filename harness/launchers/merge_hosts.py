@@ -78,23 +78,6 @@ def _merge(hosts: Sequence[Host], target: Path, micro_batch: int, found: Disagre
     record.write_json(target / record.OBSERVED, _merge_observed(hosts))
 
 
-def host_findings(run: Record) -> tuple[str, ...]:
-    """Why the Record of a run on several hosts cannot be taken for what all of them did.
-
-    Empty for a run on one host, and where all hosts agree.
-    """
-    processes = run.observed.get("processes")
-    hosts = run.manifest.get("hosts")
-    if hosts is None:
-        if processes in (None, 1):
-            return ()
-        return (f"the run had {processes} hosts, and this is the Record of only one of them",)
-    found = [str(line) for line in hosts["disagreements"]]
-    if processes not in (None, hosts["expected"]):
-        found.append(f"the trainer saw {processes} hosts, the launcher {hosts['expected']}")
-    return tuple(found)
-
-
 def _read(folders: Sequence[Path], found: Disagreements) -> list[Host]:
     """The hosts that observed anything, by rank."""
     hosts = []

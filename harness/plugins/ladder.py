@@ -185,7 +185,7 @@ def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
 
 
 def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outcome:
-    from harness.config.settings import load
+    from harness.config.compose import load
     from harness.run import session
     from harness.run.plan import MissingTorchprime
 

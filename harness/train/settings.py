@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
-from harness.config.settings import Launcher, config_directory
+from harness.config.compose import config_directory
+from harness.config.settings import Launcher
 from harness.engines.hf.match_arguments import nearest
 from harness.launchers.invocation import SECRET_NAME
 

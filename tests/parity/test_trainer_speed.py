@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.config.settings import Settings, load
+from harness.config.compose import load
+from harness.config.settings import Settings
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.verdict import Result, RungResult

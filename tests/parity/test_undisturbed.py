@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.settings import Settings, load
+from harness.config.compose import load
+from harness.config.settings import Settings
 from harness.inputs.prepared import prepare
 from harness.launchers.invocation import Invocation, bare, make_scratch
 from harness.launchers.local import Limits, launch

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from harness.compiler import Collective, ModuleGraph
 from harness.config.case import Case, Data, Optimizer, Schedule, to_dict
-from harness.config.settings import Tolerance, load
+from harness.config.compose import load
+from harness.config.settings import Tolerance
 from harness.ladder.comparison import Comparison
 from harness.record import files as record
 from harness.record.files import (

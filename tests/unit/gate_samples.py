@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.case import to_dict
-from harness.config.settings import Settings, load
+from harness.config.compose import load
+from harness.config.settings import Settings
 from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs

@@ -17,8 +17,8 @@ from harness.ladder.comparison import (
     worst,
 )
 from harness.ladder.verdict import Finding, Result, RungResult
-from harness.launchers.merge_hosts import host_findings
 from harness.record.files import Record, Step
+from harness.record.hosts import host_findings
 
 EXACT = "equal or not"
 

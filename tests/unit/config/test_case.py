@@ -11,7 +11,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case, case_from, check, to_dict
-from harness.config.settings import case_names, load
+from harness.config.compose import case_names, load
 
 
 @pytest.fixture(scope="module")

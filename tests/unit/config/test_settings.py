@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.settings import (
-    METRICS,
-    Engine,
-    Settings,
-    _check,
-    case_names,
-    config_directory,
-    load,
-)
+from harness.config.compose import case_names, config_directory, load
+from harness.config.settings import METRICS, Engine, Settings, check_settings
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +108,7 @@ class TestOverrides:
         self, ours: Settings, key: str, value: Any, text: str
     ) -> None:
         with pytest.raises(BadInput, match=text):
-            _check(changed(ours, key, value))
+            check_settings(changed(ours, key, value))
 
     def test_an_engine_may_be_compared_with_itself(self) -> None:
         assert load(["engines=[hf,hf]"]).engines == ["hf", "hf"]
@@ -131,7 +124,7 @@ class TestLimitsThatAreNone:
     @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
     def test_refused(self, ours: Settings, key: str, value: float) -> None:
         with pytest.raises(BadInput, match=rf"{key}={value}: it has to be positive and finite"):
-            _check(changed(ours, key, value))
+            check_settings(changed(ours, key, value))
 
     def test_as_it_is_written(self) -> None:
         with pytest.raises(BadInput, match=r"tolerance\.margin=nan: it has to be positive"):
@@ -144,20 +137,20 @@ class TestLimitsThatAreNone:
         for value in (math.nan, math.inf, 0.0, -1.0):
             floors[dtype][metric] = value
             with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric}={value}"):
-                _check(changed(ours, "tolerance.floor", floors))
+                check_settings(changed(ours, "tolerance.floor", floors))
         del floors[dtype][metric]
         with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric} is missing"):
-            _check(changed(ours, "tolerance.floor", floors))
+            check_settings(changed(ours, "tolerance.floor", floors))
         del floors[dtype]
         with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.loss is missing"):
-            _check(changed(ours, "tolerance.floor", floors))
+            check_settings(changed(ours, "tolerance.floor", floors))
 
     @pytest.mark.parametrize("added", [("float32", "los"), ("float16", "loss")])
     def test_a_floor_that_nothing_reads(self, ours: Settings, added: tuple[str, str]) -> None:
         dtype, metric = added
         floors = {**ours.tolerance.floor, dtype: {**ours.tolerance.floor["float32"], metric: 1.0}}
         with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}: floors are by dtype"):
-            _check(changed(ours, "tolerance.floor", floors))
+            check_settings(changed(ours, "tolerance.floor", floors))
 
     def test_without_a_tolerance_of_step_times_they_are_not_judged(self) -> None:
         assert load(["tolerance.step_time=null"]).tolerance.step_time is None

@@ -12,8 +12,9 @@ import yaml
 
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case
+from harness.config.compose import load
 from harness.config.settings import ENGINES as NAMES
-from harness.config.settings import Engine, load
+from harness.config.settings import Engine
 from harness.engines import ENGINES, Command, Job
 from harness.engines.command import flag
 from harness.engines.hf import engine as hf_engine

@@ -13,7 +13,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.case import to_dict
-from harness.config.settings import load
+from harness.config.compose import load
 from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
 from harness.gate.change import Change, equal_parameters, table

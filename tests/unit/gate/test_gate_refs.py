@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.settings import load
+from harness.config.compose import load
 from harness.environments.interpreters import LOCK
 from harness.gate import torch_xla
 from harness.gate.gate import GatePair

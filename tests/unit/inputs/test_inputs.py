@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case
-from harness.config.settings import load
+from harness.config.compose import load
 from harness.inputs import prepared as inputs_module
 from harness.inputs import recipe
 from harness.inputs.prepared import Inputs, prepare, with_perturbed_weights

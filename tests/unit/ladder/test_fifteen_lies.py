@@ -40,7 +40,7 @@ from builders import (
 
 import harness.ladder
 from harness.base.errors import BadInput
-from harness.config.settings import load
+from harness.config.compose import load
 from harness.inputs.prepared import prepare
 from harness.ladder.comparison import exceeds
 from harness.ladder.judge import JUDGES, judge

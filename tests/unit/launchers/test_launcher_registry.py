@@ -10,7 +10,7 @@ from host_samples import hosts, records
 from typer.testing import CliRunner, Result
 
 from harness.base.errors import BadInput
-from harness.config.settings import config_directory, load
+from harness.config.compose import config_directory, load
 from harness.launchers import saved
 from harness.launchers.docker import Docker
 from harness.launchers.launcher import Local

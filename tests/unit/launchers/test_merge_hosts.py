@@ -26,10 +26,11 @@ from host_samples import (
 )
 
 from harness.base.errors import BadInput
-from harness.launchers.merge_hosts import host_findings, merge_hosts, merge_records
+from harness.launchers.merge_hosts import merge_hosts, merge_records
 from harness.probe import hashing
 from harness.record import files as record
 from harness.record.files import MANIFEST, write_json
+from harness.record.hosts import host_findings
 
 
 @pytest.mark.parametrize("parts", [[8], [4, 4], [1, 7], [3, 0, 5], [1] * 8])

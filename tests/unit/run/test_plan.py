@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.settings import Settings, load
+from harness.config.compose import load
+from harness.config.settings import Settings
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout
 from harness.inputs.prepared import Inputs, prepare

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.config.settings import Settings, load
+from harness.config.compose import load
+from harness.config.settings import Settings
 from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.verdict import Result, RungResult

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.settings import config_directory
+from harness.config.compose import config_directory
 from harness.engines.hf import scripts
 from harness.engines.hf.script_arguments import Accepted, Parameter
 from harness.engines.hf.scripts import EXAMPLE, OURS, arguments_for, script_of

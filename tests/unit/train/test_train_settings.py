@@ -11,7 +11,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.case import Case, Model
-from harness.config.settings import config_directory
+from harness.config.compose import config_directory
 from harness.train.paths import absolute
 from harness.train.request import shape_of
 from harness.train.settings import load_hf, load_torchprime

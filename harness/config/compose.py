@@ -1,0 +1,69 @@
+"""Composes Settings from configs/ and the overrides of a command line, by Hydra."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.base.errors import BadInput
+from harness.base.typed import typed
+from harness.config.settings import Settings, check_settings
+
+
+def config_directory() -> Path:
+    """The folder of YAML files: within an installed package, beside it in a checkout.
+
+    Raises BadInput where it is at neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "configs", package.parent / "configs"):
+        if (candidate / "case").is_dir():
+            return candidate
+    raise BadInput(f"configs/ is neither in {package} nor beside it: install the harness again")
+
+
+def load(overrides: list[str]) -> Settings:
+    """Settings composed from configs/config.yaml and Hydra `overrides`, checked.
+
+    Raises BadInput that names the key or value at fault and the nearest that exists.
+    """
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise BadInput(
+                f"`{override}` is no override: write key=value, for example case=llama-tiny or "
+                "case.steps=40 (`parity cases` lists the cases)"
+            )
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            raw = OmegaConf.to_container(compose("config", overrides), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(_explain(error)) from None
+    settings = typed(Settings, raw)
+    check_settings(settings)
+    return settings
+
+
+def case_names() -> list[str]:
+    """Names of the cases under configs/case."""
+    return sorted(path.stem for path in (config_directory() / "case").glob("*.yaml"))
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's error as one paragraph, with the nearest name that exists."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if "Could not find 'case/" in text:
+        wanted = text.split("Could not find 'case/")[1].split("'")[0]
+        near = difflib.get_close_matches(wanted, case_names(), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return (
+            f"case={wanted}: there is no such case.{hint} The cases are {', '.join(case_names())}."
+        )
+    return f"{text} (`parity run --help` shows how overrides are written)"
