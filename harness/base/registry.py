@@ -1,0 +1,51 @@
+"""What packages add to the harness: engines, rungs, devices, model families and configurations.
+
+Each is an entry point of an installed package, the harness's own among them, so that a package
+outside of this tree adds one in the same way. In a package's pyproject.toml:
+
+    [project.entry-points."parity.engines"]
+    mine = "my_package.my_engine:ENGINE"
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from harness.base.errors import BadInput
+
+ENGINES = "parity.engines"
+RUNGS = "parity.rungs"
+DEVICES = "parity.devices"
+MODELS = "parity.models"
+CONFIGS = "parity.configs"
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Names that are registered under `group`, sorted. Nothing of them is imported."""
+    return tuple(sorted(_registered(group)))
+
+
+def load(group: str, name: str, key: str) -> Any:
+    """The object that is registered under `group` as `name`.
+
+    Raises BadInput, which names `key` and the nearest name, where there is none, and where the
+    package that registered it cannot be imported.
+    """
+    found = _registered(group).get(name)
+    if found is None:
+        near = difflib.get_close_matches(name, names(group), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise BadInput(f"{key}: `{name}` is not one of {', '.join(names(group))}{hint}")
+    try:
+        return found.load()
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"{key}: {name} ({found.value}) cannot be imported: {error}") from error
+
+
+@cache
+def _registered(group: str) -> dict[str, EntryPoint]:
+    # A package that is installed twice, as an editable one may be, is told once.
+    return {point.name: point for point in entry_points(group=group)}
