@@ -1,4 +1,4 @@
-"""Says what this machine has, what is missing, and how to get it."""
+"""`parity doctor`: what this machine has, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
 from harness.base.errors import BadInput
-from harness.devices.tpu import tpu_chips, why_no_tpu
-from harness.environments.interpreters import LOCK
-from harness.environments.sources import cached, default_cache_dir, parse_source
-from harness.run.plan import TORCHPRIME_DEFAULT, TORCHPRIME_DIR
+from harness.cli.options import Torchprime
 
 NEEDED_DISK = 12e9
 """Bytes: the engine environment is 8 GB, and its packages are downloaded first."""
@@ -37,8 +33,14 @@ class Finding:
     needed: bool = False
 
 
-def diagnose(console: Console, torchprime: str | None) -> int:
-    """Print what was found; 0 where the CPU mesh can be used, else 2."""
+def doctor(torchprime: Torchprime = None) -> None:
+    """Check this machine: interpreter, devices, sources, and how to get what is missing.
+
+    Exits with 2 where a session on the CPU mesh would not work.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
     findings = list(examine(torchprime))
     table = Table("", "what", "state", "way out", box=None, show_edge=False)
     for finding in findings:
@@ -46,19 +48,22 @@ def diagnose(console: Console, torchprime: str | None) -> int:
             "[green]ok[/]" if finding.good else ("[red]no[/]" if finding.needed else "[yellow]–[/]")
         )
         table.add_row(mark, finding.what, finding.state, finding.way_out)
-    console.print(table)
-    return 2 if any(f.needed and not f.good for f in findings) else 0
+    Console().print(table)
+    raise typer.Exit(2 if any(f.needed and not f.good for f in findings) else 0)
 
 
 def examine(torchprime: str | None) -> Iterator[Finding]:
-    """Look at this machine. Nothing is downloaded or launched."""
+    """Examine this machine. Nothing is downloaded or launched."""
+    from harness.devices.tpu import tpu_chips, why_no_tpu
+    from harness.environments.sources import default_cache_dir
+
     cache = default_cache_dir()
     folder = next(p for p in (cache, *cache.parents) if p.exists())
     writable = os.access(folder, os.W_OK)
     yield Finding(
         "cache", writable, f"{cache}", "" if writable else "set PARITY_CACHE to a folder", True
     )
-    made = _environment_made(cache)
+    made = environment_is_made(cache)
     free = shutil.disk_usage(folder).free
     yield Finding(
         "engine environment",
@@ -74,7 +79,7 @@ def examine(torchprime: str | None) -> Iterator[Finding]:
     yield Finding(
         "processors", cores >= 2, str(cores), "" if cores >= 2 else "collectives may starve"
     )
-    yield _torchprime(torchprime, cache)
+    yield torchprime_finding(torchprime, cache)
     chips, reason = tpu_chips(), why_no_tpu()
     yield Finding("TPU", chips > 0, f"{chips} chips", reason or "")
     for tool, use in (("git", "sources by git URL"), ("docker", "launcher=docker")):
@@ -82,11 +87,18 @@ def examine(torchprime: str | None) -> Iterator[Finding]:
         yield Finding(tool, path is not None, path or "not found", "" if path else f"for {use}")
 
 
-def _environment_made(cache: Path) -> bool:
+def environment_is_made(cache: Path) -> bool:
+    """Whether the engines' environment is in the cache."""
+    from harness.environments.interpreters import LOCK
+
     return LOCK.is_file() and any((cache / "environments").glob("*/complete"))
 
 
-def _torchprime(named: str | None, cache: Path) -> Finding:
+def torchprime_finding(named: str | None, cache: Path) -> Finding:
+    """The torchprime checkout that a session would use."""
+    from harness.environments.sources import cached, parse_source
+    from harness.run.plan import TORCHPRIME_DEFAULT, TORCHPRIME_DIR
+
     text = named or os.environ.get(TORCHPRIME_DIR)
     try:
         found = cached(parse_source(text or TORCHPRIME_DEFAULT, "torchprime"), cache)
@@ -101,18 +113,3 @@ def _torchprime(named: str | None, cache: Path) -> Finding:
             "one, hf is compared with the reference",
         )
     return Finding("torchprime", True, found.description)
-
-
-def engines_table(torchprime: str | None) -> Table:
-    """The engines, what each trains with, and what is missing."""
-    cache = default_cache_dir()
-    made = _environment_made(cache)
-    environment = "environment is made" if made else "environment is made by the first run"
-    found = _torchprime(torchprime, cache)
-    table = Table("engine", "trains with", "state", box=None)
-    table.add_row("hf", "transformers' Trainer, full_shard FSDPv2", environment)
-    table.add_row(
-        "torchprime", "train.py of a checkout", found.state if found.good else found.way_out
-    )
-    table.add_row("reference", "plain PyTorch of this harness", environment)
-    return table

@@ -1,32 +1,89 @@
-"""Options of every command that judges: where its verdict is written."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.report.files import check_writable
 
+if TYPE_CHECKING:
+    from harness.report.progress import ConsoleReporter
 
-def _checked(option: typer.CallbackParam, file: Path | None) -> Path | None:
+
+def _writable(option: typer.CallbackParam, file: Path | None) -> Path | None:
     if file is not None:
         check_writable(option.opts[0], file)
     return file
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Hydra overrides of the configuration, such as case=llama-tiny, "
+        "engines=[hf,reference], case.dtype=bfloat16 or case.steps=40",
+        show_default=False,
+    ),
+]
+GateOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Hydra overrides for every case, such as case.steps=40 or workspace=DIR",
+        show_default=False,
+    ),
+]
+Torchprime = Annotated[
+    str | None,
+    typer.Option(
+        "--torchprime",
+        metavar="SOURCE",
+        help="torchprime checkout, or a git URL with a ref; also TORCHPRIME_DIR",
+        show_default=False,
+    ),
+]
+Cases = Annotated[
+    str,
+    typer.Option(
+        "--cases", metavar="NAMES", help="cases, separated by commas; smoke, or all aligned ones"
+    ),
+]
+Baselines = Annotated[
+    Path, typer.Option("--baselines", metavar="DIR", help="folder of the stored baselines")
+]
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", callback=_checked,
+        "--json", metavar="FILE", callback=_writable,
         help="write the whole verdict for other programs",
     ),
 ]  # fmt: skip
 Html = Annotated[
     Path | None,
     typer.Option(
-        "--html", metavar="FILE", callback=_checked,
+        "--html", metavar="FILE", callback=_writable,
         help="write a self-contained report with the curves",
     ),
 ]  # fmt: skip
+
+BASELINES = Path("baselines")
+
+
+def overrides_of(overrides: list[str] | None, torchprime: str | None = None) -> list[str]:
+    """The Hydra overrides of a command line, with `--torchprime` among them where it is given."""
+    words = list(overrides or [])
+    if torchprime is not None:
+        words.append(f"engine.torchprime.source='{torchprime}'")
+    return words
+
+
+def progress() -> ConsoleReporter:
+    """A reporter that shows progress on stderr. The command closes it."""
+    from rich.console import Console
+
+    from harness.report.progress import ConsoleReporter
+
+    return ConsoleReporter(Console(stderr=True))

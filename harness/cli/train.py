@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
-from harness.report.progress import ConsoleReporter
+from harness.cli.options import progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from harness.record.files import Record
     from harness.train.request import Side
     from harness.train.settings import Training
@@ -77,9 +78,11 @@ def torchprime(overrides: TorchprimeOverrides = None) -> None:
 
 def _train(plan: Callable[[Any, Callable[[str], None]], Side], training: Training) -> NoReturn:
     """Plan, train, say where the curves are, and exit by how it ended."""
+    from rich.console import Console
+
     from harness.train.request import train
 
-    reporter = ConsoleReporter(Console(stderr=True))
+    reporter = progress()
     try:
         side = plan(training, reporter.note)
         console = Console()

@@ -1,6 +1,6 @@
 """The gate as pytest: one test for each case, thing that is gated, and rung.
 
-pytest tests/parity/test_gate.py --candidate transformers@REF [--baseline transformers@REF]
+pytest tests/parity/test_gate.py --parity-candidate transformers@REF
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.cli.termination import termination_interrupts
 from harness.ladder.verdict import RUNGS, PairVerdict, RungResult
+from harness.plugins.ladder import PROPERTY, device_mark, reporter_of
 
 if TYPE_CHECKING:
     from harness.gate.gate import GatePair
@@ -23,46 +25,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the gate."""
     group = parser.getgroup("parity gate", "does a version still train as before?")
     group.addoption(
-        "--candidate", default=None, metavar="REF",
+        "--parity-candidate", default=None, metavar="REF",
         help="gate transformers@REF, torchprime@REF or torch_xla@VERSION",
     )  # fmt: skip
     group.addoption(
-        "--baseline", default=None, metavar="REF",
+        "--parity-baseline", default=None, metavar="REF",
         help="what it has to train like (default: the stored baseline)",
     )  # fmt: skip
     group.addoption(
-        "--gate-cases", default="smoke", metavar="NAMES",
+        "--parity-gate-cases", default="smoke", metavar="NAMES",
         help="cases to gate, separated by commas; smoke, or all aligned ones",
     )  # fmt: skip
     group.addoption(
-        "--baselines", default="baselines", metavar="DIR", help="folder of the stored baselines"
+        "--parity-baselines",
+        default="baselines",
+        metavar="DIR",
+        help="folder of the stored baselines",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize whatever asks for `gate_result` by what is gated, and rung."""
-    if "gate_result" not in metafunc.fixturenames:
+    """Parametrize whatever uses `parity_gate_result` by what is gated, and rung."""
+    if "parity_gate_result" not in metafunc.fixturenames:
         return
     gated = _gated(metafunc.config)
     parameters = [
-        pytest.param((pair, rung), id=f"{pair.id}-{rung}", marks=_mark(pair))
+        pytest.param(
+            (pair, rung),
+            id=f"{pair.id}-{rung}",
+            marks=device_mark(metafunc.config, pair.settings.launcher.device),
+        )
         for pair in gated
         for rung in RUNGS
     ]
     if not parameters:
         parameters = [
-            pytest.param(None, marks=pytest.mark.skip("name what is gated by --candidate REF"))
+            pytest.param(
+                None, marks=pytest.mark.skip("name what is gated by --parity-candidate REF")
+            )
         ]
-    metafunc.parametrize("gate_result", parameters, indirect=True)
-
-
-def _mark(pair: GatePair) -> pytest.MarkDecorator:
-    device: pytest.MarkDecorator = getattr(pytest.mark, pair.settings.launcher.device)
-    return device
+    metafunc.parametrize("parity_gate_result", parameters, indirect=True)
 
 
 def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
-    if config.getoption("--candidate") is None:
+    if config.getoption("--parity-candidate") is None:
         return ()
     from harness.base.errors import BadInput
     from harness.gate.gate import gate_pairs
@@ -72,26 +78,24 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
         f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
         *config.getoption("--parity-override"),
     ]
-    if (torchprime := config.getoption("--torchprime")) is not None:
+    if (torchprime := config.getoption("--parity-torchprime")) is not None:
         words.append(f"engine.torchprime.source='{torchprime}'")
-    before = config.getoption("--baseline")
+    before = config.getoption("--parity-baseline")
     try:
         return gate_pairs(
             words,
-            parse(config.getoption("--candidate")),
+            parse(config.getoption("--parity-candidate")),
             None if before is None else parse(before),
-            config.getoption("--gate-cases").split(","),
-            Path(config.getoption("--baselines")),
+            config.getoption("--parity-gate-cases").split(","),
+            Path(config.getoption("--parity-baselines")),
         )
     except BadInput as error:
         raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
-def gate_result(request: pytest.FixtureRequest) -> RungResult:
+def parity_gate_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of what is gated; its runs are launched for the first."""
-    from harness.plugins.ladder import PROPERTY
-
     pair, rung = request.param
     outcome = _outcome(request.config, pair)
     verdict: PairVerdict = outcome.verdict.pairs[0]
@@ -116,11 +120,11 @@ def _outcome(config: pytest.Config, pair: GatePair) -> Outcome:
 def _judged(config: pytest.Config, pair: GatePair) -> Outcome:
     from harness.base.errors import BadInput
     from harness.gate.gate import NotCompared, judge_pair
-    from harness.plugins.ladder import reporter_of
 
     reporter = reporter_of(config)
     try:
-        return judge_pair(pair, reporter)
+        with termination_interrupts():
+            return judge_pair(pair, reporter)
     except NotCompared as error:
         pytest.skip(str(error))
     except BadInput as error:

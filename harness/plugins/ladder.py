@@ -1,14 +1,19 @@
 """The pytest side: one test for each case, pair of engines and rung.
 
 The names of the tests read as the diagnosis. Runs are launched once for a session, and once
-altogether under `-n`: a lock for the device, a lock for each Record. An unchanged run is taken
-from the workspace. Heavy imports stay inside the fixtures.
+altogether under `-n`: a lock for the device, a lock for each Record. An unchanged run is read
+from the workspace.
+
+The plugin is loaded in every pytest session of an environment in which the harness is installed. It
+stays out of those that have no parity tests: its options begin with `--parity-`, its fixtures with
+`parity_`, it prints and registers nothing unless a test uses one of its fixtures, and it handles
+signals only while trainers may run. Heavy imports stay inside the fixtures.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.cli.signals import interrupt_when_ended
-from harness.devices.tpu import tpu_chips, why_no_tpu
+from harness.cli.termination import termination_interrupts
 from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
 from harness.report.files import check_writable
 
@@ -26,7 +30,13 @@ if TYPE_CHECKING:
 
 DEFAULT_CASES = ("llama-tiny", "llama-tiny-bf16")
 REQUIREMENTS = ("tpu", "torchprime")
-PROPERTY = "parity"
+PROPERTY = "parity_verdict"
+"""Name of the property of a test's report that holds the verdict."""
+
+FIXTURES = {"parity_result", "parity_gate_result", "parity_workspace"}
+"""A test that uses one of them is a parity test."""
+
+MARKERS = {"cpu": "trains on the CPU mesh", "tpu": "trains on TPU chips"}
 
 
 @dataclass(frozen=True)
@@ -72,50 +82,61 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--parity-workspace", default="workspace", metavar="DIR", help="where Records are kept"
     )
-    group.addoption("--torchprime", default=None, metavar="SOURCE", help="torchprime checkout")
+    group.addoption(
+        "--parity-torchprime", default=None, metavar="SOURCE",
+        help="torchprime checkout, or a git URL with a ref; also TORCHPRIME_DIR",
+    )  # fmt: skip
     group.addoption("--parity-json", default=None, metavar="FILE", help="write the verdict as JSON")
     group.addoption("--parity-html", default=None, metavar="FILE", help="write an HTML report")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; end a terminated session as an interrupted one, trainers and all.
-
-    Raises UsageError where a verdict could not be written once it is there.
-    """
-    if threading.current_thread() is threading.main_thread():
-        interrupt_when_ended()
+    """Raises UsageError where a verdict that was asked for could not be written at the end."""
     for option in ("--parity-json", "--parity-html"):
         if config.getoption(option):
             try:
                 check_writable(option, Path(config.getoption(option)))
             except BadInput as error:
                 raise pytest.UsageError(str(error)) from None
-    config.addinivalue_line("markers", "cpu: trains on the CPU mesh")
-    config.addinivalue_line("markers", "tpu: trains on TPU chips, and needs some")
-    config.addinivalue_line("markers", "slow: takes minutes; -m 'slow or not slow' runs all")
-    config.stash[_VERDICTS] = {}
 
 
 _VERDICTS: pytest.StashKey[dict[tuple[Pair, tuple[str, ...]], Any]] = pytest.StashKey()
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    """The settings that are in effect."""
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> str | list[str]:
+    """The settings that are in effect, where parity tests were collected."""
+    if not any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in items):
+        return []
+    from harness.devices.tpu import tpu_chips
+
     cases = ", ".join(config.getoption("--parity-case") or DEFAULT_CASES)
     workspace = Path(config.getoption("--parity-workspace")).resolve()
     return f"parity: cases {cases}; workspace {workspace}; {tpu_chips()} TPU chips"
 
 
+def device_mark(config: pytest.Config, device: str) -> pytest.MarkDecorator:
+    """The mark by which `-m tpu` selects tests that train on `device`; registered on first use."""
+    line = f"{device}: {MARKERS[device]}"
+    if line not in config.getini("markers"):
+        config.addinivalue_line("markers", line)
+    mark: pytest.MarkDecorator = getattr(pytest.mark, device)
+    return mark
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize whatever asks for `rung_result` by case, device, pair and rung."""
-    if "rung_result" not in metafunc.fixturenames:
+    """Parametrize whatever uses `parity_result` by case, device, pair and rung."""
+    if "parity_result" not in metafunc.fixturenames:
         return
     parameters = [
-        pytest.param((pair, rung), id=f"{pair.id}-{rung}", marks=getattr(pytest.mark, pair.device))
+        pytest.param(
+            (pair, rung), id=f"{pair.id}-{rung}", marks=device_mark(metafunc.config, pair.device)
+        )
         for pair in _pairs(metafunc.config)
         for rung in RUNGS
     ]
-    metafunc.parametrize("rung_result", parameters, indirect=True)
+    metafunc.parametrize("parity_result", parameters, indirect=True)
 
 
 def _pairs(config: pytest.Config) -> list[Pair]:
@@ -135,7 +156,7 @@ def _pairs(config: pytest.Config) -> list[Pair]:
 
 
 @pytest.fixture
-def rung_result(request: pytest.FixtureRequest) -> RungResult:
+def parity_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of one pair; the runs are launched when the first is asked for."""
     pair, rung = request.param
     outcome = pair_outcome(request.config, pair)
@@ -172,7 +193,7 @@ def assert_holds(result: RungResult, notes: tuple[str, ...] = ()) -> None:
 
 def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
     """Run, or find, both engines of a pair, and judge them. Skips what this machine cannot do."""
-    done = config.stash[_VERDICTS]
+    done = config.stash.setdefault(_VERDICTS, {})
     key = (pair, overrides)
     if key not in done:
         try:
@@ -186,6 +207,7 @@ def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
 
 def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outcome:
     from harness.config.compose import load
+    from harness.devices.tpu import tpu_chips, why_no_tpu
     from harness.run import session
     from harness.run.plan import MissingTorchprime
 
@@ -206,7 +228,7 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
     if config.getoption("--parity-until-decided") is not None:
         tolerance = config.getoption("--parity-until-decided")
         words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
-    if config.getoption("--torchprime") is not None:
+    if config.getoption("--parity-torchprime") is not None:
         words.append(f"engine.torchprime.source='{config.getoption('--torchprime')}'")
     reporter = reporter_of(config)
     try:
@@ -216,7 +238,8 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
     except BadInput as error:
         pytest.fail(f"bad input: {error}", pytrace=False)
     try:
-        return session.run(planned, reporter)
+        with termination_interrupts():
+            return session.run(planned, reporter)
     finally:
         reporter.close()
 
@@ -277,6 +300,7 @@ def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
 
 
 @pytest.fixture(scope="session")
-def parity_workspace(request: pytest.FixtureRequest) -> Path:
-    """The workspace of this session."""
-    return Path(request.config.getoption("--parity-workspace")).resolve()
+def parity_workspace(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The workspace of this session, for tests that launch trainers by themselves."""
+    with termination_interrupts():
+        yield Path(request.config.getoption("--parity-workspace")).resolve()

@@ -1,4 +1,4 @@
-"""The branch gate: `pytest tests/parity/test_gate.py --candidate transformers@REF`."""
+"""The branch gate: `pytest tests/parity/test_gate.py --parity-candidate transformers@REF`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from harness.plugins.ladder import assert_holds
 from harness.report.progress import ConsoleReporter
 
 
-def test_gate(gate_result: RungResult) -> None:
-    assert_holds(gate_result)
+def test_gate(parity_gate_result: RungResult) -> None:
+    assert_holds(parity_gate_result)
 
 
 @pytest.mark.cpu

@@ -6,5 +6,5 @@ from harness.ladder.verdict import RungResult
 from harness.plugins.ladder import assert_holds
 
 
-def test_rung(rung_result: RungResult) -> None:
-    assert_holds(rung_result)
+def test_rung(parity_result: RungResult) -> None:
+    assert_holds(parity_result)

@@ -26,7 +26,7 @@ CASE = ("case=llama-tiny-as-shipped", "case.steps=8")
 
 
 def _settings(request: pytest.FixtureRequest, workspace: Path, *overrides: str) -> Settings:
-    source = request.config.getoption("--torchprime")
+    source = request.config.getoption("--parity-torchprime")
     named = [] if source is None else [f"engine.torchprime.source='{source}'"]
     more = [*request.config.getoption("--parity-override"), *named]
     return load([*CASE, f"workspace='{workspace}'", *more, *overrides])

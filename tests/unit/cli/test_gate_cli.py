@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from harness.base.errors import BadInput
-from harness.cli import gate as cli
 from harness.cli.main import app
 from harness.gate import bisect, releases
 from harness.gate import gate as gating
@@ -43,7 +42,7 @@ def gated(monkeypatch: pytest.MonkeyPatch) -> list[GatePair]:
         return Outcome(Verdict("compared", "llama-tiny", (verdict(Judged.FAIL),)), {})
 
     monkeypatch.setattr(gating, "run_gate", run_gate)
-    monkeypatch.setattr(cli, "_reporter", samples.Silent)
+    monkeypatch.setattr("harness.cli.gate.progress", samples.Silent)
     monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     return asked
@@ -113,7 +112,7 @@ class TestBless:
 
         monkeypatch.setattr(gating, "measured", measure)
         monkeypatch.setattr(gating, "plan_of", lambda pair, reporter: None)
-        monkeypatch.setattr(cli, "_reporter", samples.Silent)
+        monkeypatch.setattr("harness.cli.bless.progress", samples.Silent)
         monkeypatch.setenv("TORCHPRIME_DIR", "/some/where")
         return floors
 
@@ -149,7 +148,7 @@ class TestBisect:
         monkeypatch.setattr(bisect, "judge_pair", judge_pair)
         monkeypatch.setattr(bisect, "plan_of", lambda pair, _: samples.plan("1.0", pair.settings))
         monkeypatch.setattr(releases, "listed", lambda package: [f"1.{n}" for n in range(10)])
-        monkeypatch.setattr(cli, "_reporter", samples.Silent)
+        monkeypatch.setattr("harness.cli.bisect.progress", samples.Silent)
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 

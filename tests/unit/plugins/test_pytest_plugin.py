@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,22 +14,11 @@ from report_samples import CLIP, pair, verdict
 from harness.ladder.verdict import Verdict
 from harness.plugins import ladder as plugin
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-
-
-@pytest.fixture(autouse=True)
-def kept() -> Iterator[None]:
-    """The signal handlers of the session that runs these tests."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
 
 def configured(**options: Path) -> Any:
     """A session that has begun with the options --parity-json and --parity-html."""
     named = {f"--parity-{name}": str(path) for name, path in options.items()}
-    config: Any = SimpleNamespace(addinivalue_line=lambda *_: None, stash={}, getoption=named.get)
+    config: Any = SimpleNamespace(getoption=named.get)
     plugin.pytest_configure(config)
     return config
 
@@ -90,19 +77,3 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
 ) -> None:
     with pytest.raises(pytest.UsageError, match=f"--parity-{name} .* is a folder: name a file"):
         configured(**{name: tmp_path})
-
-
-class TestSignals:
-    @pytest.mark.parametrize("number", SIGNALS)
-    def test_a_session_that_is_ended_ends_as_an_interrupted_one(
-        self, number: signal.Signals
-    ) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        configured()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-
-    def test_under_nohup_it_outlives_its_terminal(self) -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        configured()
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -1,0 +1,63 @@
+"""`parity bless`: store how a version trains, as the baseline of the gate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.base.errors import BadInput
+from harness.cli.options import (
+    BASELINES,
+    Baselines,
+    Cases,
+    GateOverrides,
+    overrides_of,
+    progress,
+)
+
+
+def bless(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="transformers@REF or torchprime@REF")],
+    overrides: GateOverrides = None,
+    cases: Cases = "smoke",
+    stored: Baselines = BASELINES,
+    show: Annotated[
+        bool, typer.Option("--show", help="only print what would change, as a table in Markdown")
+    ] = False,
+) -> None:
+    """Store how a version trains as the baseline of the gate, and print what that changes.
+
+    Example:
+
+    parity bless transformers@4.57.6 --cases all
+    """
+    from harness.gate import baselines
+    from harness.gate.change import Change, table
+    from harness.gate.gate import NotCompared, gate_pairs, measured, plan_of
+    from harness.gate.refs import parse
+
+    wanted = parse(ref)
+    if wanted.package == "torch_xla":
+        raise BadInput(f"{ref}: a baseline is of transformers or of torchprime")
+    reporter = progress()
+    changes = []
+    try:
+        for pair in gate_pairs(overrides_of(overrides), wanted, None, cases.split(","), stored):
+            if pair.parity:
+                continue
+            try:
+                plan = plan_of(pair, reporter)
+            except NotCompared as error:
+                reporter.note(f"no baseline is made: {error}")
+                continue
+            subject, control = measured(pair, plan, reporter, floor=not show)
+            kind = str(subject.observed.get("device_kind"))
+            before = baselines.latest(stored, subject.engine, pair.case, kind)
+            changes.append(Change(before, subject))
+            if not show:
+                path = baselines.save(stored, subject, control, baselines.author())
+                reporter.note(f"written: {path}")
+    finally:
+        reporter.close()
+    typer.echo(table(changes))

@@ -1,0 +1,27 @@
+"""`parity compare`: judge two Records that exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Html, Json, Overrides
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="folder of the first Record")],
+    b: Annotated[Path, typer.Argument(help="folder of the second Record")],
+    overrides: Overrides = None,
+    json_file: Json = None,
+    html: Html = None,
+) -> None:
+    """Judge two Records again. Nothing is launched."""
+    from harness.cli.output import end
+    from harness.config.compose import load
+    from harness.record.files import read_record
+    from harness.run import session
+
+    tolerance = load(list(overrides or [])).tolerance
+    end(session.compare(read_record(a), read_record(b), tolerance), json_file, html)

@@ -1,0 +1,38 @@
+"""`parity run`: train a case in every engine, and judge the runs."""
+
+from __future__ import annotations
+
+from harness.cli.options import Html, Json, Overrides, Torchprime, overrides_of, progress
+
+
+def run(
+    overrides: Overrides = None,
+    torchprime: Torchprime = None,
+    json_file: Json = None,
+    html: Html = None,
+) -> None:
+    """Train a case in every engine, and print the ladder.
+
+    An unchanged run is read from the workspace and not launched again.
+
+    Examples:
+
+    parity run case=llama-tiny
+
+    parity run engines=[hf,reference] case.dtype=bfloat16 case.steps=40
+
+    parity run --torchprime ~/torchprime case=llama-tiny-as-shipped
+    """
+    from harness.cli.output import end
+    from harness.config.compose import load
+    from harness.run import session
+
+    settings = load(overrides_of(overrides, torchprime))
+    reporter = progress()
+    try:
+        planned = session.plan(settings, reporter)
+        reporter.note(planned.compared)
+        outcome = session.run(planned, reporter)
+    finally:
+        reporter.close()
+    end(outcome, json_file, html)
