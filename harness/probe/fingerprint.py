@@ -10,20 +10,39 @@ Two numbers a tensor would be enough to see that tensors differ; these say by ho
   (Alon, Matias, Szegedy 1996, "tug of war"). It is linear, so the sketch of an update is the
   difference of two sketches, and it sees every permutation.
 - `norm`: the L2 norm, accumulated in fp32.
+
+A position is the element's index in row-major order, as an int32. It is computed in the tensor's
+own shape, so that a sharded tensor is neither reshaped nor gathered. A tensor of more than 2^31
+elements has positions 2^31 apart that share a hash: that two such elements changed places would
+not be seen.
+
+The graph holds no literal, whatever the size of the tensors, and no more than one small piece of
+the model is in it (`fingerprints`). Its operations are those that no device gets wrong easily: no
+shift by a tensor, no shift of a negative number, signs by a mask. `harness.probe.known_answers`
+has the device show that it computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 
+VERSION = 1
+"""Raised whenever equal tensors get other numbers than before: such Records are not compared."""
+
 SKETCH_SIZE = 8
 """Number of sign vectors: the estimate of |x - y| has a relative standard error of about
 sqrt(2 / SKETCH_SIZE) / 2, a quarter."""
+
+PIECE = 2**22
+"""Elements that one graph takes in: small tensors go together, a larger tensor is alone in its
+graph. What such a piece may need beside its tensors is a copy of them as fp32 and their hashes:
+8 bytes an element, 32 MiB, which is 0.2 % of the 16 GB of the smallest TPU."""
 
 _POSITIVE = 0x7FFFFFFF
 _LOWEST_SIGN_BIT = 6  # the low bits of a product are the least random
@@ -31,7 +50,7 @@ _LOWEST_SIGN_BIT = 6  # the low bits of a product are the least random
 
 @dataclass(frozen=True)
 class Pending:
-    """Fingerprints that may still be lazy. Row i belongs to tensor `order[i]`.
+    """Fingerprints of one piece that may still be lazy. Row i belongs to tensor `order[i]`.
 
     floats: [tensors, SKETCH_SIZE + 1] float32 (float64 for such tensors), the sketch, then the norm
     bits:   [tensors] int32
@@ -41,87 +60,119 @@ class Pending:
     bits: torch.Tensor
     order: tuple[int, ...]
 
-    def read(self) -> list[dict[str, Any]]:
-        """Transfer to the host: a dict with `bits`, `sketch` and `norm` per tensor, in order."""
+    def read(self) -> dict[int, dict[str, Any]]:
+        """Transfer to the host: `bits`, `sketch` and `norm` by the tensor's index."""
         floats, bits = self.floats.cpu().tolist(), self.bits.cpu().tolist()
-        rows = {
+        return {
             index: {"bits": b & 0xFFFFFFFF, "sketch": row[:-1], "norm": row[-1]}
             for index, row, b in zip(self.order, floats, bits, strict=True)
         }
-        return [rows[index] for index in sorted(rows)]
 
 
-def fingerprint(tensors: Sequence[torch.Tensor], sharding: Sequence[str] | None = None) -> Pending:
-    """Fingerprints of `tensors`, lazily on an XLA device.
+def fingerprints(
+    tensors: Sequence[torch.Tensor],
+    sharding: Sequence[str],
+    materialise: Callable[[list[torch.Tensor]], None],
+) -> list[dict[str, Any]]:
+    """A dict with `bits`, `sketch` and `norm` per tensor, in order; `norm` and `sketch` are floats.
 
-    Tensors of equal shape, dtype and `sharding` (any label, one per tensor) are stacked, so that
-    the graph grows with the number of kinds of tensors and not with the number of layers.
-    Raises ValueError when there are no tensors.
+    tensors:     what to take fingerprints of, on one device
+    sharding:    the sharding of each, any label: only tensors of equal label share an operation
+    materialise: computes lazy tensors, and nothing else that is pending
     """
-    if not tensors:
-        raise ValueError("there is nothing to take a fingerprint of")
-    floats, bits, order = [], [], []
-    for indices, rows in _stacked(tensors, sharding):
-        group_floats, group_bits = _fingerprint_rows(rows)
-        floats.append(group_floats)
-        bits.append(group_bits)
-        order += indices
-    return Pending(torch.cat(floats), torch.cat(bits), tuple(order))
+    found: dict[int, dict[str, Any]] = {}
+    pending = []
+    for piece in pieces(tensors, sharding):
+        pending.append(fingerprint_piece(tensors, piece))
+        materialise([pending[-1].floats, pending[-1].bits])
+    for part in pending:
+        found |= part.read()
+    return [found[index] for index in range(len(tensors))]
 
 
-def norms(
-    tensors: Sequence[torch.Tensor], sharding: Sequence[str] | None = None
-) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """L2 norms [tensors], as in a fingerprint and as lazily; entry i belongs to `order[i]`.
+def pieces(
+    tensors: Sequence[torch.Tensor], sharding: Sequence[str], size: int = PIECE
+) -> Iterator[list[list[int]]]:
+    """Cuts `tensors` into pieces of at most `size` elements, or of one tensor that is larger.
 
+    A piece is lists of indices, and the tensors of one list have equal shape, dtype and sharding.
+    Large tensors of one kind give one graph, which is compiled once and executed for each.
+    """
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    for index, (tensor, label) in enumerate(zip(tensors, sharding, strict=True)):
+        kinds.setdefault((tuple(tensor.shape), tensor.dtype, label), []).append(index)
+    piece: list[list[int]] = []
+    room = size
+    for (shape, *_), indices in kinds.items():
+        elements = max(1, math.prod(shape))
+        at_once = max(1, size // elements)
+        for start in range(0, len(indices), at_once):
+            alike = indices[start : start + at_once]
+            if piece and elements * len(alike) > room:
+                yield piece
+                piece, room = [], size
+            piece.append(alike)
+            room -= elements * len(alike)
+    if piece:
+        yield piece
+
+
+def fingerprint_piece(tensors: Sequence[torch.Tensor], piece: list[list[int]]) -> Pending:
+    """Fingerprints of the tensors that `piece` names, lazily on an XLA device."""
+    rows = [_fingerprint_rows(_stacked([tensors[i] for i in alike])) for alike in piece]
+    order = tuple(index for alike in piece for index in alike)
+    floats, bits = zip(*rows, strict=True)
+    return Pending(torch.cat(floats), torch.cat(bits), order)
+
+
+def norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """L2 norms [tensors], as in a fingerprint, lazily on an XLA device.
+
+    Nothing is stacked but the norms: this is for tensors within the trainer's own graph.
     Raises ValueError when there are no tensors.
     """
     if not tensors:
         raise ValueError("there is nothing to take a norm of")
-    groups = list(_stacked(tensors, sharding))
-    values = torch.cat([_norms(rows if rows.dtype == torch.float64 else rows.float())[:, 0]
-                        for _, rows in groups])  # fmt: skip
-    return values, tuple(index for indices, _ in groups for index in indices)
+    return torch.cat([_norms(_accumulable(tensor.detach()[None])) for tensor in tensors])
 
 
-def _stacked(
-    tensors: Sequence[torch.Tensor], sharding: Sequence[str] | None
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Indices and flat rows of the tensors of each kind."""
-    labels = sharding or [""] * len(tensors)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, (tensor, label) in enumerate(zip(tensors, labels, strict=True)):
-        groups.setdefault((tuple(tensor.shape), tensor.dtype, label), []).append(index)
-    for indices in groups.values():
-        yield indices, torch.stack([tensors[i].detach().reshape(-1) for i in indices])
-
-
-def _norms(values: torch.Tensor) -> torch.Tensor:
-    return (values * values).sum(1, keepdim=True).sqrt()
+def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """[tensors, *shape]; a scalar's shape is [1]."""
+    rows = torch.stack([tensor.detach() for tensor in tensors])
+    return rows if rows.dim() > 1 else rows[:, None]
 
 
 def _fingerprint_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Floats [rows, SKETCH_SIZE + 1] and bits [rows] of a matrix whose rows are flat tensors."""
-    values = rows if rows.dtype == torch.float64 else rows.float()
-    hashes = _position_hashes(rows.shape[1], rows.device)
-    shifts = torch.arange(SKETCH_SIZE, dtype=torch.int32, device=rows.device) + _LOWEST_SIGN_BIT
-    signs = 1 - 2 * ((hashes >> shifts[:, None]) & 1)
-    # A product and a sum, not a matrix product: a TPU multiplies matrices in bfloat16.
-    sketch = (values[:, None, :] * signs.to(values.dtype)).sum(2)
-    return torch.cat([sketch, _norms(values)], 1), _bits(_bit_patterns(rows))
+    """Floats [n, SKETCH_SIZE + 1] and bits [n] of rows [n, *shape]."""
+    values = _accumulable(rows)
+    hashes = _mix(_positions(rows))
+    # Sums, not a matrix product: a TPU multiplies matrices in bfloat16.
+    sketch = [
+        _sum(torch.where((hashes & (1 << bit)).bool(), -values, values))
+        for bit in range(_LOWEST_SIGN_BIT, _LOWEST_SIGN_BIT + SKETCH_SIZE)
+    ]
+    return torch.stack([*sketch, _norms(values)], 1), _bits(_bit_patterns(rows))
 
 
 def _bits(patterns: torch.Tensor) -> torch.Tensor:
-    """Bits [rows] of int32 patterns [rows, n]. The signs go in by themselves: see `_mix`."""
-    hashes = _position_hashes(patterns.shape[1], patterns.device)
+    """Bits [n] of int32 patterns [n, *shape]. The signs go in by themselves: see `_mix`."""
+    hashes = _mix(_positions(patterns))
     mixed = _mix((patterns & _POSITIVE) ^ hashes)
     # No two positions below 2^31 have the same hash: two flipped signs never cancel.
-    return (mixed + torch.where(patterns < 0, hashes, 0)).sum(1, dtype=torch.int32)
+    return _sum(mixed + torch.where(patterns < 0, hashes, torch.zeros_like(hashes)))
 
 
-def _position_hashes(length: int, device: torch.device) -> torch.Tensor:
-    """A pseudo-random positive int32 for each position, another one for each."""
-    return _mix(torch.arange(1, length + 1, dtype=torch.int32, device=device))
+def _norms(values: torch.Tensor) -> torch.Tensor:
+    return _sum(values * values).sqrt()
+
+
+def _sum(rows: torch.Tensor) -> torch.Tensor:
+    """Sums [n] over rows [n, *shape], of the same dtype."""
+    return rows.sum(tuple(range(1, rows.dim())), dtype=rows.dtype)
+
+
+def _accumulable(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _mix(numbers: torch.Tensor) -> torch.Tensor:
@@ -135,13 +186,49 @@ def _mix(numbers: torch.Tensor) -> torch.Tensor:
     return mixed ^ (mixed >> 13)
 
 
+def _positions(rows: torch.Tensor) -> torch.Tensor:
+    """1, 2, 3 … modulo 2^31, as int32 in the shape of one row, row-major."""
+    if rows.device.type == "xla":
+        return _xla_positions()(rows)
+    count = rows[0].numel()
+    positions = torch.arange(1, count + 1, device=rows.device) & _POSITIVE
+    return positions.to(torch.int32).reshape(rows.shape[1:])
+
+
+@cache
+def _xla_positions() -> Any:
+    """Positions as an XLA operation on rows: a sum of iotas, which shards like what it meets.
+
+    torch_xla lowers `torch.arange` to a literal of 8 bytes an element.
+    """
+    import torch_xla.core.xla_builder as xb
+    import torch_xla.core.xla_op_registry as registry
+
+    def positions(rows: Any) -> Any:
+        builder, shape = rows.builder(), rows.shape().sizes[1:]
+
+        def number(value: int) -> Any:
+            return xb.Op.scalar(builder, value, xb.Type.S32)
+
+        total = None
+        for dimension in range(len(shape)):
+            stride = math.prod(shape[dimension + 1 :]) & _POSITIVE
+            iota = xb.Op.iota(builder, xb.Shape.create(xb.Type.S32, shape), dimension)
+            part = iota * number(stride)
+            total = part if total is None else total + part
+        return (total + number(1)) & number(_POSITIVE)
+
+    return registry.register("parity_positions", positions)
+
+
 def _bit_patterns(rows: torch.Tensor) -> torch.Tensor:
-    """The elements' bit patterns as int32; a float64 is two of them."""
+    """The elements' bit patterns as int32 [n, *shape]; a float64 is two of them, [n, *shape, 2]."""
     if rows.device.type == "xla":
         return _xla_bitcast(rows.element_size())(rows).to(torch.int32)
     if rows.element_size() == 2:
         return rows.contiguous().view(torch.int16).to(torch.int32)
-    return rows.contiguous().view(torch.int32)
+    patterns = rows.contiguous().view(torch.int32)
+    return patterns if rows.element_size() == 4 else patterns.unflatten(-1, (-1, 2))
 
 
 @cache
@@ -153,5 +240,5 @@ def _xla_bitcast(element_size: int) -> Any:
     import torch_xla.core.xla_builder as xb
     import torch_xla.core.xla_op_registry as registry
 
-    kind = {2: xb.Type.S16, 4: xb.Type.S32}[element_size]
+    kind = {2: xb.Type.S16, 4: xb.Type.S32, 8: xb.Type.S32}[element_size]
     return registry.register(f"parity_bits_{element_size}", lambda x: x.bitcast(kind))

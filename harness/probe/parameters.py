@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.probe.fingerprint import Pending, fingerprint, norms
+from harness.probe.fingerprint import fingerprints, norms
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.writer import Writer
@@ -26,8 +26,10 @@ def canonical_name(name: str) -> str:
 class Parameters:
     """Everything that goes into parameters.json, collected as the run goes on.
 
-    Values between steps (`initial`, `after`, `final`) come from one small graph of their own, the
-    same each time. Gradients are fingerprinted within the graph of step 0.
+    All fingerprints come from small graphs between steps, compiled once for each kind of tensor.
+    So that the gradients of step 0 are still there by then, they are kept as outputs of its graph.
+    That takes no more memory than later steps take anyway: where those hold the optimizer's state
+    beside the gradients, step 0 has none yet.
     """
 
     def __init__(self, spec: Spec, writer: Writer, runtime: Runtime) -> None:
@@ -37,38 +39,30 @@ class Parameters:
         self._by_owner: dict[int, dict[str, Any]] = {}
         self._initial: list[dict[str, Any]] = []
         self._saved: dict[int, torch.Tensor] = {}
-        self._gradients: tuple[list[int], Pending] | None = None
-        self._clipped: tuple[torch.Tensor, list[int]] | None = None
+        self._gradients: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+        self._clipped: tuple[list[torch.Tensor], torch.Tensor] | None = None
 
     def take_initial(self, optimizer: torch.optim.Optimizer) -> None:
         """Fingerprint what the optimizer holds, before the first step."""
         self.owners = [p for group in optimizer.param_groups for p in group["params"]]
         if self.spec.save_initial:
             self._saved = {id(p): p.detach().cpu() for p in self.owners}
-        self._initial = self._values()
+        self._initial = self._values(self.owners, self.owners)
 
     def take_gradients(self, tensors: list[torch.Tensor]) -> None:
-        """Fingerprint the gradients of step 0, lazily, before they are clipped."""
-        owners, gradients, labels = self._having_gradients(tensors)
-        if gradients and self._gradients is None:
-            self._gradients = (owners, fingerprint(gradients, labels))
+        """Keep the gradients of step 0, as they are before they are clipped."""
+        held = [t for t in tensors if t.grad is not None]
+        if held and self._gradients is None:
+            # Clipping multiplies in place. On a lazy device the copy is a name and no memory.
+            self._gradients = (held, [t.grad.detach().clone() for t in held])
 
     def take_clipped(self, optimizer: Any, root: torch.nn.Module | None) -> None:
         """Describe every parameter, and measure the gradients that the optimizer sees at step 0."""
         tensors = self._describe(optimizer, root)
         self.take_gradients(tensors)
-        owners, gradients, labels = self._having_gradients(tensors)
-        if gradients:
-            values, order = norms(gradients, labels)
-            self._clipped = (values, [owners[index] for index in order])
-
-    def _having_gradients(
-        self, tensors: list[torch.Tensor]
-    ) -> tuple[list[int], list[torch.Tensor], list[str]]:
-        """Of the parameters that have a gradient: their ids, the gradients, their shardings."""
-        pairs = [(t, t.grad) for t in tensors if t.grad is not None]
-        owners = [id(t) for t, _ in pairs]
-        return owners, [g for _, g in pairs], [self.runtime.sharding(t) for t, _ in pairs]
+        held = [t for t in tensors if t.grad is not None]
+        if held:
+            self._clipped = (held, norms([t.grad for t in held]))
 
     def _describe(self, optimizer: Any, root: torch.nn.Module | None) -> list[torch.Tensor]:
         """Names, shapes and shardings in the order of the model."""
@@ -92,18 +86,19 @@ class Parameters:
         return tensors
 
     def read_first_step(self) -> None:
-        """After step 0: read what was fingerprinted within it."""
+        """After step 0: read what was kept of it."""
         if self._gradients is not None:
-            owners, pending = self._gradients
-            self._fill(owners, pending.read(), lambda entry, value: entry.update(gradient=value))
+            held, gradients = self._gradients
+            values = self._values(gradients, held)
+            self._fill(held, values, lambda entry, value: entry.update(gradient=value))
         if self._clipped is not None:
-            values, ids = self._clipped
+            held, lazy = self._clipped
             for entry in self.described:
                 entry["clipped_norm"] = 0.0  # of a parameter without a gradient
-            for owner, norm in zip(ids, values.cpu().tolist(), strict=True):
-                self._by_owner[owner]["clipped_norm"] = norm
-        ids = [id(p) for p in self.owners]
-        self._fill(ids, self._initial, lambda entry, value: entry.update(initial=value))
+            self._fill(
+                held, lazy.cpu().tolist(), lambda entry, value: entry.update(clipped_norm=value)
+            )
+        self._fill(self.owners, self._initial, lambda entry, value: entry.update(initial=value))
         if self._saved:
             names = {key: self._by_owner[key]["name"] for key in self._saved}
             # float32 holds bfloat16 exactly
@@ -114,8 +109,8 @@ class Parameters:
     def read_after_step(self) -> None:
         """Fingerprint the parameters as they are after one of the first two steps."""
         self._fill(
-            [id(p) for p in self.owners],
-            self._values(),
+            self.owners,
+            self._values(self.owners, self.owners),
             lambda entry, value: entry.setdefault("after", []).append(value),
         )
         self.writer.parameters(self.described)
@@ -123,21 +118,23 @@ class Parameters:
     def read_final(self) -> None:
         """Fingerprint the parameters at the end of training."""
         if self.described and self._initial:
-            ids = [id(p) for p in self.owners]
-            self._fill(ids, self._values(), lambda entry, value: entry.update(final=value))
+            values = self._values(self.owners, self.owners)
+            self._fill(self.owners, values, lambda entry, value: entry.update(final=value))
             self.writer.parameters(self.described)
 
-    def _values(self) -> list[dict[str, Any]]:
-        pending = fingerprint(self.owners, [self.runtime.sharding(p) for p in self.owners])
-        self.runtime.materialise([pending.floats, pending.bits])
-        return pending.read()
+    def _values(
+        self, tensors: list[torch.Tensor], owners: list[torch.Tensor]
+    ) -> list[dict[str, Any]]:
+        """Fingerprints of tensors that are sharded as the parameters that they belong to."""
+        labels = [self.runtime.sharding(owner) for owner in owners]
+        return fingerprints(tensors, labels, self.runtime.materialise)
 
     def _fill(
         self,
-        owners: list[int],
-        values: list[dict[str, Any]],
-        put: Callable[[dict[str, Any], dict[str, Any]], Any],
+        owners: list[torch.Tensor],
+        values: list[Any],
+        put: Callable[[dict[str, Any], Any], Any],
     ) -> None:
         for owner, value in zip(owners, values, strict=True):
-            if owner in self._by_owner:
-                put(self._by_owner[owner], value)
+            if id(owner) in self._by_owner:
+                put(self._by_owner[id(owner)], value)
