@@ -28,17 +28,22 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted(_registered(group)))
 
 
+def check(group: str, name: str, key: str) -> None:
+    """Raise BadInput, which names `key` and the nearest name, where `group` has no `name`."""
+    if name not in _registered(group):
+        near = difflib.get_close_matches(name, names(group), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise BadInput(f"{key}={name}: it is not one of {', '.join(names(group))}{hint}")
+
+
 def load(group: str, name: str, key: str) -> Any:
     """The object that is registered under `group` as `name`.
 
     Raises BadInput, which names `key` and the nearest name, where there is none, and where the
     package that registered it cannot be imported.
     """
-    found = _registered(group).get(name)
-    if found is None:
-        near = difflib.get_close_matches(name, names(group), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise BadInput(f"{key}: `{name}` is not one of {', '.join(names(group))}{hint}")
+    check(group, name, key)
+    found = _registered(group)[name]
     try:
         return found.load()
     except (ImportError, AttributeError) as error:

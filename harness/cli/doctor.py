@@ -54,7 +54,7 @@ def doctor(torchprime: Torchprime = None) -> None:
 
 def examine(torchprime: str | None) -> Iterator[Finding]:
     """Examine this machine. Nothing is downloaded or launched."""
-    from harness.devices.tpu import tpu_chips, why_no_tpu
+    from harness.devices.device import devices
     from harness.environments.sources import default_cache_dir
 
     cache = default_cache_dir()
@@ -80,8 +80,11 @@ def examine(torchprime: str | None) -> Iterator[Finding]:
         "processors", cores >= 2, str(cores), "" if cores >= 2 else "collectives may starve"
     )
     yield torchprime_finding(torchprime, cache)
-    chips, reason = tpu_chips(), why_no_tpu()
-    yield Finding("TPU", chips > 0, f"{chips} chips", reason or "")
+    for found in devices():
+        reason = found.missing()
+        number = "as many as asked for" if found.count is None else str(found.count())
+        state = f"{number}; float32 products in {found.matmul_precision}"
+        yield Finding(found.title, reason is None, state, reason or "")
     for tool, use in (("git", "sources by git URL"), ("docker", "launcher=docker")):
         path = shutil.which(tool)
         yield Finding(tool, path is not None, path or "not found", "" if path else f"for {use}")

@@ -1,6 +1,7 @@
-"""Step times as the TPU saw them, out of an XLA profile (`*.xplane.pb`).
+"""Step times as the device saw them, out of an XLA profile (`*.xplane.pb`).
 
-The profiler writes one XSpace message a host. Each TPU is a plane "/device:TPU:<n>" in it, whose
+The profiler writes one XSpace message a host. Each device is a plane in it (a TPU's is called
+"/device:TPU:<n>"), whose
 line "XLA Modules" has one event for each execution of a compiled module. The time of a step is the
 gap between the starts of two successive executions of the module that is the training step: it
 includes whatever the device had to wait for.
@@ -28,8 +29,6 @@ from google.protobuf.message import DecodeError
 
 from harness.base.errors import BadInput
 
-# SparseCores have planes of their own ("/device:TPU:0 SparseCore 0"): they do not run the step.
-_TPU_PLANE = re.compile(r"/device:TPU:\d+")
 _MODULES_LINE = "XLA Modules"
 # The compiler appends the program's fingerprint: "train_step.312(15545438734835972065)".
 _FINGERPRINT = re.compile(r"\(\d+\)$")
@@ -67,22 +66,23 @@ class _Execution:
     duration: int
 
 
-def step_seconds(path: Path, module: str | None = None) -> DeviceStepTimes:
+def step_seconds(path: Path, planes: re.Pattern[str], module: str | None = None) -> DeviceStepTimes:
     """Read the step times from a profile (`.xplane.pb`, or the same with `.gz`).
 
+    planes: names of the planes that are devices
     module: name of the training step's module, with or without its fingerprint. By default the one
     that took most device time.
 
     A module that is run more than once a step (gradient accumulation) gives the time of one run.
-    Raises BadInput where the file cannot be read or is truncated, where it has no TPU, the same TPU
-    twice, no modules or not the one that was named, and where a device ran the module only once. A
-    file that was cut exactly between two planes is a valid profile of fewer devices, and cannot be
-    told from one.
+    Raises BadInput where the file cannot be read or is truncated, where it has no device, the same
+    device twice, no modules or not the one that was named, and where a device ran the module only
+    once. A file that was cut exactly between two planes is a valid profile of fewer devices, and
+    cannot be told from one.
     """
     space = _read(path)
     devices: dict[str, dict[str, list[_Execution]]] = {}
     for plane in space.planes:
-        if _TPU_PLANE.fullmatch(plane.name):
+        if planes.fullmatch(plane.name):
             if plane.name in devices:
                 raise BadInput(
                     f"{path} has two planes {plane.name}: it was merged from several hosts, and "
@@ -90,10 +90,10 @@ def step_seconds(path: Path, module: str | None = None) -> DeviceStepTimes:
                 )
             devices[plane.name] = _executions(plane)
     if not devices:
-        planes = ", ".join(p.name for p in space.planes) or "none"
+        found = ", ".join(p.name for p in space.planes) or "none"
         raise BadInput(
-            f"{path} has no TPU plane (/device:TPU:0, ...). Its planes: {planes}. Step times of "
-            "the device can only be read from a profile taken on a TPU while it was training."
+            f"{path} has no plane of the device ({planes.pattern}). Its planes: {found}. Step "
+            "times of the device can only be read from a profile taken on it while it was training."
         )
     busy: dict[str, float] = defaultdict(float)
     for runs in devices.values():

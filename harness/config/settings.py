@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT
 from harness.config.case import DTYPES, Case, check
@@ -87,9 +88,10 @@ class Tolerance:
 class Timing:
     """How step times are compared, where tolerance.step_time asks for it.
 
-    On this machine's CPU mesh both trainers are alive at once and run one window each in turns,
-    A B B A …. A TPU belongs to one process at a time: there the compared runs' own profiles are
-    judged, or, with two and more launches, those of whole runs in turns.
+    On a device of this machine that two processes can have at once (the CPU mesh) both trainers are
+    alive and run one window each in turns, A B B A …. A TPU belongs to one process at a time: there
+    the compared runs' own profiles are judged, or, with two and more launches, those of whole runs
+    in turns.
 
     windows:          windows a side in one launch
     steps_per_window: optimizer steps in a window
@@ -141,8 +143,7 @@ def check_settings(settings: Settings) -> None:
         raise BadInput(f"tolerance.control={settings.tolerance.control}: it is ulp or table")
     if settings.arbiter not in ("auto", "never"):
         raise BadInput(f"arbiter={settings.arbiter}: it is auto or never")
-    if settings.launcher.device not in ("cpu", "tpu"):
-        raise BadInput(f"launcher.device={settings.launcher.device}: it is cpu or tpu")
+    registry.check(registry.DEVICES, settings.launcher.device, "launcher.device")
     if settings.graph not in ("counters", "hlo"):
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
     timing = settings.timing

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config.case import Case
 from harness.config.settings import Engine
+from harness.devices.device import device
 from harness.probe.spec import Fault, Spec
 from harness.record.files import PROFILE
 
@@ -33,7 +34,7 @@ class Job:
     case:    what is to be trained
     options: how the engine is to be run
     source:  the checkout that is trained with, where the engine has one
-    device:  "cpu" or "tpu", as the launcher has it
+    device:  name of the device, as the launcher has it
     """
 
     case: Case
@@ -74,8 +75,6 @@ def common_environment(job: Job) -> dict[str, str]:
         "HF_DATASETS_CACHE": f"{SCRATCH}/datasets",
         "WANDB_DISABLED": "true",
     }
-    if job.device == "cpu":
-        environment["JAX_PLATFORMS"] = "cpu"
     return environment | dict(job.options.env)
 
 
@@ -89,8 +88,7 @@ def spec_for(job: Job, engine: str, **injected: Any) -> Spec:
         window=case.window,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned,
-        # Device time is the TPU's own; on the CPU mesh a profile has no device plane.
-        profile=f"{RECORD}/{PROFILE}" if job.device == "tpu" else None,
+        profile=f"{RECORD}/{PROFILE}" if device(job.device).planes else None,
         faults=tuple(Fault(f["name"], dict(f.get("arguments", {}))) for f in job.options.faults),
         **injected,
     )

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from harness.record.files import LOG, STEPS, Record, read_events
-from harness.record.outcome import KILLED, OK, STARVED, TIMED_OUT
+from harness.record.outcome import KILLED, OF_MACHINE, OK, TIMED_OUT
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 _ERROR = re.compile(r"^(?P<error>(?:\w+\.)*[A-Za-z_]\w*(?:: .*)?)$")
@@ -24,12 +24,13 @@ LOG_BYTES = 400_000
 def did_not_train(record: Record) -> bool:
     """Whether a run failed by what it was made of.
 
-    A collective that starved, or a SIGKILL, is the machine's doing and says nothing of the trainer.
+    A collective that starved, a device that was busy or lost, or a SIGKILL, is the machine's doing
+    and says nothing of the trainer.
     """
     ended = record.ended
     if ended["status"] == OK:
         return False
-    machine = ended["status"] == STARVED or (
+    machine = ended["status"] in OF_MACHINE or (
         ended["status"] == KILLED and ended.get("code") == -signal.SIGKILL
     )
     return not machine

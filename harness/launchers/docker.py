@@ -18,7 +18,7 @@ from harness.launchers import images, local
 from harness.launchers.invocation import Invocation, watched
 from harness.launchers.launcher import Note, OnEvent, Run
 from harness.record import files as record
-from harness.record.outcome import TIMED_OUT, Ending, explain
+from harness.record.outcome import TIMED_OUT, Ending, Sign, explain
 
 REPOSITORY = "parity-harness"
 
@@ -117,7 +117,7 @@ class Docker:
         with _removed(container_name(run)):
             ending = local.launch(container, run.places.record, self.limits, on_event)
         self._own(run)
-        return by_signal(ending, run.places.record / record.LOG)
+        return by_signal(ending, run.places.record / record.LOG, self.limits.signs)
 
     def _own(self, run: Run) -> None:
         """Give what root wrote within the container to who runs the harness."""
@@ -132,7 +132,7 @@ class Docker:
         )  # fmt: skip
 
 
-def by_signal(ending: Ending, log: Path) -> Ending:
+def by_signal(ending: Ending, log: Path, signs: tuple[Sign, ...] = ()) -> Ending:
     """The ending of a container, judged as that of the process in it.
 
     `docker run` exits with 128 and the number of the signal that ended the process. Its own exit
@@ -141,7 +141,7 @@ def by_signal(ending: Ending, log: Path) -> Ending:
     if ending.code is None or ending.code - 128 not in signal.valid_signals():
         return ending
     given_up = ending.reason if ending.status == TIMED_OUT else None
-    return explain(128 - ending.code, log, given_up, ending.seconds)
+    return explain(128 - ending.code, log, given_up, ending.seconds, signs)
 
 
 def container_name(run: Run) -> str:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.devices.device import device
 from harness.launchers.invocation import Invocation
 from harness.record import files as record
-from harness.record.outcome import Ending, explain
+from harness.record.outcome import Ending, Sign, explain
 from harness.record.tail import EventTail
 
 GRACE = 5.0
@@ -26,7 +27,7 @@ POLL = 0.1
 INHERITED = ("XLA_", "PJRT_", "LIBTPU_", "TPU_", "MEGASCALE_", "ACCELERATE_")
 """Variables of the harness's own environment that change what a run does: they are part of it."""
 
-OF_MACHINE = ("TPU_", "MEGASCALE_")
+MACHINE_VARIABLES = ("TPU_", "MEGASCALE_")
 """Those of them that tell a process what TPUs its machine has."""
 
 PER_HOST = (
@@ -39,29 +40,26 @@ OF_HOST = (*PER_HOST, "TPU_NAME", "MEGASCALE_SLICE_ID", "MEGASCALE_COORDINATOR_A
 """Those that only tell hosts apart. A process gets them from its machine, as any other, but they
 are no part of a run: on every host of a slice it is the same one, of the same key."""
 
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""XLA flags for the CPU mesh: compilations take a quarter of the time, losses agree to seven
-digits, steps are as fast as without."""
-
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run is given up: seconds in all, and seconds without any sign of life."""
+    """When a run is given up, and what tells that its device failed, and not the trainer.
+
+    time_limit: seconds in all
+    silence:    seconds without any sign of life
+    signs:      of the device
+    """
 
     time_limit: float
     silence: float
+    signs: tuple[Sign, ...] = ()
 
 
-def device_environment(device: str, devices: int, fast_compile: bool) -> dict[str, str]:
-    """Variables that choose the devices: the CPU mesh, or whatever the TPU VM has."""
+def device_environment(name: str, devices: int, fast_compile: bool) -> dict[str, str]:
+    """Variables of a run on `devices` of the device `name`: what it inherits, and what it needs."""
     names = sorted(k for k in os.environ if k.startswith(INHERITED) and k not in OF_HOST)
     inherited = {name: os.environ[name] for name in names}
-    if device == "tpu":
-        return inherited | {"PJRT_DEVICE": "TPU"}  # never run on a chip
-    environment = inherited | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}
-    if fast_compile:
-        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE}".strip()
-    return environment
+    return inherited | device(name).environment(devices, fast_compile, inherited)
 
 
 def launch(
@@ -111,7 +109,7 @@ def launch(
             _end_group(process)
     for event in tail.read():
         on_event(event)
-    return explain(process.returncode, log, reason, time.monotonic() - started)
+    return explain(process.returncode, log, reason, time.monotonic() - started, limits.signs)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -26,8 +26,8 @@ from harness.record import files as record
 from harness.record.files import Record
 
 OF_PROCESS = (
-    "device", "device_kind", "devices", "processes", "mesh", "versions", "flags", "input_sharding",
-    "model",
+    "device", "device_kind", "accelerator_type", "devices", "processes", "mesh", "versions",
+    "flags", "input_sharding", "model",
 )  # fmt: skip
 
 OF_PARAMETER = (

@@ -6,6 +6,7 @@ import difflib
 
 from harness.base.errors import BadInput
 from harness.config.settings import Launcher as Settings
+from harness.devices.device import device
 from harness.launchers.launcher import Launcher, Local, NoOptions, Note, options_of
 from harness.launchers.local import Limits
 from harness.launchers.saved import saved
@@ -13,12 +14,17 @@ from harness.launchers.saved import saved
 LAUNCHERS = ("local", "docker", "xpk")
 
 
+def limits_of(settings: Settings) -> Limits:
+    """When a run by `settings` is given up, and what its device shows where that fails."""
+    return Limits(settings.time_limit, settings.silence, device(settings.device).signs)
+
+
 def choose(settings: Settings, note: Note) -> Launcher:
     """The launcher of `settings`; what it reports while it works goes to `note`.
 
     Raises BadInput for a name or an option that is not known, or one that is missing.
     """
-    limits = Limits(settings.time_limit, settings.silence)
+    limits = limits_of(settings)
     if settings.name == "local":
         options_of(NoOptions, settings.options)
         return Local(limits)

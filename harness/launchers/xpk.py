@@ -29,11 +29,11 @@ from harness.launchers.cluster import Cluster, State
 from harness.launchers.host import DUMP, HOST
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import Note, OnEvent, Run
-from harness.launchers.local import OF_MACHINE, Limits
+from harness.launchers.local import MACHINE_VARIABLES, Limits
 from harness.launchers.merge_hosts import merge_hosts
 from harness.launchers.polling import Patience, wait
 from harness.record import files as record
-from harness.record.outcome import FAILED, KILLED, OUT_OF_MEMORY, Ending, explain
+from harness.record.outcome import FAILED, KILLED, OF_MACHINE, OUT_OF_MEMORY, Ending, Sign, explain
 
 ROOT = Path("/parity")
 """Where everything of a run is within its pods."""
@@ -148,7 +148,7 @@ class Xpk:
         environment = {
             name: value
             for name, value in run.environment.items()
-            if not name.startswith(OF_MACHINE) or os.environ.get(name) != value
+            if not name.startswith(MACHINE_VARIABLES) or os.environ.get(name) != value
         }
         return watched(run.command, self.places(run), images.PYTHON, overlays, environment)
 
@@ -282,7 +282,8 @@ class Xpk:
                 shutil.move(folder / DUMP, run.places.scratch / DUMP)
         if folders:
             merge_hosts(folders, run.places.record, run.micro_batch, hosts)
-        return ending_of(state, folders, hosts, log, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return ending_of(state, folders, hosts, log, seconds, self.limits.signs)
 
     def _delete(self, workload: str) -> None:
         """End `workload`; where that fails, say how to: it may hold its TPUs for hours."""
@@ -322,7 +323,14 @@ def workload_name(run: Run) -> str:
     return f"parity-{run.name[:18].rstrip('-')}-{secrets.token_hex(3)}"
 
 
-def ending_of(state: State, folders: list[Path], hosts: int, log: Path, seconds: float) -> Ending:
+def ending_of(
+    state: State,
+    folders: list[Path],
+    hosts: int,
+    log: Path,
+    seconds: float,
+    signs: tuple[Sign, ...] = (),
+) -> Ending:
     """How a workload ended: by its JobSet, and by what each of its hosts says."""
     codes = [_code(folder) for folder in folders]
     told = [code for code in codes if code]
@@ -331,8 +339,11 @@ def ending_of(state: State, folders: list[Path], hosts: int, log: Path, seconds:
     if state.name in (cluster.QUEUED, cluster.RUNNING):
         return explain(1, log, state.reason, seconds)  # it was given up
     if told:
-        return explain(told[0], log, None, seconds)
-    tail = explain(1, log, None, seconds).log
+        return explain(told[0], log, None, seconds, signs)
+    told_by_log = explain(1, log, None, seconds, signs)
+    if told_by_log.status in OF_MACHINE:
+        return told_by_log
+    tail = told_by_log.log
     if state.name == cluster.STUCK:
         return Ending(FAILED, state.reason, None, seconds, tail)
     if state.name == cluster.SUCCEEDED:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.base import registry
 from harness.base.errors import BadInput
 from harness.cli.termination import termination_interrupts
 from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
@@ -29,14 +30,11 @@ if TYPE_CHECKING:
     from harness.run.session import Outcome
 
 DEFAULT_CASES = ("llama-tiny", "llama-tiny-bf16")
-REQUIREMENTS = ("tpu", "torchprime")
 PROPERTY = "parity_verdict"
 """Name of the property of a test's report that holds the verdict."""
 
 FIXTURES = {"parity_result", "parity_gate_result", "parity_workspace"}
 """A test that uses one of them is a parity test."""
-
-MARKERS = {"cpu": "trains on the CPU mesh", "tpu": "trains on TPU chips"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Hydra override for every case, such as case.steps=40; may be repeated",
     )  # fmt: skip
     group.addoption(
-        "--parity-require", action="append", default=[], choices=REQUIREMENTS,
+        "--parity-require", action="append", default=[],
+        choices=(*registry.names(registry.DEVICES), "torchprime"),
         help="fail, instead of skipping, where this is missing; may be repeated",
     )  # fmt: skip
     group.addoption(
@@ -109,19 +108,22 @@ def pytest_report_collectionfinish(
     """The settings that are in effect, where parity tests were collected."""
     if not any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in items):
         return []
-    from harness.devices.tpu import tpu_chips
+    from harness.devices.device import devices
 
     cases = ", ".join(config.getoption("--parity-case") or DEFAULT_CASES)
     workspace = Path(config.getoption("--parity-workspace")).resolve()
-    return f"parity: cases {cases}; workspace {workspace}; {tpu_chips()} TPU chips"
+    here = "".join(f"; {found.count()} {found.title}" for found in devices() if found.count)
+    return f"parity: cases {cases}; workspace {workspace}{here}"
 
 
-def device_mark(config: pytest.Config, device: str) -> pytest.MarkDecorator:
-    """The mark by which `-m tpu` selects tests that train on `device`; registered on first use."""
-    line = f"{device}: {MARKERS[device]}"
+def device_mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
+    """The mark by which `-m tpu` selects tests that train on a device; registered on first use."""
+    from harness.devices.device import device
+
+    line = f"{name}: trains on the {device(name).title}"
     if line not in config.getini("markers"):
         config.addinivalue_line("markers", line)
-    mark: pytest.MarkDecorator = getattr(pytest.mark, device)
+    mark: pytest.MarkDecorator = getattr(pytest.mark, name)
     return mark
 
 
@@ -149,7 +151,7 @@ def _pairs(config: pytest.Config) -> list[Pair]:
         pairs.append((engines[0], engines[1]))
     return [
         Pair(case, a, b, device)
-        for device in ("cpu", "tpu")
+        for device in registry.names(registry.DEVICES)
         for case in config.getoption("--parity-case") or DEFAULT_CASES
         for a, b in pairs
     ]
@@ -207,29 +209,29 @@ def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
 
 def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outcome:
     from harness.config.compose import load
-    from harness.devices.tpu import tpu_chips, why_no_tpu
+    from harness.devices.device import device
     from harness.run import session
     from harness.run.plan import MissingTorchprime
 
     required = config.getoption("--parity-require")
-    missing = why_no_tpu() if pair.device == "tpu" else None
+    used = device(pair.device)
+    missing = used.missing()
     if missing is not None:
-        _missing("tpu", missing, required)
+        _missing(pair.device, missing, required)
     words = [
         f"case={pair.case}",
         f"engines=[{pair.a},{pair.b}]",
         f"launcher.device={pair.device}",
         f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
+        *(f"case.mesh.{axis}={size}" for axis, size in (used.mesh() or {}).items()),
         *config.getoption("--parity-override"),
         *overrides,
     ]
-    if pair.device == "tpu":
-        words.append(f"case.mesh.fsdp={tpu_chips()}")
     if config.getoption("--parity-until-decided") is not None:
         tolerance = config.getoption("--parity-until-decided")
         words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
     if config.getoption("--parity-torchprime") is not None:
-        words.append(f"engine.torchprime.source='{config.getoption('--torchprime')}'")
+        words.append(f"engine.torchprime.source='{config.getoption('--parity-torchprime')}'")
     reporter = reporter_of(config)
     try:
         planned = session.plan(load(words), reporter, may_substitute=False)

@@ -122,9 +122,12 @@ class XlaRuntime:
 
         mesh = xs.get_global_mesh()
         attributes = xr.global_runtime_device_attributes()
+        # What kind that is, the harness says: it knows the devices.
         return {
             "device": xr.device_type(),
-            "device_kind": self._device_kind(attributes),
+            "device_kind": xr.device_type(),
+            "attributes": attributes[0] if attributes else {},
+            "accelerator_type": accelerator_type(),
             "devices": xr.global_runtime_device_count(),
             "processes": self.process()[1],
             "process": self.process()[0],
@@ -135,16 +138,6 @@ class XlaRuntime:
                 "device_order": [int(i) for i in mesh.device_ids],
             },
         }
-
-    def _device_kind(self, attributes: list[dict[str, Any]]) -> str:
-        import torch_xla.runtime as xr
-
-        if xr.device_type() != "TPU":
-            return str(xr.device_type())
-        # Never run on a chip: torch_xla reads the type from the TPU VM's own metadata.
-        import torch_xla._internal.tpu as tpu
-
-        return f"TPU v{tpu.version()}"
 
 
 class EagerRuntime:
@@ -194,6 +187,23 @@ class EagerRuntime:
             "process": 0,
             "mesh": None,
         }
+
+
+def accelerator_type() -> str | None:
+    """The machine's accelerator type, such as "v5litepod-16"; None where nothing tells one.
+
+    As torch_xla itself finds it to load libtpu: in the environment, else in the TPU VM's metadata.
+    A machine that is none has no metadata, and is not asked. Never run on a chip.
+    """
+    if os.environ.get("PJRT_DEVICE") != "TPU":
+        return None
+    import torch_xla._internal.tpu as tpu
+
+    try:
+        found = tpu.get_tpu_env().get("ACCELERATOR_TYPE")
+    except Exception:  # no metadata server, or one without it: then the type is not known
+        return None
+    return None if found is None else str(found)
 
 
 def versions() -> dict[str, str]:

@@ -18,16 +18,35 @@ TIMED_OUT = "timed out"
 OUT_OF_MEMORY = "out of memory"
 STARVED = "collectives starved"
 SHORT = "stopped early"
+BUSY = "device busy"
+GONE = "device lost"
+
+OF_MACHINE = (STARVED, BUSY, GONE)
+"""Endings that are the machine's doing, and say nothing of the trainer."""
 
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)\b.*")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a log shows where the machine failed, and not the trainer.
+
+    patterns: all of them are in its tail
+    status:   the ending that they tell, one of `OF_MACHINE`
+    reason:   one line
+    """
+
+    patterns: tuple[re.Pattern[str], ...]
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Ending:
     """How a run ended.
 
-    status:  "ok", "failed", "killed", "timed out", "out of memory", "collectives starved" or
-             "stopped early"
+    status:  "ok", "failed", "killed", "timed out", "out of memory", "collectives starved",
+             "stopped early", "device busy" or "device lost"
     reason:  one line
     code:    exit code; negative for a signal
     seconds: wall clock from start to end
@@ -45,21 +64,22 @@ class Ending:
         return asdict(self)
 
 
-def explain(code: int, log: Path, given_up: str | None, seconds: float) -> Ending:
-    """The Ending of a process that exited with `code`, or was ended because of `given_up`."""
+def explain(
+    code: int, log: Path, given_up: str | None, seconds: float, signs: tuple[Sign, ...] = ()
+) -> Ending:
+    """The Ending of a process that exited with `code`, or was ended because of `given_up`.
+
+    `signs` are those of the device that it ran on.
+    """
     tail = _tail(log)
     text = "\n".join(tail)
     if given_up is not None:
         return Ending(TIMED_OUT, given_up, code, seconds, tail[-TAIL_LINES:])
     if code == 0:
         return Ending(OK, "it ended by itself", code, seconds)
-    if "rendezvous" in text and "Termination timeout" in text:
-        return Ending(
-            STARVED,
-            "a collective of the CPU mesh waited for longer than XLA's fixed limit: this machine "
-            "is too busy, the trainer is not at fault; run it again with less beside it",
-            code, seconds, tail[-TAIL_LINES:],
-        )  # fmt: skip
+    for sign in signs:
+        if all(pattern.search(text) for pattern in sign.patterns):
+            return Ending(sign.status, sign.reason, code, seconds, tail[-TAIL_LINES:])
     if "RESOURCE_EXHAUSTED" in text or "MemoryError" in text or "Out of memory" in text:
         return Ending(OUT_OF_MEMORY, "it ran out of memory", code, seconds, tail[-TAIL_LINES:])
     if code < 0:

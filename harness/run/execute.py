@@ -22,11 +22,11 @@ from harness import __version__
 from harness.base.errors import BadInput
 from harness.config.case import to_dict
 from harness.config.settings import Launcher as Settings
+from harness.devices.device import device_of, with_kind
 from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
-from harness.launchers.local import Limits
-from harness.launchers.registry import choose
+from harness.launchers.registry import choose, limits_of
 from harness.record import files as record
 from harness.record import outcome as ending
 from harness.record.files import Record
@@ -105,7 +105,7 @@ def _launch_in_turns(
     plans: tuple[Plan, Plan], places: tuple[Slot, Slot], settings: Settings, reporter: Reporter
 ) -> tuple[Record, Record]:
     stop, launch_id = threading.Event(), uuid.uuid4().hex
-    limits = Limits(settings.time_limit, settings.silence)
+    limits = limits_of(settings)
     labels = " and ".join(plan.label for plan in plans)
     reporter.started(f"{labels} in turns", plans[0].case.steps)
 
@@ -139,7 +139,7 @@ def _ignore(label: str, event: Mapping[str, Any]) -> None:
 def _launcher(plan: Plan, settings: Settings, reporter: Reporter) -> Launcher:
     if plan.role == "arbiter":
         # It needs no accelerator, only this machine's processor.
-        return Local(Limits(settings.time_limit, settings.silence))
+        return Local(limits_of(settings))
     return choose(settings, reporter.note)
 
 
@@ -201,7 +201,7 @@ def _launch(
     outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
     importing.join()
     argv = list(launcher.invocation(run).argv)
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema": record.SCHEMA,
         "harness": __version__,
         "engine": plan.engine,
@@ -226,13 +226,13 @@ def _launch(
         "started": started,
         "attempts": attempt,
         "turns": turns,
-        "observed": _object(place.running / record.OBSERVED) or {},
+        "observed": with_kind(_object(place.running / record.OBSERVED) or {}),
         "hosts": _object(place.running / record.HOSTS),
         "ended": outcome.to_json(),
     }
     if plan.role == "graph" and outcome.status == ending.OK:
         _keep_graph(place)
-    manifest["profile"] = _keep_device_times(place)
+    manifest["profile"] = _keep_device_times(place, manifest["observed"])
     result = place.finish(_judge_ending(manifest, place))
     if result.steps:
         from harness.report.tensorboard import write_events
@@ -241,17 +241,18 @@ def _launch(
     return result
 
 
-def _keep_device_times(place: Slot) -> str | None:
+def _keep_device_times(place: Slot, observed: Mapping[str, Any]) -> str | None:
     """Read the device's profile, where one was taken; what is wrong with it, or None."""
     # A run on several hosts leaves one a host: they step together, so that any of them will do.
     folders = (place.running, *sorted(place.running.glob("host-*")))
     files = [p for f in folders for p in sorted((f / record.PROFILE).rglob("*.xplane.pb"))]
-    if not files:
+    used = device_of(observed)
+    if not files or used is None or used.planes is None:
         return None
     from harness.compiler.xplane import step_seconds
 
     try:
-        times = step_seconds(files[-1])
+        times = step_seconds(files[-1], used.planes)
     except BadInput as error:
         return str(error)
     plain = {"module": times.module, "seconds": {d: list(s) for d, s in times.seconds.items()}}

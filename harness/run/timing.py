@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.config.case import Case
 from harness.config.settings import Engine, Settings
+from harness.devices.device import device
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.rungs.step_time import Launches, judge_launches
 from harness.ladder.verdict import Result
@@ -43,7 +44,7 @@ def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
         graphs = (a, b)
     timing: Launches = ()
     if settings.tolerance.step_time is not None and settings.case.aligned:
-        if settings.launcher.device == "cpu" and settings.launcher.name == "local":
+        if device(settings.launcher.device).shared and settings.launcher.name == "local":
             timing = time_in_turns(sides, settings, reporter)
         elif max(settings.timing.launches, settings.timing.looks) > 1:
             timing = time_whole_runs(sides, settings, inputs, reporter)

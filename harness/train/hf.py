@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.engines.hf.match_arguments import Fitted, command_line, fit
 from harness.engines.hf.script_arguments import ask
@@ -139,8 +140,8 @@ def _asked(fitted: Fitted, training: HfTraining) -> Asked:
 
 
 def _mesh(arguments: Mapping[str, Any], training: HfTraining) -> dict[str, int] | None:
-    """The mesh that these arguments come to; how many devices a TPU has is not known here."""
-    if training.launcher.device != "cpu":
+    """The mesh that these arguments come to; None where the launcher says how many devices."""
+    if device(training.launcher.device).count is not None:
         return None
     tensor = int(arguments.get("spmd_2d_sharding", 0))
     if tensor:

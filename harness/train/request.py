@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case, Data, Model
-from harness.devices.tpu import why_no_tpu
+from harness.devices.device import device
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.inputs.prepared import Inputs, prepare, writing
 from harness.launchers.local import device_environment
@@ -125,12 +125,12 @@ def own_log(directory: Path) -> str:
 
 
 def check_device(training: Training) -> None:
-    """Raises BadInput where a local run wants a TPU and there is none."""
+    """Raises BadInput where a local run wants a device that this machine has none of."""
     launcher = training.launcher
-    if launcher.device == "tpu" and launcher.name == "local" and (reason := why_no_tpu()):
+    if launcher.name == "local" and (reason := device(launcher.device).missing()):
         raise BadInput(
-            f"launcher.device=tpu: {reason}. workload=llama-3.0-8b-tiny trains on the CPU mesh "
-            "here, launcher=xpk on a cluster."
+            f"launcher.device={launcher.device}: {reason}. workload=llama-3.0-8b-tiny trains on "
+            "the CPU mesh here, launcher=xpk on a cluster."
         )
 
 
@@ -177,10 +177,8 @@ def spec_of(asked: Asked, engine: str, window: int) -> Spec:
 
 def environment_of(training: Training, devices: int) -> dict[str, str]:
     """Variables of the run: of its devices, then those that `env` names."""
-    device = training.launcher.device
-    chosen = device_environment(device, devices, training.launcher.fast_compile)
-    if device == "cpu":
-        chosen["JAX_PLATFORMS"] = "cpu"
+    launcher = training.launcher
+    chosen = device_environment(launcher.device, devices, launcher.fast_compile)
     return {"TOKENIZERS_PARALLELISM": "false", **chosen, **training.variables}
 
 

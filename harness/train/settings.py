@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
 from harness.config.compose import config_directory
@@ -240,8 +241,7 @@ def _check(training: Training) -> None:
                 f"env: {name} looks like a secret, and what env names is kept in the Record. Set "
                 f"it in the environment of `parity` instead: the training script inherits it."
             )
-    if training.launcher.device not in ("cpu", "tpu"):
-        raise BadInput(f"launcher.device={training.launcher.device}: it is cpu or tpu")
+    registry.check(registry.DEVICES, training.launcher.device, "launcher.device")
     if training.run_name is not None and (
         not training.run_name or "/" in training.run_name or training.run_name.startswith(".")
     ):

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.base.errors import BadInput
 from harness.config.settings import Engine
+from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
 from harness.engines.hf.match_arguments import nearest
 from harness.engines.torchprime import CONFIGS, SCRIPT, hydra_value, read_defaults
@@ -113,9 +114,9 @@ def _words(
     }
     if "profile_dir" in defaults:
         ours["profile_dir"] = str(here / str(defaults["profile_dir"]))
-    if training.launcher.device == "cpu":
-        # Its profiler knows only TPUs, and ends a finished run with an error anywhere else. The
-        # key was renamed in June 2025 (de79860).
+    if device(training.launcher.device).planes is None:
+        # Its profiler ends a finished run with an error where the profile shows no device. The key
+        # was renamed in June 2025 (de79860).
         ours["profile_start_step" if "profile_start_step" in defaults else "profile_step"] = -1
     parsed = OverridesParser.create().parse_overrides(list(training.words))
     said = {override.key_or_group for override in parsed}

@@ -1,4 +1,4 @@
-"""Step time as the device itself has it, from a profile of a TPU, and what follows from it."""
+"""Step time as the device itself has it, from its profile, and what follows from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from harness.devices.chips import dense_transformer_flops_per_token, model_flops_utilization
+from harness.devices.chips import model_flops_utilization
+from harness.devices.device import chip
+from harness.models.family import dense_flops_per_token
 from harness.record.files import Record
 
 FEWEST = 2
@@ -41,10 +43,12 @@ def throughput(record: Record, seconds: float) -> str:
     text = f"{record.label}: {tokens:,.0f} tokens a second"
     if model is None:  # `parity train` knows no shape of models of other families
         return text
-    observed = record.observed
+    known = chip(str(record.observed.get("device_kind")))
+    if known is None:
+        return text
     utilization = model_flops_utilization(
         tokens,
-        dense_transformer_flops_per_token(
+        dense_flops_per_token(
             layers=model["layers"],
             hidden_size=model["hidden_size"],
             intermediate_size=model["intermediate_size"],
@@ -54,7 +58,7 @@ def throughput(record: Record, seconds: float) -> str:
             vocab_size=model["vocab_size"],
             sequence_length=length,
         ),
-        str(observed.get("device_kind", "")),
-        int(observed.get("devices", 1)),
+        known,
+        int(record.observed.get("devices", 1)),
     )
-    return text if utilization is None else f"{text}, {utilization:.1%} of peak FLOPs"
+    return f"{text}, {utilization:.1%} of peak FLOPs"

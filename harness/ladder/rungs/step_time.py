@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from harness.config.settings import Tolerance
+from harness.devices.device import device_of
 from harness.ladder.comparison import Comparison
 from harness.ladder.rungs.device_time import device_samples, throughput
 from harness.ladder.rungs.graph import steady_windows, steps_of, unobserved_steps
@@ -37,7 +38,7 @@ SHORT = f"mean, with no window counted for more than {STALL} medians,"
 def step_time(c: Comparison) -> RungResult:
     """Steady-state seconds per step: is their ratio within the tolerance, with confidence?
 
-    Judged by the device's own clock where every run was profiled on a TPU; on windows that took
+    Judged by the device's own clock where every run was profiled; on windows that took
     turns, pair by pair, where there are such; otherwise on whole runs' windows, which a busy
     machine scatters far more.
     """
@@ -119,9 +120,8 @@ def _judge_interval(
     if c.tolerance.step_time is None:
         return RungResult(
             "step_time", Result.NOT_EXERCISED,
-            f"{shown}; not judged: on a CPU mesh a step is mostly host tracing. "
-            "tolerance.step_time=0.015 judges it, with windows in turns", interval.ratio,
-            findings=findings,
+            f"{shown}; not judged{_host_clock(c, samples)}. tolerance.step_time=0.015 judges it",
+            interval.ratio, findings=findings,
         )  # fmt: skip
     stalls = _stalls(c)
     if stalls:
@@ -136,6 +136,12 @@ def _judge_interval(
             1 + c.tolerance.step_time, "tolerance.step_time", "", findings,
         )  # fmt: skip
     return _decide(interval, c.tolerance.step_time, shown, findings)
+
+
+def _host_clock(c: Comparison, samples: _Samples) -> str:
+    """What has to be known of the host's clock on the device that was used."""
+    used = device_of(c.a.observed)
+    return f": {used.host_clock}" if samples.of_host and used and used.host_clock else ""
 
 
 def _undecided(

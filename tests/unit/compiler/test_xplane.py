@@ -12,8 +12,11 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.compiler.xplane import DeviceStepTimes, step_seconds
+from harness.devices.tpu import DEVICE
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "tpu_profile.xplane.pb.gz"
+assert DEVICE.planes is not None
+PLANES = DEVICE.planes
 MS = 10**9  # picoseconds
 
 # (module, start in ms, duration in ms)
@@ -83,7 +86,7 @@ def steps(module: str, starts: Sequence[float], duration: float = 9.0) -> list[R
 def read(tmp_path: Path, *parts: bytes, module: str | None = None) -> DeviceStepTimes:
     path = tmp_path / "host.xplane.pb"
     path.write_bytes(b"".join(parts))
-    return step_seconds(path, module)
+    return step_seconds(path, PLANES, module)
 
 
 HOST = plane("/host:CPU", steps("python", [0, 1, 2]), line_name="python")
@@ -103,7 +106,7 @@ def test_gaps_between_starts_in_seconds(tmp_path: Path) -> None:
 def test_compressed_is_the_same(tmp_path: Path) -> None:
     packed = tmp_path / "host.xplane.pb.gz"
     packed.write_bytes(gzip.compress(HOST + TPU))
-    assert step_seconds(packed) == read(tmp_path, HOST, TPU)
+    assert step_seconds(packed, PLANES) == read(tmp_path, HOST, TPU)
 
 
 def test_executions_are_put_in_order(tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_what_the_profiler_complained_of_is_kept(tmp_path: Path) -> None:
 
 def test_no_tpu_plane(tmp_path: Path) -> None:
     gpu = plane("/device:GPU:0", steps("step(11)", [0, 10]))
-    with pytest.raises(BadInput, match=r"no TPU plane.*/host:CPU, /device:GPU:0"):
+    with pytest.raises(BadInput, match=r"no plane of the device.*/host:CPU, /device:GPU:0"):
         read(tmp_path, HOST, gpu)
 
 
@@ -231,7 +234,7 @@ def test_an_empty_file_in_gzip(tmp_path: Path) -> None:
     path = tmp_path / "host.xplane.pb.gz"
     path.write_bytes(gzip.compress(b""))
     with pytest.raises(BadInput, match="is empty"):
-        step_seconds(path)
+        step_seconds(path, PLANES)
 
 
 def test_truncated_anywhere(tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ def test_truncated_gzip(tmp_path: Path) -> None:
     for size in range(1, len(packed), 7):
         path.write_bytes(packed[:size])
         with pytest.raises(BadInput, match="truncated or is no gzip file"):
-            step_seconds(path)
+            step_seconds(path, PLANES)
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04 not gzip", b"\x1f\x8b\x08\x00broken stream here"])
@@ -264,7 +267,7 @@ def test_not_gzip(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "host.xplane.pb.gz"
     path.write_bytes(content)
     with pytest.raises(BadInput, match="no gzip file"):
-        step_seconds(path)
+        step_seconds(path, PLANES)
 
 
 def test_not_a_profile(tmp_path: Path) -> None:
@@ -274,19 +277,19 @@ def test_not_a_profile(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"missing.xplane.pb cannot be read: No such file"):
-        step_seconds(tmp_path / "missing.xplane.pb")
+        step_seconds(tmp_path / "missing.xplane.pb", PLANES)
     with pytest.raises(BadInput, match="cannot be read: Is a directory"):
-        step_seconds(tmp_path)
+        step_seconds(tmp_path, PLANES)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="shared/data/tpu_profile.xplane.pb.gz is missing")
 def test_a_real_tpu_profile(tmp_path: Path) -> None:
-    times = step_seconds(REAL)
+    times = step_seconds(REAL, PLANES)
     assert times.median == pytest.approx(0.0206, abs=1e-4)
     assert times.module == "train_step.312(15545438734835972065)"
     assert {device: len(gaps) for device, gaps in times.seconds.items()} == {"/device:TPU:0": 11}
     assert (times.other_modules, times.idle_devices, times.complaints) == ((), (), ())
-    assert step_seconds(REAL, "train_step.312") == times
+    assert step_seconds(REAL, PLANES, "train_step.312") == times
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="shared/data/tpu_profile.xplane.pb.gz is missing")
@@ -296,6 +299,6 @@ def test_a_real_tpu_profile_truncated(tmp_path: Path) -> None:
     for size in range(1, len(data), len(data) // 23):
         path.write_bytes(data[:size])
         with pytest.raises(BadInput, match="truncated"):
-            step_seconds(path)
+            step_seconds(path, PLANES)
     path.write_bytes(data)
-    assert step_seconds(path) == step_seconds(REAL)
+    assert step_seconds(path, PLANES) == step_seconds(REAL, PLANES)

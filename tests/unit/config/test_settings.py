@@ -94,7 +94,7 @@ class TestOverrides:
             ("engines", [], "a comparison takes two"),
             ("tolerance.control", "none", r"tolerance\.control=none: it is ulp or table"),
             ("arbiter", "always", "arbiter=always: it is auto or never"),
-            ("launcher.device", "gpu", r"launcher\.device=gpu: it is cpu or tpu"),
+            ("launcher.device", "gpu", r"launcher\.device=gpu: it is not one of cpu, tpu"),
             ("graph", "all", "graph=all: it is counters"),
             ("timing.windows", 0, r"timing\.windows=0"),
             ("timing.steps_per_window", 0, r"timing\.steps_per_window=0"),

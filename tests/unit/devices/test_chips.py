@@ -1,82 +1,74 @@
-"""Peak FLOPs, model FLOPs and utilization, against published numbers."""
+"""What chips can do, against published numbers, and the utilization that follows."""
 
 import math
 
 import pytest
 
-from harness.devices.chips import (
-    dense_transformer_flops_per_token,
-    model_flops_utilization,
-    peak_flops,
-)
-
-LLAMA_3_8B = {
-    "layers": 32,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "heads": 32,
-    "kv_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 128256,
-}
+from harness.devices.chips import model_flops_utilization
+from harness.devices.device import chip, devices
+from harness.devices.tpu import CHIPS
 
 
 @pytest.mark.parametrize(
     ("kinds", "tera"),
     [
-        (["TPU v4", "v4", "tpu V4", "TPUv4"], 275),
-        (["TPU v5 lite", "TPU v5e", "v5e", "v5litepod", "TPU v5lite"], 197),
-        (["TPU v5", "TPU v5p", "v5p"], 459),
-        (["TPU v6 lite", "TPU v6e", "v6e"], 918),
+        (["TPU v4", "tpu V4"], 275), (["TPU v5e"], 197), (["TPU v5p"], 459), (["TPU v6e"], 918),
+        (["TPU7x", "TPU7X"], 2307),
     ],
-)
+)  # fmt: skip
 def test_known_chips(kinds: list[str], tera: int) -> None:
-    assert {kind: peak_flops(kind) for kind in kinds} == dict.fromkeys(kinds, tera * 1e12)
+    for kind in kinds:
+        found = chip(kind)
+        assert found is not None
+        assert found.peak_flops == tera * 1e12
 
 
 @pytest.mark.parametrize(
-    "kind", ["", "cpu", "TPU", "TPU v2", "TPU v4 lite", "TPU v6", "TPU7x", "NVIDIA H100", "v5x"]
+    "kind", ["", "CPU", "TPU", "TPU v2", "TPU v4 lite", "TPU v5", "TPU v6", "NVIDIA H100", "v5x"]
 )
-def test_unknown_chips_have_no_peak(kind: str) -> None:
-    assert peak_flops(kind) is None
-    assert model_flops_utilization(1e3, 1e10, kind, 4) is None
+def test_unknown_chips(kind: str) -> None:
+    """Among them what older Records call v5e and v5p alike."""
+    assert chip(kind) is None
 
 
-def test_flops_of_llama_3_8b() -> None:
-    """8.03e9 parameters less the input embeddings and the norms, and attention over 8192 tokens."""
-    weights = 8_030_261_248 - 128256 * 4096 - (2 * 32 + 1) * 4096
-    flops = dense_transformer_flops_per_token(**LLAMA_3_8B, sequence_length=8192)
-    assert flops == 6 * weights + 12 * 32 * 4096 * 8192
+def test_every_number_is_one_of_a_chip() -> None:
+    for found in (c for d in devices() for c in d.chips.values()):
+        assert 1e14 < found.peak_flops < 1e16
+        assert 1e10 < found.hbm_bytes < 1e12
+        assert 5e11 < found.hbm_bandwidth < 1e13
+        assert 1e11 < found.ici_bandwidth < found.hbm_bandwidth
+        assert found.clock is None or 1e9 <= found.clock < 2e9
+        assert found.source
 
 
-def test_flops_count_each_part() -> None:
-    base = dense_transformer_flops_per_token(**LLAMA_3_8B, sequence_length=8192)
-
-    def grown(**change: int) -> float:
-        shape = {**LLAMA_3_8B, "sequence_length": 8192, **change}
-        return dense_transformer_flops_per_token(**shape) - base
-
-    assert grown(sequence_length=8193) == 12 * 32 * 4096
-    assert grown(vocab_size=128257) == 6 * 4096
-    assert grown(intermediate_size=14337) == 6 * 32 * 3 * 4096
-    assert grown(kv_heads=9) == 6 * 32 * 4096 * 2 * 128
-    assert grown(heads=33) == 6 * 32 * 4096 * 2 * 128 + 12 * 32 * 128 * 8192
+@pytest.mark.parametrize(
+    ("kind", "units", "side"),
+    [("tpu v4", 8, 128), ("tpu v5e", 4, 128), ("tpu v5p", 8, 128), ("tpu v6e", 4, 256)],
+)
+def test_the_clock_reaches_the_peak(kind: str, units: int, side: int) -> None:
+    """A matrix unit of side × side multiplies and adds as often in every cycle."""
+    found = CHIPS[kind]
+    assert found.clock is not None
+    assert units * side**2 * 2 * found.clock == pytest.approx(found.peak_flops, rel=0.01)
 
 
 def test_utilization() -> None:
-    flops = dense_transformer_flops_per_token(**LLAMA_3_8B, sequence_length=8192)
-    tokens = 0.4 * 256 * 918e12 / flops
-    assert model_flops_utilization(tokens, flops, "TPU v6 lite", 256) == pytest.approx(0.4)
-    assert model_flops_utilization(tokens, flops, "v6e", 512) == pytest.approx(0.2)
+    """A TPU7x is two PJRT devices, which have half of its peak each."""
+    tokens, flops = 1e6, 4e10
+    for kind, devices_, share in (
+        ("tpu v6e", 256, 4e16 / (256 * 918e12)),
+        ("tpu v6e", 512, 4e16 / (512 * 918e12)),
+        ("tpu7x", 8, 4e16 / (4 * 2307e12)),
+    ):
+        found = model_flops_utilization(tokens, flops, CHIPS[kind], devices_)
+        assert found == pytest.approx(share)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
 def test_utilization_of_nonsense_is_an_error(bad: float) -> None:
-    """Also on a chip that is not known: there None must not hide it."""
-    for kind in ("v4", "cpu"):
-        with pytest.raises(ValueError, match="tokens_per_second"):
-            model_flops_utilization(bad, 1e10, kind, 4)
-        with pytest.raises(ValueError, match="flops_per_token"):
-            model_flops_utilization(1e3, bad, kind, 4)
+    with pytest.raises(ValueError, match="tokens_per_second"):
+        model_flops_utilization(bad, 1e10, CHIPS["tpu v4"], 4)
+    with pytest.raises(ValueError, match="flops_per_token"):
+        model_flops_utilization(1e3, bad, CHIPS["tpu v4"], 4)
     with pytest.raises(ValueError, match="devices"):
-        model_flops_utilization(1e3, 1e10, "v4", 0)
+        model_flops_utilization(1e3, 1e10, CHIPS["tpu v4"], 0)

@@ -300,9 +300,6 @@ class TestOptions:
             found = ENGINES[name](Job(case, options, checkout)).environment
             assert found["XLA_USE_SPMD"] == "1"
             assert (found["HF_HUB_OFFLINE"], found["MY"]) == ("0", "x")
-            assert found["JAX_PLATFORMS"] == "cpu"
-            found = ENGINES[name](Job(case, options, checkout, "tpu")).environment
-            assert "JAX_PLATFORMS" not in found
 
     def test_no_command_has_a_path_of_this_machine(self, case: Case, checkout: Path) -> None:
         """A Command is the same on every machine, so that its hash can name a Record."""

@@ -175,8 +175,16 @@ class TestStepTime:
         pair = timed(a, *noisy()), timed(b, *noisy(3.0))
         result = step_time(under(None, *pair))
         assert result.result is NOT_EXERCISED
-        assert "not judged" in result.explanation
+        assert "not judged: on a CPU mesh" in result.explanation
         assert result.value == pytest.approx(3.0, rel=0.05)
+
+    def test_what_is_said_of_the_host_is_said_of_the_device_that_was_used(
+        self, a: Record, b: Record
+    ) -> None:
+        for device in ("TPU", "CUDA"):
+            pair = [with_observed(timed(r, *noisy()), device=device) for r in (a, b)]
+            result = step_time(under(None, *pair))
+            assert "not judged. tolerance.step_time=" in result.explanation
 
     def test_windows_in_which_xla_compiled_are_left_out(self, a: Record, b: Record) -> None:
         """A compilation may come at any step: there is no warm-up of a fixed length."""

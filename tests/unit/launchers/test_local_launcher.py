@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from harness.devices.cpu import FAST_COMPILE
 from harness.engines.command import Command
 from harness.launchers import local
 from harness.launchers.invocation import Invocation, Places, bare, make_scratch, watched
-from harness.launchers.local import FAST_COMPILE, Limits, device_environment, launch
+from harness.launchers.local import Limits, device_environment, launch
 from harness.probe.spec import Spec
 from harness.record import outcome as ending
 from harness.record.outcome import Ending
@@ -266,7 +267,7 @@ class TestDevices:
     def test_the_cpu_mesh(self, monkeypatch: pytest.MonkeyPatch) -> None:
         _clear(monkeypatch)
         assert device_environment("cpu", 4, False) == {
-            "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "4",
+            "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "4", "JAX_PLATFORMS": "cpu",
         }  # fmt: skip
         assert device_environment("cpu", 8, True)["XLA_FLAGS"] == FAST_COMPILE
 
@@ -283,7 +284,7 @@ class TestDevices:
         monkeypatch.setenv("HF_TOKEN", "secret")
         assert device_environment("cpu", 2, False) == {
             "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "2", "XLA_FLAGS": "--xla_x=1",
-            "LIBTPU_INIT_ARGS": "--y=2",
+            "LIBTPU_INIT_ARGS": "--y=2", "JAX_PLATFORMS": "cpu",
         }  # fmt: skip
         assert device_environment("cpu", 2, True)["XLA_FLAGS"] == f"--xla_x=1 {FAST_COMPILE}"
         assert device_environment("tpu", 2, False) == {

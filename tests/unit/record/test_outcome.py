@@ -76,14 +76,6 @@ class TestBadly:
         for code in (1, -6):
             assert ended(tmp_path, code, f"step 1\n{line}\n").status == ending.OUT_OF_MEMORY
 
-    def test_starved_collectives_are_the_machines_failure(self, tmp_path: Path) -> None:
-        log = "rendezvous.cc:31 Termination timeout for `x` of 10 seconds exceeded. Exiting\n"
-        found = ended(tmp_path, -6, log)
-        assert found.status == ending.STARVED
-        assert "the trainer is not at fault" in found.reason
-        assert ended(tmp_path, -6, "rendezvous of two\n").status == ending.KILLED
-        assert ended(tmp_path, -6, "Termination timeout\n").status == ending.KILLED
-
     @pytest.mark.parametrize(
         ("number", "text"),
         [

@@ -16,6 +16,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.compose import config_directory
+from harness.devices.tpu import DEVICE
 from harness.engines.hf import scripts
 from harness.engines.hf.script_arguments import Accepted, Parameter
 from harness.engines.hf.scripts import EXAMPLE, OURS, arguments_for, script_of
@@ -304,7 +305,8 @@ class TestRun:
         assert spec.faults == ()
 
     def test_a_tpu_that_is_not_there(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(asked, "why_no_tpu", lambda: "this machine has no TPU")
+        absent = dataclasses.replace(DEVICE, missing=lambda: "this machine has no TPU")
+        monkeypatch.setattr(asked, "device", lambda name: absent)
         with pytest.raises(BadInput, match=r"no TPU.*workload=llama-3.0-8b-tiny"):
             plan_hf("launcher.device=tpu")
 

@@ -1,0 +1,95 @@
+"""What a device is to the harness, and where the registered ones are found.
+
+A device is one object in one file, registered under the entry point group `parity.devices`, by the
+harness itself (`cpu.py`, `tpu.py`) as by any other package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.base import registry
+from harness.devices.chips import Chip
+from harness.record.outcome import Sign
+
+KEY = "launcher.device"
+"""The key by which a user names a device."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of accelerator.
+
+    name:             `launcher.device`, and the pytest marker of its tests
+    title:            what a person calls some of it, as in "8 TPU chips"
+    pjrt:             what `torch_xla.runtime.device_type()` says on it
+    environment:      variables of a run on so many devices, given those of the harness's own
+                      environment that a run inherits, and whether compilation is to be cheap
+    count:            how many there are on this machine; None where a run gets as many as it asks
+                      for
+    missing:          why nothing can run on it here and how to get it; None where something can
+    shared:           two processes can have it at once, so that two trainers can run their timing
+                      windows in turns
+    matmul_precision: in what float32 matrix products are computed where nobody asks for more
+    kind_of:          the device kind of a Record, from the PJRT attributes of one device and the
+                      machine's accelerator type, as far as the probe could see them
+    planes:           names of the planes of an XLA profile that are devices; None where a profile
+                      does not show the device, and the host's clock tells step times
+    host_clock:       what has to be known of step times by the host's clock; "" for nothing
+    signs:            what a log shows where the device was busy or lost
+    chips:            known chips by device kind, in lower case
+    """
+
+    name: str
+    title: str
+    pjrt: str
+    environment: Callable[[int, bool, Mapping[str, str]], dict[str, str]]
+    count: Callable[[], int] | None
+    missing: Callable[[], str | None]
+    shared: bool
+    matmul_precision: str
+    kind_of: Callable[[Mapping[str, Any], str | None], str]
+    planes: re.Pattern[str] | None = None
+    host_clock: str = ""
+    signs: tuple[Sign, ...] = ()
+    chips: Mapping[str, Chip] = field(default_factory=dict)
+
+    def mesh(self) -> dict[str, int] | None:
+        """The mesh of a case that is to have all of this machine: fsdp over what there is.
+
+        None where there is nothing to go by: the case's own mesh says how many devices to make.
+        """
+        return None if self.count is None else {"fsdp": self.count()}
+
+
+def device(name: str) -> Device:
+    """The device that is registered as `name`. Raises BadInput that names `launcher.device`."""
+    found: Device = registry.load(registry.DEVICES, name, KEY)
+    return found
+
+
+def devices() -> tuple[Device, ...]:
+    """All registered devices, by name."""
+    return tuple(device(name) for name in registry.names(registry.DEVICES))
+
+
+def device_of(observed: Mapping[str, Any]) -> Device | None:
+    """The device that a run was on, from what was observed of it; None for one nobody knows."""
+    return next((d for d in devices() if d.pjrt == observed.get("device")), None)
+
+
+def with_kind(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """What the probe observed, with the device's kind (`device_kind`) in its device's own words."""
+    found = device_of(observed)
+    if found is None:
+        return dict(observed)
+    kind = found.kind_of(observed.get("attributes") or {}, observed.get("accelerator_type"))
+    return {**observed, "device_kind": kind}
+
+
+def chip(kind: str) -> Chip | None:
+    """The chip of a device kind ("TPU v5e", in any case), or None where nobody knows it."""
+    return next((d.chips[kind.lower()] for d in devices() if kind.lower() in d.chips), None)

@@ -1,0 +1,204 @@
+"""Devices: what each one is, what a Record's device is called, and one from another package."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outside import installed
+
+from harness.base.errors import BadInput
+from harness.config.compose import load
+from harness.devices import cpu, tpu
+from harness.devices.device import chip, device, device_of, devices, with_kind
+from harness.launchers.local import device_environment
+from harness.launchers.registry import limits_of
+from harness.record import outcome as ending
+from harness.record.outcome import Ending, explain
+
+
+def at(path: Path, vendor: str, kind: str) -> None:
+    path.mkdir(parents=True)
+    (path / "vendor").write_text(f"{vendor}\n")
+    (path / "device").write_text(f"{kind}\n")
+
+
+class TestHere:
+    def test_chips_are_pci_devices_of_google(self, tmp_path: Path) -> None:
+        at(tmp_path / "0", tpu.GOOGLE, "0x006f")
+        at(tmp_path / "1", tpu.GOOGLE, "0x0063")
+        at(tmp_path / "2", tpu.GOOGLE, "0x001f")  # a network card of a Google VM
+        at(tmp_path / "3", "0x10de", "0x006f")
+        (tmp_path / "4").mkdir()
+        assert tpu.tpu_chips(tmp_path) == 2
+        assert tpu.why_no_tpu(tmp_path) is None
+
+    def test_none(self, tmp_path: Path) -> None:
+        assert tpu.tpu_chips(tmp_path) == 0
+        assert str(tmp_path) in str(tpu.why_no_tpu(tmp_path))
+
+    def test_the_mesh_of_a_whole_machine(self) -> None:
+        assert device("cpu").mesh() is None
+        assert dataclasses.replace(tpu.DEVICE, count=lambda: 8).mesh() == {"fsdp": 8}
+
+    def test_what_is_registered(self) -> None:
+        assert [d.name for d in devices()] == ["cpu", "tpu"]
+        with pytest.raises(BadInput, match=r"launcher\.device=gpu: it is not one of cpu, tpu"):
+            device("gpu")
+
+    def test_only_a_tpu_belongs_to_one_process_and_is_profiled(self) -> None:
+        assert (cpu.DEVICE.shared, cpu.DEVICE.planes) == (True, None)
+        assert not tpu.DEVICE.shared
+        assert tpu.DEVICE.planes is not None
+        for name, is_device in (("/device:TPU:3", True), ("/device:TPU:0 SparseCore 0", False)):
+            assert bool(tpu.DEVICE.planes.fullmatch(name)) is is_device
+
+
+PLACE = {"name": "TPU:0", "coords": [0, 0, 0], "core_on_chip": 0}
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("accelerator", "kind"),
+        [
+            ("v2-8", "TPU v2"), ("v3-32", "TPU v3"), ("v4-8", "TPU v4"),
+            ("v5litepod-16", "TPU v5e"), ("v5p-8", "TPU v5p"), ("v6e-256", "TPU v6e"),
+            ("tpu7x-8", "TPU7x"),
+            ("v9z-8", "TPU v9z"),  # told as it is
+            (None, "TPU of unknown type"), ("", "TPU of unknown type"),
+        ],
+    )  # fmt: skip
+    def test_a_tpu_is_named_by_its_machine(self, accelerator: str | None, kind: str) -> None:
+        observed = {"device": "TPU", "attributes": PLACE, "accelerator_type": accelerator}
+        assert with_kind(observed)["device_kind"] == kind
+
+    def test_v5e_and_v5p_are_not_one_kind(self) -> None:
+        assert tpu.kind_of(PLACE, "v5litepod-4") != tpu.kind_of(PLACE, "v5p-4")
+
+    def test_a_plugin_that_is_no_tpu_is_never_called_one(self) -> None:
+        """PJRT calls whatever TPU_LIBRARY_PATH names a TPU, and the type may be made up."""
+        gpu = {"name": "TPU:0", "compute_capability": "9.0", "device_vendor": "NVIDIA Corporation"}
+        found = tpu.kind_of(gpu, "v4-8")
+        assert found == "PJRT plugin (compute_capability 9.0, device_vendor NVIDIA Corporation)"
+        assert tpu.kind_of({"name": "TPU:0"}, "v4-8") == "PJRT plugin (without attributes)"
+        assert chip(found) is None
+
+    def test_the_cpu_mesh(self) -> None:
+        observed = {"device": "CPU", "attributes": {"name": "CPU:0"}, "accelerator_type": None}
+        assert with_kind(observed)["device_kind"] == "CPU"
+
+    @pytest.mark.parametrize(
+        "observed", [{}, {"device": "CUDA", "device_kind": "CUDA"}, {"device_kind": "eager CPU"}]
+    )
+    def test_what_no_device_knows_is_left_as_it_is(self, observed: dict[str, Any]) -> None:
+        assert device_of(observed) is None
+        assert with_kind(observed) == observed
+
+    def test_every_kind_that_has_a_chip_is_one_that_is_named(self) -> None:
+        assert set(tpu.CHIPS) <= {kind.lower() for kind in tpu.KINDS.values()}
+
+
+def ended(tmp_path: Path, name: str, log: str, code: int = 1) -> Ending:
+    path = tmp_path / "trainer.log"
+    path.write_text(log)
+    return explain(code, path, None, 1.0, device(name).signs)
+
+
+class TestSigns:
+    def test_starved_collectives(self, tmp_path: Path) -> None:
+        log = "rendezvous.cc:31 Termination timeout for `x` of 10 seconds exceeded. Exiting\n"
+        found = ended(tmp_path, "cpu", log, -6)
+        assert found.status == ending.STARVED
+        assert "the trainer is not at fault" in found.reason
+        assert ended(tmp_path, "cpu", "rendezvous of two\n", -6).status == ending.KILLED
+        assert ended(tmp_path, "cpu", "Termination timeout\n", -6).status == ending.KILLED
+        assert ended(tmp_path, "tpu", log, -6).status == ending.KILLED
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "RuntimeError: ABORTED: The TPU is already in use by process with pid 4711. Not",
+            "The TPU is already in use by another process probably owned by another user. Run",
+            "Internal error when accessing libtpu multi-process lockfile. Run",
+            "libtpu.so already in use by another process",
+            "UNKNOWN: TPU initialization failed: open(/dev/vfio/1): Device or resource busy: De",
+            "FAILED_PRECONDITION: open(/dev/accel0): Device or resource busy",
+        ],
+    )
+    def test_a_busy_tpu(self, tmp_path: Path, line: str) -> None:
+        log = f"step 1\n{line}\nRuntimeError: Bad StatusOr access\n"
+        assert ended(tmp_path, "tpu", log).status == ending.BUSY
+        assert ended(tmp_path, "cpu", log).status == ending.FAILED
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "tpunetd_client.cc:311] Detected failure SLICE_FAILURE_CHIP_DRIVER_ERROR in session e6",
+            "Detected failure SLICE_FAILURE_WORKER_UNAVAILABLE",
+            "Slice health check failed with error: x",
+        ],
+    )
+    def test_a_lost_tpu(self, tmp_path: Path, line: str) -> None:
+        assert ended(tmp_path, "tpu", f"step 1\n{line}\n").status == ending.GONE
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "UNAVAILABLE: Task 3 heartbeat timeout. This indicates that the remote task has failed",
+            "RESOURCE_EXHAUSTED: Attempting to reserve 17 GiB",
+            "ValueError: the port is already in use",
+        ],
+    )
+    def test_what_a_trainer_can_do_itself_is_none(self, tmp_path: Path, line: str) -> None:
+        assert ended(tmp_path, "tpu", f"{line}\n").status not in ending.OF_MACHINE
+
+    def test_a_run_that_ended_well_was_not_in_trouble(self, tmp_path: Path) -> None:
+        log = "The TPU is already in use by process with pid 1\n"
+        assert ended(tmp_path, "tpu", log, code=0).status == ending.OK
+
+    def test_a_launcher_knows_its_devices_signs(self) -> None:
+        assert limits_of(load(["launcher.device=tpu"]).launcher).signs == tpu.DEVICE.signs
+
+
+OUTSIDE = """
+import re
+from harness.devices.chips import Chip
+from harness.devices.device import Device
+from harness.record.outcome import BUSY, Sign
+
+DEVICE = Device(
+    name="npu",
+    title="NPU boards",
+    pjrt="NPU",
+    environment=lambda devices, fast, inherited: {"PJRT_DEVICE": "NPU", "NPU_BOARDS": str(devices)},
+    count=lambda: 2,
+    missing=lambda: None,
+    shared=False,
+    matmul_precision="float16",
+    kind_of=lambda attributes, accelerator: f"NPU {attributes['board']}",
+    planes=re.compile("/device:NPU:.*"),
+    signs=(Sign((re.compile("board taken"),), BUSY, "another process has the board"),),
+    chips={"npu x1": Chip(1e12, 8e9, 1e11, 1e10, 1e9, "its data sheet")},
+)
+"""
+
+
+class TestFromOutside:
+    def test_a_device_is_one_file_of_any_package(self, tmp_path: Path) -> None:
+        points = {"parity.devices": {"npu": "outside_npu:DEVICE"}}
+        with installed(tmp_path / "site", {"outside_npu.py": OUTSIDE}, points):
+            settings = load(["launcher.device=npu"])
+            assert settings.launcher.device == "npu"
+            assert [d.name for d in devices()] == ["cpu", "npu", "tpu"]
+            assert device_environment("npu", 2, True)["NPU_BOARDS"] == "2"
+            assert device("npu").mesh() == {"fsdp": 2}
+            observed = with_kind({"device": "NPU", "attributes": {"board": "X1"}})
+            assert observed["device_kind"] == "NPU X1"
+            known = chip(observed["device_kind"])
+            assert known is not None
+            assert known.peak_flops == 1e12
+            assert ended(tmp_path, "npu", "board taken\n").status == ending.BUSY
+            assert isinstance(device("npu").planes, re.Pattern)
+        with pytest.raises(BadInput, match=r"launcher\.device=npu"):
+            load(["launcher.device=npu"])
