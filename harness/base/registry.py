@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInput
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENGINES = "parity.engines"
 RUNGS = "parity.rungs"
@@ -52,5 +54,7 @@ def load(group: str, name: str, key: str) -> Any:
 
 @cache
 def _registered(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # it takes 0.05 s to import
+
     # A package that is installed twice, as an editable one may be, is told once.
     return {point.name: point for point in entry_points(group=group)}

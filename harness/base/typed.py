@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from typing import Any, TypeVar
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.errors import BadInput
 
+if TYPE_CHECKING:
+    from pydantic import ConfigDict
+
 T = TypeVar("T")
 
-STRICT = ConfigDict(extra="forbid")
+STRICT: ConfigDict = {"extra": "forbid"}
 """`__pydantic_config__` of every dataclass that is read from a file: no key is ignored."""
 
 
@@ -22,6 +23,9 @@ def typed(kind: type[T], raw: Any) -> T:
 
     Raises BadInput that names the first key that is unknown, missing or of the wrong type.
     """
+    # Not above: whoever only makes or reads these dataclasses does not wait for pydantic.
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:

@@ -15,7 +15,9 @@ from pathlib import Path
 from harness.base.errors import BadInput
 from harness.gate.gate import GatePair, judge_pair, plan_of
 from harness.gate.refs import Ref
-from harness.ladder.verdict import RUNGS, PairVerdict, Result
+from harness.ladder.ladder import names
+from harness.ladder.result import Result
+from harness.ladder.verdict import PairVerdict
 from harness.launchers.registry import choose
 from harness.record.files import write_json
 from harness.run.execute import Reporter, placed
@@ -119,8 +121,8 @@ class Notebook:
 
 def rung_of(question: Question, bad: Ref, reporter: Reporter) -> str:
     """The rung to search by. Raises BadInput where the bad end does not fail it."""
-    if question.rung is not None and question.rung not in RUNGS:
-        raise BadInput(f"--rung {question.rung}: the rungs are {', '.join(RUNGS)}")
+    if question.rung is not None and question.rung not in names():
+        raise BadInput(f"--rung {question.rung}: the rungs are {', '.join(names())}")
     verdict = judge_pair(question.about(bad), reporter).verdict.pairs[0]
     headline = verdict.headline_rung
     rung = question.rung or (headline.rung if headline is not None else None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.gate.baselines import Baseline, version_of
-from harness.ladder.comparison import relative_difference
+from harness.ladder.distances import relative_difference
 from harness.record.files import Record
 
 COLUMNS = (

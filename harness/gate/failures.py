@@ -6,6 +6,8 @@ import re
 import signal
 from collections.abc import Sequence
 
+from harness.ladder.ladder import blamed_for
+from harness.ladder.rung import Stage
 from harness.record.files import LOG, STEPS, Record, read_events
 from harness.record.outcome import KILLED, OF_MACHINE, OK, TIMED_OUT
 
@@ -79,10 +81,13 @@ def root_of(log: Sequence[str]) -> str | None:
 
 def broken_rung(record: Record | None) -> str:
     """The rung to blame a failed run on: the first that it gave no evidence for."""
-    if record is None:
-        return "environment"
+    return blamed_for(Stage.STARTING if record is None else _stage(record)).name
+
+
+def _stage(record: Record) -> Stage:
     if record.trained_steps:
-        return "loss_curve"
+        return Stage.TRAINING
     # Batches are loaded right before the first step: without one, training was never begun.
     events = read_events(record.directory / STEPS)
-    return "forward" if any(event["event"] == "batch" for event in events) else "environment"
+    began = any(event["event"] == "batch" for event in events)
+    return Stage.FIRST_STEP if began else Stage.STARTING

@@ -22,7 +22,10 @@ from harness.gate.failures import broken_rung, did_not_train, why
 from harness.gate.refs import Ref, plan_ref, planner_of
 from harness.inputs.prepared import Inputs, prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
-from harness.ladder.verdict import PairVerdict, Result, Verdict, merged
+from harness.ladder.judge import judge
+from harness.ladder.ladder import rungs
+from harness.ladder.result import Result
+from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.record.files import Record
 from harness.run import session
 from harness.run.execute import Reporter, obtain
@@ -33,7 +36,6 @@ SMOKE = ("llama-tiny",)
 OTHER = {"hf": Ref("torchprime"), "torchprime": Ref("transformers")}
 """Engine to the other one, whose parity with a candidate is judged too."""
 
-NOISY = ("forward", "backward", "clip", "optimizer", "loss_curve", "grad_norm_curve")
 """Rungs whose limits come from a noise floor."""
 
 _NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)|timed out", re.I)
@@ -205,7 +207,7 @@ def _judged(planned: Planned, reporter: Reporter) -> Outcome:
 
 def _exceeded(verdict: PairVerdict) -> bool:
     """Whether a limit that comes from a noise floor was exceeded."""
-    return any(verdict.rung(name).result is Result.FAIL for name in NOISY)
+    return any(verdict.rung(rung.name).result is Result.FAIL for rung in rungs() if rung.metrics)
 
 
 def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
@@ -232,7 +234,7 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
         path = baselines.save(pair.stored, *measured(pair, plan, reporter), by=baselines.author())
         because = f"there was no baseline: {own.label} was written to {path}, to be reviewed"
         names, places = ("no baseline", own.label), ("", str(own.directory))
-        verdict = pairs.without_evidence(names, places, because, "environment")
+        verdict = pairs.without_evidence(names, places, because, broken_rung(None))
         return _outcome(f"{compared}no baseline", pair, verdict, records)
     base = baseline.record
     records[str(base.directory)] = base
@@ -247,8 +249,6 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
         verdict = pairs.without_evidence(names, places, because)
         return _outcome(compared + by, pair, verdict, records)
     graphs = (base, _compiled_step(pair, reporter)) if hlo else None
-    from harness.ladder.judge import judge
-
     comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
     verdict = judge(comparison)
     wanted = pair.settings.tolerance.control != "table"
@@ -294,7 +294,7 @@ def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
 def _not_installed(pair: GatePair, against: Plan | None, error: str, reporter: Reporter) -> Outcome:
     """The candidate cannot be installed: FAIL, unless what it is judged against fails too."""
     workspace, records = Path(pair.settings.workspace), {}
-    failed, label, place = "environment", "baseline", ""
+    failed, label, place = broken_rung(None), "baseline", ""
     because = f"{error} {_stored_worked(pair)}"
     if against is not None:
         base = obtain(against, workspace, pair.settings.launcher, reporter)

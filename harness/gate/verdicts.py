@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from harness.config.case import ALIGNED, AS_SHIPPED
 from harness.gate.change import equal_parameters
-from harness.ladder.verdict import RUNGS, Finding, PairVerdict, Result, RungResult
+from harness.ladder.ladder import names as rung_names
+from harness.ladder.ladder import rung as rung_of
+from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.rungs import environment
+from harness.ladder.verdict import PairVerdict
 from harness.record.files import Record
-
-PREPARED = ("environment", "data", "init")
-"""Rungs that the harness itself brings about in an aligned case, whatever is gated."""
 
 STACK = ("torch", "torch_xla", "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
 """What differs between two torch_xla: packages, and the flags that it sets when it is imported."""
@@ -21,7 +23,7 @@ def without_evidence(
     notes: tuple[str, ...] = (),
 ) -> PairVerdict:  # fmt: skip
     """Every rung INVALID `because` of something; the rung `failed` is a FAIL for the same."""
-    results = dict.fromkeys(RUNGS, Result.INVALID)
+    results = dict.fromkeys(rung_names(), Result.INVALID)
     if failed is not None:
         results[failed] = Result.FAIL
     rungs = tuple(RungResult(name, result, because) for name, result in results.items())
@@ -39,15 +41,18 @@ def against_stored(pair: PairVerdict, aligned: bool) -> PairVerdict:
 
     Where the harness prepares weights and rows, another start means another baseline.
     """
-    broken = [r.rung for r in pair.rungs if r.rung in PREPARED and r.result is Result.FAIL]
-    if not aligned:
-        broken = [name for name in broken if name == "environment"]
+    kind = ALIGNED if aligned else AS_SHIPPED
+    broken = [
+        result.rung
+        for result in pair.rungs
+        if result.result is Result.FAIL and kind in rung_of(result.rung).prepared
+    ]
     if not broken:
         return pair
     because = f"the baseline is not comparable: {broken[0]}: {pair.rung(broken[0]).explanation}"
     found = pair.rung(broken[0]).findings
     rungs = tuple(
-        RungResult(r.rung, Result.INVALID, because, findings=found if r.rung == broken[0] else ())
+        RungResult.invalid(r.rung, because, found if r.rung == broken[0] else ())
         for r in pair.rungs
     )
     return dataclasses.replace(pair, rungs=rungs)
@@ -55,7 +60,7 @@ def against_stored(pair: PairVerdict, aligned: bool) -> PairVerdict:
 
 def with_wanted_stack(pair: PairVerdict) -> PairVerdict:
     """The verdict where torch and torch_xla are what is gated: they are meant to differ."""
-    rung = pair.rung("environment")
+    rung = pair.rung(environment.RUNG.name)
     others = [f for f in rung.findings if not _of_stack(f)]
     if rung.result is not Result.FAIL or others:
         return pair

@@ -3,52 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-from harness.ladder.comparison import Comparison, Distance, largest, relative_difference
-from harness.ladder.rungs.curves import losses
-from harness.ladder.rungs.first_step import first_loss_distance, worst_gradient_distance
-from harness.ladder.rungs.optimizer import worst_course_distance
-from harness.ladder.verdict import Result, RungResult
-from harness.record.files import Record
+from harness.ladder.comparison import Comparison
+from harness.ladder.ladder import rung
+from harness.ladder.metric import Metric
+from harness.ladder.result import Result, RungResult
 
 FACTOR = 3.0
 """How much nearer to float64 one engine has to be before the other is said to deviate."""
 
 
-def worst_loss_distance(a: Record, b: Record) -> float | None:
-    """The largest relative difference of the losses at any step."""
-    x, y = losses(a), losses(b)
-    if not x or x.keys() != y.keys():
-        return None
-    return largest(relative_difference(x[step], y[step]) for step in x)
+def can_tell(results: Sequence[RungResult]) -> bool:
+    """Whether a rung fails by a number that the float64 reference computes too."""
+    return any(_measured(result) for result in results)
 
 
-MEASURES: dict[str, Distance] = {
-    "forward": first_loss_distance,
-    "backward": worst_gradient_distance,
-    "loss_curve": worst_loss_distance,
-}
-
-
-def who_deviates(c: Comparison, results: Mapping[str, RungResult]) -> tuple[str, ...]:
-    """A note for the first rung that fails and can be arbitrated; none without an arbiter."""
-    if c.arbiter is None:
+def who_deviates(c: Comparison, results: Sequence[RungResult]) -> tuple[str, ...]:
+    """A note for the first rung that fails and that float64 can tell of; none without float64."""
+    failed = next(((r, metric) for r in results if (metric := _measured(r))), None)
+    if c.arbiter is None or failed is None:
         return ()
-    for rung, measure in MEASURES.items():
-        if results[rung].result is not Result.FAIL:
-            continue
-        if rung == "loss_curve" and results[rung].value == worst_course_distance(c.a, c.b):
-            measure = worst_course_distance  # the losses agree: it is the parameters that do not
-        x, y = measure(c.a, c.arbiter), measure(c.b, c.arbiter)
-        if x is None or y is None or math.isnan(x) or math.isnan(y):
-            return (f"{rung}: the float64 reference cannot tell, as a value is missing or NaN",)
-        text = (
-            f"{rung}: from the float64 reference {c.a.label} is {x:.2g} away, {c.b.label} {y:.2g}"
-        )
-        if x > FACTOR * y:
-            return (f"{text}: {c.a.label} is the one that deviates",)
-        if y > FACTOR * x:
-            return (f"{text}: {c.b.label} is the one that deviates",)
-        return (f"{text}: both are about as far from it",)
-    return ()
+    result, metric = failed
+    assert metric.distance is not None
+    x, y = metric.distance(c.a, c.arbiter), metric.distance(c.b, c.arbiter)
+    if x is None or y is None or math.isnan(x) or math.isnan(y):
+        return (f"{result.rung}: the float64 reference cannot tell, as a value is missing or NaN",)
+    text = f"{result.rung}: from the float64 reference {c.a.label} is {x:.2g} away, "
+    text += f"{c.b.label} {y:.2g}"
+    if x > FACTOR * y:
+        return (f"{text}: {c.a.label} is the one that deviates",)
+    if y > FACTOR * x:
+        return (f"{text}: {c.b.label} is the one that deviates",)
+    return (f"{text}: both are about as far from it",)
+
+
+def _measured(result: RungResult) -> Metric | None:
+    """The metric by which a rung fails, where the float64 reference has it too.
+
+    A rung that fails as values are missing names none: its first one is meant.
+    """
+    if result.result is not Result.FAIL:
+        return None
+    own = [metric for metric in rung(result.rung).metrics if metric.by_float64]
+    return next((metric for metric in own if result.metric in (metric.name, "")), None)

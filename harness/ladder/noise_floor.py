@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
-from harness.ladder.comparison import (
-    Comparison,
-    Distance,
-    by_name,
-    exceeds,
-    relative_distance,
-    worst,
-)
-from harness.ladder.rungs.first_step import first_loss_distance, worst_gradient_distance
-from harness.ladder.rungs.preconditions import data
-from harness.ladder.verdict import Result
+from harness.ladder.comparison import Comparison
+from harness.ladder.distances import by_name, exceeds, relative_distance, worst
+from harness.ladder.ladder import rungs
+from harness.ladder.result import Result
+from harness.ladder.rungs.data import data
 from harness.record.files import Record
 
 LAST_PLACE = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Largest relative distance of a weight from its neighbour, by dtype."""
-
-ROUNDING = 50.0
-"""How many documented floors rounding may come to in another case; 2 is the most that was seen."""
-
-STEP_0: dict[str, Distance] = {
-    "loss": first_loss_distance,
-    "gradient": worst_gradient_distance,
-}
 
 ESTIMATE = 4.0
 """How far a distance may be beyond that: it is estimated (see `comparison.SKETCH_CERTAINTY`)."""
@@ -75,12 +62,15 @@ def _not_noise(c: Comparison, first: Record, second: Record) -> str | None:
     Such as an engine that draws masks anew at each launch: a floor of that kind would let any pair
     pass. Later steps amplify what they start from, and are no evidence.
     """
-    for metric, distance in STEP_0.items():
-        measured = distance(first, second)
-        floor = c.tolerance.floor[str(first.manifest["case"]["dtype"])][metric]
-        if measured is not None and exceeds(measured, ROUNDING * floor):
+    pair = dataclasses.replace(c, a=first, b=second)
+    for metric in (metric for rung in rungs() for metric in rung.metrics):
+        if metric.distance is None or not math.isfinite(metric.rounding):
+            continue
+        measured, (floor, _) = metric.distance(first, second), pair.documented(metric)
+        if measured is not None and exceeds(measured, metric.rounding * floor):
             return (
-                f"its {metric} of step 0 is {measured:.2g} away, {ROUNDING:g} × the documented "
-                f"floor of {floor:.2g} and more: {first.label} does not train alike twice"
+                f"its {metric.name} of step 0 is {measured:.2g} away, {metric.rounding:g} × the "
+                f"documented floor of {floor:.2g} and more: {first.label} does not train alike "
+                "twice"
             )
     return None

@@ -1,34 +1,18 @@
-"""What the ladder says: results of rungs, of a pair of runs, and of a whole session."""
+"""What the ladder says of a pair of runs, and of a whole session."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.ladder.ladder import names
+from harness.ladder.result import Finding, Result, RungResult
 from harness.record.files import encode, number
 
 SCHEMA = 1
 """Version of the JSON that `Verdict.to_json` makes; docs/verdict.md describes it."""
-
-RUNGS = (
-    "environment", "sharding", "data", "init", "forward", "backward", "clip", "optimizer",
-    "schedule", "loss_curve", "grad_norm_curve", "graph", "step_time",
-)  # fmt: skip
-"""The rungs in causal order: the first that fails names the cause."""
-
-
-class Result(str, Enum):
-    """What one rung, one pair or one session came to."""
-
-    PASS = "PASS"
-    FAIL = "FAIL"
-    INVALID = "INVALID"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    NOT_EXERCISED = "NOT_EXERCISED"
-
 
 EXIT_CODES = {
     Result.PASS: 0,
@@ -41,50 +25,12 @@ EXIT_CODES = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One difference, in the user's terms, with the evidence for it.
-
-    text:      one line, for example "step 0: hf scaled its gradients by 0.36, torchprime by 1"
-    step:      optimizer step, where it is about one
-    parameter: canonical parameter name, where it is about one
-    a, b:      the two values
-    """
-
-    text: str
-    step: int | None = None
-    parameter: str | None = None
-    a: Any = None
-    b: Any = None
-
-
-@dataclass(frozen=True)
-class RungResult:
-    """One rung's judgement of one pair.
-
-    explanation:  one line
-    value, limit: the number that was judged, and what it may be at most
-    limit_source: where the limit comes from
-    detects:      for a PASS, the smallest difference that it would have caught
-    findings:     every difference found, the most telling first
-    """
-
-    rung: str
-    result: Result
-    explanation: str
-    value: float | None = None
-    limit: float | None = None
-    limit_source: str = ""
-    detects: str = ""
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True)
 class PairVerdict:
     """The ladder of one pair of runs.
 
     a, b:                     the runs' labels
     a_record, b_record:       their folders
-    rungs:                    one result for each of RUNGS, in order
+    rungs:                    one result for each rung of the ladder, in order
     notes:                    what the reader has to know, such as which run the arbiter believes
     """
 
@@ -110,8 +56,8 @@ class PairVerdict:
 
         A rung that is not there is INVALID.
         """
-        found = {rung.rung: rung.result for rung in self.rungs}
-        return overall([found.get(name, Result.INVALID) for name in RUNGS])
+        missing = set(names()) - {rung.rung for rung in self.rungs}
+        return overall([rung.result for rung in self.rungs] + [Result.INVALID for _ in missing])
 
     @property
     def headline(self) -> str:
@@ -229,4 +175,5 @@ def _rung(value: Mapping[str, Any]) -> RungResult:
         limit_source=value["limit_source"],
         detects=value["detects"],
         findings=tuple(Finding(**finding) for finding in value["evidence"]),
+        metric=value.get("metric", ""),
     )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.cli.termination import termination_interrupts
-from harness.ladder.verdict import RUNGS, PairVerdict, RungResult
+from harness.ladder.ladder import names
+from harness.ladder.result import RungResult
+from harness.ladder.verdict import PairVerdict
 from harness.plugins.ladder import PROPERTY, device_mark, reporter_of
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             marks=device_mark(metafunc.config, pair.settings.launcher.device),
         )
         for pair in gated
-        for rung in RUNGS
+        for rung in names()
     ]
     if not parameters:
         parameters = [

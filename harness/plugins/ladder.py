@@ -23,7 +23,9 @@ import pytest
 from harness.base import registry
 from harness.base.errors import BadInput
 from harness.cli.termination import termination_interrupts
-from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
+from harness.ladder.ladder import names
+from harness.ladder.result import Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.report.files import check_writable
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             (pair, rung), id=f"{pair.id}-{rung}", marks=device_mark(metafunc.config, pair.device)
         )
         for pair in _pairs(metafunc.config)
-        for rung in RUNGS
+        for rung in names()
     ]
     metafunc.parametrize("parity_result", parameters, indirect=True)
 
@@ -286,7 +288,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
-    from harness.ladder.verdict import merged
     from harness.record.files import read_record, write_json
 
     both = merged(verdicts)

@@ -20,11 +20,12 @@ from torch.optim import optimizer as optimizer_hooks
 from harness.probe import batches
 from harness.probe.parameters import Parameters
 from harness.probe.runtime import Runtime, flags, versions
-from harness.probe.spec import COMPILING_STEPS, Spec
+from harness.probe.spec import Spec
 from harness.probe.turns import Turns
 from harness.probe.windows import Windows
 from harness.probe.writer import Writer
 from harness.record import files as record
+from harness.record.steady import COMPILING_STEPS
 
 
 class Observer:

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-COMPILING_STEPS = 2
-"""Step 0 compiles, and step 1 again, because the optimizer state has appeared."""
-
 
 @dataclass(frozen=True)
 class Fault:

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 from harness.probe.runtime import Runtime
-from harness.probe.spec import COMPILING_STEPS, Spec
+from harness.probe.spec import Spec
 from harness.probe.turns import Turns
 from harness.probe.writer import Writer
+from harness.record.steady import COMPILING_STEPS
 
 
 class Windows:

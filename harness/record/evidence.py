@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.record.steady import COMPILING_STEPS
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -117,6 +119,12 @@ class Window:
         """Number of optimizer steps in the window."""
         return self.last - self.first + 1
 
+    @property
+    def steady(self) -> bool:
+        """Whether it tells the speed of a step: it comes after the compiling steps, XLA compiled
+        nothing in it, and no profiler ran."""
+        return self.first >= COMPILING_STEPS and not self.compilations and not self.profiled
+
 
 @dataclass(frozen=True)
 class Record:
@@ -155,6 +163,11 @@ class Record:
     def trained_steps(self) -> int:
         """Optimizer steps that were finished."""
         return sum(step.finished for step in self.steps)
+
+    @property
+    def steady_windows(self) -> tuple[Window, ...]:
+        """The windows that tell the speed of a step."""
+        return tuple(window for window in self.windows if window.steady)
 
     @property
     def observed(self) -> dict[str, Any]:

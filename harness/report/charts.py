@@ -19,7 +19,6 @@ from harness.report.series import (
     learning_rates,
     series,
     spell,
-    steady,
 )
 from harness.report.text import number
 
@@ -180,15 +179,18 @@ def _timeline(runs: Sequence[Run]) -> Chart:
     """Seconds a step of every window, those that are excluded too."""
     traces, notes = [], []
     for run in runs:
-        calm = steady(run.record.windows)
-        compiled = [window for window in run.record.windows if window not in calm]
+        calm = run.record.steady_windows
+        excluded = [window for window in run.record.windows if not window.steady]
         if not run.record.windows:
             notes.append(f"{run.name}: no window was timed.")
-        if compiled:
-            where = ", ".join(f"{window.first}–{window.last}" for window in compiled)
-            notes.append(f"{run.name}: XLA compiled in steps {where}: excluded (thin, crossed).")
+        if excluded:
+            where = ", ".join(f"{window.first}–{window.last}" for window in excluded)
+            notes.append(
+                f"{run.name}: steps {where} are not steady, as XLA compiled or a profiler ran: "
+                "excluded (thin, crossed)."
+            )
         traces += figures.spans(run.name, calm, run.colour, True)
-        traces += figures.spans(f"{run.name}, excluded", compiled, run.colour, False)
+        traces += figures.spans(f"{run.name}, excluded", excluded, run.colour, False)
     figure = figures.figure(
         traces,
         "seconds a step",
@@ -199,10 +201,10 @@ def _timeline(runs: Sequence[Run]) -> Chart:
 
 
 def _distribution(runs: Sequence[Run]) -> Chart:
-    """Seconds a step of the windows in which XLA did not compile."""
+    """Seconds a step of the steady windows."""
     traces, notes = [], []
     for run in runs:
-        calm = [window for window in steady(run.record.windows) if math.isfinite(window.seconds)]
+        calm = [window for window in run.record.steady_windows if math.isfinite(window.seconds)]
         if not calm:
             notes.append(f"{run.name}: no steady window.")
             continue

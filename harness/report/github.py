@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.base.errors import BadInput
-from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
+from harness.ladder.result import Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.report.text import headline, judged, plain, printable, title
 
 VARIABLE = "GITHUB_STEP_SUMMARY"

@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from harness.base.errors import BadInput
-from harness.ladder.verdict import Finding, PairVerdict, Result, RungResult, Verdict
+from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.files import Record, write_text
 from harness.report import provenance
 from harness.report.charts import charts

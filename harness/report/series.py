@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from harness.record.files import Record, Step, Window
+from harness.ladder.distances import relative_difference
+from harness.record.files import Record, Step
 
 Series = dict[int, float | None]
 """A value, or None where none was observed, by optimizer step in ascending order."""
@@ -42,11 +43,6 @@ def broken(values: Series) -> list[int]:
     return [step for step, v in values.items() if v is not None and not math.isfinite(v)]
 
 
-def steady(windows: Iterable[Window]) -> tuple[Window, ...]:
-    """The windows in which XLA compiled nothing: only they tell the speed of a step."""
-    return tuple(window for window in windows if window.compilations == 0)
-
-
 def spell(steps: Sequence[int], shown: int = 6) -> str:
     """Steps as a person would list them: "step 7", "steps 1, 2, 3 and 4 more"."""
     listed = ", ".join(map(str, steps[:shown]))
@@ -62,8 +58,4 @@ def _group(record: Record, group: int) -> Series:
 
 
 def _distance(a: float | None, b: float | None) -> float | None:
-    if a is None or b is None:
-        return None
-    if not (math.isfinite(a) and math.isfinite(b)):
-        return math.nan
-    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
+    return None if a is None or b is None else relative_difference(a, b)

@@ -16,7 +16,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from harness.record.files import STEPS, TENSORBOARD, Record
-from harness.report.series import steady
 
 FILE = "events.out.tfevents.0.parity"
 """TensorBoard reads files with "tfevents" in their names. It is fixed: a second write replaces."""
@@ -68,7 +67,7 @@ def _scalars(record: Record) -> dict[int, dict[str, float]]:
             GRADIENT_NORM: step.gradient_norm,
         }
         scalars[step.index] = {tag: v for tag, v in values.items() if v is not None}
-    for window in steady(record.windows):
+    for window in record.steady_windows:
         scalars.setdefault(window.last, {})[STEP_SECONDS] = window.seconds / window.steps
     return {step: values for step, values in scalars.items() if values}
 

@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
+from harness.ladder.result import Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.report.text import MISSING, headline, judged, printable, title
 
 STYLES = {

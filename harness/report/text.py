@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any
 
-from harness.ladder.verdict import PairVerdict, Result, RungResult, Verdict
+from harness.ladder.result import Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.files import encode
 
 MISSING = "–"

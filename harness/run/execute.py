@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,11 +35,6 @@ from harness.run.workspace import Slot, slot
 ATTEMPTS = 3
 """Launches of one run at most. Only starved collectives, the machine's own failure, are tried
 again: no run that trained is ever repeated until it pleases."""
-
-AFTERWARDS = ("harness.report.tensorboard", "harness.ladder.judge")
-"""Modules that are needed once a run has ended. They take half a second to be imported (numpy,
-TensorBoard): that is while the trainer trains. Whatever plans and launches does without them, so
-that a trainer is at work soon after a command was given."""
 
 
 class Reporter(Protocol):
@@ -196,10 +190,7 @@ def _launch(
     run = run_of(plan, place, shared)
     place.begin()
     make_scratch(run.places)
-    importing = threading.Thread(target=lambda: [import_module(name) for name in AFTERWARDS])
-    importing.start()
     outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
-    importing.join()
     argv = list(launcher.invocation(run).argv)
     manifest: dict[str, Any] = {
         "schema": record.SCHEMA,
@@ -235,7 +226,7 @@ def _launch(
     manifest["profile"] = _keep_device_times(place, manifest["observed"])
     result = place.finish(_judge_ending(manifest, place))
     if result.steps:
-        from harness.report.tensorboard import write_events
+        from harness.report.tensorboard import write_events  # TensorBoard: 0.4 s
 
         write_events(result)
     return result

@@ -7,8 +7,6 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from harness.config.settings import Engine, Settings
 from harness.engines.command import Job
 from harness.engines.reference import arbiter
@@ -48,6 +46,7 @@ def own_arbiters(
 
 def _inputs_of(record: Record, root: Path) -> Inputs:
     """A folder of inputs made of what a Record kept of its start."""
+    import numpy as np
     from safetensors.numpy import save_file
 
     digest = hashlib.sha256()

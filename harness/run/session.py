@@ -1,8 +1,4 @@
-"""One session: plan every run, launch what is missing, judge every pair.
-
-What judges is imported where it is called: it takes a while, which a trainer spends training
-(`harness.run.execute.AFTERWARDS`).
-"""
+"""One session: plan every run, launch what is missing, judge every pair."""
 
 from __future__ import annotations
 
@@ -15,11 +11,16 @@ from pathlib import Path
 from harness.config.settings import Settings, Tolerance
 from harness.inputs.prepared import prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
-from harness.ladder.verdict import PairVerdict, Result, Verdict
+from harness.ladder.float64 import can_tell
+from harness.ladder.judge import judge
+from harness.ladder.ladder import check_floors
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import choose
 from harness.record.files import Record
 from harness.run.execute import Reporter, obtain
+from harness.run.float64 import own_arbiters
 from harness.run.plan import MissingTorchprime, Plan, Planner, plan_arbiter, plan_control, planner
+from harness.run.timing import Measurements, measure
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     first line of the output says so. Raises BadInput for whatever cannot work.
     """
     workspace = Path(settings.workspace)
+    check_floors(settings.tolerance)
     choose(settings.launcher, reporter.note)  # its options are checked before anything is made
     inputs = prepare(settings.case, workspace / "inputs")
     subjects: list[Plan] = []
@@ -100,8 +102,6 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
         for subject in _apart(planned.subjects)
     ]
     control = _control(planned, subjects[0], workspace, reporter)
-    from harness.run.timing import Measurements, measure
-
     verdicts = []
     for index in range(1, len(subjects)):
         measured = Measurements()
@@ -152,9 +152,6 @@ def _judge_with_arbiter(
     comparison: Comparison, planned: Planned, reporter: Reporter
 ) -> PairVerdict:
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
-    from harness.ladder.judge import judge
-    from harness.run.float64 import own_arbiters
-
     settings = planned.settings
     verdict = judge(comparison)
     if settings.arbiter == "never" or settings.case.optimizer.name != "adamw":
@@ -163,8 +160,7 @@ def _judge_with_arbiter(
     if not settings.case.aligned:
         own = own_arbiters(comparison, settings, planned.subjects[0].inputs, workspace, reporter)
         return judge(dataclasses.replace(comparison, own=own)) if own else verdict
-    numeric = ("forward", "backward", "loss_curve")
-    if not any(verdict.rung(name).result is Result.FAIL for name in numeric):
+    if not can_tell(verdict.rungs):
         return verdict
     arbiter = obtain(
         plan_arbiter(settings, planned.subjects[0].inputs, reporter.note),
@@ -177,8 +173,7 @@ def _judge_with_arbiter(
 
 def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
     """Judge two Records as they are, without launching anything."""
-    from harness.ladder.judge import judge
-
+    check_floors(tolerance)
     comparison = Comparison(a, b, tolerance)
     verdict = Verdict(
         f"{a.label} ({a.directory}) against {b.label} ({b.directory})",

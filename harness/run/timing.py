@@ -13,10 +13,10 @@ from harness.config.case import Case
 from harness.config.settings import Engine, Settings
 from harness.devices.device import device
 from harness.inputs.prepared import Inputs, prepare
+from harness.ladder.result import Result
 from harness.ladder.rungs.step_time import Launches, judge_launches
-from harness.ladder.verdict import Result
-from harness.probe.spec import COMPILING_STEPS
 from harness.record.files import Record
+from harness.record.steady import COMPILING_STEPS
 from harness.run.execute import Reporter, obtain, obtain_in_turns
 from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.ladder.verdict import RUNGS, Result
+from harness.ladder.ladder import names
+from harness.ladder.result import Result
 from harness.plugins.ladder import Pair, pair_outcome
 
 
@@ -47,7 +48,7 @@ def test_a_broken_run_is_invalid(
     verdict = outcome.verdict.pairs[0]
     assert verdict.result is Result.INVALID
     assert outcome.verdict.exit_code == 3
-    assert all(verdict.rung(name).result is Result.INVALID for name in RUNGS)
+    assert all(verdict.rung(name).result is Result.INVALID for name in names())
     assert told in verdict.headline, verdict.headline
     assert any("log" in note for note in verdict.notes)
     assert _processes_of(parity_workspace) == ""

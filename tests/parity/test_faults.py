@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.ladder.verdict import RUNGS, Result
+from harness.ladder.ladder import names
+from harness.ladder.result import Result
 from harness.plugins.ladder import Pair, pair_outcome
 
 
@@ -86,5 +87,5 @@ def _check(fault: Seeded, case: str, config: Any) -> None:
     first = next((r.rung for r in verdict.rungs if r.result is Result.FAIL), None)
     assert first == fault.rung, verdict.headline
     assert fault.text in verdict.rung(fault.rung).explanation
-    above = RUNGS[: RUNGS.index(fault.rung)]
+    above = names()[: names().index(fault.rung)]
     assert all(verdict.rung(r).result in (Result.PASS, Result.NOT_EXERCISED) for r in above)

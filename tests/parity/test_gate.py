@@ -9,7 +9,8 @@ from rich.console import Console
 
 from harness.gate.gate import gate_pairs, judge_pair
 from harness.gate.refs import Ref
-from harness.ladder.verdict import PairVerdict, Result, RungResult
+from harness.ladder.result import Result, RungResult
+from harness.ladder.verdict import PairVerdict
 from harness.plugins.ladder import assert_holds
 from harness.report.progress import ConsoleReporter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.ladder.verdict import RungResult
+from harness.ladder.result import RungResult
 from harness.plugins.ladder import assert_holds
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.ladder.verdict import Result
+from harness.ladder.result import Result
 from harness.plugins.ladder import Pair, pair_outcome
 
 

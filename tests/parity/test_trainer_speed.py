@@ -10,7 +10,7 @@ from harness.config.compose import load
 from harness.config.settings import Settings
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
-from harness.ladder.verdict import Result, RungResult
+from harness.ladder.result import Result, RungResult
 from harness.plugins.ladder import Pair, pair_outcome
 from harness.report.progress import ConsoleReporter
 from harness.run.plan import planner

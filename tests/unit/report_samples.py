@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.ladder.verdict import RUNGS, Finding, PairVerdict, Result, RungResult, Verdict
+from harness.ladder.ladder import names
+from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.files import MANIFEST, STEPS, Record, encode, read_record, write_json
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;[red]| `x` {{ 7*7 }} \x1b[31m"
@@ -88,7 +90,7 @@ def pair(
 ) -> PairVerdict:
     """A pair whose every rung passes, but for those that are `changed`."""
     by_name = {r.rung: r for r in changed}
-    rungs = tuple(by_name.get(name, rung(name)) for name in RUNGS)
+    rungs = tuple(by_name.get(name, rung(name)) for name in names())
     return PairVerdict(a, b, a_record, b_record, rungs, notes)
 
 

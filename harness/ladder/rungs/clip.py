@@ -5,38 +5,39 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.ladder.comparison import Comparison, Limit, exceeds, relative_difference, worst
-from harness.ladder.rungs.first_step import gradient_norm, shown
-from harness.ladder.verdict import Finding, Result, RungResult
+from harness.ladder.comparison import Comparison
+from harness.ladder.distances import exceeds, relative_difference, worst
+from harness.ladder.metric import Floor, Metric
+from harness.ladder.result import Finding, Limit, RungResult
+from harness.ladder.rung import Rung
+from harness.ladder.rungs.backward import gradient_norm, shown
 from harness.record.files import Record
 
 TOTAL_NORM_EPSILON = 1e-6
 """`clip_grad_norm_` scales by max_norm / (norm + 1e-6), at most by 1 (torch.nn.utils)."""
 
 
-def clip(c: Comparison, alike: bool = True) -> RungResult:
+def clip(c: Comparison) -> RungResult:
     """Threshold, measured norm, and the scale that was really applied to the gradients.
 
-    `alike` is False where the gradients have to differ anyway, as weights or data do: then each
-    run's scale is judged by its own norm only.
+    Where the gradients have to differ anyway, as weights or data do, each run's scale is judged by
+    its own norm only.
     """
     sides = [_clipping(c.a), _clipping(c.b)]
     for record, side in zip((c.a, c.b), sides, strict=True):
         if side is None:
             text = f"{record.label}: no gradient of step 0 was observed"
-            return RungResult("clip", Result.INVALID, text)
+            return RungResult.invalid("clip", text)
     x, y = sides
     assert x is not None
     assert y is not None
-    limit = c.limit("scale", scale_distance)
+    limit = c.limit(SCALE)
     value = scale_distance(c.a, c.b)
     told = f"{c.a.label} {x.told()}; {c.b.label} {y.told()}"
     findings = (Finding(f"step 0: {told}", 0, None, x.scale, y.scale),)
 
     def fail(text: str, at_fault: float | None, most: Limit) -> RungResult:
-        return RungResult(
-            "clip", Result.FAIL, text, at_fault, most.value, most.source, "", findings
-        )
+        return RungResult.failed("clip", text, at_fault, most, findings)
 
     if x.threshold != y.threshold:
         without = [n for n, side in zip(c.names, (x, y), strict=True) if side.threshold is None]
@@ -45,7 +46,7 @@ def clip(c: Comparison, alike: bool = True) -> RungResult:
     other = _other_threshold(c)
     if other is not None:
         return fail(other, None, limit)
-    accuracy, each = c.limit_over("measured_norm", None), c.limit_over("parameter_scale", None)
+    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
     for name, side in zip(c.names, (x, y), strict=True):
         if side.threshold is not None and exceeds(side.measuring_error(), accuracy.value):
             text = f"step 0: {name} measured a gradient norm of {shown(side.measured)}, but the "
@@ -59,21 +60,20 @@ def clip(c: Comparison, alike: bool = True) -> RungResult:
             return fail(
                 f"{text}{side.odd_scale:.6g}, all by {side.scale:.6g}", side.unevenness, each
             )
-    if alike and not c.own and exceeds(value, limit.value):
+    if c.holds("data", "init") and exceeds(value, limit.value):
         return fail(f"step 0: {told}", value, limit)
     if x.threshold is None:
-        return RungResult("clip", Result.NOT_EXERCISED, "neither run clips, as the case asks")
+        return RungResult.not_exercised("clip", "neither run clips, as the case asks")
     above = sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in c.a.steps)
     if max(x.norm, y.norm) <= x.threshold:
-        return RungResult(
-            "clip", Result.NOT_EXERCISED,
-            f"the gradient norm of step 0 ({x.norm:.4g}) is within the maximum {x.threshold:g}, "
-            f"so that no scaling could be seen ({above} later steps are above it)",
-        )  # fmt: skip
-    return RungResult(
-        "clip", Result.PASS,
-        f"step 0: {told}; {above} of {len(c.a.steps)} steps are above the maximum", value,
-        limit.value, limit.source, f"a scale that is off by {limit.value:.2g}", findings,
+        text = f"the gradient norm of step 0 ({x.norm:.4g}) is within the maximum "
+        text += (
+            f"{x.threshold:g}, so that no scaling could be seen ({above} later steps are above it)"
+        )
+        return RungResult.not_exercised("clip", text)
+    return RungResult.passed(
+        "clip", f"step 0: {told}; {above} of {len(c.a.steps)} steps are above the maximum", value,
+        limit, detects=f"a scale that is off by {limit.value:.2g}", findings=findings,
     )  # fmt: skip
 
 
@@ -175,3 +175,42 @@ def scale_distance(a: Record, b: Record) -> float | None:
     """Relative difference of the scales that were applied at step 0."""
     x, y = applied_scale(a), applied_scale(b)
     return None if x is None or y is None else relative_difference(x, y)
+
+
+SCALE = Metric(
+    name="scale",
+    what="scale applied by clipping",
+    distance=scale_distance,
+    largest=1.0,  # of two numbers of one sign
+    floors=(
+        Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
+              "weights 6.4e-8, hf against torchprime 3.1e-8"),
+        Floor("CPU", "bfloat16", "", 4e-3, "1 unit in the last place; measured: perturbed weights "
+              "5.2e-3, hf against torchprime 2.3e-6"),
+    ),
+)  # fmt: skip
+MEASURED_NORM = Metric(
+    name="measured_norm",
+    what="the trainer's norm against fp32 sums",
+    floors=(
+        Floor("CPU", "float32", "", 1e-6, "rounding of sums of squares"),
+        Floor("CPU", "bfloat16", "", 5e-2, "measured: trainers that add up squares in bfloat16 "
+              "take a norm of 1.444 for 1.36"),
+    ),
+)  # fmt: skip
+PARAMETER_SCALE = Metric(
+    name="parameter_scale",
+    what="one parameter's scale against that of all",
+    floors=(
+        Floor("CPU", "float32", "", 1e-6, "measured: hf and torchprime 2.5e-7 at most"),
+        Floor("CPU", "bfloat16", "", 4e-3, "1 unit in the last place; measured: hf and torchprime "
+              "9e-4 at most"),
+    ),
+)  # fmt: skip
+
+RUNG = Rung(
+    name="clip",
+    what="threshold, measured norm, and the scale that was really applied",
+    judge=clip,
+    metrics=(SCALE, MEASURED_NORM, PARAMETER_SCALE),
+)

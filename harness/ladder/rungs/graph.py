@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.rungs.compiled_step import compiled_step
-from harness.ladder.verdict import Finding, Result, RungResult
-from harness.probe.spec import COMPILING_STEPS
+from harness.ladder.result import EQUAL, Finding, RungResult
+from harness.ladder.rung import Rung
 from harness.record.files import Record, Window
-
-
-def steady_windows(record: Record) -> tuple[Window, ...]:
-    """Windows after the compiling steps in which XLA compiled nothing and no profiler ran."""
-    return tuple(
-        w
-        for w in record.windows
-        if w.first >= COMPILING_STEPS and not w.compilations and not w.profiled
-    )
+from harness.record.steady import COMPILING_STEPS
 
 
 def unobserved_steps(record: Record) -> str | None:
@@ -49,7 +40,7 @@ def steps_of(window: Window) -> str:
 
 def fallbacks_per_step(record: Record) -> dict[str, float]:
     """Calls per steady step of operations that ran on the host, by name."""
-    windows = steady_windows(record)
+    windows = record.steady_windows
     total: Counter[str] = Counter()
     for window in windows:
         total.update(window.fallbacks)
@@ -59,7 +50,7 @@ def fallbacks_per_step(record: Record) -> dict[str, float]:
 
 def per_step(record: Record, counter: str) -> float:
     """A counter's mean per steady step."""
-    windows = steady_windows(record)
+    windows = record.steady_windows
     return float(sum(getattr(w, counter) for w in windows) / sum(w.steps for w in windows))
 
 
@@ -73,7 +64,7 @@ def graph(c: Comparison) -> RungResult:
     name_a, name_b = c.names
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if gap := unobserved_steps(record):
-            return RungResult("graph", Result.INVALID, f"{name}: {gap}")
+            return RungResult.invalid("graph", f"{name}: {gap}")
     findings = []
     again_a, again_b = recompilations(c.a), recompilations(c.b)
     if again_a != again_b:
@@ -82,14 +73,12 @@ def graph(c: Comparison) -> RungResult:
                 text = f"{name} compiled {count} more graphs at {steps}, after warm-up"
                 findings.append(Finding(text))
     for name, record in ((name_a, c.a), (name_b, c.b)):
-        if not steady_windows(record):
+        if not record.steady_windows:
             if not findings:
-                return RungResult("graph", Result.INVALID, f"{name}: no steady window was observed")
+                return RungResult.invalid("graph", f"{name}: no steady window was observed")
             # One that compiles in every window has no steady state: that is the finding.
             text = f"{findings[0].text}; {name} has no steady window"
-            return RungResult(
-                "graph", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
-            )
+            return RungResult.failed("graph", text, len(findings), EQUAL, tuple(findings))
     falls_a, falls_b = fallbacks_per_step(c.a), fallbacks_per_step(c.b)
     for operation in sorted({*falls_a, *falls_b}):
         x, y = falls_a.get(operation, 0.0), falls_b.get(operation, 0.0)
@@ -105,15 +94,16 @@ def graph(c: Comparison) -> RungResult:
     )
     if findings:
         text = f"{findings[0].text} ({shown})"
-        return RungResult(
-            "graph", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
-        )
+        return RungResult.failed("graph", text, len(findings), EQUAL, tuple(findings))
     if c.graphs is not None:
+        # Not above: reading compiled steps is a third of what the whole ladder takes to import.
+        from harness.ladder.compiled_step import compiled_step
+
         return compiled_step(c, c.graphs, shown, [per_step(r, "executions") for r in (c.a, c.b)])
     both = f", both compile again at {', '.join(again_a)}" if again_a else ""
-    return RungResult(
-        "graph", Result.PASS, f"no difference in recompilations or fallbacks{both}; {shown}", 0, 0,
-        "equal or not", "one recompilation after warm-up, or one operation on the host a step",
+    return RungResult.passed(
+        "graph", f"no difference in recompilations or fallbacks{both}; {shown}", 0, EQUAL,
+        detects="one recompilation after warm-up, or one operation on the host a step",
     )  # fmt: skip
 
 
@@ -126,3 +116,10 @@ def _other_work(c: Comparison) -> list[Finding]:
             text = f"{counter} a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
             findings.append(Finding(text, None, None, x, y))
     return findings
+
+
+RUNG = Rung(
+    name="graph",
+    what="recompilations and host fallbacks; FLOPs, collectives and memory of the compiled step",
+    judge=graph,
+)

@@ -5,50 +5,49 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from harness.ladder.comparison import (
+from harness.ladder.comparison import Comparison
+from harness.ladder.distances import (
     SKETCH_CERTAINTY,
-    Comparison,
     by_name,
     exceeds,
     largest,
     nan_last,
     sketch_difference,
+    sketch_distance,
     sketch_norm,
     worst,
 )
-from harness.ladder.verdict import Finding, Result, RungResult
+from harness.ladder.metric import Floor, Metric
+from harness.ladder.result import EQUAL, Finding, RungResult, summary
+from harness.ladder.rung import Rung
+from harness.ladder.rungs.schedule import schedule
 from harness.record.files import Group, Parameter, Record, encode
 
 IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Hyper-parameters that choose how an update is computed, not what it is."""
 
 
-def optimizer(c: Comparison, updates: bool = True) -> RungResult:
+def optimizer(c: Comparison) -> RungResult:
     """Class, hyper-parameters of every parameter, and the first updates.
 
-    `updates` is False where a rung above says that the updates have to differ anyway; the
-    hyper-parameters are still judged.
+    Updates are compared only where all that they are made of is alike; hyper-parameters always.
     """
     name_a, name_b = c.names
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         unknown = _unobserved(record)
         if unknown is not None:
-            return RungResult("optimizer", Result.INVALID, f"{name}: {unknown} was not observed")
-    findings = _compare_settings(c)
+            return RungResult.invalid("optimizer", f"{name}: {unknown} was not observed")
+    findings = tuple(_compare_settings(c))
     if findings:
-        text = findings[0].text + (f" (and {len(findings) - 1} more)" if findings[1:] else "")
-        return RungResult(
-            "optimizer", Result.FAIL, text, len(findings), 0, "equal or not", "", tuple(findings)
-        )
+        return RungResult.failed("optimizer", summary(findings), len(findings), EQUAL, findings)
     groups = tuple(len(record.groups[0][2]) for record in (c.a, c.b))
     settings = f"{_class(c.a, 0)}, every parameter with equal hyper-parameters"
     if groups[0] != groups[1]:
         settings += f" ({groups[0]} groups in {name_a}, {groups[1]} in {name_b})"
-    if not updates:
-        return RungResult(
-            "optimizer", Result.PASS, f"{settings}; updates were not compared, as what they are "
-            "made of differs", 0, 0, "equal or not", "any other hyper-parameter",
-        )  # fmt: skip
+    # An update is made of a learning rate too, although that rung comes below.
+    if not (c.holds("data", "init", "backward", "clip") and schedule(c).holds):
+        text = f"{settings}; updates were not compared, as what they are made of differs"
+        return RungResult.passed("optimizer", text, 0, EQUAL, detects="any other hyper-parameter")
     return _judge_updates(c, settings)
 
 
@@ -129,17 +128,13 @@ def _hyper(record: Record, parameter: Parameter, step: int) -> dict[str, Any] | 
 
 
 def _judge_updates(c: Comparison, settings: str) -> RungResult:
-    limit = c.limit("update", worst_update_distance)
+    limit = c.limit(UPDATE)
     distances = update_distances(c.a, c.b)
     if distances is None:
-        return RungResult(
-            "optimizer", Result.INVALID, f"{settings}, but an update was not observed"
-        )
+        return RungResult.invalid("optimizer", f"{settings}, but an update was not observed")
     if not distances:
-        return RungResult(
-            "optimizer", Result.NOT_EXERCISED,
-            f"{settings}, but no parameter moved in the first two steps of either run",
-        )  # fmt: skip
+        text = f"{settings}, but no parameter moved in the first two steps of either run"
+        return RungResult.not_exercised("optimizer", text)
     name, value = worst(distances)
     findings = tuple(
         Finding(_update_text(c, key, distance), None, key, *_update_norms(c, key))
@@ -148,14 +143,10 @@ def _judge_updates(c: Comparison, settings: str) -> RungResult:
     )
     if findings:
         text = f"{settings}, but {len(findings)} parameters were updated otherwise; most: "
-        return RungResult(
-            "optimizer", Result.FAIL, text + findings[0].text, value, limit.value, limit.source,
-            "", findings,
-        )  # fmt: skip
-    return RungResult(
-        "optimizer", Result.PASS, f"{settings}; first updates agree, furthest apart: {name}, "
-        f"{value:.2g}", value, limit.value, limit.source,
-        "any other hyper-parameter, or an update that is off by "
+        return RungResult.failed("optimizer", text + findings[0].text, value, limit, findings)
+    return RungResult.passed(
+        "optimizer", f"{settings}; first updates agree, furthest apart: {name}, {value:.2g}",
+        value, limit, detects="any other hyper-parameter, or an update that is off by "
         f"{SKETCH_CERTAINTY * limit.value:.2g}",
     )  # fmt: skip
 
@@ -185,42 +176,9 @@ def update_distances(a: Record, b: Record) -> dict[str, float] | None:
         for x, y in zip(mine, theirs, strict=True):
             norms = sketch_norm(x), sketch_norm(y)
             if norms != (0.0, 0.0):
-                distance = _update_distance(x, y) if 0.0 not in norms else math.inf
+                distance = sketch_distance(x, y) if 0.0 not in norms else math.inf
                 distances[name] = largest([distance, distances.get(name, 0.0)])
     return distances
-
-
-def _update_distance(x: tuple[float, ...], y: tuple[float, ...]) -> float:
-    """|x - y| over the larger of both, of which one is not 0; NaN if they cannot be compared."""
-    if len(x) != len(y):
-        return math.nan
-    difference = sketch_norm(tuple(p - q for p, q in zip(x, y, strict=True)))
-    return difference / max(sketch_norm(x), sketch_norm(y))
-
-
-def course_distances(a: Record, b: Record) -> dict[str, float] | None:
-    """Estimate, by parameter, of |course_a - course_b| / |course|: from initial to final value.
-
-    Of the parameters that both runs have and that either moved. None where there is no such
-    parameter, or where a value was not observed.
-    """
-    left, right = by_name(a), by_name(b)
-    distances: dict[str, float] = {}
-    for name in (n for n in left if n in right):
-        courses = []
-        for parameter in (left[name], right[name]):
-            if parameter.initial is None or parameter.final is None:
-                return None
-            courses.append(sketch_difference(parameter.final, parameter.initial))
-        if any(sketch_norm(course) != 0.0 for course in courses):
-            distances[name] = _update_distance(courses[0], courses[1])
-    return distances or None
-
-
-def worst_course_distance(a: Record, b: Record) -> float | None:
-    """The largest of `course_distances`."""
-    distances = course_distances(a, b)
-    return worst(distances)[1] if distances else None
 
 
 def worst_update_distance(a: Record, b: Record) -> float | None:
@@ -241,3 +199,24 @@ def _update_text(c: Comparison, name: str, distance: float) -> str:
         f"{name}: by about {x:.3g} in {c.a.label}, {y:.3g} in {c.b.label}, relative distance "
         f"{distance:.2g}"
     )
+
+
+UPDATE = Metric(
+    name="update",
+    what="worst parameter's first two updates",
+    distance=worst_update_distance,
+    largest=2.0,  # of two tensors
+    floors=(
+        Floor("CPU", "float32", "", 5e-4, "measured: hf against torchprime 3.7e-4, perturbed "
+              "weights 9.3e-4"),
+        Floor("CPU", "bfloat16", "", 3e-1, "measured: hf against torchprime 0.36, perturbed "
+              "weights 0.56"),
+    ),
+)  # fmt: skip
+
+RUNG = Rung(
+    name="optimizer",
+    what="class, hyper-parameters of every parameter, first updates",
+    judge=optimizer,
+    metrics=(UPDATE,),
+)

@@ -1,20 +1,18 @@
-"""The rung of learning rates, and how a lag of one series behind another is told."""
+"""The rung of learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.config.case import ALIGNED
-from harness.ladder.comparison import Comparison, by_name, exceeds, largest, relative_difference
-from harness.ladder.verdict import Finding, Result, RungResult
+from harness.ladder.comparison import Comparison
+from harness.ladder.curve import Rates, furthest, lagging
+from harness.ladder.distances import by_name, exceeds, largest, relative_difference
+from harness.ladder.result import Finding, Limit, RungResult
+from harness.ladder.rung import Rung
 from harness.record.files import Record
 
-RATE_LIMIT = 1e-9
+RATE_LIMIT = Limit(1e-9, "rounding of Python floats")
 """Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
 and far below any difference of two schedules."""
-
-Rates = tuple[float | None, ...]
-"""Learning rates of one step; None for one that was not observed."""
 
 
 def schedule(c: Comparison) -> RungResult:
@@ -22,44 +20,42 @@ def schedule(c: Comparison) -> RungResult:
     name_a, name_b = c.names
     left, right = _rates(c)
     if not left:
-        return RungResult("schedule", Result.INVALID, "no step and parameter is in both runs")
+        return RungResult.invalid("schedule", "no step and parameter is in both runs")
     for name, series in ((name_a, left), (name_b, right)):
         for step, rates in series.items():
             if not rates or None in rates:
                 text = f"{name}: a learning rate of step {step} was not observed"
-                return RungResult("schedule", Result.INVALID, text)
-    differences = {step: _furthest(left[step], right[step]) for step in left}
+                return RungResult.invalid("schedule", text)
+    differences = {step: furthest(left[step], right[step]) for step in left}
     findings = tuple(
         Finding(f"step {i}: {name_a} used {_rate(left[i])}, {name_b} {_rate(right[i])}", i, None,
                 left[i], right[i])
         for i, difference in differences.items()
-        if exceeds(difference, RATE_LIMIT)
+        if exceeds(difference, RATE_LIMIT.value)
     )  # fmt: skip
     if findings:
-        return RungResult(
-            "schedule", Result.FAIL, _explain(c, findings, left, right),
-            largest(differences.values()), RATE_LIMIT, "rounding of Python floats", "", findings,
-        )  # fmt: skip
+        text, value = _explain(c, findings, left, right), largest(differences.values())
+        return RungResult.failed("schedule", text, value, RATE_LIMIT, findings)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         if missing := record.missing_steps:
             text = f"{len(left)} learning rates agree, but {name} has no step {missing[0]}"
-            return RungResult("schedule", Result.INVALID, text)
+            return RungResult.invalid("schedule", text)
     peak = max(rate or 0.0 for rates in left.values() for rate in rates)
     if peak == 0:
-        return RungResult("schedule", Result.NOT_EXERCISED, "every learning rate is zero")
+        return RungResult.not_exercised("schedule", "every learning rate is zero")
     for name, record, rates_of in zip(c.names, (c.a, c.b), (left, right), strict=True):
         asked = _peak_asked(record)
         own = max(rate or 0.0 for rates in rates_of.values() for rate in rates)
-        if asked is not None and exceeds(relative_difference(own, asked), RATE_LIMIT):
+        if asked is not None and exceeds(relative_difference(own, asked), RATE_LIMIT.value):
             text = f"{name}'s learning rate peaks at {own:g}, but the case asks for {asked:g}"
-            return RungResult(
-                "schedule", Result.FAIL, text, relative_difference(own, asked), RATE_LIMIT,
-                "rounding of Python floats", "", (Finding(text, None, None, own, asked),),
+            return RungResult.failed(
+                "schedule", text, relative_difference(own, asked), RATE_LIMIT,
+                (Finding(text, None, None, own, asked),),
             )  # fmt: skip
-    return RungResult(
-        "schedule", Result.PASS, f"{len(left)} learning rates agree (peak {peak:g})",
-        largest(differences.values()), RATE_LIMIT, "rounding of Python floats",
-        f"a relative difference of {RATE_LIMIT:g}",
+    return RungResult.passed(
+        "schedule", f"{len(left)} learning rates agree (peak {peak:g})",
+        largest(differences.values()), RATE_LIMIT,
+        detects=f"a relative difference of {RATE_LIMIT.value:g}",
     )  # fmt: skip
 
 
@@ -100,10 +96,6 @@ def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
     return first, second
 
 
-def _furthest(x: Rates, y: Rates) -> float:
-    return largest(relative_difference(p, q) for p, q in zip(x, y, strict=True))
-
-
 def _rate(rates: Rates) -> str:
     return " and ".join(f"{rate:.6g}" for rate in dict.fromkeys(rates) if rate is not None)
 
@@ -113,7 +105,7 @@ def _explain(
 ) -> str:
     """What kind of difference it is: a lag, a factor, or the first step that differs."""
     text = findings[0].text
-    lag = lagging(list(left.values()), list(right.values()), RATE_LIMIT)
+    lag = lagging(list(left.values()), list(right.values()), RATE_LIMIT.value)
     if lag:
         late = c.names[1] if lag > 0 else c.names[0]
         return f"a lag of one step: {late} uses the rate of the step before; {text}"
@@ -122,19 +114,13 @@ def _explain(
     pairs = [(x, y) for i in left for x, y in zip(left[i], right[i], strict=True) if x and y]
     ratios = [y / x for x, y in pairs]
     constant = ""
-    if ratios and max(ratios) - min(ratios) <= RATE_LIMIT * max(map(abs, ratios)):
+    if ratios and max(ratios) - min(ratios) <= RATE_LIMIT.value * max(map(abs, ratios)):
         constant = f", always {ratios[0]:g} times as much"
     return f"{text}{constant} ({len(findings)} of {len(left)} steps differ)"
 
 
-def lagging(left: Sequence[Rates], right: Sequence[Rates], limit: float) -> int:
-    """1 where `right` is `left` one step late, -1 where it is one step early, else 0.
-
-    Both have a value for each of the same steps.
-    """
-    for lag in (1, -1):
-        x, y = (left[:-1], right[1:]) if lag > 0 else (left[1:], right[:-1])
-        pairs = zip(x, y, strict=True)
-        if len(x) > 2 and all(not exceeds(_furthest(p, q), limit) for p, q in pairs):
-            return lag
-    return 0
+RUNG = Rung(
+    name="schedule",
+    what="learning rate that each step really used",
+    judge=schedule,
+)

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from harness.config.settings import Tolerance
 from harness.devices.device import device_of
 from harness.ladder.comparison import Comparison
-from harness.ladder.rungs.device_time import device_samples, throughput
-from harness.ladder.rungs.graph import steady_windows, steps_of, unobserved_steps
-from harness.ladder.statistics import (
-    STALL,
+from harness.ladder.device_time import device_samples, throughput
+from harness.ladder.intervals import (
     Decision,
     RatioInterval,
     equivalence,
-    mean_ratio,
-    ratio_interval,
-    recurring_stalls,
     smallest_detectable,
     windows_needed,
 )
-from harness.ladder.verdict import Finding, Result, RungResult
+from harness.ladder.result import Finding, Limit, RungResult
+from harness.ladder.rung import Rung
+from harness.ladder.rungs.graph import steps_of, unobserved_steps
+from harness.ladder.stalls import STALL, recurring_stalls
 from harness.record.files import Record, Window
 
 Launches = tuple[tuple[Record, Record], ...]
@@ -47,7 +45,7 @@ def step_time(c: Comparison) -> RungResult:
         for name, record in zip(c.names, pair, strict=True):
             if broken := _broken(record):
                 text = f"{name}, launch {number + 1} of {len(launches)}: {broken}"
-                return RungResult("step_time", Result.INVALID, text)
+                return RungResult.invalid("step_time", text)
     left_out = tuple(
         finding for pair in launches for record in pair for finding in _left_out(record)
     )
@@ -55,9 +53,9 @@ def step_time(c: Comparison) -> RungResult:
     for name, side in zip(c.names, (samples.a, samples.b), strict=True):
         if _too_few(side):
             text = f"{name}: fewer than two steady windows; ask for more case.steps"
-            judged = c.tolerance.step_time is not None
-            result = Result.INCONCLUSIVE if judged else Result.NOT_EXERCISED
-            return RungResult("step_time", result, text)
+            if c.tolerance.step_time is None:
+                return RungResult.not_exercised("step_time", text)
+            return RungResult.inconclusive("step_time", text)
     interval = samples.interval(confidence(c.looks))
     findings = left_out + tuple(
         Finding(throughput(record, statistics.median(t for launch in side for t in launch)))
@@ -82,6 +80,8 @@ class _Samples:
     of_host: bool
 
     def interval(self, confidence: float) -> RatioInterval:
+        from harness.ladder.resampling import ratio_interval  # it imports numpy, in 0.15 s
+
         return ratio_interval(self.a, self.b, paired=self.paired, confidence=confidence)
 
 
@@ -118,24 +118,24 @@ def _judge_interval(
     findings: tuple[Finding, ...],
 ) -> RungResult:
     if c.tolerance.step_time is None:
-        return RungResult(
-            "step_time", Result.NOT_EXERCISED,
+        return RungResult.not_exercised(
+            "step_time",
             f"{shown}; not judged{_host_clock(c, samples)}. tolerance.step_time=0.015 judges it",
-            interval.ratio, findings=findings,
+            interval.ratio, findings,
         )  # fmt: skip
+    limit = Limit(1 + c.tolerance.step_time, "tolerance.step_time")
     stalls = _stalls(c)
     if stalls:
-        return RungResult(
-            "step_time", Result.FAIL, f"{stalls[0].text}; {shown}", interval.ratio,
-            1 + c.tolerance.step_time, "tolerance.step_time", "", (*stalls, *findings),
+        return RungResult.failed(
+            "step_time", f"{stalls[0].text}; {shown}", interval.ratio, limit,
+            (*stalls, *findings),
         )  # fmt: skip
     undecided = _undecided(c, samples, interval, c.tolerance.step_time)
     if undecided is not None:
-        return RungResult(
-            "step_time", Result.INCONCLUSIVE, f"{shown}: {undecided}", interval.ratio,
-            1 + c.tolerance.step_time, "tolerance.step_time", "", findings,
-        )  # fmt: skip
-    return _decide(interval, c.tolerance.step_time, shown, findings)
+        return RungResult.inconclusive(
+            "step_time", f"{shown}: {undecided}", interval.ratio, limit, findings
+        )
+    return _decide(interval, c.tolerance.step_time, limit, shown, findings)
 
 
 def _host_clock(c: Comparison, samples: _Samples) -> str:
@@ -161,6 +161,8 @@ def _undecided(
     decision = equivalence(located, tolerance)
     if decision in APART:
         return None
+    from harness.ladder.resampling import mean_ratio
+
     mean, short = (
         mean_ratio(
             samples.a, samples.b, paired=samples.paired, clip=clip, confidence=confidence(c.looks)
@@ -256,7 +258,7 @@ def _broken(record: Record) -> str | None:
 
 def _timed(record: Record) -> list[Window]:
     """Steady windows of full length: a shorter last one is dearer by the syncs at its ends."""
-    windows = steady_windows(record)
+    windows = record.steady_windows
     full = max((w.steps for w in windows), default=0)
     return [w for w in windows if w.steps == full]
 
@@ -270,23 +272,27 @@ def _left_out(record: Record) -> tuple[Finding, ...]:
 
 
 def _decide(
-    interval: RatioInterval, tolerance: float, shown: str, left_out: tuple[Finding, ...]
+    interval: RatioInterval,
+    tolerance: float,
+    limit: Limit,
+    shown: str,
+    findings: tuple[Finding, ...],
 ) -> RungResult:
     decision = equivalence(interval, tolerance)
-    source = "tolerance.step_time"
     if decision is Decision.INCONCLUSIVE:
-        return RungResult(
-            "step_time", Result.INCONCLUSIVE, f"{shown}: {_ask(interval, tolerance)}",
-            interval.ratio, 1 + tolerance, source, "", left_out,
-        )  # fmt: skip
+        text = f"{shown}: {_ask(interval, tolerance)}"
+        return RungResult.inconclusive("step_time", text, interval.ratio, limit, findings)
     if decision is Decision.PASS:
-        caught = smallest_detectable(interval, tolerance)
-        return RungResult(
-            "step_time", Result.PASS, shown, interval.ratio, 1 + tolerance, source,
-            f"a slowdown of {caught:.1%}", left_out,
-        )  # fmt: skip
+        caught = f"a slowdown of {smallest_detectable(interval, tolerance):.1%}"
+        return RungResult.passed(
+            "step_time", shown, interval.ratio, limit, detects=caught, findings=findings
+        )
     how = "slower" if decision is Decision.FAIL_SLOWER else "faster, which is a finding too"
-    return RungResult(
-        "step_time", Result.FAIL, f"{shown}: {how}", interval.ratio, 1 + tolerance, source, "",
-        left_out,
-    )  # fmt: skip
+    return RungResult.failed("step_time", f"{shown}: {how}", interval.ratio, limit, findings)
+
+
+RUNG = Rung(
+    name="step_time",
+    what="steady-state seconds per step",
+    judge=step_time,
+)

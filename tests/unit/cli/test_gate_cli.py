@@ -16,14 +16,17 @@ from harness.cli.main import app
 from harness.gate import bisect, releases
 from harness.gate import gate as gating
 from harness.gate.gate import GatePair
-from harness.ladder.verdict import RUNGS, PairVerdict, RungResult, Verdict
-from harness.ladder.verdict import Result as Judged
+from harness.ladder.ladder import names
+from harness.ladder.result import Result as Judged
+from harness.ladder.result import RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.run.session import Outcome
 
 
 def verdict(result: Judged, rung: str = "forward") -> PairVerdict:
     rungs = tuple(
-        RungResult(name, result if name == rung else Judged.PASS, f"{name} of it") for name in RUNGS
+        RungResult(name, result if name == rung else Judged.PASS, f"{name} of it")
+        for name in names()
     )
     return PairVerdict("hf@1.0", "hf@2.0", "", "", rungs)
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.compose import case_names, config_directory, load
-from harness.config.settings import METRICS, Engine, Settings, check_settings
+from harness.config.settings import Engine, Settings, check_settings
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,7 @@ class TestDefaults:
         assert set(settings.engine) == {"hf", "torchprime", "reference"}
         assert settings.tolerance.control == "ulp"
         assert settings.tolerance.step_time is None
-        for dtype in ("float32", "bfloat16"):
-            assert set(settings.tolerance.floor[dtype]) == set(METRICS)
+        assert settings.tolerance.floor == {}  # the documented ones stand beside the rungs
 
     def test_cases(self) -> None:
         assert "llama-tiny" in case_names()
@@ -130,27 +129,21 @@ class TestLimitsThatAreNone:
         with pytest.raises(BadInput, match=r"tolerance\.margin=nan: it has to be positive"):
             load(["tolerance.margin=nan"])
 
-    @pytest.mark.parametrize("metric", METRICS)
-    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_every_metric_has_a_floor(self, ours: Settings, dtype: str, metric: str) -> None:
-        floors = {name: dict(floor) for name, floor in ours.tolerance.floor.items()}
-        for value in (math.nan, math.inf, 0.0, -1.0):
-            floors[dtype][metric] = value
-            with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric}={value}"):
-                check_settings(changed(ours, "tolerance.floor", floors))
-        del floors[dtype][metric]
-        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.{metric} is missing"):
-            check_settings(changed(ours, "tolerance.floor", floors))
-        del floors[dtype]
-        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}\.loss is missing"):
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+    def test_a_floor_is_positive_and_finite(self, ours: Settings, value: float) -> None:
+        floors = {"bfloat16": {"loss": value}}
+        with pytest.raises(BadInput, match=rf"tolerance\.floor\.bfloat16\.loss={value}"):
             check_settings(changed(ours, "tolerance.floor", floors))
 
-    @pytest.mark.parametrize("added", [("float32", "los"), ("float16", "loss")])
-    def test_a_floor_that_nothing_reads(self, ours: Settings, added: tuple[str, str]) -> None:
-        dtype, metric = added
-        floors = {**ours.tolerance.floor, dtype: {**ours.tolerance.floor["float32"], metric: 1.0}}
-        with pytest.raises(BadInput, match=rf"tolerance\.floor\.{dtype}: floors are by dtype"):
-            check_settings(changed(ours, "tolerance.floor", floors))
+    def test_a_floor_as_it_is_written(self) -> None:
+        floors = load(["tolerance.floor.float32.loss=1e-3"]).tolerance.floor
+        assert floors == {"float32": {"loss": 1e-3}}
+        with pytest.raises(BadInput, match=r"tolerance\.floor\.float32\.loss='x'"):
+            load(["tolerance.floor.float32.loss=x"])
+
+    def test_a_floor_of_a_dtype_that_no_case_has(self, ours: Settings) -> None:
+        with pytest.raises(BadInput, match=r"tolerance\.floor\.float16: the dtypes are float32"):
+            check_settings(changed(ours, "tolerance.floor", {"float16": {"loss": 1.0}}))
 
     def test_without_a_tolerance_of_step_times_they_are_not_judged(self) -> None:
         assert load(["tolerance.step_time=null"]).tolerance.step_time is None

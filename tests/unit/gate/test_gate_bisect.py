@@ -32,7 +32,9 @@ from harness.gate.commits import first_bad_commit, walk
 from harness.gate.gate import GatePair
 from harness.gate.refs import Ref
 from harness.inputs.prepared import Inputs
-from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult, Verdict
+from harness.ladder.ladder import names
+from harness.ladder.result import Result, RungResult
+from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.launcher import Local
 from harness.launchers.local import Limits
 from harness.run.plan import Plan
@@ -81,7 +83,7 @@ class TestSearch:
 def verdict(**results: Result) -> PairVerdict:
     rungs = [
         RungResult(name, results.get(name, Result.PASS), f"{name} of it", 1.0, 0.5)
-        for name in RUNGS
+        for name in names()
     ]
     return PairVerdict("a", "b", "", "", tuple(rungs))
 

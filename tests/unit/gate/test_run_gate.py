@@ -20,9 +20,9 @@ from harness.gate import baselines
 from harness.gate import gate as gating
 from harness.gate.gate import GatePair, NotCompared, chosen_cases, gate_pairs, judge_pair, run_gate
 from harness.gate.refs import Ref
-from harness.ladder.verdict import PairVerdict, Result
+from harness.ladder.result import Result
+from harness.ladder.verdict import PairVerdict
 from harness.record.files import Record
-from harness.run import execute as running
 from harness.run import session
 from harness.run import timing as measuring
 from harness.run.plan import Plan
@@ -512,4 +512,4 @@ def test_nothing_that_only_judges_is_imported_before_a_trainer_is_at_work() -> N
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
     assert "harness.run.execute" in loaded
-    assert not loaded & {"numpy", "fsspec", "tensorboard", "jinja2", *running.AFTERWARDS}
+    assert not loaded & {"numpy", "fsspec", "tensorboard", "jinja2"}

@@ -20,28 +20,26 @@ from builders import (
 )
 
 from harness.base.errors import BadInput
-from harness.ladder.comparison import (
-    Comparison,
-    exceeds,
-    largest,
-    relative_difference,
-    sketch_norm,
-    worst,
-)
-from harness.ladder.rungs.curves import (
-    curve_limits,
-    grad_norm_curve,
-    gradient_norms,
-    loss_curve,
-    losses,
-)
-from harness.ladder.verdict import Result, RungResult
+from harness.ladder.comparison import Comparison
+from harness.ladder.curve import Curve, curve_limits, gradient_norms, losses
+from harness.ladder.distances import exceeds, largest, relative_difference, sketch_norm, worst
+from harness.ladder.metric import Metric
+from harness.ladder.result import Result, RungResult
+from harness.ladder.rungs.grad_norm_curve import grad_norm_curve
+from harness.ladder.rungs.loss_curve import LOSSES, loss_curve
 from harness.record.files import Fingerprint, Record, Step
 from harness.run import session
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 NOT_EXERCISED = Result.NOT_EXERCISED
 LIMIT = 2 * 2.4e-7
+CURVE = Curve("loss_curve", "loss", LOSSES, losses)
+
+
+def measuring(distance: float | None) -> Metric:
+    """The loss, if it were always so far apart."""
+    return dataclasses.replace(LOSSES, distance=lambda x, y: distance)
+
 
 Judge = Callable[[Comparison], RungResult]
 Change = Callable[[Record, int, float | None], Record]
@@ -245,7 +243,7 @@ class TestLimits:
     def limits(self, *differences: float) -> list[float]:
         control = self.curves(*differences)
         c = comparison(*control, control=control)
-        return [li.value for li in curve_limits(c, "loss", losses, len(differences))]
+        return [li.value for li in curve_limits(c, CURVE, len(differences))]
 
     def test_differences_build_up(self) -> None:
         floor = 2 * 2.4e-7
@@ -261,7 +259,7 @@ class TestLimits:
         a, b = self.curves(1e-3, 1e-3, 1e-3, 1e-3)
         for control in ((a, without(b, "steps", 2)), (without(a, "steps", 2), b)):
             c = comparison(a, b, control=control)
-            values = [li.value for li in curve_limits(c, "loss", losses, 4)]
+            values = [li.value for li in curve_limits(c, CURVE, 4)]
             assert values == pytest.approx([2e-3, 2e-3, LIMIT, LIMIT])
 
     def test_a_later_difference_does_not_widen_an_earlier_limit(self, a: Record) -> None:
@@ -277,43 +275,43 @@ class TestLimits:
         assert result.detects.startswith("a relative difference of 0.02, ")
 
     def test_without_a_control(self, a: Record) -> None:
-        limits = curve_limits(comparison(a, a), "loss", losses, 3)
+        limits = curve_limits(comparison(a, a), CURVE, 3)
         assert [li.value for li in limits] == pytest.approx([LIMIT] * 3)
         assert limits[0].source == "2 × 2.4e-07, the floor documented for float32"
 
     def test_a_lucky_control_is_told(self, a: Record) -> None:
         c = comparison(a, a, control=self.curves(1e-9, 0))
-        assert curve_limits(c, "loss", losses, 1)[0].source == (
+        assert curve_limits(c, CURVE, 1)[0].source == (
             "2 × 2.4e-07, the floor documented for float32 (the control run measured 1e-09)"
         )
 
     def test_the_margin(self, a: Record) -> None:
         control = self.curves(1e-3, 1e-3)
         c = comparison(a, a, control=control, tolerance=tolerance(margin=5.0))
-        assert curve_limits(c, "loss", losses, 1)[0].value == pytest.approx(5e-3)
-        assert curve_limits(c, "loss", losses, 1)[0].source.startswith("5 × 0.001, ")
+        assert curve_limits(c, CURVE, 1)[0].value == pytest.approx(5e-3)
+        assert curve_limits(c, CURVE, 1)[0].source.startswith("5 × 0.001, ")
 
     def test_the_smaller_floor_counts_where_dtypes_differ(self, a: Record) -> None:
         b = Trainer(dtype="bfloat16").record()
         for pair in ((a, b), (b, a)):
-            assert comparison(*pair).limit_over("loss", None).value == pytest.approx(LIMIT)
-        assert comparison(b, b).limit_over("loss", None).value == pytest.approx(2e-4)
+            assert comparison(*pair).limit_over(LOSSES, None).value == pytest.approx(LIMIT)
+        assert comparison(b, b).limit_over(LOSSES, None).value == pytest.approx(2e-4)
 
     def test_a_dtype_without_a_floor(self, a: Record) -> None:
         b = with_manifest(a, lambda m: m["case"].update(dtype="float16"))
         for pair in ((a, b), (b, a)):
             with pytest.raises(BadInput, match=r"float16, .* no tolerance\.floor\.float16\.loss"):
-                comparison(*pair).limit_over("loss", None)
+                comparison(*pair).limit_over(LOSSES, None)
         with pytest.raises(BadInput, match=r"tolerance\.floor\.float16"):
             session.compare(b, b, tolerance())
 
     def test_a_control_that_measured_nothing(self, a: Record) -> None:
         c = comparison(a, a, control=(a, a))
         for measured in (None, math.nan, math.inf):
-            assert c.limit_over("loss", measured).value == pytest.approx(LIMIT)
-        assert c.limit("loss", lambda x, y: None).value == pytest.approx(LIMIT)
-        assert c.limit("loss", lambda x, y: 0.5).value == 1.0
-        assert comparison(a, a).limit("loss", lambda x, y: 0.5).value == pytest.approx(LIMIT)
+            assert c.limit_over(LOSSES, measured).value == pytest.approx(LIMIT)
+        assert c.limit(measuring(None)).value == pytest.approx(LIMIT)
+        assert c.limit(measuring(0.5)).value == 1.0
+        assert comparison(a, a).limit(measuring(0.5)).value == pytest.approx(LIMIT)
 
     def test_many_steps_take_little_time(self, a: Record) -> None:
         steps = tuple(Step(i, loss=2.0, finished=True) for i in range(20_000))

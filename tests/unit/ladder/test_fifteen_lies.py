@@ -42,13 +42,16 @@ import harness.ladder
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.inputs.prepared import prepare
-from harness.ladder.comparison import exceeds
-from harness.ladder.judge import JUDGES, judge
-from harness.ladder.rungs import curves, first_step
-from harness.ladder.rungs import graph as counters
+from harness.ladder.distances import exceeds
+from harness.ladder.intervals import Decision, equivalence
+from harness.ladder.judge import judge
+from harness.ladder.ladder import LADDER, metrics, names
+from harness.ladder.ladder import rung as rung_of
+from harness.ladder.resampling import ratio_interval
+from harness.ladder.result import Result
+from harness.ladder.rungs import backward, loss_curve
 from harness.ladder.rungs import step_time as speed
-from harness.ladder.statistics import Decision, equivalence, ratio_interval
-from harness.ladder.verdict import EXIT_CODES, RUNGS, PairVerdict, Result, overall
+from harness.ladder.verdict import EXIT_CODES, PairVerdict, overall
 from harness.record import outcome as ending
 from harness.record.files import STEPS, Record, Window, read_record
 from harness.run import execute as running
@@ -278,12 +281,10 @@ class TestLie07TolerancesWithoutANoiseModel:
 
     def test_a_limit_is_a_multiple_of_a_measured_floor(self) -> None:
         control = A, Trainer(ulp=True).record()
-        noise = first_step.worst_gradient_distance(*control)
+        noise = backward.worst_gradient_distance(*control)
         assert noise is not None
-        limit = comparison(A, B, control=control).limit(
-            "gradient", first_step.worst_gradient_distance
-        )
-        documented = TOLERANCE.floor["float32"]["gradient"]
+        limit = comparison(A, B, control=control).limit(backward.GRADIENT)
+        documented = 1e-6
         assert limit.value == TOLERANCE.margin * max(noise, documented)
 
     def test_every_limit_says_where_it_comes_from(self) -> None:
@@ -294,7 +295,7 @@ class TestLie07TolerancesWithoutANoiseModel:
                 assert rung.detects
 
     def test_a_limit_that_nothing_could_exceed_does_not_pass(self) -> None:
-        floors = {dtype: dict.fromkeys(floor, 1.0) for dtype, floor in TOLERANCE.floor.items()}
+        floors = {dtype: dict.fromkeys(metrics(), 1.0) for dtype in ("float32", "bfloat16")}
         verdict = judged(A, B, tolerance=tolerance(floor=floors))
         assert verdict.result in (INCONCLUSIVE, INVALID)
         assert verdict.rung("forward").result is INCONCLUSIVE
@@ -474,7 +475,7 @@ class TestLie12AWarmUpOfFixedLength:
             )
 
         pair = in_turns(run("a", False), run("b", True))
-        assert len(counters.steady_windows(pair[1])) == 37
+        assert len(pair[1].steady_windows) == 37
         c = comparison(*pair, tolerance=tolerance(step_time=0.02))
         assert speed.step_time(c).result is PASS
         assert any("step 10 left out" in f.text for f in speed.step_time(c).findings)
@@ -514,9 +515,9 @@ class TestLie14GreenBecauseSkipped:
 
     def test_nothing_judged_is_not_passed(self) -> None:
         assert overall([]) is INVALID
-        assert overall([NOT_EXERCISED] * len(RUNGS)) is INVALID
+        assert overall([NOT_EXERCISED] * len(names())) is INVALID
 
-    @pytest.mark.parametrize("name", RUNGS)
+    @pytest.mark.parametrize("name", names())
     def test_a_rung_that_was_left_out_is_not_passed(self, name: str) -> None:
         verdict = judged(A, B)
         rungs = tuple(r for r in verdict.rungs if r.rung != name)
@@ -557,7 +558,7 @@ class TestLie15MisalignedSeries:
         late = B
         for step in range(1, 8):
             late = with_loss(late, step, A.steps[step - 1].loss)
-        rung = curves.loss_curve(comparison(A, late))
+        rung = loss_curve.loss_curve(comparison(A, late))
         assert rung.result is FAIL
         assert "a lag of one step: b's series is one step late" in rung.explanation
 
@@ -574,7 +575,7 @@ class TestLie15MisalignedSeries:
     def test_a_gap_shifts_nothing(self, step: int) -> None:
         """Steps are matched by their number: what follows a gap still meets its own."""
         for name in ("data", "schedule", "loss_curve", "grad_norm_curve"):
-            rung = JUDGES[name](comparison(A, without(B, "steps", step)))
+            rung = rung_of(name).judge(comparison(A, without(B, "steps", step)))
             assert rung.result is not PASS
             assert "lag" not in rung.explanation
             assert all(f.step in (None, step) for f in rung.findings)
@@ -591,7 +592,6 @@ class TestLie15MisalignedSeries:
 
 def test_every_rung_is_judged_by_a_function_of_its_own() -> None:
     """So that none can stand in for another one."""
-    assert tuple(JUDGES) == RUNGS
-    assert len(set(JUDGES.values())) == len(RUNGS)
-    for name, function in JUDGES.items():
-        assert function(comparison(A, B)).rung == name
+    assert len({rung.judge for rung in LADDER}) == len(LADDER)
+    for rung in LADDER:
+        assert rung.judge(comparison(A, B)).rung == rung.name

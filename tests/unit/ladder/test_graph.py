@@ -16,15 +16,14 @@ from builders import (
 )
 
 from harness.compiler import ModuleGraph, to_json
+from harness.ladder.result import Result
 from harness.ladder.rungs.graph import (
     fallbacks_per_step,
     graph,
     per_step,
     recompilations,
-    steady_windows,
     unobserved_steps,
 )
-from harness.ladder.verdict import Result
 from harness.record.files import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
@@ -33,7 +32,7 @@ PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 class TestWindows:
     def test_all_steps_are_told_once(self, a: Record) -> None:
         assert unobserved_steps(a) is None
-        assert [w.first for w in steady_windows(a)] == [2, 4, 6]
+        assert [w.first for w in a.steady_windows] == [2, 4, 6]
         assert a.windows[-1].steps == 2
 
     @pytest.mark.parametrize("index", range(5))

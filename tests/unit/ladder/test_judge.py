@@ -32,10 +32,13 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.ladder.float64 import who_deviates, worst_loss_distance
-from harness.ladder.judge import LARGEST, NEEDS, judge
+from harness.ladder.float64 import who_deviates
+from harness.ladder.judge import judge
+from harness.ladder.ladder import LADDER, names
 from harness.ladder.noise_floor import checked
-from harness.ladder.verdict import RUNGS, PairVerdict, Result, RungResult
+from harness.ladder.result import Result, RungResult
+from harness.ladder.rungs.loss_curve import worst_loss_distance
+from harness.ladder.verdict import PairVerdict
 from harness.record import outcome as ending
 from harness.record.files import Fingerprint, Record
 
@@ -249,7 +252,7 @@ class TestParity:
             verdict = judge(comparison(A, B, **given_))
             assert verdict.result is PASS
             assert verdict.notes == ()
-            assert [r.rung for r in verdict.rungs] == list(RUNGS)
+            assert [r.rung for r in verdict.rungs] == list(names())
             assert (verdict.a, verdict.b) == ("hf", "b")
             assert verdict.a_record == str(A.directory)
             assert verdict.b_record == str(B.directory)
@@ -678,8 +681,8 @@ class TestNeeds:
         assert "clip does not hold" in verdict.rung("loss_curve").explanation
 
     def test_every_need_is_above(self) -> None:
-        for rung, needs in NEEDS.items():
-            assert all(RUNGS.index(need) < RUNGS.index(rung) for need in needs)
+        for rung in LADDER:
+            assert all(names().index(need) < names().index(rung.name) for need in rung.needs)
 
     def test_what_was_not_exercised_holds(self) -> None:
         pair = [Trainer(label=label, max_norm=None).record() for label in "ab"]
@@ -724,14 +727,18 @@ class TestNeeds:
 class TestResolution:
     """A limit that nothing could exceed is none."""
 
-    @pytest.mark.parametrize("rung", sorted(LARGEST))
-    def test_a_blind_rung_does_not_pass(self, rung: str) -> None:
-        metric = {
-            "forward": "loss", "backward": "gradient", "clip": "scale", "optimizer": "update",
-        }[rung]  # fmt: skip
+    @pytest.mark.parametrize(
+        ("rung", "metric", "largest"),
+        [
+            ("forward", "loss", 1.0),
+            ("backward", "gradient", 2.0),
+            ("clip", "scale", 1.0),
+            ("optimizer", "update", 2.0),
+        ],
+    )
+    def test_a_blind_rung_does_not_pass(self, rung: str, metric: str, largest: float) -> None:
         for share, expected in ((0.99, PASS), (1.0, INCONCLUSIVE)):
-            floors = {name: dict(floor) for name, floor in tolerance().floor.items()}
-            floors["float32"][metric] = share * LARGEST[rung] / 2
+            floors = {"float32": {metric: share * largest / 2}}
             verdict = judge(comparison(A, B, tolerance=tolerance(floor=floors)))
             assert verdict.rung(rung).result is expected
             if expected is INCONCLUSIVE:
@@ -759,8 +766,7 @@ class TestResolution:
             assert found.explanation.startswith("from step 6 on no ")
 
     def test_a_failure_stays_one(self) -> None:
-        floors = {name: dict(floor) for name, floor in tolerance().floor.items()}
-        floors["float32"]["loss"] = 0.5
+        floors = {"float32": {"loss": 0.5}}
         b = with_loss(B, 0, math.nan)
         verdict = judge(comparison(A, b, tolerance=tolerance(floor=floors)))
         assert verdict.rung("forward").result is FAIL
@@ -890,7 +896,7 @@ class TestArbitration:
     def test_it_says_nothing_where_nothing_failed(self) -> None:
         assert self.noted(A, B, A) == ()
         assert self.noted(A, with_loss(B, 0, 9.0), None) == ()
-        passed = {name: RungResult(name, PASS, "") for name in RUNGS}
+        passed = [RungResult(name, PASS, "") for name in names()]
         assert who_deviates(comparison(A, B, arbiter=A), passed) == ()
 
     def test_the_worst_loss(self) -> None:

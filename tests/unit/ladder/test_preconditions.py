@@ -22,8 +22,11 @@ from builders import (
     without,
 )
 
-from harness.ladder.rungs.preconditions import data, environment, init, sharding
-from harness.ladder.verdict import Result, RungResult
+from harness.ladder.result import Result, RungResult
+from harness.ladder.rungs.data import data
+from harness.ladder.rungs.environment import environment
+from harness.ladder.rungs.init import init
+from harness.ladder.rungs.sharding import sharding
 from harness.record.files import Batch, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID

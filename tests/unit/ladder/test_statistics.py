@@ -10,18 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness.ladder import statistics
-from harness.ladder.statistics import (
+from harness.ladder import resampling
+from harness.ladder.intervals import (
     Decision,
     RatioInterval,
-    Stall,
     equivalence,
-    mean_ratio,
-    ratio_interval,
-    recurring_stalls,
     smallest_detectable,
     windows_needed,
 )
+from harness.ladder.resampling import mean_ratio, ratio_interval
+from harness.ladder.stalls import Stall, recurring_stalls
 
 Runs = list[NDArray[np.float64]]
 FAILURES = {Decision.FAIL_SLOWER, Decision.FAIL_FASTER}
@@ -115,7 +113,7 @@ class TestRatio:
         variance 0.2²/2/2 = 0.1², and one degree of freedom."""
         b = [[math.exp(x) for x in r] for r in logs]
         i = ratio_interval([[1.0] * len(r) for r in b], b, paired=True, resamples=20_000)
-        assert half_width(i) == pytest.approx(0.1 * statistics._t_quantile(0.975, 1), rel=0.03)
+        assert half_width(i) == pytest.approx(0.1 * resampling._t_quantile(0.975, 1), rel=0.03)
 
     def test_hopeless_noise_is_a_hopeless_interval(self) -> None:
         """Windows that differ by e^40, at a confidence of 99.9 %: no overflow, and no verdict."""
@@ -390,7 +388,7 @@ class TestNoise:
     def test_blocks_weigh_every_window_alike(self) -> None:
         rng = np.random.default_rng(0)
         for windows in (2, 3, 7, 50):
-            counts = statistics._draw_blocks(rng, windows, 4000)
+            counts = resampling._draw_blocks(rng, windows, 4000)
             assert counts.sum(axis=1) == pytest.approx(windows)
             assert counts.mean(axis=0) == pytest.approx(np.ones(windows), abs=0.1)
 
@@ -502,5 +500,5 @@ class TestStalls:
 )
 def test_quantiles_of_t(freedom: float, table: float, off: float) -> None:
     """Against the printed table: never below it."""
-    quantile = statistics._t_quantile(0.975, freedom)
+    quantile = resampling._t_quantile(0.975, freedom)
     assert table * (1 - 2e-4) <= quantile <= table * (1 + off)

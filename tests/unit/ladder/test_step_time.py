@@ -19,7 +19,8 @@ from builders import (
 )
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.rungs.device_time import steps_of, throughput
+from harness.ladder.device_time import steps_of, throughput
+from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs.step_time import (
     Launches,
     confidence,
@@ -27,7 +28,6 @@ from harness.ladder.rungs.step_time import (
     samples_of,
     step_time,
 )
-from harness.ladder.verdict import Result, RungResult
 from harness.record.files import Record, Window
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID

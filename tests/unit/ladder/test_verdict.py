@@ -12,24 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInput
-from harness.ladder.verdict import (
-    EXIT_CODES,
-    RUNGS,
-    Finding,
-    PairVerdict,
-    Result,
-    RungResult,
-    Verdict,
-    merged,
-    overall,
-)
+from harness.ladder.ladder import names
+from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.verdict import EXIT_CODES, PairVerdict, Verdict, merged, overall
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
 
 
 def pair(**results: Result) -> PairVerdict:
-    rungs = tuple(RungResult(name, results.get(name, PASS), f"what {name} says") for name in RUNGS)
+    rungs = tuple(
+        RungResult(name, results.get(name, PASS), f"what {name} says") for name in names()
+    )
     return PairVerdict("hf", "torchprime", "/a", "/b", rungs)
 
 
@@ -70,7 +64,7 @@ class TestPair:
         assert pair(clip=NOT_EXERCISED).headline.endswith("12 rungs hold")
         assert pair().headline_rung is None
 
-    @pytest.mark.parametrize("name", RUNGS)
+    @pytest.mark.parametrize("name", names())
     @pytest.mark.parametrize("result", [FAIL, INVALID, INCONCLUSIVE])
     def test_any_rung_counts(self, name: str, result: Result) -> None:
         found = pair(**{name: result})
@@ -89,7 +83,7 @@ class TestPair:
             assert found.headline_rung is not None
             assert found.headline_rung.rung == "data"
 
-    @pytest.mark.parametrize("name", RUNGS)
+    @pytest.mark.parametrize("name", names())
     def test_a_rung_that_is_not_there_is_not_passed(self, name: str) -> None:
         rungs = tuple(r for r in pair().rungs if r.rung != name)
         found = dataclasses.replace(pair(), rungs=rungs)
@@ -100,12 +94,12 @@ class TestPair:
         nothing = dataclasses.replace(pair(), rungs=())
         assert nothing.result is INVALID
         assert nothing.headline == "hf and torchprime: nothing was judged"
-        skipped = pair(**dict.fromkeys(RUNGS, NOT_EXERCISED))
+        skipped = pair(**dict.fromkeys(names(), NOT_EXERCISED))
         assert skipped.result is INVALID
         assert "train alike" not in skipped.headline
 
     def test_the_rungs_are_in_causal_order(self) -> None:
-        assert RUNGS == (
+        assert names() == (
             "environment", "sharding", "data", "init", "forward", "backward", "clip", "optimizer",
             "schedule", "loss_curve", "grad_norm_curve", "graph", "step_time",
         )  # fmt: skip

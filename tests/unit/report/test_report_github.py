@@ -9,7 +9,8 @@ from markdown_it.token import Token
 from report_samples import CLIP, HOSTILE, pair, rung, verdict
 
 from harness.base.errors import BadInput
-from harness.ladder.verdict import RUNGS, Finding, Result
+from harness.ladder.ladder import names
+from harness.ladder.result import Finding, Result
 from harness.report.github import append_job_summary, job_summary
 from harness.report.text import printable
 
@@ -37,9 +38,9 @@ def cells(tokens: list[Token]) -> list[str]:
 
 def test_the_ladder_is_a_table_of_five_columns() -> None:
     shown = cells(parse(job_summary(verdict(pair(CLIP)))))
-    assert len(shown) == 5 * len(RUNGS)
-    assert shown[::5] == list(RUNGS)
-    row = shown[RUNGS.index("clip") * 5 :][:5]
+    assert len(shown) == 5 * len(names())
+    assert shown[::5] == list(names())
+    row = shown[names().index("clip") * 5 :][:5]
     assert row == ["clip", "❌ FAIL", "0.64", "1e-05", CLIP.explanation]
 
 
@@ -66,7 +67,7 @@ def test_text_is_shown_as_it_is_wherever_it_stands(text: str) -> None:
     failed = rung("data", Result.FAIL, explanation=text, findings=(Finding(text),))
     tokens = parse(job_summary(verdict(pair(failed, notes=(text,)), compared=text)))
     literal = " ".join(printable(text).split())
-    assert cells(tokens)[RUNGS.index("data") * 5 + 4] == literal
+    assert cells(tokens)[names().index("data") * 5 + 4] == literal
     shown = inlines(tokens)
     assert shown.count(literal) == 3  # cell, note, evidence
     assert f"data: {literal}" in shown  # the pair's headline

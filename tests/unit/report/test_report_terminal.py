@@ -8,7 +8,9 @@ import pytest
 from report_samples import CLIP, HOSTILE, pair, rung, verdict
 from rich.console import Console
 
-from harness.ladder.verdict import RUNGS, Finding, Result, Verdict
+from harness.ladder.ladder import names
+from harness.ladder.result import Finding, Result
+from harness.ladder.verdict import Verdict
 from harness.report.terminal import print_verdict, verdict_lines
 
 LONG = "model.layers.11.block_sparse_moe.experts.63.self_attn.k_proj.weight"
@@ -29,11 +31,11 @@ def test_first_what_was_compared_last_the_headline(width: int) -> None:
 
 def test_one_row_for_each_rung_in_causal_order() -> None:
     lines = verdict_lines(verdict(pair(CLIP)), 120)
-    rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in RUNGS]
-    table = rows[: len(RUNGS)]
-    assert [row[0] for row in table] == list(RUNGS)
-    assert [row[1] for row in table] == ["FAIL" if n == "clip" else "PASS" for n in RUNGS]
-    clip = table[RUNGS.index("clip")]
+    rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in names()]
+    table = rows[: len(names())]
+    assert [row[0] for row in table] == list(names())
+    assert [row[1] for row in table] == ["FAIL" if n == "clip" else "PASS" for n in names()]
+    clip = table[names().index("clip")]
     assert clip[2:4] == ["0.64", "1e-05"]
 
 

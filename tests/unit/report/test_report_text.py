@@ -5,7 +5,7 @@ import math
 import pytest
 from report_samples import CLIP, pair, rung, verdict
 
-from harness.ladder.verdict import Result
+from harness.ladder.result import Result
 from harness.report.text import headline, judged, names, number, plain, printable, title
 
 

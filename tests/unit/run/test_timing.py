@@ -12,7 +12,7 @@ from harness.config.compose import load
 from harness.config.settings import Settings
 from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs, prepare
-from harness.ladder.verdict import Result, RungResult
+from harness.ladder.result import Result, RungResult
 from harness.record.files import Record
 from harness.run import plan
 from harness.run import timing as measuring

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from harness.compiler import ModuleGraph, describe_difference, from_json
 from harness.ladder.comparison import Comparison
-from harness.ladder.verdict import Finding, Result, RungResult
+from harness.ladder.distances import relative_difference
+from harness.ladder.result import Finding, Limit, RungResult, summary
 from harness.record.files import Record
 
 FLOPS = 0.01
@@ -23,8 +24,8 @@ FLOPS = 0.01
 BYTES = 0.25
 """The same for bytes of collectives, and for peak memory."""
 
-SOURCE = "harness.ladder.rungs.compiled_step: two engines may compile differently"
-EXACT = "one engine ought to compile to one step"
+SOURCE = "fixed: two engines may compile differently"
+IDENTICAL = Limit(0, "one engine ought to compile to one step")
 
 
 def compiled_step(
@@ -38,18 +39,18 @@ def compiled_step(
     for record in graphs:
         if record.graph is None:
             text = f"{record.label}: no compiled step was dumped"
-            return RungResult("graph", Result.INVALID, text)
+            return RungResult.invalid("graph", text)
         (step,) = from_json(record.graph)
         steps.append(step)
         if not step.flops or not step.fingerprint:
             text = f"{record.label}: the step that was dumped multiplies no matrices"
-            return RungResult("graph", Result.INVALID, text)
+            return RungResult.invalid("graph", text)
     x, y = steps
     name_a, name_b = c.names
     texts = describe_difference(name_a, x, name_b, y)
     findings = tuple(Finding(text) for text in texts)
     if c.a.engine == c.b.engine:
-        return _exact(x, y, findings, shown)
+        return _identical(x, y, findings, shown)
     measured = {
         "matrix-product FLOPs": (relative(x.flops, y.flops), FLOPS),
         "bytes of collectives": (relative(moved(x), moved(y)), BYTES),
@@ -58,35 +59,32 @@ def compiled_step(
     for what, (difference, limit) in measured.items():
         if difference is not None and difference > limit:
             text = f"{what} a step differs by {difference:.1%}" + (f": {texts[0]}" if texts else "")
-            return RungResult(
-                "graph", Result.FAIL, f"{text} ({shown})", difference, limit, SOURCE, "", findings
-            )
+            most = Limit(limit, SOURCE)
+            return RungResult.failed("graph", f"{text} ({shown})", difference, most, findings)
     unknown = [what for what, (difference, _) in measured.items() if difference is None]
     if unknown:
         text = f"{unknown[0]} a step is not known ({shown})"
-        return RungResult("graph", Result.INVALID, text, findings=findings)
+        return RungResult.invalid("graph", text, findings)
     scope = " in the heaviest module of a step" if max(executions) > 1 else ""
     what, (difference, limit) = max(
         measured.items(), key=lambda item: (item[1][0] or 0.0) / item[1][1]
     )
-    return RungResult(
-        "graph", Result.PASS, f"FLOPs, collectives and memory of the compiled step are alike "
-        f"(furthest apart: {what}, {difference:.2%}); {shown}", difference, limit, SOURCE,
-        f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{scope}", findings,
+    return RungResult.passed(
+        "graph", f"FLOPs, collectives and memory of the compiled step are alike "
+        f"(furthest apart: {what}, {difference:.2%}); {shown}", difference, Limit(limit, SOURCE),
+        detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{scope}",
+        findings=findings,
     )  # fmt: skip
 
 
-def _exact(x: ModuleGraph, y: ModuleGraph, findings: tuple[Finding, ...], shown: str) -> RungResult:
+def _identical(
+    x: ModuleGraph, y: ModuleGraph, findings: tuple[Finding, ...], shown: str
+) -> RungResult:
     if x.fingerprint == y.fingerprint:
-        return RungResult(
-            "graph", Result.PASS, f"the compiled steps are identical; {shown}", 0, 0, EXACT,
-            "any other instruction",
-        )  # fmt: skip
-    text = findings[0].text if findings else "the compiled steps are not the same"
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    return RungResult(
-        "graph", Result.FAIL, f"{text}{more}; {shown}", len(findings), 0, EXACT, "", findings
-    )
+        text = f"the compiled steps are identical; {shown}"
+        return RungResult.passed("graph", text, 0, IDENTICAL, detects="any other instruction")
+    text = summary(findings) if findings else "the compiled steps are not the same"
+    return RungResult.failed("graph", f"{text}; {shown}", len(findings), IDENTICAL, findings)
 
 
 def moved(step: ModuleGraph) -> int:
@@ -96,6 +94,4 @@ def moved(step: ModuleGraph) -> int:
 
 def relative(x: int | None, y: int | None) -> float | None:
     """|x - y| over the larger of both; None where either is not known."""
-    if x is None or y is None:
-        return None
-    return abs(x - y) / max(x, y) if max(x, y) else 0.0
+    return None if x is None or y is None else relative_difference(x, y)

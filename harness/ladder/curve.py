@@ -1,0 +1,151 @@
+"""A number at every step of two runs: how it is read, compared, and seen to lag."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.distances import exceeds, largest, relative_difference
+from harness.ladder.metric import Metric
+from harness.ladder.result import Finding, Limit, RungResult
+from harness.record.files import Record
+
+Values = Mapping[int, float | None]
+"""A number by optimizer step; None where none was observed."""
+Series = Callable[[Record], Values]
+"""Reads Values out of a Record."""
+Rates = tuple[float | None, ...]
+"""Learning rates of one step; None for one that was not observed."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One number of a run by step, as a rung judges it.
+
+    rung:   name of the rung
+    what:   a person's name for the number
+    metric: its relative difference between two runs
+    series: reads it out of a Record
+    """
+
+    rung: str
+    what: str
+    metric: Metric
+    series: Series
+
+
+def losses(record: Record) -> Values:
+    """Loss by step."""
+    return {step.index: step.loss for step in record.steps}
+
+
+def gradient_norms(record: Record) -> Values:
+    """Measured gradient norm by step."""
+    return {step.index: step.gradient_norm for step in record.steps}
+
+
+def judge_curve(c: Comparison, curve: Curve) -> RungResult:
+    """Both curves at every step that was asked for: there, finite, and within the limit of it."""
+    name_a, name_b = c.names
+    rung, what, series = curve.rung, curve.what, curve.series
+    asked = max(c.a.asked_steps, c.b.asked_steps)
+    left, right = series(c.a), series(c.b)
+    steps = sorted({*range(asked), *left, *right})
+    for name, values in ((name_a, left), (name_b, right)):
+        absent = [i for i in steps if values.get(i) is None]
+        if absent:
+            finding = Finding(f"step {absent[0]}: {name} has no {what}", absent[0])
+            text = f"{name} has no {what} at {len(absent)} of {len(steps)} steps, first at "
+            return RungResult.failed(rung, f"{text}{absent[0]}", findings=(finding,))
+    for name, record in ((name_a, c.a), (name_b, c.b)):
+        if not record.complete:
+            text = f"{name} did not train just the {record.asked_steps} steps that were asked for"
+            return RungResult.failed(rung, text)
+    x, y = ([v for i in steps if (v := s[i]) is not None] for s in (left, right))
+    for name, numbers in ((name_a, x), (name_b, y)):
+        broken = [i for i, v in enumerate(numbers) if not math.isfinite(v)]
+        if broken:
+            text = f"step {broken[0]}: {what} of {name} is {numbers[broken[0]]}"
+            finding = Finding(text, broken[0], None, x[broken[0]], y[broken[0]])
+            return RungResult.failed(rung, text, math.nan, findings=(finding,))
+    return _judge(c, curve, x, y, curve_limits(c, curve, len(steps)))
+
+
+def curve_limits(c: Comparison, curve: Curve, steps: int) -> list[Limit]:
+    """The limit at each step, as a relative difference.
+
+    Differences of two runs build up step by step; so does the control's, and the limit of a step
+    comes from the largest difference of the control up to it.
+    """
+    if c.control is None:
+        return [c.limit_over(curve.metric, None)] * steps
+    first, second = (curve.series(record) for record in c.control)
+    limits, measured = [], 0.0
+    for step in range(steps):
+        difference = relative_difference(first.get(step), second.get(step))
+        measured = largest([measured, difference])
+        limits.append(c.limit_over(curve.metric, measured))
+    return limits
+
+
+def _judge(
+    c: Comparison, curve: Curve, x: list[float], y: list[float], limits: list[Limit]
+) -> RungResult:
+    name_a, name_b = c.names
+    rung, what = curve.rung, curve.what
+    differences = [relative_difference(p, q) for p, q in zip(x, y, strict=True)]
+    beyond = [i for i, d in enumerate(differences) if exceeds(d, limits[i].value)]
+    worst_at = max(range(len(x)), key=lambda i: differences[i])
+    absolute = max(abs(p - q) for p, q in zip(x, y, strict=True))
+    if beyond:
+        first = beyond[0]
+        findings = [
+            Finding(f"step {i}: {what} {x[i]:.9g} in {name_a}, {y[i]:.9g} in {name_b} (relative "
+                    f"difference {differences[i]:.2g}, limit {limits[i].value:.2g})",
+                    i, None, x[i], y[i])
+            for i in beyond
+        ]  # fmt: skip
+        text = findings[0].text
+        lag = lagging([(v,) for v in x], [(v,) for v in y], max(limit.value for limit in limits))
+        if lag:
+            late = name_b if lag > 0 else name_a
+            text = f"a lag of one step: {late}'s series is one step late; {text}"
+        if len(beyond) > 1:
+            text += f"; {len(beyond)} of {len(x)} steps differ"
+        return RungResult.failed(rung, text, differences[first], limits[first], tuple(findings))
+    blind = [i for i, limit in enumerate(limits) if limit.useless]
+    if blind:
+        text = f"from step {blind[0]} on no {what} could exceed its limit: the case is too noisy "
+        text += "for this rung; ask for fewer steps or for float32"
+        return RungResult.inconclusive(rung, text, differences[worst_at], limits[worst_at])
+    equal = next((i for i, (p, q) in enumerate(zip(x, y, strict=True)) if p != q), len(x))
+    same = (
+        f"all {len(x)} steps are bitwise equal"
+        if equal == len(x)
+        else f"the first {equal} of {len(x)} steps are bitwise equal, max |Δ| {absolute:.2g} at "
+        f"step {max(range(len(x)), key=lambda i: abs(x[i] - y[i]))}"
+    )
+    return RungResult.passed(
+        rung, f"{what}: {same}", differences[worst_at], limits[worst_at],
+        detects=f"a relative difference of {max(li.value for li in limits):.2g}",
+    )  # fmt: skip
+
+
+def furthest(x: Rates, y: Rates) -> float:
+    """The largest relative difference of two steps' rates."""
+    return largest(relative_difference(p, q) for p, q in zip(x, y, strict=True))
+
+
+def lagging(left: Sequence[Rates], right: Sequence[Rates], limit: float) -> int:
+    """1 where `right` is `left` one step late, -1 where it is one step early, else 0.
+
+    Both have a value for each of the same steps.
+    """
+    for lag in (1, -1):
+        x, y = (left[:-1], right[1:]) if lag > 0 else (left[1:], right[:-1])
+        pairs = zip(x, y, strict=True)
+        if len(x) > 2 and all(not exceeds(furthest(p, q), limit) for p, q in pairs):
+            return lag
+    return 0

@@ -1,0 +1,54 @@
+"""A rung of the ladder: all that the harness knows of it, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.metric import Metric
+from harness.ladder.result import RungResult
+
+Judge = Callable[[Comparison], RungResult]
+"""Pure: judges one pair of Records by what they hold."""
+
+
+class Stage(Enum):
+    """How far a run came that failed by what it was made of."""
+
+    STARTING = "before its first batch"
+    FIRST_STEP = "in its first step"
+    TRAINING = "after its first step"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One question that is asked of two runs.
+
+    name:        as in verdicts and in the names of tests
+    what:        "the two runs have the same …", one line for README, docs and help
+    judge:       answers it
+    needs:       rungs above without which the answer means nothing: it is INVALID then
+    metrics:     what it measures, with their floors; none for an identity
+    own_float64: `judge` can hold each run against float64 from that run's own weights and batch,
+                 where these differ by themselves (`Comparison.own`); then it needs no other rung
+    prepared:    kinds of cases (`harness.config.case.KINDS`) in which the harness itself brings it
+                 about, so that no version of a trainer can be blamed for it
+    blamed_for:  a gated version that fails at this stage fails this rung
+    after:       for a rung from another package: the name of the rung that it follows; "" is last
+    """
+
+    name: str
+    what: str
+    judge: Judge
+    needs: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    own_float64: bool = False
+    prepared: tuple[str, ...] = ()
+    blamed_for: Stage | None = None
+    after: str = ""
+
+    def metric(self, name: str) -> Metric | None:
+        """Its metric of that name."""
+        return next((metric for metric in self.metrics if metric.name == name), None)

@@ -1,0 +1,143 @@
+"""The rung of data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.config.case import ALIGNED
+from harness.ladder.comparison import Comparison
+from harness.ladder.result import Finding, RungResult
+from harness.ladder.rung import Rung
+from harness.record.files import Record, Step
+
+
+def data(c: Comparison) -> RungResult:
+    """Tokens, labels and masks of every batch, in the same order."""
+    name_a, name_b = c.names
+    finished = [
+        {step.index: step for step in record.steps if step.finished} for record in (c.a, c.b)
+    ]
+    for name, steps in zip(c.names, finished, strict=True):
+        if not any(step.batches for step in steps.values()):
+            return RungResult.invalid("data", f"{name}: no batch was observed")
+    left, right = finished
+    common = [(left[index], right[index]) for index in sorted(left.keys() & right.keys())]
+    for pair in common:
+        for name, step in zip(c.names, pair, strict=True):
+            if unknown := _unobserved_batches(name, step):
+                return RungResult.invalid("data", unknown)
+    findings = [
+        finding
+        for x, y in common
+        if (finding := _compare_batches(x, y, name_a, name_b)) is not None
+    ]
+    if findings:
+        findings.insert(0, _overview(c, *zip(*common, strict=True)))
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        findings += _other_batches_than_asked(name, record)
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        if missing := record.missing_steps:
+            asked = record.asked_steps
+            text = f"{name} trained {asked - len(missing)} of {asked} steps, not step {missing[0]}"
+            findings.append(Finding(text, missing[0]))
+    for index in sorted(left.keys() ^ right.keys()):
+        has, lacks = (name_a, name_b) if index in left else (name_b, name_a)
+        findings.append(Finding(f"step {index}: {has} has it, {lacks} does not", index))
+    count = sum(len(step.batches) for step in left.values())
+    text = f"{count} batches with equal tokens, labels and masks"
+    return RungResult.identity("data", tuple(findings), text)
+
+
+def _unobserved_batches(name: str, step: Step) -> str | None:
+    """What is not known of a step's batches: unknown and unknown are not equal."""
+    if not step.batches or len(step.batches) != len(step.micro_losses):
+        return (
+            f"step {step.index}: {len(step.batches)} of {name}'s {len(step.micro_losses)} "
+            "micro-batches were observed"
+        )
+    if not all(batch.tokens and batch.labels for batch in step.batches):
+        return f"step {step.index}: tokens or labels of {name} were not observed"
+    return None
+
+
+def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:
+    """Where a run of an aligned case was served in other portions than the case asks for.
+
+    Two runs that both train on half a batch agree, on something else than their name says.
+    """
+    case = record.manifest["case"]
+    if case["kind"] != ALIGNED:
+        return []
+    micro, length = case["global_batch"] // case["accumulation"], case["data"]["sequence_length"]
+    asked = [[micro, length]] * case["accumulation"]
+    for step in record.steps:
+        shapes = [list(batch.shape) for batch in step.batches]
+        if step.finished and shapes != asked:
+            text = f"step {step.index}: {name} was served {shapes}, but the case asks for {asked}"
+            return [Finding(text, step.index, None, shapes, asked)]
+    return []
+
+
+def _compare_batches(x: Step, y: Step, name_a: str, name_b: str) -> Finding | None:
+    step = x.index
+    if len(x.batches) != len(y.batches):
+        return Finding(
+            f"step {step}: {name_a} consumed {len(x.batches)} micro-batches, {name_b} "
+            f"{len(y.batches)}", step, None, len(x.batches), len(y.batches),
+        )  # fmt: skip
+    for i, (p, q) in enumerate(zip(x.batches, y.batches, strict=True)):
+        where = f"step {step}" + (f", micro-batch {i}" if len(x.batches) > 1 else "")
+        if p.shape != q.shape:
+            text = f"{where}: {name_a} has a batch of {list(p.shape)}, {name_b} of {list(q.shape)}"
+            return Finding(text, step, None, list(p.shape), list(q.shape))
+        if p.tokens != q.tokens and Counter(p.rows) == Counter(q.rows):
+            text = f"{where}: the same rows in another order within the batch"
+            return Finding(text, step, None, list(p.rows), list(q.rows))
+        if p.tokens != q.tokens:
+            return Finding(f"{where}: other tokens", step, None, p.tokens, q.tokens)
+        if p.labels != q.labels:
+            text = f"{where}: equal tokens, but other labels ({p.targets} and {q.targets} count)"
+            return Finding(text, step, None, p.targets, q.targets)
+        if p.mask != q.mask:
+            return Finding(f"{where}: another attention mask", step, None, p.mask, q.mask)
+    return None
+
+
+def _overview(c: Comparison, left: Sequence[Step], right: Sequence[Step]) -> Finding:
+    """What kind of difference it is, over all steps that both runs have."""
+    batches_a, batches_b = ([b.tokens for s in steps for b in s.batches] for steps in (left, right))
+    if batches_a == batches_b:
+        return Finding("equal tokens in equal order, but labels, masks or shapes differ")
+    for late, early, x, y in (
+        (*c.names, batches_a, batches_b),
+        (*c.names[::-1], batches_b, batches_a),
+    ):
+        if len(x) > 3 and len(x) == len(y) and x[1:] == y[:-1]:
+            return Finding(f"{late}'s batches lag one step behind {early}'s")
+    if Counter(batches_a) == Counter(batches_b):
+        moved = [i for i, (x, y) in enumerate(zip(batches_a, batches_b, strict=True)) if x != y]
+        return Finding(f"the same batches in another order (micro-steps {_some(moved)} differ)")
+    in_order = [
+        [row for s in steps for b in s.batches for row in b.rows] for steps in (left, right)
+    ]
+    if in_order[0] == in_order[1]:
+        return Finding("the same rows in the same order, cut into other micro-batches")
+    rows_a, rows_b = map(Counter, in_order)
+    if rows_a == rows_b:
+        return Finding("the same rows over the whole run, in another order")
+    common = sum((rows_a & rows_b).values())
+    total = max(sum(rows_a.values()), sum(rows_b.values()))
+    return Finding(f"{common} of {total} rows are in both runs: another text, cut or order of data")
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:6])) + (" …" if len(numbers) > 6 else "")
+
+
+RUNG = Rung(
+    name="data",
+    what="tokens, labels and masks of every batch, in order",
+    judge=data,
+    prepared=(ALIGNED,),
+)

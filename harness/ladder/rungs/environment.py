@@ -1,0 +1,97 @@
+"""The rung of the environment: do both runs have the same devices, versions and flags?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.config.case import ALIGNED, AS_SHIPPED
+from harness.ladder.comparison import Comparison
+from harness.ladder.result import Finding, RungResult
+from harness.ladder.rung import Rung, Stage
+from harness.record.files import Record
+from harness.record.hosts import host_findings
+
+DEVICE_FACTS = {
+    "device": "PJRT device",
+    "device_kind": "device kind",
+    "devices": "number of devices",
+    "processes": "number of processes",
+}
+VERSIONS = ("torch", "torch_xla")
+"""Packages that every run has, and without whose versions nothing is known of it."""
+
+
+def environment(c: Comparison) -> RungResult:
+    """Device kind and count, torch, torch_xla, PJRT and XLA flags; and that a run's hosts agree."""
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        unknown = _unobserved(record)
+        if unknown is not None:
+            return RungResult.invalid("environment", f"{name}: no {unknown} was observed")
+    a, b = c.a.observed, c.b.observed
+    name_a, name_b = c.names
+    pairs: list[tuple[str, Any, Any]] = [
+        (text, a[key], b[key]) for key, text in DEVICE_FACTS.items()
+    ]
+    for what, names in (("versions", (*VERSIONS, "libtpu")), ("flags", {*a["flags"], *b["flags"]})):
+        pairs += [(name, a[what].get(name), b[what].get(name)) for name in sorted(names)]
+    hosts = tuple(
+        Finding(f"{name}: {text}")
+        for name, record in zip(c.names, (c.a, c.b), strict=True)
+        for text in host_findings(record)
+    )
+    findings = (
+        _other_attention(c)
+        + hosts
+        + tuple(
+            Finding(f"{text}: {name_a} has {x}, {name_b} has {y}", a=x, b=y)
+            for text, x, y in pairs
+            if x != y
+        )
+    )
+    return RungResult.identity(
+        "environment", findings, f"{a['devices']} {a['device_kind']} devices, torch_xla "
+        f"{a['versions']['torch_xla']}, equal flags",
+    )  # fmt: skip
+
+
+def _other_attention(c: Comparison) -> tuple[Finding, ...]:
+    """A run of an aligned case that does not attend in the way that the case asks for."""
+    findings = []
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        asked, found = _asked_attention(record), record.observed.get("attention")
+        if asked is not None and found is not None and found != asked:
+            text = f"attention of {name} is {found}, but the case asks for {asked}"
+            findings.append(Finding(text, a=found, b=asked))
+    return tuple(findings)
+
+
+def _unobserved(record: Record) -> str | None:
+    """The first thing about a process that is not known: unknown and unknown are not equal."""
+    observed = record.observed
+    for key, text in DEVICE_FACTS.items():
+        if not observed.get(key):
+            return text
+    for package in VERSIONS:
+        if not observed.get("versions", {}).get(package):
+            return f"version of {package}"
+    if not observed.get("flags"):
+        return "flag"
+    # The models of the other engines have one way to attend, and no name for it.
+    named = record.manifest["engine"] == "hf" and _asked_attention(record) is not None
+    return "attention implementation" if named and not observed.get("attention") else None
+
+
+def _asked_attention(record: Record) -> str | None:
+    """The attention implementation that an aligned case asks for."""
+    case = record.manifest["case"]
+    asked = case["model"].get("attention") if case["kind"] == ALIGNED else None
+    return None if asked is None else str(asked)
+
+
+RUNG = Rung(
+    name="environment",
+    what="device kind and count, torch, torch_xla, PJRT, XLA flags",
+    judge=environment,
+    prepared=(ALIGNED, AS_SHIPPED),
+    blamed_for=Stage.STARTING,
+)

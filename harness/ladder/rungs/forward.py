@@ -1,0 +1,118 @@
+"""The rung of the loss of step 0, where nothing has been updated yet."""
+
+from __future__ import annotations
+
+import math
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.distances import exceeds, largest, relative_difference
+from harness.ladder.metric import Floor, Metric
+from harness.ladder.result import Finding, RungResult
+from harness.ladder.rung import Rung, Stage
+from harness.record.files import Record
+
+
+def forward(c: Comparison) -> RungResult:
+    """The loss of step 0, at full precision."""
+    limit = c.limit(LOSS)
+    if c.each_by_float64:
+        return _forward_each(c)
+    name_a, name_b = c.names
+    x, y = first_loss(c.a), first_loss(c.b)
+    if x is None or y is None:
+        missing = name_a if x is None else name_b
+        return RungResult.invalid("forward", f"{missing}: no loss was observed at step 0")
+    if x == 0 and y == 0:
+        text = "both losses of step 0 are exactly 0: nothing was predicted"
+        return RungResult.invalid("forward", text)
+    value = first_loss_distance(c.a, c.b)
+    finding = Finding(f"loss of step 0: {name_a} {x:.9g}, {name_b} {y:.9g}", 0, None, x, y)
+    if exceeds(value, limit.value):
+        ratio = y / x if x else math.nan
+        hint = _normalisation(c.a, x / y if y else math.nan) or _normalisation(c.b, ratio)
+        text = f"step 0: loss {x:.7g} in {name_a}, {y:.7g} in {name_b} (ratio {ratio:.6g}){hint}"
+        return RungResult.failed("forward", text, value, limit, (finding,))
+    same = "are bitwise equal" if x == y else f"differ by {value:.2g} of their size"
+    return RungResult.passed(
+        "forward", f"the losses of step 0 {same} ({x:.7g})", value, limit,
+        detects=f"a relative difference of {limit.value:.2g}", findings=(finding,),
+    )  # fmt: skip
+
+
+def first_loss(record: Record) -> float | None:
+    """The loss of step 0."""
+    return record.steps[0].loss if record.steps and record.steps[0].index == 0 else None
+
+
+def first_loss_distance(a: Record, b: Record) -> float | None:
+    """Relative difference of the losses of step 0."""
+    x, y = first_loss(a), first_loss(b)
+    return None if x is None or y is None else relative_difference(x, y)
+
+
+def _normalisation(record: Record, ratio: float) -> str:
+    """A cause that explains this ratio to the mean over the labels that are predicted."""
+    targets = sum(b.targets for b in record.steps[0].batches)
+    first = sum(b.first_targets for b in record.steps[0].batches)
+    if first and targets and abs(ratio * (targets + first) / targets - 1) < 1e-3:
+        length = record.steps[0].batches[0].shape[-1]
+        return (
+            f": {record.label} divides by all {targets + first} labels, also the first of each "
+            f"row, which is never predicted, instead of {targets}"
+            f" ((S-1)/S with S = {length} where every label counts)"
+        )
+    return ""
+
+
+def _forward_each(c: Comparison) -> RungResult:
+    """Each run against float64 from its own weights and batch, where these differ by themselves."""
+    ratios, findings, hints = [], [], []
+    for record in (c.a, c.b):
+        own = c.own.get(str(record.directory))
+        x, exact = first_loss(record), None if own is None else first_loss(own)
+        if x is None or exact is None or exact == 0:
+            text = f"{record.label}: no loss at step 0, or none in float64"
+            return RungResult.invalid("forward", text)
+        ratios.append(x / exact)
+        hints.append(_normalisation(record, x / exact))
+        findings.append(
+            Finding(f"{record.label}: loss {x:.7g}, {x / exact:.6f} × the float64 loss {exact:.7g} "
+                    f"of its own weights and batch{hints[-1]}", 0, None, x, exact)
+        )  # fmt: skip
+    limit = c.limit(LOSS)
+    deviations = [abs(r - 1) for r in ratios]
+    value = largest(deviations)
+    if exceeds(value, limit.value):
+        worst_at = deviations.index(value)
+        text = f"step 0: {findings[worst_at].text}"
+        return RungResult.failed("forward", text, value, limit, tuple(findings))
+    return RungResult.passed(
+        "forward", "each loss of step 0 is that of float64 from its own weights and batch", value,
+        limit, detects=f"a relative difference of {limit.value:.2g}", findings=tuple(findings),
+    )  # fmt: skip
+
+
+LOSS = Metric(
+    name="loss",
+    what="loss of a step",
+    distance=first_loss_distance,
+    largest=1.0,  # of two numbers of one sign
+    rounding=50.0,  # 2 is the most that was seen
+    by_float64=True,
+    floors=(
+        Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
+              "weights 1.5e-7, hf against torchprime 1.6e-7"),
+        Floor("CPU", "bfloat16", "", 1e-4, "measured: hf against torchprime 1.3e-4, perturbed "
+              "weights 5.1e-4"),
+    ),
+)  # fmt: skip
+
+RUNG = Rung(
+    name="forward",
+    what="loss of step 0",
+    judge=forward,
+    needs=("data", "init"),
+    metrics=(LOSS,),
+    own_float64=True,
+    blamed_for=Stage.FIRST_STEP,
+)

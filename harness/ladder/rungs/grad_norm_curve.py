@@ -1,0 +1,49 @@
+"""The rung of the gradient norm at every step."""
+
+from __future__ import annotations
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.curve import Curve, gradient_norms, judge_curve
+from harness.ladder.metric import Floor, Metric
+from harness.ladder.result import RungResult
+from harness.ladder.rung import Rung
+
+
+def grad_norm_curve(c: Comparison) -> RungResult:
+    """The gradient norm that each trainer measured, at every step."""
+    name_a, name_b = c.names
+    seen = [any(n is not None for n in gradient_norms(r).values()) for r in (c.a, c.b)]
+    called = [s.max_norm is not None for r in (c.a, c.b) for s in r.steps]
+    if not any(seen) and any(called):
+        text = "gradients were clipped, but no norm was observed"
+        return RungResult.invalid("grad_norm_curve", text)
+    if not any(seen):
+        text = "neither trainer measures gradient norms in this case"
+        return RungResult.not_exercised("grad_norm_curve", text)
+    if not all(seen):
+        text = f"{name_b if seen[0] else name_a} measured no gradient norm"
+        return RungResult.invalid("grad_norm_curve", text)
+    return judge_curve(c, Curve("grad_norm_curve", "gradient norm", GRADIENT_NORM, gradient_norms))
+
+
+GRADIENT_NORM = Metric(
+    name="gradient_norm",
+    what="norm of a step, as the trainer measures it",
+    largest=1.0,  # of two numbers of one sign
+    floors=(
+        Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
+              "weights 1.7e-7, hf against torchprime 1.7e-7"),
+        Floor("CPU", "bfloat16", "", 4e-3, "1 unit in the last place; measured: perturbed weights "
+              "9.3e-3, hf against torchprime 4.7e-3"),
+    ),
+)  # fmt: skip
+
+RUNG = Rung(
+    name="grad_norm_curve",
+    what="gradient norm at every step",
+    judge=grad_norm_curve,
+    needs=(
+        "data", "init", "forward", "backward", "clip", "optimizer", "schedule", "loss_curve",
+    ),
+    metrics=(GRADIENT_NORM,),
+)  # fmt: skip

@@ -1,0 +1,121 @@
+"""The rung of the loss at every step, and of where the parameters end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.curve import Curve, judge_curve, losses
+from harness.ladder.distances import (
+    SKETCH_CERTAINTY,
+    by_name,
+    exceeds,
+    largest,
+    nan_last,
+    relative_difference,
+    sketch_difference,
+    sketch_distance,
+    sketch_norm,
+    worst,
+)
+from harness.ladder.metric import Floor, Metric
+from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.rung import Rung, Stage
+from harness.ladder.rungs.forward import LOSS
+from harness.record.files import Record
+
+
+def loss_curve(c: Comparison) -> RungResult:
+    """The loss at every step, and where the parameters end.
+
+    No loss tells of the last update, and a loss tells little of a parameter that hardly counts.
+    """
+    result = judge_curve(c, Curve("loss_curve", "loss", LOSSES, losses))
+    return _judge_course(c, result) if result.result is Result.PASS else result
+
+
+def worst_loss_distance(a: Record, b: Record) -> float | None:
+    """The largest relative difference of the losses at any step."""
+    x, y = losses(a), losses(b)
+    if not x or x.keys() != y.keys():
+        return None
+    return largest(relative_difference(x[step], y[step]) for step in x)
+
+
+def _judge_course(c: Comparison, curve: RungResult) -> RungResult:
+    """A curve that passes, with what the whole course did to each parameter."""
+    distances = course_distances(c.a, c.b)
+    if distances is None:
+        text = f"{curve.explanation}, but where the parameters end was not observed"
+        return RungResult.invalid("loss_curve", text)
+    limit = c.limit(COURSE)
+    name, value = worst(distances)
+    beyond = [n for n, distance in distances.items() if exceeds(distance, limit.value)]
+    if beyond:
+        findings = tuple(
+            Finding(f"{n}: its course is {distances[n]:.2g} apart, relatively", None, n)
+            for n in sorted(beyond, key=lambda n: -nan_last(distances[n]))
+        )
+        text = (
+            f"{curve.explanation}, but {len(beyond)} of {len(distances)} parameters end elsewhere; "
+            f"most: {name}, by {value:.2g} of its course from the first value to the last"
+        )
+        return RungResult.failed("loss_curve", text, value, limit, findings)
+    text = f"{curve.explanation}; parameters end within {value:.2g} of their course"
+    if limit.useless:
+        text += ", which is not judged: nothing could exceed the limit"
+        return dataclasses.replace(curve, explanation=text)
+    detects = f"{curve.detects}, or a course that is off by {SKETCH_CERTAINTY * limit.value:.2g}"
+    return dataclasses.replace(curve, explanation=text, detects=detects)
+
+
+def course_distances(a: Record, b: Record) -> dict[str, float] | None:
+    """Estimate, by parameter, of |course_a - course_b| / |course|: from initial to final value.
+
+    Of the parameters that both runs have and that either moved. None where there is no such
+    parameter, or where a value was not observed.
+    """
+    left, right = by_name(a), by_name(b)
+    distances: dict[str, float] = {}
+    for name in (n for n in left if n in right):
+        courses = []
+        for parameter in (left[name], right[name]):
+            if parameter.initial is None or parameter.final is None:
+                return None
+            courses.append(sketch_difference(parameter.final, parameter.initial))
+        if any(sketch_norm(course) != 0.0 for course in courses):
+            distances[name] = sketch_distance(courses[0], courses[1])
+    return distances or None
+
+
+def worst_course_distance(a: Record, b: Record) -> float | None:
+    """The largest of `course_distances`."""
+    distances = course_distances(a, b)
+    return worst(distances)[1] if distances else None
+
+
+LOSSES = dataclasses.replace(LOSS, distance=worst_loss_distance, rounding=math.inf)
+"""The loss of any step: differences of two runs build up."""
+COURSE = Metric(
+    name="course",
+    what="worst parameter's way from its first to its last value",
+    distance=worst_course_distance,
+    largest=2.0,  # of two courses that lead to opposite sides
+    by_float64=True,
+    floors=(
+        Floor("CPU", "float32", "", 1e-4, "measured: perturbed weights 6.0e-5, hf against "
+              "torchprime 1.5e-5"),
+        Floor("CPU", "bfloat16", "", 2e-1, "measured: perturbed weights 0.19, hf against "
+              "torchprime 0.14"),
+    ),
+)  # fmt: skip
+
+RUNG = Rung(
+    name="loss_curve",
+    what="loss at every step, and where the parameters end",
+    judge=loss_curve,
+    needs=("data", "init", "forward", "backward", "clip", "optimizer", "schedule"),
+    metrics=(LOSSES, COURSE),
+    blamed_for=Stage.TRAINING,
+)

@@ -1,0 +1,101 @@
+"""The rung of sharding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.distances import by_name
+from harness.ladder.result import Finding, RungResult
+from harness.ladder.rung import Rung
+from harness.record.files import Record
+
+
+def sharding(c: Comparison) -> RungResult:
+    """Mesh, partition, shape and dtype of every parameter, and the input's sharding.
+
+    Both runs against each other, and mesh and dtype against the case: two runs that both train
+    something else are not what the first line of the verdict says.
+    """
+    name_a, name_b = c.names
+    findings = []
+    for name, record in ((name_a, c.a), (name_b, c.b)):
+        if not record.parameters:
+            return RungResult.invalid("sharding", f"{name}: no parameter was observed")
+        if _mesh(record) is None:
+            return RungResult.invalid("sharding", f"{name}: no mesh was observed")
+        if record.observed.get("input_sharding") is None:
+            text = f"{name}: the sharding of the input tokens was not observed"
+            return RungResult.invalid("sharding", text)
+        findings += _against_case(name, record)
+    mesh_a, mesh_b = _mesh(c.a), _mesh(c.b)
+    if mesh_a != mesh_b:
+        findings.append(
+            Finding(f"mesh: {name_a} has {_show_mesh(mesh_a)}, {name_b} {_show_mesh(mesh_b)}",
+                    a=mesh_a, b=mesh_b)
+        )  # fmt: skip
+    input_a, input_b = c.a.observed["input_sharding"], c.b.observed["input_sharding"]
+    if input_a != input_b:
+        findings.append(
+            Finding(f"input tokens: {name_a} shards them {input_a or 'not at all'}, {name_b} "
+                    f"{input_b or 'not at all'}", a=input_a, b=input_b)
+        )  # fmt: skip
+    left, right = by_name(c.a), by_name(c.b)
+    for name in sorted(left.keys() ^ right.keys()):
+        has, lacks = (name_a, name_b) if name in left else (name_b, name_a)
+        findings.append(Finding(f"{name}: {has} has this parameter, {lacks} does not", None, name))
+    for name in (name for name in left if name in right):
+        for what in ("shape", "dtype", "sharding"):
+            x, y = getattr(left[name], what), getattr(right[name], what)
+            if x != y:
+                findings.append(
+                    Finding(f"{name}: {what} is {x or 'none'} in {name_a}, {y or 'none'} in "
+                            f"{name_b}", None, name, x, y)
+                )  # fmt: skip
+    return RungResult.identity(
+        "sharding",
+        tuple(findings),
+        f"{len(left)} parameters with equal shape, dtype and partition on {_show_mesh(mesh_a)}",
+    )
+
+
+def _against_case(name: str, record: Record) -> list[Finding]:
+    """Where a run's mesh or dtype is not the one that its case asks for."""
+    case, mesh = record.manifest["case"], _mesh(record)
+    findings = []
+    # `parity train` on a TPU does not know the mesh that its trainer will make.
+    asked = {axis: size for axis, size in (case["mesh"] or {}).items() if size > 1}
+    if mesh is not None and case["mesh"] is not None and mesh["axes"] != asked:
+        shown = _show_mesh({**mesh, "axes": asked})
+        text = f"{name} trains on {_show_mesh(mesh)}, but the case asks for {shown}"
+        findings.append(Finding(text, a=mesh["axes"], b=asked))
+    others = [p for p in record.parameters if p.dtype != case["dtype"]]
+    if others:
+        text = f"{len(others)} parameters of {name} are not {case['dtype']}, as the case asks: "
+        text += f"{others[0].name} is {others[0].dtype}"
+        findings.append(Finding(text, None, others[0].name, others[0].dtype, case["dtype"]))
+    return findings
+
+
+def _mesh(record: Record) -> dict[str, Any] | None:
+    """Axes of more than one device, and the order of devices: axes of one change nothing."""
+    mesh = record.observed.get("mesh") or {}
+    if not mesh.get("axes") or not mesh.get("device_order"):
+        return None
+    axes = {axis: size for axis, size in mesh["axes"].items() if size > 1}
+    return {"axes": axes, "device_order": mesh["device_order"]}
+
+
+def _show_mesh(mesh: dict[str, Any] | None) -> str:
+    if mesh is None:
+        return "no mesh"
+    axes = " × ".join(f"{axis} {size}" for axis, size in mesh["axes"].items()) or "one device"
+    order = mesh["device_order"]
+    return f"the mesh {axes}" + ("" if order == sorted(order) else f" in the order {order}")
+
+
+RUNG = Rung(
+    name="sharding",
+    what="mesh, partition, shape and dtype of every parameter, input sharding",
+    judge=sharding,
+)
