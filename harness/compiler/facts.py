@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.base.errors import BadInput
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Collective:
              file, such as "aten__mm (autograd/graph.py)"; "" where the dump has no metadata
              (torch_xla writes it only under XLA_HLO_DEBUG=1)
     count    executions in one execution of the module
+    overlapped  whether other work runs between its start and its end; never on XLA:CPU
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Collective:
     groups: str
     op_name: str
     count: int
+    overlapped: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -141,6 +143,7 @@ def _collective(data: Any, where: str) -> Collective:
         bytes=_count(data, "bytes", where),
         groups=_text(data, "groups", where),
         op_name=_text(data, "op_name", where),
+        overlapped=_truth(data, "overlapped", where),
         count=_count(data, "count", where),
     )
 
@@ -156,6 +159,13 @@ def _text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data[key]
     if not isinstance(value, str):
         raise BadInput(f"graph.json: {where}.{key} has to be a string, not {value!r}.")
+    return value
+
+
+def _truth(data: Mapping[str, Any], key: str, where: str) -> bool:
+    value = data[key]
+    if not isinstance(value, bool):
+        raise BadInput(f"graph.json: {where}.{key} has to be true or false, not {value!r}.")
     return value
 
 

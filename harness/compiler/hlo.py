@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 
 from harness.base.errors import BadInput
+from harness.compiler.buffers import read_memory
+from harness.compiler.executions import Executions
 from harness.compiler.facts import Collective, ModuleGraph
 from harness.compiler.flops import flops
 from harness.compiler.hlo_text import (
@@ -21,6 +22,7 @@ from harness.compiler.hlo_text import (
     elements,
     parse,
 )
+from harness.compiler.schedule import is_overlapped
 
 _COLLECTIVES = {
     "all-gather",
@@ -31,9 +33,6 @@ _COLLECTIVES = {
     "ragged-all-to-all",
     "reduce-scatter",
 }
-_TRIP_COUNT = re.compile(r'known_trip_count\\?":\s*\{\s*\\?"n\\?":\s*\\?"(\d+)')
-_ALLOCATION = re.compile(r"^allocation \d+: size (\d+)(, color \d+)?", re.MULTILINE)
-_TOTAL = re.compile(r"^Total bytes used: (\d+)", re.MULTILINE)
 
 
 def parse_module(
@@ -47,7 +46,7 @@ def parse_module(
     text, is `BadInput`.
     """
     module = parse(text)
-    memory = None if buffer_assignment is None else assigned_memory(buffer_assignment)
+    memory = None if buffer_assignment is None else read_memory(buffer_assignment).peak
     try:
         barriers = None if unoptimized is None else _barriers(parse(unoptimized))
         return _facts(module, barriers, memory)
@@ -59,7 +58,7 @@ def parse_module(
 
 
 def _facts(module: Module, barriers: int | None, memory: int | None) -> ModuleGraph:
-    runs = _Executions.of(module)
+    runs = Executions.of(module)
     instructions = [i for c in module.computations for i in c.instructions]
     return ModuleGraph(
         name=module.name,
@@ -86,104 +85,8 @@ def _facts(module: Module, barriers: int | None, memory: int | None) -> ModuleGr
     )
 
 
-def assigned_memory(text: str) -> int:
-    """Bytes of main memory in a buffer assignment.
-
-    XLA marks other memories than the main one (a TPU's VMEM and SMEM, the host's) with a colour;
-    those do not count. The report ends with its own total, which proves that it is whole.
-    """
-    allocations = [(int(size), bool(color)) for size, color in _ALLOCATION.findall(text)]
-    total = _TOTAL.search(text)
-    if total is None or int(total[1]) != sum(size for size, _ in allocations):
-        raise BadInput(
-            "The buffer assignment is damaged or cut off: its allocations do not add up to its "
-            "'Total bytes used'. Make the dump again."
-        )
-    return sum(size for size, colored in allocations if not colored)
-
-
-@dataclass(frozen=True)
-class _Executions:
-    """How often each computation runs, by name, and an instruction that calls it."""
-
-    count: dict[str, int]
-    caller: dict[str, Instruction]
-    unbounded_loops: int
-
-    @classmethod
-    def of(cls, module: Module) -> _Executions:
-        count: Counter[str] = Counter({module.entry.name: 1})
-        caller: dict[str, Instruction] = {}
-        unbounded = 0
-        # Callers stand below what they call, so that each count is final when it is reached.
-        for computation in reversed(module.computations):
-            for instruction in computation.instructions:
-                # The start of an asynchronous operation has already counted what it wraps.
-                if instruction.opcode in ("async-update", "async-done"):
-                    continue
-                times = 1
-                if instruction.opcode == "while":
-                    trips = _trip_count(module, computation, instruction)
-                    times = 1 if trips is None else trips
-                    unbounded += count[computation.name] * (trips is None)
-                for name in instruction.calls:
-                    count[name] += times * count[computation.name]
-                    caller[name] = instruction
-        return cls(dict(count), caller, unbounded)
-
-    def each(self, module: Module) -> Iterator[tuple[Computation, Instruction, int]]:
-        for computation in module.computations:
-            for instruction in computation.instructions:
-                yield computation, instruction, self.count.get(computation.name, 0)
-
-
-def _trip_count(module: Module, caller: Computation, loop: Instruction) -> int | None:
-    """Iterations of a while loop: as XLA states it, or read off a loop that counts up.
-
-    XLA:CPU states it. The TPU compiler (libtpu 0.0.20) does not, so that the plain counting loop
-    `for (i = start; i < limit; i += step)` with constants, which is what a scan becomes, is read.
-    """
-    if known := _TRIP_COUNT.search(loop.attributes.get("backend_config", "")):
-        return int(known[1])
-    body = module.by_name[loop.attributes["body"].removeprefix("%")]
-    condition = module.by_name[loop.attributes["condition"].removeprefix("%")]
-    carried, test = caller.by_name[loop.operands[0]], condition.root
-    if test.opcode != "compare" or test.attributes.get("direction") != "LT":
-        return None
-    index = _carried_index(condition, test.operands[0])
-    if index is None or carried.opcode != "tuple" or body.root.opcode != "tuple":
-        return None
-    increment = body.by_name[body.root.operands[index]]
-    if increment.opcode != "add" or _carried_index(body, increment.operands[0]) != index:
-        return None
-    start = _constant(caller, carried.operands[index])
-    limit = _constant(condition, test.operands[1])
-    step = _constant(body, increment.operands[1])
-    if start is None or limit is None or step is None or step <= 0:
-        return None
-    return max(0, -((start - limit) // step))
-
-
-def _carried_index(computation: Computation, name: str) -> int | None:
-    """Which of the values that a loop carries this is, if it is one as it came in"""
-    instruction = computation.by_name[name]
-    if instruction.opcode != "get-tuple-element":
-        return None
-    source = computation.by_name[instruction.operands[0]]
-    return int(instruction.attributes["index"]) if source.opcode == "parameter" else None
-
-
-def _constant(computation: Computation, name: str) -> int | None:
-    instruction = computation.by_name[name]
-    while instruction.opcode in ("copy", "bitcast", "convert"):
-        instruction = computation.by_name[instruction.operands[0]]
-    if instruction.opcode != "constant" or not instruction.arguments.lstrip("-").isdigit():
-        return None
-    return int(instruction.arguments)
-
-
-def _collectives(module: Module, runs: _Executions) -> tuple[Collective, ...]:
-    count: Counter[tuple[str, str, str, int, str, str]] = Counter()
+def _collectives(module: Module, runs: Executions) -> tuple[Collective, ...]:
+    found: Counter[Collective] = Counter()
     for computation, instruction, n in runs.each(module):
         kind = instruction.opcode.removesuffix("-start")
         if kind not in _COLLECTIVES or n == 0 or _is_repeated(computation, instruction):
@@ -194,17 +97,20 @@ def _collectives(module: Module, runs: _Executions) -> tuple[Collective, ...]:
         # reduces and then keeps this device's slice.
         if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):
             kind, output = "reduce-scatter", arrays(computation.root.shape)
-        key = (
-            kind,
-            _shape(output),
-            "+".join(sorted({array.dtype for array in output})),
-            sum(array.bytes for array in output),
-            instruction.attributes.get("replica_groups")
+        collective = Collective(
+            kind=kind,
+            shape=_shape(output),
+            dtype="+".join(sorted({array.dtype for array in output})),
+            bytes=sum(array.bytes for array in output),
+            groups=instruction.attributes.get("replica_groups")
             or instruction.attributes.get("source_target_pairs", ""),
-            _origin(instruction) or _origin(caller),
+            op_name=_origin(instruction) or _origin(caller),
+            count=0,
+            overlapped=is_overlapped(computation, instruction),
         )
-        count[key] += n
-    return tuple(Collective(*key, count=n) for key, n in sorted(count.items()))
+        found[collective] += n
+    counted = [dataclasses.replace(c, count=n) for c, n in found.items()]
+    return tuple(sorted(counted, key=dataclasses.astuple))
 
 
 def _is_repeated(computation: Computation, instruction: Instruction) -> bool:
@@ -252,7 +158,7 @@ def _metadata(metadata: str, key: str) -> str:
     return match[1] if match else ""
 
 
-def _custom_calls(module: Module, runs: _Executions) -> dict[str, int]:
+def _custom_calls(module: Module, runs: Executions) -> dict[str, int]:
     count: Counter[str] = Counter()
     for _, instruction, n in runs.each(module):
         if instruction.opcode == "custom-call" and n:
@@ -261,7 +167,7 @@ def _custom_calls(module: Module, runs: _Executions) -> dict[str, int]:
 
 
 def _barriers(module: Module) -> int:
-    runs = _Executions.of(module)
+    runs = Executions.of(module)
     return sum(
         n for _, i, n in runs.each(module) if i.opcode in ("opt-barrier", "optimization-barrier")
     )

@@ -1,0 +1,165 @@
+"""What the TPU's own compiler made of a step: the facts of a target, and their form in a Record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, typed
+from harness.compiler.buffers import Memory, read_memory
+from harness.compiler.executions import Executions
+from harness.compiler.facts import Collective, ModuleGraph
+from harness.compiler.hlo import parse_module
+from harness.compiler.hlo_text import parse
+from harness.compiler.schedule import bytes_accessed, kernels, layout_copies
+
+VERSION = 1
+
+GENERATED = "generated"
+FAILED = "failed"
+NOT_WAITED_FOR = "not waited for"
+
+
+@dataclass(frozen=True)
+class CompiledModule:
+    """One module of a step, as one device of the target runs it.
+
+    graph            operations, collectives, FLOPs, rematerialisation: exact
+    memory           HBM that the compiler assigned
+    bytes_accessed   read and written in one execution; see `harness.compiler.schedule`
+    layout_copies    copies that only change a layout, and
+    layout_copy_bytes  their bytes
+    kernels          executions of hand-written kernels by name
+    code             what became of the machine code: GENERATED, FAILED, or NOT_WAITED_FOR where it
+                     would have taken longer than was allowed; all else here is known before
+    executions       in one step
+    seconds          until everything but the code was there
+    compiler_bytes   resident memory of the compiler's process by then
+    """
+
+    __pydantic_config__ = STRICT
+
+    graph: ModuleGraph
+    memory: Memory
+    bytes_accessed: int
+    layout_copies: int
+    layout_copy_bytes: int
+    kernels: dict[str, int]
+    code: str
+    executions: int
+    seconds: float
+    compiler_bytes: int
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """A training step compiled for a target.
+
+    target       its name, such as "v6e:2x2"
+    libtpu       release of libtpu, and
+    version      what it says of itself
+    flags        LIBTPU_INIT_ARGS that it was given
+    devices      devices of the target, and
+    device_kind  their kind; 0 and "" where libtpu knows no such slice
+    error        the compiler's own words where it failed, or why it was ended; None where it made
+    all modules      every module that a step executes; without those that come after an error
+    """
+
+    __pydantic_config__ = STRICT
+
+    target: str
+    libtpu: str
+    version: str
+    flags: str
+    devices: int
+    device_kind: str
+    error: str | None
+    modules: tuple[CompiledModule, ...]
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products in a step, on one device."""
+        return sum(m.executions * m.graph.flops for m in self.modules)
+
+    @property
+    def bytes_accessed(self) -> int:
+        """Bytes read and written in a step, on one device."""
+        return sum(m.executions * m.bytes_accessed for m in self.modules)
+
+    @property
+    def peak_bytes(self) -> int:
+        """HBM that a device needs: that of the module that needs most."""
+        return max((m.memory.peak for m in self.modules), default=0)
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        """The collectives of a step, with how often a step executes them."""
+        return tuple(
+            dataclasses.replace(c, count=c.count * m.executions)
+            for m in self.modules
+            for c in m.graph.collectives
+        )
+
+    @property
+    def main(self) -> ModuleGraph:
+        """The graph of the module with the most FLOPs, which is the step or most of it."""
+        return max((m.graph for m in self.modules), key=lambda graph: graph.flops)
+
+    @property
+    def seconds(self) -> float:
+        """What compiling took, without generating code."""
+        return sum(m.seconds for m in self.modules)
+
+    def counts(self) -> dict[str, int]:
+        """Collectives a step by kind."""
+        found: Counter[str] = Counter()
+        for collective in self.collectives:
+            found[collective.kind] += collective.count
+        return dict(sorted(found.items()))
+
+
+def compiled_module(
+    optimized: str,
+    unoptimized: str | None,
+    buffer_assignment: str,
+    usage_report: str | None,
+    **outside: Any,
+) -> CompiledModule:
+    """The facts in the texts that libtpu dumps; `outside` are those that stand in none of them.
+
+    Raises BadInput for a text that is cut off.
+    """
+    module = parse(optimized)
+    runs = Executions.of(module)
+    memory = read_memory(buffer_assignment, usage_report)
+    graph = parse_module(optimized, unoptimized=unoptimized)
+    copies, size = layout_copies(module, runs)
+    return CompiledModule(
+        graph=dataclasses.replace(graph, peak_memory_bytes=memory.peak),
+        memory=memory,
+        bytes_accessed=bytes_accessed(module, runs),
+        layout_copies=copies,
+        layout_copy_bytes=size,
+        kernels=kernels(module, runs),
+        **outside,
+    )
+
+
+def to_json(step: CompiledStep) -> dict[str, Any]:
+    """Plain data for a file of a Record."""
+    return {"version": VERSION, "step": dataclasses.asdict(step)}
+
+
+def from_json(data: Any) -> CompiledStep:
+    """The step that `to_json` made these plain data of. Raises BadInput for any others."""
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        raise BadInput(
+            f"compiled facts are of another version than {VERSION}: compile the step again"
+        )
+    step = typed(CompiledStep, data.get("step"))
+    if step.error is None and not step.modules:
+        raise BadInput(f"compiled facts for {step.target} hold no module and no error")
+    return step

@@ -1,0 +1,324 @@
+"""Compiles a step with libtpu, in a process of its own that is ended as soon as enough is known.
+
+The optimized, scheduled module and the compiler's memory report are there before machine code is
+generated, which takes most of the time. Nothing here needs a TPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.base.errors import BadInput
+from harness.compiler.compiled import (
+    FAILED,
+    GENERATED,
+    NOT_WAITED_FOR,
+    CompiledModule,
+    CompiledStep,
+    compiled_module,
+)
+from harness.compiler.target import Target
+from harness.environments.cache import Progress
+from harness.environments.compilers import TpuCompiler
+
+WORKER = Path(__file__).with_name("libtpu_worker.py")
+
+FLAGS = "LIBTPU_INIT_ARGS"
+"""Variable by which a trainer gives libtpu compiler flags."""
+
+UNOPTIMIZED = "*.before_optimizations.txt"
+SCHEDULED = "*.after_optimizations_before_buffer_assignment.txt"
+BUFFERS = "*.after_optimizations-buffer-assignment.txt"
+REPORT = "*.after_optimizations-memory-usage-report.txt"
+OPTIMIZED = "*.after_optimizations_after_buffer_assignment.txt"
+"""Files of a dump in the order in which libtpu 0.0.21 and 0.0.52 write them. Code comes after."""
+
+POLL = 0.1
+SETTLED = 1.0
+"""Seconds after which a file that has not grown is taken for whole; its reader proves it."""
+
+_FATAL = re.compile(r"^(?:F\d{4} .*?\] |ERROR: )(.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module to compile: its serialized HloModuleProto, and its executions in a step."""
+
+    proto: Path
+    executions: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how large one module's compilation may get.
+
+    seconds: until its facts are there
+    code_seconds: that generating code may go on after that; what it would find is not known then
+    memory:  resident bytes of the compiler's process
+    """
+
+    seconds: float
+    code_seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How the compiler's process ended.
+
+    devices, device_kind, version: of the target; 0 and "" where libtpu knows no such slice
+    error:   the compiler's words, or why it was ended; None where nothing was wrong
+    known_chips: the chips that libtpu knows, where it does not know the target
+    code:    what became of the machine code
+    seconds: until the facts were there
+    memory:  resident bytes of the compiler's process by then
+    """
+
+    devices: int
+    device_kind: str
+    version: str
+    error: str | None
+    known_chips: tuple[str, ...] | None
+    code: str
+    seconds: float
+    memory: int
+
+
+def compile_step(
+    modules: Sequence[Module],
+    compiler: TpuCompiler,
+    target: Target,
+    flags: str,
+    limits: Limits,
+    lock: Path,
+    progress: Progress,
+) -> CompiledStep:
+    """Compile every module of a step for `target`; what goes wrong in it is a fact as well.
+
+    One compiler runs at a time: `lock` is the file that says so.
+
+    Raises BadInput where libtpu knows no such slice, naming the chips that it knows.
+    """
+    made: list[CompiledModule] = []
+    ending = None
+    with _alone(lock, progress):
+        for module in modules:
+            with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
+                dump = Path(folder) / "dump"
+                ending = _run(module.proto, compiler, target, flags, limits, Path(folder))
+                if ending.known_chips is not None:
+                    error, chips = ending.error or "", ending.known_chips
+                    raise BadInput(_unknown(target, compiler.release, error, chips))
+                if facts := _facts(dump, module, ending):
+                    made.append(facts)
+            if ending.error is not None:
+                break
+    if ending is None:
+        raise BadInput("no module of a step was given to compile")
+    return CompiledStep(
+        target=target.name,
+        libtpu=compiler.release,
+        version=ending.version,
+        flags=flags,
+        devices=ending.devices,
+        device_kind=ending.device_kind,
+        error=ending.error,
+        modules=tuple(made),
+    )
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, progress: Progress) -> Iterator[None]:
+    """Two compilers at once would take twice the memory, and half the processor each."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        progress("waiting for another compilation with libtpu")
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _run(
+    proto: Path,
+    compiler: TpuCompiler,
+    target: Target,
+    flags: str,
+    limits: Limits,
+    folder: Path,
+) -> _Ending:
+    dump, told, said = folder / "dump", folder / "events.jsonl", folder / "stderr.txt"
+    request = folder / "request.json"
+    asked = {
+        "library": str(compiler.library),
+        "module": str(proto.resolve()),
+        "topology": target.topology,
+        "slices": target.slices,
+        "dump": str(dump),
+    }
+    request.write_text(json.dumps(asked))
+    # XLA_FLAGS are those of the CPU mesh, where the module was made.
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
+    with told.open("wb") as events, said.open("wb") as log:
+        process = subprocess.Popen(
+            [str(compiler.python), str(WORKER), str(request)],
+            env={**kept, FLAGS: flags, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            stdin=subprocess.DEVNULL,
+            stdout=events,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+        try:
+            watched = _watch(process, dump, limits)
+        finally:
+            process.kill()
+            process.wait()
+    found = _events(told)
+    failed, devices = found.get("failed", {}), found.get("devices", {})
+    error, code = watched.stopped, NOT_WAITED_FOR
+    if "compiled" in found:
+        code = GENERATED
+    elif failed:
+        error, code = str(failed["error"]).strip(), FAILED
+    elif watched.ended_by_itself:
+        error, code = _last_words(said, process.returncode), FAILED
+    return _Ending(
+        devices=int(devices.get("count", 0)),
+        device_kind=str(devices.get("kind", "")),
+        version=" ".join(str(devices.get("version", "")).split()),
+        error=error,
+        known_chips=tuple(failed["known"]) if "known" in failed else None,
+        code=code,
+        seconds=watched.seconds,
+        memory=watched.memory,
+    )
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What was seen of the compiler's process.
+
+    stopped: why it was ended before its facts were there; None where they are, or it ended itself
+    seconds: until its facts were there, or it ended
+    memory:  the most resident bytes until then
+    """
+
+    stopped: str | None
+    ended_by_itself: bool
+    seconds: float
+    memory: int
+
+
+def _watch(process: subprocess.Popen[bytes], dump: Path, limits: Limits) -> _Watched:
+    started, memory = time.time(), 0
+    while process.poll() is None:
+        now = time.time()
+        written = _written(dump)
+        if written is not None and now - written > max(SETTLED, limits.code_seconds):
+            return _Watched(None, False, written - started, memory)
+        if written is None:
+            memory = max(memory, _resident(process.pid))
+            if now - started > limits.seconds:
+                text = f"not compiled within its limit of {limits.seconds:.0f} s"
+                return _Watched(f"{text} (it was {_stage(dump)})", False, now - started, memory)
+            if memory > limits.memory:
+                text = f"compiling needs more than its limit of {limits.memory / 2**30:.3g} GiB"
+                return _Watched(f"{text} (it was {_stage(dump)})", False, now - started, memory)
+        time.sleep(POLL)
+    ended = _written(dump) or time.time()
+    return _Watched(None, True, ended - started, memory)
+
+
+def _written(dump: Path) -> float | None:
+    """When the last of the files with the facts was written; None where it is not there yet."""
+    path = _find(dump, OPTIMIZED)
+    return None if path is None or path.stat().st_size == 0 else path.stat().st_mtime
+
+
+def _stage(dump: Path) -> str:
+    if _find(dump, SCHEDULED) is not None:
+        return "assigning memory"
+    if _find(dump, UNOPTIMIZED) is not None:
+        return "optimizing and scheduling"
+    return "reading the module"
+
+
+def _find(dump: Path, pattern: str) -> Path | None:
+    """The file of the step; libtpu compiles helpers of its own beside it, which are smaller."""
+    found = list(dump.glob(pattern))
+    return max(found, key=lambda path: path.stat().st_size, default=None)
+
+
+def _resident(process: int) -> int:
+    """Resident bytes of a process; 0 where it is gone."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _events(path: Path) -> dict[str, dict[str, Any]]:
+    """The worker's events by name; a line that was cut off when it was ended is none."""
+    found = {}
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            found[str(event["event"])] = event
+    return found
+
+
+def _last_words(log: Path, code: int) -> str:
+    """Why a process is gone that said nothing by its own means: libtpu aborts it."""
+    text = log.read_text(errors="replace")
+    if fatal := _FATAL.search(text):
+        return fatal[1].strip()
+    if code == -signal.SIGKILL:
+        return "the system ended the compiler: most likely this machine ran out of memory"
+    last = [line for line in text.splitlines() if line.strip()][-1:]
+    return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
+
+
+def _facts(dump: Path, module: Module, ending: _Ending) -> CompiledModule | None:
+    """The facts of a module; None where the compiler did not come to them."""
+    optimized, buffers = _find(dump, OPTIMIZED), _find(dump, BUFFERS)
+    if optimized is None or buffers is None:
+        return None
+    unoptimized, report = _find(dump, UNOPTIMIZED), _find(dump, REPORT)
+    return compiled_module(
+        optimized.read_text(),
+        None if unoptimized is None else unoptimized.read_text(),
+        buffers.read_text(),
+        None if report is None else report.read_text(),
+        code=ending.code,
+        executions=module.executions,
+        seconds=ending.seconds,
+        compiler_bytes=ending.memory,
+    )
+
+
+def _unknown(target: Target, release: str, error: str, chips: tuple[str, ...]) -> str:
+    if target.chip in chips:
+        return f"target={target.topology}: libtpu {release} knows no such slice: {error}"
+    return (
+        f"target={target.topology}: libtpu {release} does not know {target.chip}; it knows "
+        f"{', '.join(chips)} (compiler.libtpu names another release)"
+    )

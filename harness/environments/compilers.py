@@ -1,0 +1,112 @@
+"""libtpu, the TPU's compiler, and the Python that drives it: neither needs a TPU.
+
+One interpreter with jaxlib drives any release of libtpu. A release is a folder of the cache with
+its wheel's content, so that many of them can be tried side by side.
+"""
+
+import hashlib
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import BadInput
+from harness.environments.cache import Progress, exclusive, in_one_piece
+from harness.environments.install import run_uv
+
+_REQUIREMENTS = Path(__file__).parent / "requirements"
+DRIVER_LOCK = _REQUIREMENTS / "compiler.lock.txt"
+LIBTPU_LOCK = _REQUIREMENTS / "libtpu.lock.txt"
+
+_RELEASE = re.compile(r"\d+(\.\d+)+")
+
+
+@dataclass(frozen=True)
+class TpuCompiler:
+    """A release of libtpu, ready to compile.
+
+    python:  interpreter with jaxlib that drives it
+    library: its libtpu.so
+    release: its version on PyPI, such as "0.0.52"
+    """
+
+    python: Path
+    library: Path
+    release: str
+
+
+def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompiler:
+    """The compiler of that release of libtpu, installed on first use.
+
+    Raises:
+        BadInput: `release` is no version, or libtpu does not exist for this machine.
+        InstallFailed: uv could not install it.
+    """
+    if not _RELEASE.fullmatch(release):
+        raise BadInput(
+            f"compiler.libtpu={release}: it is a release of libtpu on PyPI, such as 0.0.52"
+        )
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise BadInput(
+            f"target: libtpu exists for x86-64 Linux only, and this is {sys.platform} on "
+            f"{platform.machine()}: leave target out, or compile on such a machine"
+        )
+    python = _driver(cache_dir, progress)
+    folder = cache_dir / "libtpu" / release
+    if not folder.exists():
+        with exclusive(folder, progress):
+            if not folder.exists():
+                progress(f"installing libtpu {release} (about 500 MB)")
+                with in_one_piece(folder) as partial:
+                    _install_libtpu(release, python, partial, progress)
+    return TpuCompiler(python, folder / "libtpu" / "libtpu.so", release)
+
+
+def _driver(cache_dir: Path, progress: Progress) -> Path:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    digest = hashlib.sha256(f"{version}\n{DRIVER_LOCK.read_text()}".encode()).hexdigest()
+    environment = cache_dir / "environments" / f"compiler-{digest[:12]}"
+    python, complete = environment / "bin" / "python", environment / "complete"
+    if not (complete.exists() and python.exists()):
+        with exclusive(environment, progress):
+            if not (complete.exists() and python.exists()):
+                progress("creating the environment that drives libtpu (500 MB)")
+                shutil.rmtree(environment, ignore_errors=True)
+                reason = {
+                    "what": "The environment that drives libtpu",
+                    "way_out": "Leave target out, or mend this.",
+                }
+                venv = ("venv", "--no-project", "--python", sys.executable, environment)
+                run_uv(*venv, **reason, progress=progress)
+                sync = ("pip", "sync", "--require-hashes", "--python", python, DRIVER_LOCK)
+                run_uv(*sync, **reason, progress=progress)
+                complete.touch()
+    return python
+
+
+def _install_libtpu(release: str, python: Path, target: Path, progress: Progress) -> None:
+    pinned = locked(release)
+    requirement = target.with_name(f"{target.name}.txt")
+    requirement.parent.mkdir(parents=True, exist_ok=True)
+    requirement.write_text(pinned or f"libtpu=={release}\n")
+    try:
+        run_uv(
+            *("pip", "install", "--no-deps", "--python", python, "--target", target),
+            *(("--require-hashes",) if pinned else ()),
+            *("-r", requirement),
+            what=f"libtpu {release}",
+            way_out="compiler.libtpu names a release of libtpu that PyPI has for this Python.",
+            progress=progress,
+        )
+    finally:
+        requirement.unlink()
+
+
+def locked(release: str) -> str | None:
+    """The requirement of that release with the hashes of its wheels, where the lock has them."""
+    for block in re.split(r"\n(?=libtpu==)", LIBTPU_LOCK.read_text()):
+        if block.startswith(f"libtpu=={release} "):
+            return block
+    return None

@@ -1,0 +1,169 @@
+"""The compiler's process: each test is one way in which it can end, or not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.base.errors import BadInput
+from harness.compiler import libtpu
+from harness.compiler.compiled import FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
+from harness.compiler.libtpu import Limits, Module, compile_step
+from harness.compiler.target import Target
+from harness.environments.compilers import TpuCompiler
+
+HERE = Path(__file__).parent
+DUMP = HERE / "data" / "hlo" / "libtpu-0.0.52"
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libtpu, "WORKER", HERE.parent / "fake_libtpu.py")
+    monkeypatch.setattr(libtpu, "SETTLED", 0.0)
+
+
+def compiled(
+    words: str, tmp_path: Path, *, modules: int = 1, target: str = "v6e:2x2", **limits: Any
+) -> CompiledStep:
+    """What comes out where libtpu does what `words` say; its "module" is the dump that it makes."""
+    allowed = Limits(**{"seconds": 20.0, "code_seconds": 10.0, "memory": 2.0**33, **limits})
+    compiler = TpuCompiler(Path(sys.executable), Path("libtpu.so"), "0.0.52")
+    return compile_step(
+        [Module(DUMP, n + 1) for n in range(modules)],
+        compiler,
+        Target(target),
+        words,
+        allowed,
+        tmp_path / "lock",
+        print,
+    )
+
+
+def test_it_compiles(tmp_path: Path) -> None:
+    step = compiled("devices dump compiled", tmp_path)
+    assert (step.error, step.devices, step.device_kind) == (None, 4, "TPU v6 lite")
+    assert (step.version, step.flags) == ("a b", "devices dump compiled")
+    (module,) = step.modules
+    assert module.code == GENERATED
+    assert module.graph.flops > 0
+
+
+def test_each_module_of_a_step(tmp_path: Path) -> None:
+    step = compiled("devices dump compiled", tmp_path, modules=2)
+    assert [m.executions for m in step.modules] == [1, 2]
+
+
+def test_code_is_not_waited_for(tmp_path: Path) -> None:
+    started = time.monotonic()
+    step = compiled("devices dump sleep", tmp_path, code_seconds=0.0)
+    assert time.monotonic() - started < 20
+    assert step.error is None
+    assert [m.code for m in step.modules] == [NOT_WAITED_FOR]
+    assert step.modules[0].compiler_bytes > 0 or step.modules[0].seconds < 0.2
+
+
+def test_it_fails_before_the_facts(tmp_path: Path) -> None:
+    step = compiled("devices failed", tmp_path, modules=2)
+    assert step.error == "INTERNAL: no\nline 2"
+    assert step.modules == ()
+
+
+def test_it_fails_while_code_is_generated(tmp_path: Path) -> None:
+    step = compiled("devices dump failed", tmp_path, modules=2)
+    assert step.error == "INTERNAL: no\nline 2"
+    assert [m.code for m in step.modules] == [FAILED]  # and the second was not tried
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [("exit", "Unknown command line flag 'xla_nonsense'"), ("devices abort", "NOT_FOUND: a file")],
+)
+def test_it_ends_without_a_word_of_its_own(words: str, error: str, tmp_path: Path) -> None:
+    assert compiled(words, tmp_path).error == error
+
+
+def test_it_ends_as_if_all_were_well(tmp_path: Path) -> None:
+    step = compiled("devices", tmp_path)
+    assert step.error is not None
+    assert step.modules == ()
+
+
+def test_it_crashes_while_code_is_generated(tmp_path: Path) -> None:
+    step = compiled("devices dump abort", tmp_path)
+    assert step.error == "NOT_FOUND: a file"
+    assert [m.code for m in step.modules] == [FAILED]
+
+
+@pytest.mark.parametrize(
+    ("words", "stage"), [("devices sleep", "reading"), ("devices before sleep", "optimizing")]
+)
+def test_over_its_time(words: str, stage: str, tmp_path: Path) -> None:
+    step = compiled(words, tmp_path, seconds=1.0)
+    assert step.error is not None
+    assert "limit of 1 s" in step.error
+    assert stage in step.error
+
+
+def test_over_its_memory(tmp_path: Path) -> None:
+    step = compiled("devices sleep", tmp_path, memory=2.0**20)
+    assert step.error is not None
+    assert "GiB" in step.error
+
+
+def test_a_dump_that_is_cut_off_is_no_fact(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cut off"):
+        compiled("devices dump-cut compiled", tmp_path)
+
+
+def test_an_unknown_chip_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="v5e, v6e"):
+        compiled("unknown", tmp_path, target="v9e:2x2")
+
+
+def test_an_unknown_size_gives_the_compilers_words(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"v6e:3x3.*what\?"):
+        compiled("unknown", tmp_path, target="v6e:3x3")
+
+
+def test_no_module(tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        compiled("devices dump compiled", tmp_path, modules=0)
+
+
+def test_no_process_is_left(tmp_path: Path) -> None:
+    compiled("devices sleep", tmp_path, seconds=0.5)
+    left = [
+        p for p in Path("/proc").glob("[0-9]*/cmdline")
+        if str(tmp_path).encode() in _read(p) and b"fake_libtpu" in _read(p)
+    ]  # fmt: skip
+    assert left == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_flags_of_the_mesh_are_not_given_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    original = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        seen.update(options["env"])
+        return original(*arguments, **options)
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu=1")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setattr(subprocess, "Popen", start)
+    compiled("devices dump compiled", tmp_path)
+    assert seen["LIBTPU_INIT_ARGS"] == "devices dump compiled"
+    assert not seen.keys() & {"XLA_FLAGS", "PYTHONPATH"}

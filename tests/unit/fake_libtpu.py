@@ -1,0 +1,43 @@
+"""Stands in for libtpu_worker.py: what it does is in LIBTPU_INIT_ARGS, one word after the other.
+
+Words: devices, dump, dump-cut, before, compiled, failed, unknown, sleep, abort, exit.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+request = json.loads(Path(sys.argv[1]).read_text())
+dump = Path(request["dump"])
+for word in os.environ["LIBTPU_INIT_ARGS"].split():
+    if word == "devices":
+        event = {"event": "devices", "count": 4, "kind": "TPU v6 lite", "version": "a\nb"}
+        print(json.dumps(event), flush=True)
+    elif word.startswith("dump"):
+        shutil.copytree(request["module"], dump)
+        if word == "dump-cut":
+            (path,) = dump.glob("*after_buffer_assignment.txt")
+            path.write_text(path.read_text()[:5000])
+    elif word == "before":
+        dump.mkdir()
+        (dump / "module_0000.a.before_optimizations.txt").write_text("HloModule a")
+    elif word == "compiled":
+        print(json.dumps({"event": "compiled", "seconds": 1.0}), flush=True)
+    elif word == "failed":
+        print(json.dumps({"event": "failed", "error": "INTERNAL: no\nline 2"}), flush=True)
+        sys.exit(1)
+    elif word == "unknown":
+        event = {"event": "failed", "error": "INVALID_ARGUMENT: what?", "known": ["v5e", "v6e"]}
+        print(json.dumps(event), flush=True)
+        sys.exit(1)
+    elif word == "sleep":
+        time.sleep(60)
+    elif word == "abort":
+        print("F1127 08:23:30.704825   29470 statusor.cc:89] NOT_FOUND: a file", file=sys.stderr)
+        os.abort()
+    elif word == "exit":
+        print("ERROR: Unknown command line flag 'xla_nonsense'", file=sys.stderr)
+        sys.exit(1)
