@@ -10,7 +10,10 @@ def cases() -> None:
 
     from harness.config.compose import case_names, load
 
-    table = Table("case", "kind", "dtype", "mesh", "what it is", box=None)
+    table = Table(box=None)
+    for column in ("case", "kind", "dtype", "mesh", "what it is"):
+        # A name that is cut cannot be copied into case=NAME.
+        table.add_column(column, no_wrap=column == "case", overflow="fold")
     for name in case_names():
         case = load([f"case={name}"]).case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())

@@ -9,7 +9,7 @@ import pytest
 
 UNIT = Path(__file__).parent
 HARNESS = UNIT.parents[1] / "harness"
-OF_THE_REPOSITORY = {"test_docs.py", "test_house.py", "test_workflows.py"}
+OF_THE_REPOSITORY = {"test_docs.py", "test_extending.py", "test_house.py", "test_workflows.py"}
 FILES = sorted(UNIT.glob("*/**/test_*.py"))
 
 

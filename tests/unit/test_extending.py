@@ -1,0 +1,64 @@
+"""docs/extending.md: each walk-through is installed as the page shows it, and used from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import walkthroughs
+
+UNIT = Path(__file__).resolve().parent
+
+
+def used(package: Path, *words: str) -> str:
+    """What a command prints in an environment in which `package` is installed."""
+    path = os.pathsep.join(map(str, (package, UNIT)))
+    done = subprocess.run(
+        [sys.executable, *words], cwd=UNIT.parents[1], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_device(tmp_path: Path) -> None:
+    package = walkthroughs.install("Add a device", tmp_path)
+    assert "NPU boards" in used(package, "-m", "harness.cli.main", "doctor")
+    collect = ("-m", "pytest", "--collect-only", "-q", "-m", "npu", "tests/parity/test_ladder.py")
+    ids = [line for line in used(package, *collect).splitlines() if "::" in line]
+    assert ids
+    assert all("-npu-" in line for line in ids)
+    code = """
+from harness.config.compose import load
+from harness.devices.device import chip
+from harness.launchers.local import device_environment
+name = load(["launcher.device=npu"]).launcher.device
+print(device_environment(name, 2, fast_compile=False)["PJRT_DEVICE"])
+print(chip("NPU x1").source)
+"""
+    assert used(package, "-c", code).splitlines() == ["NPU", "its data sheet"]
+
+
+def test_a_rung(tmp_path: Path) -> None:
+    package = walkthroughs.install("Add a rung", tmp_path)
+    collect = ("--collect-only", "-q", "--parity-case", "llama-tiny", "tests/parity/test_ladder.py")
+    ids = used(package, "-m", "pytest", *collect)
+    rungs = re.findall(r"\[llama-tiny-cpu-hf-reference-(\w+)\]", ids)
+    assert rungs[rungs.index("last_loss") - 1] == "schedule"
+    code = """
+from builders import Trainer, comparison, with_loss
+from harness.ladder.judge import judge
+a, b = Trainer().record(), Trainer(label="b", groups=2, sums=-1).record()
+other = with_loss(b, b.steps[-1].index, b.steps[-1].loss * 1.01)
+for verdict in (judge(comparison(a, b)), judge(comparison(a, other))):
+    print(verdict.rung("last_loss").result.value)
+"""
+    assert used(package, "-c", code).split() == ["PASS", "FAIL"]
+
+
+def test_without_the_package_there_is_no_such_device(tmp_path: Path) -> None:
+    """The walk-through's test can fail."""
+    assert "NPU boards" not in used(tmp_path, "-m", "harness.cli.main", "doctor")
