@@ -1,24 +1,19 @@
-"""Rungs forward, backward and clip: each way in which they could pass and should not."""
+"""The rung clip: each way in which it could pass and should not."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import (
     Arrays,
-    CountsFirst,
-    CountsRight,
     Trainer,
     comparison,
-    fingerprint,
     tolerance,
     total_norm,
-    with_loss,
     with_manifest,
     with_parameter,
     with_step,
@@ -28,21 +23,19 @@ from builders import (
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Result
 from harness.ladder.rungs.backward import (
-    backward,
-    gradient_distances,
     gradient_norm,
-    worst_gradient_distance,
 )
 from harness.ladder.rungs.clip import applied_scale, clip, scale_distance
-from harness.ladder.rungs.forward import first_loss, first_loss_distance, forward
 from harness.record.files import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
 NOT_EXERCISED = Result.NOT_EXERCISED
+
 
 LOSS = 2 * 2.4e-7
 """Limit of the loss in float32 without a control."""
-GRADIENT = 2 * 1e-6
 
 
 def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
@@ -51,312 +44,6 @@ def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Re
     sketch = tuple(s * factor for s in exact.sketch)
     changed = dataclasses.replace(exact, sketch=sketch, norm=exact.norm * abs(factor), bits=1)
     return with_parameter(run, index, **{what: changed})
-
-
-class TestForward:
-    def test_equal(self, a: Record, b: Record) -> None:
-        result = forward(comparison(a, with_loss(b, 0, first_loss(a))))
-        assert result.result is PASS
-        assert result.value == 0
-        assert result.limit == pytest.approx(LOSS)
-        assert result.explanation.startswith("the losses of step 0 are bitwise equal")
-        assert result.detects == "a relative difference of 4.8e-07"
-        assert "the floor documented for float32" in result.limit_source
-
-    @pytest.mark.parametrize("sign", [1, -1])
-    @pytest.mark.parametrize(("size", "expected"), [(0.99, PASS), (1.01, FAIL), (2e6, FAIL)])
-    def test_the_limit_counts_in_both_directions(
-        self, a: Record, sign: int, size: float, expected: Result
-    ) -> None:
-        loss = 2.0
-        x = with_loss(a, 0, loss)
-        y = with_loss(a, 0, loss * (1 + sign * min(0.9, size * LOSS)))
-        assert forward(comparison(x, y)).result is expected
-        assert forward(comparison(y, x)).result is expected
-
-    def test_at_the_limit_it_still_passes(self, a: Record) -> None:
-        exact = tolerance(margin=0.5, floor={"float32": {"loss": 0.25}})
-        c = Comparison(with_loss(a, 0, 8.0), with_loss(a, 0, 7.0), exact)
-        result = forward(c)
-        assert (result.value, result.limit, result.result) == (0.125, 0.125, PASS)
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
-        broken = with_loss(a, 0, value)
-        for x, y in ((broken, a), (a, broken), (broken, broken)):
-            result = forward(comparison(x, y))
-            assert result.result is FAIL
-            assert result.value is not None
-            assert math.isnan(result.value)
-
-    def test_a_loss_that_was_not_observed(self, a: Record, b: Record) -> None:
-        missing = with_loss(a, 0, None), with_loss(b, 0, None)
-        for x, y, name in (
-            (missing[0], b, "hf"), (a, missing[1], "b"), (missing[0], missing[1], "hf"),
-        ):  # fmt: skip
-            result = forward(comparison(x, y))
-            assert result.result is INVALID
-            assert result.explanation == f"{name}: no loss was observed at step 0"
-
-    def test_the_loss_of_another_step_does_not_take_its_place(self, a: Record, b: Record) -> None:
-        late = without(a, "steps", 0), without(b, "steps", 0)
-        assert first_loss(late[0]) is None
-        assert forward(comparison(late[0], late[0])).result is INVALID
-        empty = dataclasses.replace(a, steps=())
-        assert forward(comparison(empty, empty)).result is INVALID
-
-    def test_a_loss_of_zero_says_nothing(self, a: Record, b: Record) -> None:
-        zero = with_loss(a, 0, 0.0), with_loss(b, 0, 0.0)
-        assert forward(comparison(*zero)).result is INVALID
-        for x, y in ((zero[0], b), (a, zero[1])):
-            result = forward(comparison(x, y))
-            assert (result.result, result.value) == (FAIL, 1.0)
-
-    def test_the_finding_holds_both_values(self, a: Record) -> None:
-        finding = forward(comparison(with_loss(a, 0, 4.0), with_loss(a, 0, 3.0))).findings[0]
-        assert (finding.step, finding.a, finding.b) == (0, 4.0, 3.0)
-
-    def test_distance(self, a: Record) -> None:
-        assert first_loss_distance(with_loss(a, 0, 4.0), with_loss(a, 0, 3.0)) == 0.25
-        assert first_loss_distance(with_loss(a, 0, 3.0), with_loss(a, 0, 4.0)) == 0.25
-        assert first_loss_distance(with_loss(a, 0, None), a) is None
-        assert first_loss_distance(a, with_loss(a, 0, None)) is None
-
-
-class TestForwardSaysWhy:
-    def test_the_first_label_is_counted(self) -> None:
-        a, b = CountsFirst().record(), CountsRight(label="b").record()
-        for pair in ((a, b), (b, a)):
-            result = forward(comparison(*pair))
-            assert result.result is FAIL
-            assert "hf divides by all 23 labels" in result.explanation
-            assert "instead of 20" in result.explanation
-            assert "S = 6" in result.explanation
-
-    def test_another_ratio_has_another_cause(self) -> None:
-        a, b = CountsFirst().record(), CountsRight(label="b").record()
-        loss = first_loss(b)
-        assert loss is not None
-        result = forward(comparison(a, with_loss(b, 0, loss * 1.01)))
-        assert "divides by" not in result.explanation
-
-    def test_where_the_first_label_never_counts_it_is_not_the_cause(self, a: Record) -> None:
-        result = forward(comparison(with_loss(a, 0, 2.0), with_loss(a, 0, 3.0)))
-        assert "divides by" not in result.explanation
-        assert "ratio 1.5" in result.explanation
-
-    def test_batches_without_targets(self, a: Record) -> None:
-        batch = dataclasses.replace(a.steps[0].batches[0], targets=0, first_targets=4)
-        x = with_step(with_loss(a, 0, 2.0), 0, batches=(batch,))
-        assert forward(comparison(x, with_loss(x, 0, 3.0))).result is FAIL
-        x = with_step(x, 0, batches=())
-        assert forward(comparison(x, with_loss(x, 0, 0.0))).result is FAIL
-
-
-class TestAgainstFloat64OfTheirOwn:
-    """Runs from different weights: each against float64 from its own weights and batch."""
-
-    @pytest.fixture
-    def own(self, a: Record) -> tuple[Record, Record, dict[str, Record]]:
-        b = Trainer(label="b", seed=1).record()
-        x = dataclasses.replace(a, directory=Path("/a"))
-        y = dataclasses.replace(b, directory=Path("/b"))
-        exact = Trainer(sums=-1).record(), Trainer(seed=1, sums=-1).record()
-        return x, y, {"/a": exact[0], "/b": exact[1]}
-
-    def test_both_are_right(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
-        a, b, exact = own
-        c = comparison(a, b, own=exact, broken=("init",))
-        assert forward(c).result is PASS
-        assert "float64 from its own weights" in forward(c).explanation
-        assert backward(c).result is PASS
-        assert forward(comparison(a, b)).result is FAIL
-        assert backward(comparison(a, b)).result is FAIL
-
-    @pytest.mark.parametrize("which", [0, 1])
-    @pytest.mark.parametrize("factor", [1.001, 0.999, math.nan, math.inf])
-    def test_one_is_wrong(
-        self, own: tuple[Record, Record, dict[str, Record]], which: int, factor: float
-    ) -> None:
-        pair, exact = list(own[:2]), own[2]
-        loss = first_loss(pair[which])
-        assert loss is not None
-        pair[which] = with_loss(pair[which], 0, loss * factor)
-        result = forward(comparison(*pair, own=exact, broken=("init",)))
-        assert result.result is FAIL
-        assert result.explanation.startswith(f"step 0: {pair[which].label}: loss")
-        pair = list(own[:2])
-        pair[which] = scaled(pair[which], 1, factor)
-        result = backward(comparison(*pair, own=exact, broken=("init",)))
-        assert result.result is FAIL
-        assert result.findings[0].parameter == "model.norm.weight"
-
-    def test_the_first_label_is_the_cause(self) -> None:
-        a = dataclasses.replace(CountsFirst().record(), directory=Path("/a"))
-        b = dataclasses.replace(CountsRight(label="b").record(), directory=Path("/b"))
-        exact = CountsRight().record()
-        result = forward(comparison(a, b, own={"/a": exact, "/b": exact}, broken=("init",)))
-        assert result.result is FAIL
-        assert "hf divides by all 23 labels" in result.explanation
-
-    def test_a_float64_run_is_missing(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
-        a, b, exact = own
-        for kept in ("/a", "/b"):
-            c = comparison(a, b, own={kept: exact[kept]}, broken=("init",))
-            assert forward(c).result is INVALID
-            assert backward(c).result is INVALID
-
-    @pytest.mark.parametrize("loss", [None, 0.0])
-    def test_float64_has_no_loss(
-        self, own: tuple[Record, Record, dict[str, Record]], loss: float | None
-    ) -> None:
-        a, b, exact = own
-        broken = {**exact, "/b": with_loss(exact["/b"], 0, loss)}
-        assert forward(comparison(a, b, own=broken, broken=("init",))).result is INVALID
-
-    def test_a_run_has_no_loss(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
-        a, b, exact = own
-        assert (
-            forward(comparison(with_loss(a, 0, None), b, own=exact, broken=("init",))).result
-            is INVALID
-        )
-
-
-class TestBackward:
-    def test_equal(self, a: Record, b: Record) -> None:
-        result = backward(comparison(a, b))
-        assert result.result is PASS
-        assert result.explanation.startswith("3 gradients of step 0 agree; furthest apart: ")
-        assert result.limit == pytest.approx(GRADIENT)
-        assert result.detects == "a change of 3.4e-06 of one parameter's gradient"
-
-    def test_exactly_equal(self, a: Record) -> None:
-        assert backward(comparison(a, a)).value == 0
-
-    @pytest.mark.parametrize("index", [0, 1, 2])
-    @pytest.mark.parametrize(("factor", "expected"), [
-        (1 + 0.5 * GRADIENT, PASS), (1 + 1.1 * GRADIENT, FAIL), (1 - 1.1 * GRADIENT, FAIL),
-        (0.75, FAIL), (2.0, FAIL), (-1.0, FAIL),
-    ])  # fmt: skip
-    def test_one_parameter(self, a: Record, index: int, factor: float, expected: Result) -> None:
-        other = scaled(a, index, factor)
-        for pair in ((a, other), (other, a)):
-            result = backward(comparison(*pair))
-            assert result.result is expected
-            if expected is FAIL:
-                assert [f.parameter for f in result.findings] == [a.parameters[index].name]
-
-    def test_an_order_that_no_mean_or_norm_can_see(self, a: Record) -> None:
-        class Mirrored(Trainer):
-            def backward(self, gradients: Arrays) -> Arrays:
-                head = gradients["lm_head.weight"]
-                return gradients | {"lm_head.weight": head[:, ::-1].copy()}
-
-        other = Mirrored(label="b").record()
-        norms = [p.gradient.norm for r in (a, other) for p in r.parameters if p.gradient]
-        assert norms[:3] == pytest.approx(norms[3:], rel=1e-6)
-        result = backward(comparison(a, other))
-        assert result.result is FAIL
-        assert result.findings[0].parameter == "lm_head.weight"
-
-    def test_a_common_ratio_is_told(self) -> None:
-        class Undivided(Trainer):
-            """Gradients of micro-batches are summed, and not divided by their number."""
-
-            def backward(self, gradients: Arrays) -> Arrays:
-                return {name: g * 2 for name, g in gradients.items()}
-
-        pair = Trainer(accumulation=2).record(), Undivided(accumulation=2, label="b").record()
-        assert forward(comparison(*pair)).result is PASS
-        result = backward(comparison(*pair))
-        assert result.result is FAIL
-        assert "3 gradients differ" in result.explanation
-        assert "all gradients have the ratio 2" in result.explanation
-        assert "ratio 0.5" in backward(comparison(*pair[::-1])).explanation
-
-    def test_ratios_that_differ_are_not_common(self, a: Record) -> None:
-        other = scaled(scaled(a, 0, 2.0), 1, 2.01)
-        assert "ratio" not in backward(comparison(a, other)).explanation
-        assert "ratio" not in backward(comparison(a, scaled(a, 0, 0.0))).explanation
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
-        gradient = a.parameters[1].gradient
-        assert gradient is not None
-        for broken in (
-            dataclasses.replace(gradient, norm=value, sketch=(value,) * 8),
-            dataclasses.replace(gradient, sketch=(*gradient.sketch[:7], value)),
-        ):
-            other = with_parameter(a, 1, gradient=broken)
-            for pair in ((a, other), (other, a), (other, other)):
-                result = backward(comparison(*pair))
-                assert result.result is FAIL
-                assert [f.parameter for f in result.findings] == ["model.norm.weight"]
-
-    def test_one_has_no_gradient(self, a: Record, b: Record) -> None:
-        for pair in (
-            (a, with_parameter(b, 1, gradient=None)), (with_parameter(a, 1, gradient=None), b),
-        ):  # fmt: skip
-            result = backward(comparison(*pair))
-            assert (result.result, result.value) == (FAIL, math.inf)
-            assert "none in" in result.findings[0].text or "norm none" in result.findings[0].text
-
-    def test_neither_has_the_gradient_of_what_an_optimizer_holds(
-        self, a: Record, b: Record
-    ) -> None:
-        pair = [with_parameter(r, 1, gradient=None) for r in (a, b)]
-        assert backward(comparison(*pair)).result is INVALID
-        half = [pair[0], with_parameter(pair[1], 1, group=None)]
-        assert backward(comparison(*half)).result is INVALID
-        assert backward(comparison(*half[::-1])).result is INVALID
-        frozen = [with_parameter(r, 1, group=None) for r in pair]
-        assert backward(comparison(*frozen)).result is PASS
-
-    def test_no_gradient_at_all(self, a: Record, b: Record) -> None:
-        none = [
-            dataclasses.replace(
-                r, parameters=tuple(dataclasses.replace(p, gradient=None) for p in r.parameters)
-            )
-            for r in (a, b)
-        ]
-        for pair in (none, [a, none[1]], [none[0], b]):
-            assert backward(comparison(*pair)).result is INVALID
-            assert gradient_distances(*pair) is None
-
-    def test_gradients_that_are_all_zero_say_nothing(self, a: Record) -> None:
-        zero = scaled(scaled(scaled(a, 0, 0.0), 1, 0.0), 2, 0.0)
-        for pair in ((zero, zero), (a, zero), (zero, a)):
-            assert backward(comparison(*pair)).result is INVALID
-
-    def test_a_gradient_that_is_zero_in_both(self, a: Record) -> None:
-        """A part of the model that no batch reaches."""
-        zero = scaled(a, 0, 0.0)
-        assert backward(comparison(zero, zero)).result is PASS
-        result = backward(comparison(a, zero))
-        assert result.result is FAIL
-        assert result.value is not None
-        assert result.value >= 1
-
-    def test_other_parameters(self, a: Record, b: Record) -> None:
-        none = dataclasses.replace(a, parameters=())
-        for pair in (
-            (a, without(b, "parameters", 1)), (without(a, "parameters", 1), b), (none, none),
-        ):  # fmt: skip
-            assert backward(comparison(*pair)).result is INVALID
-
-    def test_distances(self, a: Record) -> None:
-        other = scaled(scaled(a, 0, 2.0), 2, 1.5)
-        distances = gradient_distances(a, other)
-        assert distances is not None
-        assert distances["model.norm.weight"] == 0
-        assert distances["model.embed_tokens.weight"] == pytest.approx(0.5, rel=0.6)
-        assert worst_gradient_distance(a, other) == max(distances.values())
-        assert worst_gradient_distance(a, without(a, "parameters", 0)) is None
-
-    def test_the_norm_of_all_gradients(self, a: Record) -> None:
-        norms = [p.gradient.norm for p in a.parameters if p.gradient]
-        assert gradient_norm(a) == pytest.approx(math.hypot(*norms))
-        assert gradient_norm(a) == pytest.approx(a.steps[0].gradient_norm, rel=1e-6)
 
 
 class NoClipping(Trainer):
@@ -729,31 +416,3 @@ def _rescaled(run: Record) -> Record:
         if parameter.gradient is not None:
             run = with_parameter(run, index, clipped_norm=parameter.gradient.norm * scale)
     return run
-
-
-class TestBfloat16:
-    """Where a trainer measures the norm in bfloat16, its own measurement counts."""
-
-    class Measuring(Trainer):
-        def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
-            assert self.max_norm is not None
-            norm = total_norm(gradients) * 0.94
-            scale = np.float32(self.max_norm / (norm + 1e-6))
-            return {n: g * scale for n, g in gradients.items()}, norm, self.max_norm
-
-    def test_a_norm_that_is_six_percent_off(self) -> None:
-        pair = [self.Measuring(label=label, dtype="bfloat16").record() for label in "ab"]
-        assert clip(comparison(*pair)).result is PASS
-        exact = [self.Measuring(label=label).record() for label in "ab"]
-        assert clip(comparison(*exact)).result is FAIL
-
-    def test_the_limit_is_that_of_the_dtype(self) -> None:
-        pair = [Trainer(label=label, dtype="bfloat16").record() for label in "ab"]
-        assert forward(comparison(*pair)).limit == pytest.approx(2e-4)
-        assert "bfloat16" in forward(comparison(*pair)).limit_source
-        assert backward(comparison(*pair)).limit == pytest.approx(6e-2)
-
-    def test_fingerprints_of_bfloat16(self) -> None:
-        run = Trainer(dtype="bfloat16").record()
-        weights = Trainer(dtype="bfloat16").initial()["model.norm.weight"]
-        assert run.parameters[1].initial == fingerprint(weights, "bfloat16")

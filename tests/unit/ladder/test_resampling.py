@@ -1,4 +1,6 @@
-"""The statistics of step times: identities, bad input, decisions, and what they do with noise."""
+"""Ratios of step times: identities, bad input, and what they do with noise."""
+
+from __future__ import annotations
 
 import math
 from collections import Counter
@@ -19,14 +21,20 @@ from harness.ladder.intervals import (
     windows_needed,
 )
 from harness.ladder.resampling import mean_ratio, ratio_interval
-from harness.ladder.stalls import Stall, recurring_stalls
+from harness.ladder.stalls import recurring_stalls
 
 Runs = list[NDArray[np.float64]]
+
+
 FAILURES = {Decision.FAIL_SLOWER, Decision.FAIL_FASTER}
 
-# Reproducible and without a database on the disk.
+
 reproducible = settings(derandomize=True, database=None, max_examples=40, deadline=None)
+
+
 times = st.floats(min_value=1e-4, max_value=1e3)
+
+
 repeats = st.lists(st.lists(times, min_size=2, max_size=6), min_size=1, max_size=4)
 
 
@@ -218,115 +226,6 @@ class TestBadSamples:
             smallest_detectable(i, 0.01, power=1.0)
 
 
-class TestDecision:
-    @pytest.mark.parametrize(
-        ("low", "high", "decision"),
-        [
-            (0.995, 1.005, Decision.PASS),
-            (1 / 1.01, 1.01, Decision.PASS),  # the limits belong to the tolerance
-            (1.01, 1.01, Decision.PASS),
-            (1.005, 1.02, Decision.INCONCLUSIVE),
-            (0.98, 1.02, Decision.INCONCLUSIVE),  # across all of it: no evidence is not a PASS
-            (0.98, 0.995, Decision.INCONCLUSIVE),
-            (1.01, 1.05, Decision.INCONCLUSIVE),
-            (1.0101, 1.05, Decision.FAIL_SLOWER),
-            (0.95, 0.99, Decision.FAIL_FASTER),  # 0.99 < 1/1.01
-            (0.95, 1 / 1.01, Decision.INCONCLUSIVE),
-        ],
-    )
-    def test_each_side_of_each_limit(self, low: float, high: float, decision: Decision) -> None:
-        assert equivalence(interval(low, high), 0.01) is decision
-
-    @reproducible
-    @given(st.floats(0.5, 2), st.floats(0, 0.5), st.floats(1e-3, 0.5))
-    def test_swapping_the_engines_swaps_the_verdict(
-        self, ratio: float, half: float, tolerance: float
-    ) -> None:
-        low, high = ratio * math.exp(-half), ratio * math.exp(half)
-        swap = {
-            Decision.FAIL_SLOWER: Decision.FAIL_FASTER,
-            Decision.FAIL_FASTER: Decision.FAIL_SLOWER,
-        }
-        decision = equivalence(interval(low, high), tolerance)
-        assert equivalence(interval(1 / high, 1 / low), tolerance) is swap.get(decision, decision)
-        if decision is Decision.PASS:
-            assert abs(math.log(ratio)) + half <= math.log1p(tolerance) * (1 + 1e-9)
-
-    def test_a_pass_says_what_it_would_have_caught(self) -> None:
-        """Half width h: limit · exp(h · (1 + 1.645/1.960))."""
-        i = interval(math.exp(-0.005), math.exp(0.005))
-        expected = 1.01 * math.exp(0.005 * (1 + 1.644854 / 1.959964)) - 1
-        assert smallest_detectable(i, 0.01) == pytest.approx(expected, rel=1e-6)
-        # The change that would have been caught every second time moves the interval to the limit.
-        assert smallest_detectable(i, 0.01, power=0.5) == pytest.approx(1.01 * math.exp(0.005) - 1)
-        assert smallest_detectable(interval(1, 1), 0.01) == pytest.approx(0.01)
-
-    def test_the_smallest_detectable_change_is_detected(self) -> None:
-        """In 19 of 20 of the trials in which a slowdown of that size is injected."""
-        caught = 0
-        for seed in range(40):
-            a, b = machine(seed, repeats=1, windows=100)
-            noise = ratio_interval(a, b, paired=True, resamples=200)
-            slow = [r * (1 + smallest_detectable(noise, 0.01)) for r in b]
-            seen = ratio_interval(a, slow, paired=True, resamples=200)
-            caught += equivalence(seen, 0.01) is Decision.FAIL_SLOWER
-        assert caught >= 36
-
-
-class TestWindowsNeeded:
-    def test_four_times_the_windows_halve_the_interval(self) -> None:
-        """Ratio 1, limit h/2 away: 100 windows have to become 400."""
-        half = 2 * math.log(1.01)
-        i = interval(math.exp(-half), math.exp(half), windows=100)
-        assert windows_needed(i, 0.01) == pytest.approx(300, abs=1)
-
-    def test_that_many_windows_do_decide(self) -> None:
-        decided = 0
-        for seed in range(20):
-            a, b = machine(seed, repeats=1, windows=2000, slowdown=0.03)
-            start = ratio_interval([a[0][:80]], [b[0][:80]], paired=True, resamples=200)
-            more = windows_needed(start, 0.01, at_most=1900)
-            n = 80 + (1900 if more is None else more)
-            end = ratio_interval([a[0][:n]], [b[0][:n]], paired=True, resamples=200)
-            decided += equivalence(end, 0.01) is Decision.FAIL_SLOWER
-        assert decided >= 10  # half of them, as the ratio itself moves
-
-    def test_nothing_more_is_needed_when_decided(self) -> None:
-        for low, high in ((0.999, 1.001), (1.05, 1.06), (0.9, 0.95)):
-            assert windows_needed(interval(low, high), 0.01) == 0
-
-    def test_undecided_by_rounding_alone(self) -> None:
-        """The ratio is not quite the centre, so the half width says that it should be decided."""
-        i = RatioInterval(1.0, 0.995, 1.011, 0.95, 100, 100, 1)
-        assert equivalence(i, 0.01) is Decision.INCONCLUSIVE
-        assert windows_needed(i, 0.01) == 1
-
-    @pytest.mark.parametrize("limit", [1.01, 1 / 1.01])
-    def test_on_the_limit_it_cannot_be_decided(self, limit: float) -> None:
-        i = RatioInterval(limit, limit / 1.02, limit * 1.02, 0.95, 100, 100, 1)
-        assert windows_needed(i, 0.01) is None
-        near = RatioInterval(limit * (1 + 1e-9), limit / 1.02, limit * 1.02, 0.95, 100, 100, 1)
-        assert windows_needed(near, 0.01) is None
-
-    def test_the_cap(self) -> None:
-        i = interval(math.exp(-2 * math.log(1.01)), math.exp(2 * math.log(1.01)))
-        assert windows_needed(i, 0.01, at_most=301) is not None
-        assert windows_needed(i, 0.01, at_most=299) is None
-
-    @reproducible
-    @given(st.floats(0.5, 2), st.floats(0, 1), st.floats(1e-3, 0.5), st.integers(2, 10_000))
-    def test_zero_only_when_decided(
-        self, ratio: float, half: float, tolerance: float, windows: int
-    ) -> None:
-        i = RatioInterval(
-            ratio, ratio * math.exp(-half), ratio * math.exp(half), 0.95, windows, windows, 1
-        )
-        more = windows_needed(i, tolerance)
-        decided = equivalence(i, tolerance) is not Decision.INCONCLUSIVE
-        assert (more == 0) == decided
-        assert more is None or 0 <= more <= 1_000_001
-
-
 class TestNoise:
     """On a machine as noisy as a shared one is: see `machine`."""
 
@@ -448,50 +347,6 @@ class TestMean:
             mean = mean_ratio(a, b, paired=True, resamples=200)
             apart += equivalence(mean, 0.015) in FAILURES
         assert apart <= 5
-
-
-class TestStalls:
-    def test_a_stall_at_the_same_window_of_every_repeat(self) -> None:
-        a, b = machine(0, repeats=3, windows=40)
-        for run in b:
-            run[17] *= 3
-        assert recurring_stalls(a, b) == ()
-        assert [s.window for s in recurring_stalls(b, a)] == [17]
-
-    def test_the_ratio_is_the_smallest(self) -> None:
-        runs = np.ones((3, 40))
-        runs[:, 5] = (4, 2, 3)
-        quiet = np.ones((3, 40))
-        assert recurring_stalls(list(runs), list(quiet)) == (Stall(5, 2.0),)
-        runs[1, 5] = 1.4  # below STALL in one of the repeats
-        assert recurring_stalls(list(runs), list(quiet)) == ()
-
-    def test_the_machine_is_not_blamed_on_the_trainer(self) -> None:
-        """Stalls at random places: in 60 trials of 3 repeats not one is reported."""
-        for seed in range(60):
-            assert recurring_stalls(*machine(seed, repeats=3, windows=40)) == ()
-
-    def test_a_coincidence_among_many_stalls_is_not_reported(self) -> None:
-        runs = np.ones((2, 40))
-        runs[0, :20] = 2
-        runs[1, 19:39] = 2
-        assert recurring_stalls(list(runs), list(runs)) == ()
-
-    @pytest.mark.parametrize("count", [2, 4])
-    def test_a_side_that_stalls_often_does_not_excuse_itself(self, count: int) -> None:
-        """Every tenth step for ten times as long, at the same steps of every launch."""
-        a, b = machine(0, repeats=count, windows=150)
-        for run in b:
-            run[::10] *= 10
-        found = {s.window for s in recurring_stalls(b, a)}
-        assert found == (set(range(0, 150, 10)) if count > 2 else found)
-        assert count == 2 or recurring_stalls(a, b) == ()
-
-    def test_one_repeat_cannot_tell(self) -> None:
-        with pytest.raises(ValueError, match="two or more repeats"):
-            recurring_stalls([[1.0, 1.0, 9.0]], [[1.0, 1.0, 1.0]])
-        with pytest.raises(ValueError, match="two or more repeats"):
-            recurring_stalls([[1.0, 1.0, 9.0], [1.0, 1.0]], [[1.0, 1.0, 1.0]])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""The rung backward: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from builders import (
+    Arrays,
+    Trainer,
+    comparison,
+    fingerprint,
+    total_norm,
+    with_parameter,
+    without,
+)
+
+from harness.ladder.result import Result
+from harness.ladder.rungs.backward import (
+    backward,
+    gradient_distances,
+    gradient_norm,
+    worst_gradient_distance,
+)
+from harness.ladder.rungs.clip import clip
+from harness.ladder.rungs.forward import forward
+from harness.record.files import Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+GRADIENT = 2 * 1e-6
+
+
+def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
+    """A Record with one fingerprint multiplied, as that of a multiplied tensor would be."""
+    exact = getattr(run.parameters[index], what)
+    sketch = tuple(s * factor for s in exact.sketch)
+    changed = dataclasses.replace(exact, sketch=sketch, norm=exact.norm * abs(factor), bits=1)
+    return with_parameter(run, index, **{what: changed})
+
+
+class TestBackward:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = backward(comparison(a, b))
+        assert result.result is PASS
+        assert result.explanation.startswith("3 gradients of step 0 agree; furthest apart: ")
+        assert result.limit == pytest.approx(GRADIENT)
+        assert result.detects == "a change of 3.4e-06 of one parameter's gradient"
+
+    def test_exactly_equal(self, a: Record) -> None:
+        assert backward(comparison(a, a)).value == 0
+
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    @pytest.mark.parametrize(("factor", "expected"), [
+        (1 + 0.5 * GRADIENT, PASS), (1 + 1.1 * GRADIENT, FAIL), (1 - 1.1 * GRADIENT, FAIL),
+        (0.75, FAIL), (2.0, FAIL), (-1.0, FAIL),
+    ])  # fmt: skip
+    def test_one_parameter(self, a: Record, index: int, factor: float, expected: Result) -> None:
+        other = scaled(a, index, factor)
+        for pair in ((a, other), (other, a)):
+            result = backward(comparison(*pair))
+            assert result.result is expected
+            if expected is FAIL:
+                assert [f.parameter for f in result.findings] == [a.parameters[index].name]
+
+    def test_an_order_that_no_mean_or_norm_can_see(self, a: Record) -> None:
+        class Mirrored(Trainer):
+            def backward(self, gradients: Arrays) -> Arrays:
+                head = gradients["lm_head.weight"]
+                return gradients | {"lm_head.weight": head[:, ::-1].copy()}
+
+        other = Mirrored(label="b").record()
+        norms = [p.gradient.norm for r in (a, other) for p in r.parameters if p.gradient]
+        assert norms[:3] == pytest.approx(norms[3:], rel=1e-6)
+        result = backward(comparison(a, other))
+        assert result.result is FAIL
+        assert result.findings[0].parameter == "lm_head.weight"
+
+    def test_a_common_ratio_is_told(self) -> None:
+        class Undivided(Trainer):
+            """Gradients of micro-batches are summed, and not divided by their number."""
+
+            def backward(self, gradients: Arrays) -> Arrays:
+                return {name: g * 2 for name, g in gradients.items()}
+
+        pair = Trainer(accumulation=2).record(), Undivided(accumulation=2, label="b").record()
+        assert forward(comparison(*pair)).result is PASS
+        result = backward(comparison(*pair))
+        assert result.result is FAIL
+        assert "3 gradients differ" in result.explanation
+        assert "all gradients have the ratio 2" in result.explanation
+        assert "ratio 0.5" in backward(comparison(*pair[::-1])).explanation
+
+    def test_ratios_that_differ_are_not_common(self, a: Record) -> None:
+        other = scaled(scaled(a, 0, 2.0), 1, 2.01)
+        assert "ratio" not in backward(comparison(a, other)).explanation
+        assert "ratio" not in backward(comparison(a, scaled(a, 0, 0.0))).explanation
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
+        gradient = a.parameters[1].gradient
+        assert gradient is not None
+        for broken in (
+            dataclasses.replace(gradient, norm=value, sketch=(value,) * 8),
+            dataclasses.replace(gradient, sketch=(*gradient.sketch[:7], value)),
+        ):
+            other = with_parameter(a, 1, gradient=broken)
+            for pair in ((a, other), (other, a), (other, other)):
+                result = backward(comparison(*pair))
+                assert result.result is FAIL
+                assert [f.parameter for f in result.findings] == ["model.norm.weight"]
+
+    def test_one_has_no_gradient(self, a: Record, b: Record) -> None:
+        for pair in (
+            (a, with_parameter(b, 1, gradient=None)), (with_parameter(a, 1, gradient=None), b),
+        ):  # fmt: skip
+            result = backward(comparison(*pair))
+            assert (result.result, result.value) == (FAIL, math.inf)
+            assert "none in" in result.findings[0].text or "norm none" in result.findings[0].text
+
+    def test_neither_has_the_gradient_of_what_an_optimizer_holds(
+        self, a: Record, b: Record
+    ) -> None:
+        pair = [with_parameter(r, 1, gradient=None) for r in (a, b)]
+        assert backward(comparison(*pair)).result is INVALID
+        half = [pair[0], with_parameter(pair[1], 1, group=None)]
+        assert backward(comparison(*half)).result is INVALID
+        assert backward(comparison(*half[::-1])).result is INVALID
+        frozen = [with_parameter(r, 1, group=None) for r in pair]
+        assert backward(comparison(*frozen)).result is PASS
+
+    def test_no_gradient_at_all(self, a: Record, b: Record) -> None:
+        none = [
+            dataclasses.replace(
+                r, parameters=tuple(dataclasses.replace(p, gradient=None) for p in r.parameters)
+            )
+            for r in (a, b)
+        ]
+        for pair in (none, [a, none[1]], [none[0], b]):
+            assert backward(comparison(*pair)).result is INVALID
+            assert gradient_distances(*pair) is None
+
+    def test_gradients_that_are_all_zero_say_nothing(self, a: Record) -> None:
+        zero = scaled(scaled(scaled(a, 0, 0.0), 1, 0.0), 2, 0.0)
+        for pair in ((zero, zero), (a, zero), (zero, a)):
+            assert backward(comparison(*pair)).result is INVALID
+
+    def test_a_gradient_that_is_zero_in_both(self, a: Record) -> None:
+        """A part of the model that no batch reaches."""
+        zero = scaled(a, 0, 0.0)
+        assert backward(comparison(zero, zero)).result is PASS
+        result = backward(comparison(a, zero))
+        assert result.result is FAIL
+        assert result.value is not None
+        assert result.value >= 1
+
+    def test_other_parameters(self, a: Record, b: Record) -> None:
+        none = dataclasses.replace(a, parameters=())
+        for pair in (
+            (a, without(b, "parameters", 1)), (without(a, "parameters", 1), b), (none, none),
+        ):  # fmt: skip
+            assert backward(comparison(*pair)).result is INVALID
+
+    def test_distances(self, a: Record) -> None:
+        other = scaled(scaled(a, 0, 2.0), 2, 1.5)
+        distances = gradient_distances(a, other)
+        assert distances is not None
+        assert distances["model.norm.weight"] == 0
+        assert distances["model.embed_tokens.weight"] == pytest.approx(0.5, rel=0.6)
+        assert worst_gradient_distance(a, other) == max(distances.values())
+        assert worst_gradient_distance(a, without(a, "parameters", 0)) is None
+
+    def test_the_norm_of_all_gradients(self, a: Record) -> None:
+        norms = [p.gradient.norm for p in a.parameters if p.gradient]
+        assert gradient_norm(a) == pytest.approx(math.hypot(*norms))
+        assert gradient_norm(a) == pytest.approx(a.steps[0].gradient_norm, rel=1e-6)
+
+
+class TestBfloat16:
+    """Where a trainer measures the norm in bfloat16, its own measurement counts."""
+
+    class Measuring(Trainer):
+        def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+            assert self.max_norm is not None
+            norm = total_norm(gradients) * 0.94
+            scale = np.float32(self.max_norm / (norm + 1e-6))
+            return {n: g * scale for n, g in gradients.items()}, norm, self.max_norm
+
+    def test_a_norm_that_is_six_percent_off(self) -> None:
+        pair = [self.Measuring(label=label, dtype="bfloat16").record() for label in "ab"]
+        assert clip(comparison(*pair)).result is PASS
+        exact = [self.Measuring(label=label).record() for label in "ab"]
+        assert clip(comparison(*exact)).result is FAIL
+
+    def test_the_limit_is_that_of_the_dtype(self) -> None:
+        pair = [Trainer(label=label, dtype="bfloat16").record() for label in "ab"]
+        assert forward(comparison(*pair)).limit == pytest.approx(2e-4)
+        assert "bfloat16" in forward(comparison(*pair)).limit_source
+        assert backward(comparison(*pair)).limit == pytest.approx(6e-2)
+
+    def test_fingerprints_of_bfloat16(self) -> None:
+        run = Trainer(dtype="bfloat16").record()
+        weights = Trainer(dtype="bfloat16").initial()["model.norm.weight"]
+        assert run.parameters[1].initial == fingerprint(weights, "bfloat16")

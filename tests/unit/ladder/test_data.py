@@ -1,0 +1,314 @@
+"""The rung data: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from builders import (
+    IGNORED,
+    Trainer,
+    comparison,
+    with_manifest,
+    with_step,
+    without,
+)
+
+from harness.ladder.result import Result, RungResult
+from harness.ladder.rungs.data import data
+from harness.record.files import Batch, Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+@pytest.fixture(scope="module")
+def b() -> Record:
+    return Trainer(label="torchprime", groups=2, sums=-1).record()
+
+
+class Swapped(Trainer):
+    """Two batches trade places."""
+
+    def batch(self, micro_step: int) -> Any:
+        return super().batch({2: 3, 3: 2}.get(micro_step, micro_step))
+
+
+class Behind(Trainer):
+    """Every step trains on the batch of the step before."""
+
+    def batch(self, micro_step: int) -> Any:
+        return super().batch(micro_step + 99 if micro_step == 0 else micro_step - 1)
+
+
+class RowsSwapped(Trainer):
+    """Two rows of one batch trade places."""
+
+    def batch(self, micro_step: int) -> Any:
+        tokens, labels = super().batch(micro_step)
+        if micro_step == 3:
+            tokens, labels = tokens[[1, 0, 2, 3]], labels[[1, 0, 2, 3]]
+        return tokens, labels
+
+
+class RowsOfTwoBatchesSwapped(Trainer):
+    """A row of one batch trades places with a row of another one."""
+
+    def batch(self, micro_step: int) -> Any:
+        tokens, labels = super().batch(micro_step)
+        if micro_step in (2, 5):
+            others = super().batch(7 - micro_step)
+            tokens[0], labels[0] = others[0][0], others[1][0]
+        return tokens, labels
+
+
+class AnotherText(Trainer):
+    def batch(self, micro_step: int) -> Any:
+        return super().batch(micro_step + 1000)
+
+
+class OtherLabels(Trainer):
+    """One label of one batch is masked."""
+
+    def batch(self, micro_step: int) -> Any:
+        tokens, labels = super().batch(micro_step)
+        if micro_step == 5:
+            labels[3, 3] = IGNORED
+        return tokens, labels
+
+
+class LastBatch(Trainer):
+    """Only the last batch differs, by one token."""
+
+    def batch(self, micro_step: int) -> Any:
+        tokens, labels = super().batch(micro_step)
+        if micro_step == 7:
+            tokens[3, 5] += 1
+        return tokens, labels
+
+
+class Shorter(Trainer):
+    def batch(self, micro_step: int) -> Any:
+        tokens, labels = super().batch(micro_step)
+        return tokens[:, :5], labels[:, :5]
+
+
+def with_batch(run: Record, step: int, **fields: Any) -> Record:
+    batches: tuple[Batch, ...] = run.steps[step].batches
+    changed = (dataclasses.replace(batches[0], **fields), *batches[1:])
+    return with_step(run, step, batches=changed)
+
+
+def judged(a: Record, b: Record) -> RungResult:
+    return data(comparison(a, b))
+
+
+class TestData:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = judged(a, b)
+        assert result.result is PASS
+        assert result.explanation == "8 batches with equal tokens, labels and masks"
+
+    @pytest.mark.parametrize(
+        ("trainer", "overview", "step", "found"),
+        [
+            (Swapped, "the same batches in another order (micro-steps 2, 3 differ)", 2, "tokens"),
+            (Behind, "b's batches lag one step behind hf's", 0, "other tokens"),
+            (RowsSwapped, "the same rows over the whole run, in another order", 3,
+             "the same rows in another order within the batch"),
+            (RowsOfTwoBatchesSwapped, "the same rows over the whole run, in another order", 2,
+             "other tokens"),
+            (AnotherText, "0 of 32 rows are in both runs", 0, "other tokens"),
+            (OtherLabels, "equal tokens in equal order, but labels, masks or shapes differ", 5,
+             "equal tokens, but other labels (19 and 18 count)"),
+            (LastBatch, "31 of 32 rows are in both runs", 7, "other tokens"),
+            (Shorter, "0 of 32 rows are in both runs", 0, "hf has a batch of [4, 6], b of [4, 5]"),
+        ],
+    )  # fmt: skip
+    def test_different(
+        self, a: Record, trainer: type[Trainer], overview: str, step: int, found: str
+    ) -> None:
+        b = trainer(label="b").record()
+        result = judged(a, b)
+        assert result.result is FAIL
+        assert result.explanation.startswith(overview)
+        assert result.findings[1].step == step
+        assert found in result.findings[1].text
+        assert judged(b, a).result is FAIL
+
+    def test_who_lags_behind_whom(self, a: Record) -> None:
+        late = Behind(label="late").record()
+        assert judged(a, late).explanation.startswith("late's batches lag one step behind hf's")
+        assert judged(late, a).explanation.startswith("late's batches lag one step behind hf's")
+
+    def test_a_swap_in_a_short_run_is_no_lag(self) -> None:
+        runs = [t(steps=4, label=t.__name__).record() for t in (Trainer, Swapped)]
+        assert judged(*runs).explanation.startswith("the same batches in another order")
+
+    def test_equal_batches_in_every_step_are_no_lag(self) -> None:
+        class Same(Trainer):
+            def batch(self, micro_step: int) -> Any:
+                return super().batch(0)
+
+        class Masked(Same):
+            def batch(self, micro_step: int) -> Any:
+                tokens, labels = super().batch(0)
+                labels[3, 3] = IGNORED
+                return tokens, labels
+
+        result = judged(Same().record(), Masked().record())
+        assert result.explanation.startswith("equal tokens in equal order")
+
+    @pytest.mark.parametrize("step", [0, 4, 7])
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("tokens", "0" * 16), ("labels", "0" * 16), ("mask", "0" * 16), ("shape", (4, 7))],
+    )
+    def test_any_field_of_any_batch(
+        self, a: Record, b: Record, step: int, field: str, value: Any
+    ) -> None:
+        result = judged(a, with_batch(b, step, **{field: value}))
+        assert result.result is FAIL
+        assert result.findings[1].step == step
+
+    @pytest.mark.parametrize("field", ["tokens", "labels"])
+    def test_what_neither_run_has_is_not_equal(self, a: Record, b: Record, field: str) -> None:
+        result = judged(with_batch(a, 3, **{field: ""}), with_batch(b, 3, **{field: ""}))
+        assert result.result is INVALID
+        assert result.explanation == "step 3: tokens or labels of hf were not observed"
+
+    def test_no_batch_at_all(self, a: Record, b: Record) -> None:
+        none = []
+        for run in (a, b):
+            steps = tuple(dataclasses.replace(s, batches=()) for s in run.steps)
+            none.append(dataclasses.replace(run, steps=steps))
+        for x, y in ((none[0], b), (a, none[1]), (none[0], none[1])):
+            assert judged(x, y).result is INVALID
+
+    @pytest.mark.parametrize("step", [0, 7])
+    def test_a_batch_that_is_missing_on_both_sides(self, a: Record, b: Record, step: int) -> None:
+        result = judged(with_step(a, step, batches=()), with_step(b, step, batches=()))
+        assert result.result is INVALID
+        assert "0 of hf's 1 micro-batches were observed" in result.explanation
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Record, Record]:
+    return Trainer(accumulation=2).record(), Trainer(accumulation=2, label="b").record()
+
+
+class TestDataOfMicroBatches:
+    def test_equal(self, pair: tuple[Record, Record]) -> None:
+        assert judged(*pair).explanation.startswith("16 batches")
+
+    @pytest.mark.parametrize("kept", [0, 1])
+    def test_one_is_missing_on_both_sides(self, pair: tuple[Record, Record], kept: int) -> None:
+        a, b = (with_step(r, 3, batches=(r.steps[3].batches[kept],)) for r in pair)
+        result = judged(a, b)
+        assert result.result is INVALID
+        assert "1 of hf's 2 micro-batches were observed" in result.explanation
+
+    def test_another_number_of_them(self, pair: tuple[Record, Record]) -> None:
+        result = judged(pair[0], Trainer(label="b").record())
+        assert result.result is FAIL
+        assert "step 0: hf consumed 2 micro-batches, b 1" in result.findings[1].text
+
+    def test_the_second_one_differs(self, pair: tuple[Record, Record]) -> None:
+        b = pair[1]
+        first, second = b.steps[4].batches
+        other = dataclasses.replace(second, tokens="0" * 16, rows=("0" * 16,) * 4)
+        result = judged(pair[0], with_step(b, 4, batches=(first, other)))
+        assert result.findings[1].text == "step 4, micro-batch 1: other tokens"
+
+    def test_two_trade_places(self, pair: tuple[Record, Record]) -> None:
+        b = pair[1]
+        result = judged(pair[0], with_step(b, 4, batches=b.steps[4].batches[::-1]))
+        assert result.result is FAIL
+        assert result.explanation.startswith("the same batches in another order (micro-steps 8, 9")
+
+
+class TestDataAsTheCaseAsks:
+    """Two runs that both train on something else agree, on something else than their name says."""
+
+    def asking(self, run: Record, **fields: Any) -> Record:
+        return with_manifest(run, lambda m: m["case"].update(fields))
+
+    @pytest.mark.parametrize(
+        "fields", [{"global_batch": 8}, {"accumulation": 2}, {"data": {"sequence_length": 7}}]
+    )
+    def test_both_are_served_otherwise(self, a: Record, b: Record, fields: dict[str, Any]) -> None:
+        x, y = self.asking(a, **fields), self.asking(b, **fields)
+        for pair in ((x, y), (y, x)):
+            result = judged(*pair)
+            assert result.result is FAIL
+            assert "was served [[4, 6]], but the case asks for" in result.explanation
+
+    def test_as_shipped_a_trainer_serves_itself(self, a: Record, b: Record) -> None:
+        x, y = (self.asking(r, kind="as_shipped", global_batch=8) for r in (a, b))
+        assert judged(x, y).result is PASS
+
+    def test_the_same_rows_cut_otherwise(self, pair: tuple[Record, Record]) -> None:
+        """One batch of both micro-batches' rows: not another order."""
+        a, b = pair
+        joined = tuple(
+            dataclasses.replace(
+                step,
+                batches=(
+                    dataclasses.replace(
+                        step.batches[0],
+                        rows=step.batches[0].rows + step.batches[1].rows,
+                        tokens="joined",
+                    ),
+                ),
+                micro_losses=(0.0,),
+            )
+            for step in b.steps
+        )
+        result = judged(a, dataclasses.replace(b, steps=joined))
+        assert result.explanation.startswith(
+            "the same rows in the same order, cut into other micro-batches"
+        )
+
+
+class TestDataOfTruncatedRuns:
+    """Equal as far as both go is not equal."""
+
+    def test_one_stopped_early(self, a: Record) -> None:
+        b = Trainer(label="b", steps=3, asked=8).record()
+        for result in (judged(a, b), judged(b, a)):
+            assert result.result is FAIL
+            assert result.explanation.startswith("b trained 3 of 8 steps, not step 3")
+
+    def test_both_stopped_early(self) -> None:
+        a, b = (Trainer(label=label, steps=3, asked=8).record() for label in "ab")
+        result = judged(a, b)
+        assert result.result is FAIL
+        assert result.explanation.startswith("a trained 3 of 8 steps")
+
+    @pytest.mark.parametrize("step", [0, 3, 7])
+    def test_a_step_is_missing(self, a: Record, b: Record, step: int) -> None:
+        for x, y in (
+            (without(a, "steps", step), b),
+            (a, without(b, "steps", step)),
+            (without(a, "steps", step), without(b, "steps", step)),
+        ):
+            result = judged(x, y)
+            assert result.result is FAIL
+            assert f"not step {step}" in result.explanation
+            assert len(result.findings) == 2
+
+    def test_steps_that_only_one_has(self, a: Record) -> None:
+        b = Trainer(label="b", steps=10, asked=8).record()
+        result = judged(a, b)
+        assert result.result is FAIL
+        assert "step 8: b has it, hf does not" in [f.text for f in result.findings]
+        assert "step 8: b has it, hf does not" in [f.text for f in judged(b, a).findings]
+
+    def test_a_step_that_was_not_finished(self, a: Record, b: Record) -> None:
+        result = judged(a, with_step(b, 7, finished=False))
+        assert result.result is FAIL
+
+    def test_a_gap_does_not_shift_what_follows(self, a: Record, b: Record) -> None:
+        """Steps are compared by their number, not by their place."""
+        result = judged(a, without(b, "steps", 2))
+        assert not any("tokens" in f.text for f in result.findings)

@@ -1,0 +1,139 @@
+"""The rung environment: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from builders import (
+    Trainer,
+    comparison,
+    with_manifest,
+    with_observed,
+)
+
+from harness.ladder.result import Result
+from harness.ladder.rungs.environment import environment
+from harness.record.files import Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+@pytest.fixture(scope="module")
+def b() -> Record:
+    return Trainer(label="torchprime", groups=2, sums=-1).record()
+
+
+def nested(run: Record, *path: str, value: Any = None) -> Record:
+    """A Record with something deep in `observed` changed; None removes it."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        holder = manifest["observed"]
+        for key in path[:-1]:
+            holder = holder[key]
+        if value is None:
+            del holder[path[-1]]
+        else:
+            holder[path[-1]] = value
+
+    return with_manifest(run, change)
+
+
+class TestEnvironment:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = environment(comparison(a, b))
+        assert result.result is PASS
+        assert result.explanation == "4 CPU devices, torch_xla 2.9.0, equal flags"
+        assert result.detects == "any difference"
+
+    @pytest.mark.parametrize(
+        ("path", "value", "text"),
+        [
+            (("device",), "TPU", "PJRT device: hf has CPU, torchprime has TPU"),
+            (("device_kind",), "TPU v6e", "device kind: hf has CPU, torchprime has TPU v6e"),
+            (("devices",), 8, "number of devices: hf has 4, torchprime has 8"),
+            (("versions", "torch"), "2.8.0", "torch: hf has 2.9.0, torchprime has 2.8.0"),
+            (("versions", "torch_xla"), "2.8", "torch_xla: hf has 2.9.0, torchprime has 2.8"),
+            (("versions", "libtpu"), "0.0.21", "libtpu: hf has None, torchprime has 0.0.21"),
+            (("flags", "XLA_FLAGS"), "--xla_x=2", "XLA_FLAGS: hf has --xla_x=1, torchprime has"),
+            (("flags", "XLA_NEW"), "1", "XLA_NEW: hf has None, torchprime has 1"),
+        ],
+    )
+    def test_different(
+        self, a: Record, b: Record, path: tuple[str, ...], value: Any, text: str
+    ) -> None:
+        result = environment(comparison(a, nested(b, *path, value=value)))
+        assert result.result is FAIL
+        assert text in result.explanation
+        assert (result.value, result.limit, len(result.findings)) == (1, 0, 1)
+
+    def test_a_flag_that_only_one_has(self, a: Record, b: Record) -> None:
+        result = environment(comparison(a, nested(b, "flags", "XLA_FLAGS")))
+        assert result.result is FAIL
+        assert "XLA_FLAGS: hf has --xla_x=1, torchprime has None" in result.explanation
+
+    def test_another_number_of_processes(self, a: Record, b: Record) -> None:
+        result = environment(comparison(a, nested(b, "processes", value=2)))
+        texts = [finding.text for finding in result.findings]
+        assert result.result is FAIL
+        assert "number of processes: hf has 1, torchprime has 2" in texts
+        assert any("the Record of only one of them" in text for text in texts)
+
+    def test_more_than_one_difference_is_counted(self, a: Record, b: Record) -> None:
+        other = nested(nested(b, "devices", value=8), "device_kind", value="TPU v6e")
+        result = environment(comparison(a, other))
+        assert "(and 1 more)" in result.explanation
+        assert result.value == 2
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            ("device",), ("device_kind",), ("devices",), ("processes",), ("versions",), ("flags",),
+            ("versions", "torch"), ("versions", "torch_xla"),
+        ],
+    )  # fmt: skip
+    def test_unknown_and_unknown_are_not_equal(
+        self, a: Record, b: Record, path: tuple[str, ...]
+    ) -> None:
+        without_a, without_b = nested(a, *path), nested(b, *path)
+        for x, y in ((without_a, b), (a, without_b), (without_a, without_b)):
+            result = environment(comparison(x, y))
+            assert result.result is INVALID
+            assert "was observed" in result.explanation
+            assert result.explanation.startswith("hf" if x is without_a else "torchprime")
+
+    def test_no_flags_are_not_equal_flags(self, a: Record, b: Record) -> None:
+        a, b = (with_observed(r, flags={}) for r in (a, b))
+        assert environment(comparison(a, b)).result is INVALID
+
+    def test_attention_as_the_case_asks(self, a: Record, b: Record) -> None:
+        pair = [with_observed(r, attention="eager") for r in (a, b)]
+        assert environment(comparison(*pair)).result is PASS
+        for which in (0, 1):
+            other = list(pair)
+            other[which] = with_observed(other[which], attention="sdpa")
+            result = environment(comparison(*other))
+            assert result.result is FAIL
+            assert "is sdpa, but the case asks for eager" in result.explanation
+        both = [with_observed(r, attention="sdpa") for r in (a, b)]
+        assert environment(comparison(*both)).result is FAIL
+        shipped = [with_manifest(r, lambda m: m["case"].update(kind="as_shipped")) for r in both]
+        assert environment(comparison(*shipped)).result is PASS
+
+    def test_attention_that_was_not_observed(self, a: Record, b: Record) -> None:
+        """Only transformers has names for it: elsewhere nothing can be missing."""
+        for pair in ((with_observed(a, attention=None), b), (b, with_observed(a, attention=None))):
+            result = environment(comparison(*pair))
+            assert result.result is INVALID
+            assert "hf: no attention implementation was observed" in result.explanation
+        other = with_manifest(b, lambda m: m.update(engine="torchprime"))
+        assert environment(comparison(a, with_observed(other, attention=None))).result is PASS
+
+    def test_nothing_was_observed(self, a: Record, b: Record) -> None:
+        a, b = (with_manifest(r, lambda m: m.update(observed=None)) for r in (a, b))
+        assert environment(comparison(a, b)).result is INVALID
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Record, Record]:
+    return Trainer(accumulation=2).record(), Trainer(accumulation=2, label="b").record()

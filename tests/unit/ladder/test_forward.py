@@ -1,0 +1,211 @@
+"""The rung forward: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from builders import (
+    CountsFirst,
+    CountsRight,
+    Trainer,
+    comparison,
+    tolerance,
+    with_loss,
+    with_parameter,
+    with_step,
+    without,
+)
+
+from harness.ladder.comparison import Comparison
+from harness.ladder.result import Result
+from harness.ladder.rungs.backward import (
+    backward,
+)
+from harness.ladder.rungs.forward import first_loss, first_loss_distance, forward
+from harness.record.files import Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+LOSS = 2 * 2.4e-7
+"""Limit of the loss in float32 without a control."""
+
+
+def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
+    """A Record with one fingerprint multiplied, as that of a multiplied tensor would be."""
+    exact = getattr(run.parameters[index], what)
+    sketch = tuple(s * factor for s in exact.sketch)
+    changed = dataclasses.replace(exact, sketch=sketch, norm=exact.norm * abs(factor), bits=1)
+    return with_parameter(run, index, **{what: changed})
+
+
+class TestForward:
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = forward(comparison(a, with_loss(b, 0, first_loss(a))))
+        assert result.result is PASS
+        assert result.value == 0
+        assert result.limit == pytest.approx(LOSS)
+        assert result.explanation.startswith("the losses of step 0 are bitwise equal")
+        assert result.detects == "a relative difference of 4.8e-07"
+        assert "the floor documented for float32" in result.limit_source
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    @pytest.mark.parametrize(("size", "expected"), [(0.99, PASS), (1.01, FAIL), (2e6, FAIL)])
+    def test_the_limit_counts_in_both_directions(
+        self, a: Record, sign: int, size: float, expected: Result
+    ) -> None:
+        loss = 2.0
+        x = with_loss(a, 0, loss)
+        y = with_loss(a, 0, loss * (1 + sign * min(0.9, size * LOSS)))
+        assert forward(comparison(x, y)).result is expected
+        assert forward(comparison(y, x)).result is expected
+
+    def test_at_the_limit_it_still_passes(self, a: Record) -> None:
+        exact = tolerance(margin=0.5, floor={"float32": {"loss": 0.25}})
+        c = Comparison(with_loss(a, 0, 8.0), with_loss(a, 0, 7.0), exact)
+        result = forward(c)
+        assert (result.value, result.limit, result.result) == (0.125, 0.125, PASS)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
+        broken = with_loss(a, 0, value)
+        for x, y in ((broken, a), (a, broken), (broken, broken)):
+            result = forward(comparison(x, y))
+            assert result.result is FAIL
+            assert result.value is not None
+            assert math.isnan(result.value)
+
+    def test_a_loss_that_was_not_observed(self, a: Record, b: Record) -> None:
+        missing = with_loss(a, 0, None), with_loss(b, 0, None)
+        for x, y, name in (
+            (missing[0], b, "hf"), (a, missing[1], "b"), (missing[0], missing[1], "hf"),
+        ):  # fmt: skip
+            result = forward(comparison(x, y))
+            assert result.result is INVALID
+            assert result.explanation == f"{name}: no loss was observed at step 0"
+
+    def test_the_loss_of_another_step_does_not_take_its_place(self, a: Record, b: Record) -> None:
+        late = without(a, "steps", 0), without(b, "steps", 0)
+        assert first_loss(late[0]) is None
+        assert forward(comparison(late[0], late[0])).result is INVALID
+        empty = dataclasses.replace(a, steps=())
+        assert forward(comparison(empty, empty)).result is INVALID
+
+    def test_a_loss_of_zero_says_nothing(self, a: Record, b: Record) -> None:
+        zero = with_loss(a, 0, 0.0), with_loss(b, 0, 0.0)
+        assert forward(comparison(*zero)).result is INVALID
+        for x, y in ((zero[0], b), (a, zero[1])):
+            result = forward(comparison(x, y))
+            assert (result.result, result.value) == (FAIL, 1.0)
+
+    def test_the_finding_holds_both_values(self, a: Record) -> None:
+        finding = forward(comparison(with_loss(a, 0, 4.0), with_loss(a, 0, 3.0))).findings[0]
+        assert (finding.step, finding.a, finding.b) == (0, 4.0, 3.0)
+
+    def test_distance(self, a: Record) -> None:
+        assert first_loss_distance(with_loss(a, 0, 4.0), with_loss(a, 0, 3.0)) == 0.25
+        assert first_loss_distance(with_loss(a, 0, 3.0), with_loss(a, 0, 4.0)) == 0.25
+        assert first_loss_distance(with_loss(a, 0, None), a) is None
+        assert first_loss_distance(a, with_loss(a, 0, None)) is None
+
+
+class TestForwardSaysWhy:
+    def test_the_first_label_is_counted(self) -> None:
+        a, b = CountsFirst().record(), CountsRight(label="b").record()
+        for pair in ((a, b), (b, a)):
+            result = forward(comparison(*pair))
+            assert result.result is FAIL
+            assert "hf divides by all 23 labels" in result.explanation
+            assert "instead of 20" in result.explanation
+            assert "S = 6" in result.explanation
+
+    def test_another_ratio_has_another_cause(self) -> None:
+        a, b = CountsFirst().record(), CountsRight(label="b").record()
+        loss = first_loss(b)
+        assert loss is not None
+        result = forward(comparison(a, with_loss(b, 0, loss * 1.01)))
+        assert "divides by" not in result.explanation
+
+    def test_where_the_first_label_never_counts_it_is_not_the_cause(self, a: Record) -> None:
+        result = forward(comparison(with_loss(a, 0, 2.0), with_loss(a, 0, 3.0)))
+        assert "divides by" not in result.explanation
+        assert "ratio 1.5" in result.explanation
+
+    def test_batches_without_targets(self, a: Record) -> None:
+        batch = dataclasses.replace(a.steps[0].batches[0], targets=0, first_targets=4)
+        x = with_step(with_loss(a, 0, 2.0), 0, batches=(batch,))
+        assert forward(comparison(x, with_loss(x, 0, 3.0))).result is FAIL
+        x = with_step(x, 0, batches=())
+        assert forward(comparison(x, with_loss(x, 0, 0.0))).result is FAIL
+
+
+class TestAgainstFloat64OfTheirOwn:
+    """Runs from different weights: each against float64 from its own weights and batch."""
+
+    @pytest.fixture
+    def own(self, a: Record) -> tuple[Record, Record, dict[str, Record]]:
+        b = Trainer(label="b", seed=1).record()
+        x = dataclasses.replace(a, directory=Path("/a"))
+        y = dataclasses.replace(b, directory=Path("/b"))
+        exact = Trainer(sums=-1).record(), Trainer(seed=1, sums=-1).record()
+        return x, y, {"/a": exact[0], "/b": exact[1]}
+
+    def test_both_are_right(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
+        a, b, exact = own
+        c = comparison(a, b, own=exact, broken=("init",))
+        assert forward(c).result is PASS
+        assert "float64 from its own weights" in forward(c).explanation
+        assert backward(c).result is PASS
+        assert forward(comparison(a, b)).result is FAIL
+        assert backward(comparison(a, b)).result is FAIL
+
+    @pytest.mark.parametrize("which", [0, 1])
+    @pytest.mark.parametrize("factor", [1.001, 0.999, math.nan, math.inf])
+    def test_one_is_wrong(
+        self, own: tuple[Record, Record, dict[str, Record]], which: int, factor: float
+    ) -> None:
+        pair, exact = list(own[:2]), own[2]
+        loss = first_loss(pair[which])
+        assert loss is not None
+        pair[which] = with_loss(pair[which], 0, loss * factor)
+        result = forward(comparison(*pair, own=exact, broken=("init",)))
+        assert result.result is FAIL
+        assert result.explanation.startswith(f"step 0: {pair[which].label}: loss")
+        pair = list(own[:2])
+        pair[which] = scaled(pair[which], 1, factor)
+        result = backward(comparison(*pair, own=exact, broken=("init",)))
+        assert result.result is FAIL
+        assert result.findings[0].parameter == "model.norm.weight"
+
+    def test_the_first_label_is_the_cause(self) -> None:
+        a = dataclasses.replace(CountsFirst().record(), directory=Path("/a"))
+        b = dataclasses.replace(CountsRight(label="b").record(), directory=Path("/b"))
+        exact = CountsRight().record()
+        result = forward(comparison(a, b, own={"/a": exact, "/b": exact}, broken=("init",)))
+        assert result.result is FAIL
+        assert "hf divides by all 23 labels" in result.explanation
+
+    def test_a_float64_run_is_missing(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
+        a, b, exact = own
+        for kept in ("/a", "/b"):
+            c = comparison(a, b, own={kept: exact[kept]}, broken=("init",))
+            assert forward(c).result is INVALID
+            assert backward(c).result is INVALID
+
+    @pytest.mark.parametrize("loss", [None, 0.0])
+    def test_float64_has_no_loss(
+        self, own: tuple[Record, Record, dict[str, Record]], loss: float | None
+    ) -> None:
+        a, b, exact = own
+        broken = {**exact, "/b": with_loss(exact["/b"], 0, loss)}
+        assert forward(comparison(a, b, own=broken, broken=("init",))).result is INVALID
+
+    def test_a_run_has_no_loss(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
+        a, b, exact = own
+        assert (
+            forward(comparison(with_loss(a, 0, None), b, own=exact, broken=("init",))).result
+            is INVALID
+        )

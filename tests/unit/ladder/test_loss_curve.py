@@ -1,0 +1,130 @@
+"""The rung loss_curve, and where the parameters end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from builders import (
+    Trainer,
+    comparison,
+    tolerance,
+    with_parameter,
+    without,
+)
+
+from harness.ladder.result import Result
+from harness.ladder.rungs.loss_curve import loss_curve
+from harness.record.files import Fingerprint, Record
+from harness.run import session
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+class TestCourse:
+    """Where the parameters end: the losses say nothing of it here, they are equal."""
+
+    @staticmethod
+    def ending(run: Record, index: int, share: float) -> Record:
+        """The run with one parameter whose course is longer by `share`."""
+        parameter = run.parameters[index]
+        first, last = parameter.initial, parameter.final
+        assert first is not None
+        assert last is not None
+        sketch = tuple(y + share * (y - x) for x, y in zip(first.sketch, last.sketch, strict=True))
+        return with_parameter(run, index, final=Fingerprint(last.bits ^ 1, sketch, last.norm))
+
+    def test_it_is_told(self, a: Record, b: Record) -> None:
+        result = loss_curve(comparison(a, b))
+        assert result.result is PASS
+        assert "parameters end within " in result.explanation
+        assert result.detects.endswith("or a course that is off by 0.00034")
+
+    def test_a_parameter_that_only_one_has_hides_no_other(self, a: Record, b: Record) -> None:
+        """It fails at sharding, and its course is nobody's; those of the others are judged."""
+        name = a.parameters[1].name
+        for left, right in ((a, b), (b, a)):
+            elsewhere = self.ending(without(right, "parameters", 0), 0, 0.01)
+            result = loss_curve(comparison(left, elsewhere))
+            assert result.result is FAIL
+            assert f"1 of 2 parameters end elsewhere; most: {name}" in result.explanation
+            (pair,) = session.compare(left, elsewhere, tolerance()).verdict.pairs
+            assert pair.rung("sharding").result is FAIL
+            assert pair.rung("loss_curve").result is not PASS
+
+    def test_a_last_update_that_is_missing(self, a: Record) -> None:
+        """Seven steps' parameters under eight steps' losses: no loss tells of the last update."""
+        short = Trainer(steps=7).record()
+        ended = dataclasses.replace(
+            a,
+            parameters=tuple(
+                dataclasses.replace(p, final=q.final)
+                for p, q in zip(a.parameters, short.parameters, strict=True)
+            ),
+        )
+        result = loss_curve(comparison(a, ended))
+        assert result.result is FAIL
+        assert "all 8 steps are bitwise equal, but 3 of 3 parameters end elsewhere" in (
+            result.explanation
+        )
+        assert result.limit_source == "2 × 0.0001, the floor documented for float32"
+        assert {f.parameter for f in result.findings} == {p.name for p in a.parameters}
+
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    @pytest.mark.parametrize(("share", "expected"), [(1e-4, PASS), (1e-3, FAIL), (-1e-3, FAIL)])
+    def test_each_parameter_at_the_limit(
+        self, a: Record, index: int, share: float, expected: Result
+    ) -> None:
+        for pair in ((a, self.ending(a, index, share)), (self.ending(a, index, share), a)):
+            assert loss_curve(comparison(*pair)).result is expected
+
+    @pytest.mark.parametrize("side", [0, 1])
+    @pytest.mark.parametrize("key", ["initial", "final"])
+    def test_not_observed(self, a: Record, side: int, key: str) -> None:
+        pair = [a, a]
+        pair[side] = with_parameter(a, 1, **{key: None})
+        result = loss_curve(comparison(*pair))
+        assert result.result is INVALID
+        assert "where the parameters end was not observed" in result.explanation
+
+    def test_no_parameter_in_common(self, a: Record) -> None:
+        renamed = dataclasses.replace(
+            a, parameters=tuple(dataclasses.replace(p, name=f"x.{p.name}") for p in a.parameters)
+        )
+        assert loss_curve(comparison(a, renamed)).result is INVALID
+
+    @pytest.mark.parametrize("broken", [math.nan, math.inf])
+    def test_not_a_number(self, a: Record, broken: float) -> None:
+        last = a.parameters[1].final
+        assert last is not None
+        poisoned = Fingerprint(last.bits, (broken,) * len(last.sketch), broken)
+        for pair in (
+            (a, with_parameter(a, 1, final=poisoned)),
+            (with_parameter(a, 1, final=poisoned), a),
+            (with_parameter(a, 1, final=poisoned),) * 2,
+        ):
+            assert loss_curve(comparison(*pair)).result is FAIL
+
+    def test_one_that_did_not_move(self, a: Record) -> None:
+        still = with_parameter(a, 0, final=a.parameters[0].initial)
+        assert loss_curve(comparison(a, still)).result is FAIL
+        assert loss_curve(comparison(still, still)).result is PASS
+
+    def test_other_sketches_cannot_be_compared(self, a: Record) -> None:
+        last = a.parameters[0].final
+        assert last is not None
+        shorter = Fingerprint(last.bits, last.sketch[:-1], last.norm)
+        assert loss_curve(comparison(a, with_parameter(a, 0, final=shorter))).result is FAIL
+
+    def test_the_control_widens_it(self, a: Record) -> None:
+        other = self.ending(a, 1, 1e-3)
+        control = a, self.ending(a, 0, 1e-2)
+        assert loss_curve(comparison(a, other, control=control)).result is PASS
+        assert loss_curve(comparison(a, self.ending(a, 1, 0.1), control=control)).result is FAIL
+
+    def test_a_limit_that_nothing_could_exceed_judges_nothing(self, a: Record) -> None:
+        control = a, self.ending(a, 0, -2.0)
+        result = loss_curve(comparison(a, a, control=control))
+        assert "which is not judged" in result.explanation
+        assert "course" not in result.detects

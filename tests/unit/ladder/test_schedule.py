@@ -1,0 +1,220 @@
+"""The rung schedule: each way in which it could pass and should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from builders import (
+    Trainer,
+    comparison,
+    with_manifest,
+    with_parameter,
+    with_step,
+    without,
+)
+
+from harness.ladder.curve import lagging
+from harness.ladder.result import Result
+from harness.ladder.rungs.schedule import schedule
+from harness.record.files import Record
+
+PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+
+
+NOT_EXERCISED = Result.NOT_EXERCISED
+
+
+class TestRates:
+    def test_both_peak_elsewhere_than_the_case_asks(self, a: Record, b: Record) -> None:
+        x, y = (
+            with_manifest(r, lambda m: m["case"]["optimizer"].update(learning_rate=0.02))
+            for r in (a, b)
+        )
+        result = schedule(comparison(x, y))
+        assert result.result is FAIL
+        assert result.explanation == (
+            "hf's learning rate peaks at 0.01, but the case asks for 0.02"
+        )
+        # nothing is asked of a run that does not get through its warm-up, or of one as shipped
+        for change in ({"schedule": {"warmup_steps": 8}}, {"kind": "as_shipped"}):
+            pair = [with_manifest(r, lambda m, c=change: m["case"].update(c)) for r in (x, y)]  # type: ignore[misc]
+            assert schedule(comparison(*pair)).result is PASS
+
+    def test_equal(self, a: Record, b: Record) -> None:
+        result = schedule(comparison(a, b))
+        assert result.result is PASS
+        assert result.explanation == "8 learning rates agree (peak 0.01)"
+        assert result.detects == "a relative difference of 1e-09"
+
+    @pytest.mark.parametrize("step", [1, 4, 7])
+    @pytest.mark.parametrize(("off", "expected"), [(0.5, PASS), (2.0, FAIL), (-2.0, FAIL)])
+    def test_one_step(self, a: Record, step: int, off: float, expected: Result) -> None:
+        rate = a.steps[step].learning_rates[0]
+        b = with_step(a, step, learning_rates=(rate * (1 + off * 1e-9),))
+        for pair in ((a, b), (b, a)):
+            result = schedule(comparison(*pair))
+            assert result.result is expected
+            if expected is FAIL:
+                assert [f.step for f in result.findings] == [step]
+                assert "steps differ" not in result.explanation
+
+    def test_a_factor(self, a: Record) -> None:
+        b = Trainer(label="b", learning_rate=1.01e-2).record()
+        result = schedule(comparison(a, b))
+        assert result.result is FAIL
+        assert "step 1: hf used 0.005, b 0.00505" in result.explanation
+        assert "always 1.01 times as much (7 of 8 steps differ)" in result.explanation
+        assert "always 0.990099 times" in schedule(comparison(b, a)).explanation
+
+    def test_no_factor(self, a: Record) -> None:
+        b = with_step(with_step(a, 3, learning_rates=(1.0,)), 4, learning_rates=(2.0,))
+        result = schedule(comparison(a, b))
+        assert "always" not in result.explanation
+        assert "(2 of 8 steps differ)" in result.explanation
+
+    def test_another_decay(self, a: Record) -> None:
+        class Constant(Trainer):
+            def rate(self, step: int) -> float:
+                return min(super().rate(step), self.learning_rate) if step < 2 else 1e-2
+
+        result = schedule(comparison(a, Constant(label="b").record()))
+        assert result.result is FAIL
+        assert result.findings[0].step == 3
+        assert "lag" not in result.explanation
+
+    def test_a_lag_of_one_step(self, a: Record) -> None:
+        class Late(Trainer):
+            def rate(self, step: int) -> float:
+                return super().rate(max(0, step - 1))
+
+        late = Late(label="late").record()
+        for pair in ((a, late), (late, a)):
+            result = schedule(comparison(*pair))
+            assert result.result is FAIL
+            assert result.explanation.startswith(
+                "a lag of one step: late uses the rate of the step before; step 1: "
+            )
+
+    @pytest.mark.parametrize("step", [0, 4, 7])
+    def test_one_that_was_not_observed(self, a: Record, b: Record, step: int) -> None:
+        none = [with_step(r, step, learning_rates=()) for r in (a, b)]
+        for x, y, who in ((none[0], b, "hf"), (a, none[1], "b"), (none[0], none[1], "hf")):
+            result = schedule(comparison(x, y))
+            assert result.result is INVALID
+            assert result.explanation == f"{who}: a learning rate of step {step} was not observed"
+
+    def test_a_group_without_a_rate(self, a: Record, b: Record) -> None:
+        other = with_step(b, 3, learning_rates=b.steps[3].learning_rates[:1])
+        for pair in ((a, other), (other, a), (other, other)):
+            assert schedule(comparison(*pair)).result is INVALID
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("group", [0, 1])
+    def test_what_is_not_finite_is_never_equal(
+        self, a: Record, b: Record, value: float, group: int
+    ) -> None:
+        rates = list(b.steps[5].learning_rates)
+        rates[group] = value
+        broken = with_step(b, 5, learning_rates=tuple(rates))
+        for pair in ((a, broken), (broken, a), (broken, broken)):
+            result = schedule(comparison(*pair))
+            assert result.result is FAIL
+            assert result.findings[0].step == 5
+            assert result.value is not None
+            assert math.isnan(result.value)
+
+    def test_groups_whose_rates_trade_places(self) -> None:
+        """The set of rates is the same; which parameters they move is not."""
+        pair = [Trainer(label=label, groups=2).record() for label in "ab"]
+        pair[0] = with_step(pair[0], 5, learning_rates=(1e-3, 1e-4))
+        pair[1] = with_step(pair[1], 5, learning_rates=(1e-4, 1e-3))
+        result = schedule(comparison(*pair))
+        assert result.result is FAIL
+        assert "hf used" not in result.explanation
+        assert "step 5: a used 0.001 and 0.0001, b 0.0001 and 0.001" in result.explanation
+
+    def test_groups_that_are_numbered_otherwise(self) -> None:
+        a = Trainer(label="a", groups=2).record()
+        b = a
+        for index, group in enumerate((1, 0, 1)):
+            b = with_parameter(b, index, group=group)
+        a = with_step(a, 5, learning_rates=(1e-3, 1e-4))
+        b = with_step(b, 5, learning_rates=(1e-4, 1e-3))
+        assert schedule(comparison(a, b)).result is PASS
+
+    def test_the_second_group_counts(self, a: Record, b: Record) -> None:
+        rate = b.steps[5].learning_rates[0]
+        result = schedule(comparison(a, with_step(b, 5, learning_rates=(rate, rate * 2))))
+        assert result.result is FAIL
+
+    def test_nothing_is_in_both(self, a: Record) -> None:
+        free = a
+        for index in range(3):
+            free = with_parameter(free, index, group=None)
+        none = dataclasses.replace(a, parameters=())
+        empty = dataclasses.replace(a, steps=())
+        for other in (free, none, empty):
+            for pair in ((a, other), (other, a), (other, other)):
+                assert schedule(comparison(*pair)).result is INVALID
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_truncated(self, a: Record, which: int) -> None:
+        """As many learning rates as there are agree; that is not all."""
+        pair = [a, Trainer(label="b").record()]
+        pair[which] = dataclasses.replace(pair[which], steps=pair[which].steps[:5])
+        result = schedule(comparison(*pair))
+        assert result.result is INVALID
+        assert result.explanation == (
+            f"5 learning rates agree, but {'hf' if which == 0 else 'b'} has no step 5"
+        )
+
+    def test_truncated_on_both_sides(self, a: Record) -> None:
+        short = dataclasses.replace(a, steps=a.steps[:5])
+        assert schedule(comparison(short, short)).result is INVALID
+
+    def test_a_gap_does_not_shift_what_follows(self, a: Record, b: Record) -> None:
+        result = schedule(comparison(a, without(b, "steps", 4)))
+        assert result.result is INVALID
+        assert "7 learning rates agree, but b has no step 4" in result.explanation
+
+    def test_a_difference_in_a_truncated_run_is_still_one(self, a: Record) -> None:
+        b = Trainer(label="b", learning_rate=2e-2).record()
+        short = dataclasses.replace(b, steps=b.steps[:5])
+        assert schedule(comparison(a, short)).result is FAIL
+
+    def test_every_rate_is_zero(self, a: Record) -> None:
+        class Zero(Trainer):
+            def rate(self, step: int) -> float:
+                return 0.0
+
+        pair = Zero().record(), Zero(label="b").record()
+        assert schedule(comparison(*pair)).result is NOT_EXERCISED
+        assert schedule(comparison(a, pair[1])).result is FAIL
+
+
+class TestLagging:
+    def series(self, *values: float) -> list[tuple[float | None, ...]]:
+        return [(v,) for v in values]
+
+    def test_which_one_is_late(self) -> None:
+        early, late = self.series(1, 2, 3, 4), self.series(0, 1, 2, 3)
+        assert lagging(early, late, 0) == 1
+        assert lagging(late, early, 0) == -1
+        assert lagging(early, early, 0) == 0
+
+    def test_a_lag_needs_more_than_two_pairs(self) -> None:
+        assert lagging(self.series(1, 2, 3), self.series(0, 1, 2), 0) == 0
+
+    def test_one_value_that_does_not_fit_is_no_lag(self) -> None:
+        assert lagging(self.series(1, 2, 3, 4), self.series(0, 1, 2, 9), 0) == 0
+
+    def test_within_a_limit(self) -> None:
+        late = self.series(0, 1.0001, 2, 3)
+        assert lagging(self.series(1, 2, 3, 4), late, 1e-3) == 1
+        assert lagging(self.series(1, 2, 3, 4), late, 1e-5) == 0
+
+    def test_nan_is_no_lag(self) -> None:
+        nan = math.nan
+        assert lagging(self.series(1, nan, 3, 4), self.series(0, 1, nan, 3), 1.0) == 0
