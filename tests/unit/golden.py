@@ -141,6 +141,13 @@ class Recompiles(Trainer):
         return super().compilations(window) + (window == 3)
 
 
+class CompilesAlways(Trainer):
+    """XLA compiles in every window."""
+
+    def compilations(self, window: int) -> int:
+        return 1
+
+
 class FallsBack(Trainer):
     """An operation runs on the host."""
 
@@ -153,7 +160,7 @@ FAULTS: tuple[tuple[type[Trainer], dict[str, Any]], ...] = (
     (SharesLost, {}), (Halved, {}), (NeverClips, {}), (ClipsHalf, {}), (NormOfParameters, {}),
     (Trainer, {"max_norm": 0.3}), (Trainer, {"weight_decay": 0.1}), (Trainer, {"eps": 1e-6}),
     (LongerUpdates, {}), (EarlyRate, {}), (Trainer, {"learning_rate": 2e-2}),
-    (Trainer, {"warmup": 0}), (LateFault, {}), (Recompiles, {}), (FallsBack, {}),
+    (Trainer, {"warmup": 0}), (LateFault, {}), (Recompiles, {}), (FallsBack, {}), (CompilesAlways, {}),
     (Trainer, {"steps": 5, "asked": 8}), (Trainer, {"ulp": True}), (Trainer, {"groups": 2}),
     (Trainer, {"dtype": "bfloat16"}),
 )  # fmt: skip
@@ -194,6 +201,25 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
         "a noise floor as wide as the loss",
         comparison(A, B, tolerance=tolerance(floor={"float32": {"loss": 1.0, "course": 1.0}})),
     )
+    yield (
+        "a noise floor as wide as the course",
+        comparison(A, B, tolerance=tolerance(floor={"float32": {"course": 1.0}})),
+    )
+    yield (
+        "a control whose loss moves at step 6",
+        comparison(A, B, control=(A, with_loss(A, 6, 2.5))),
+    )
+    yield (
+        "b: another optimizer",
+        comparison(
+            A, dataclasses.replace(B, groups=((0, "torch.optim.adam.Adam", B.groups[0][2]),))
+        ),
+    )
+    yield "b: no update observed", comparison(A, with_parameter(B, 1, after=()))
+    yield (
+        "b: one gradient clipped otherwise",
+        comparison(A, with_parameter(B, 1, clipped_norm=0.01)),
+    )
     for what in ("steps", "parameters", "windows", "groups"):
         yield f"b: without one of its {what}", comparison(A, without(B, what, 0))
     for field in ("initial", "gradient", "clipped_norm", "final"):
@@ -203,7 +229,8 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     ):  # fmt: skip
         yield f"b: {fields}", comparison(A, with_parameter(B, 0, **fields))
     for observed in (
-        {"device_kind": "TPU v6e"}, {"devices": 8}, {"devices": None}, {"attention": "sdpa"},
+        {"device_kind": "TPU v6e"}, {"devices": 8}, {"devices": None}, {"attention": "sdpa"}, {"attention": None},
+        {"mesh": {"axes": {"fsdp": 1}, "device_order": [0]}},
         {"versions": {"torch": "2.8.0", "torch_xla": "2.9.0"}}, {"input_sharding": None},
         {"input_sharding": ""}, {"mesh": None},
         {"mesh": {"axes": {"fsdp": 2, "tensor": 2}, "device_order": [0, 2, 1, 3]}},
@@ -237,6 +264,15 @@ def _graphs() -> Iterator[tuple[str, Comparison]]:
                 for run, graph in zip((A, b), dumped, strict=True)
             )
             yield f"compiled steps of {engines}: {fields}", comparison(A, b, graphs=graphs)
+    twice = [
+        dataclasses.replace(
+            run,
+            graph=to_json([compiled_step()]),
+            windows=tuple(dataclasses.replace(w, executions=2 * w.steps) for w in run.windows),
+        )
+        for run in (A, other)
+    ]
+    yield "the heaviest of two modules a step", comparison(*twice, graphs=(twice[0], twice[1]))
     yield "no compiled step", comparison(A, B, graphs=(A, B))
 
 
@@ -246,6 +282,13 @@ def _timings() -> Iterator[tuple[str, Comparison]]:
     for seconds in (0.1, 0.104, 0.12, 0.08):
         b = Trainer(label="b", steps=60, window=1, seconds=seconds).record()
         yield f"a step of b takes {seconds} s", comparison(*in_turns(a, b), tolerance=limits)
+    noisy = Trainer(label="b", steps=30, window=1, seed=3, seconds=0.1045).record()
+    short = Trainer(steps=30, window=1).record()
+    yield "undecided", comparison(*in_turns(short, noisy), tolerance=limits)
+    now_and_then = Trainer(label="b", steps=60, window=1).record()
+    for step in range(12, 60, 9):
+        now_and_then = with_window(now_and_then, step, seconds=0.14)
+    yield "b is slow now and then", comparison(*in_turns(a, now_and_then), tolerance=limits)
     yield "one launch that took no turns", comparison(a, a, tolerance=limits)
     stalls = with_window(Trainer(label="b", steps=60, window=1).record(), 20, seconds=1.5)
     launches = tuple(in_turns(a, stalls, launch) for launch in range(3))

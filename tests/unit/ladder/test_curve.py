@@ -145,7 +145,6 @@ class TestEveryStep:
         for pair in ((a, late), (late, a), (late, late)):
             result = judge(comparison(*pair))
             assert result.result is FAIL
-            assert "first at" in result.explanation
 
     def test_truncated(self, a: Record, judge: Judge, change: Change, read: object) -> None:
         short = dataclasses.replace(a, steps=a.steps[:5])
@@ -242,9 +241,6 @@ class TestLimits:
         late = with_loss(a, 7, 1.0), with_loss(a, 7, 1.001)
         result = loss_curve(comparison(*late, control=control))
         assert result.result is PASS
-        assert (
-            "what weights perturbed by one unit in the last place do to hf" in result.limit_source
-        )
         assert result.detects.startswith("a relative difference of 0.02, ")
 
     def test_without_a_control(self, a: Record) -> None:

@@ -44,7 +44,6 @@ class TestEnvironment:
         result = environment(comparison(a, b))
         assert result.result is PASS
         assert result.explanation == "4 CPU devices, torch_xla 2.9.0, equal flags"
-        assert result.detects == "any difference"
 
     @pytest.mark.parametrize(
         ("path", "value", "text"),
@@ -99,7 +98,6 @@ class TestEnvironment:
         for x, y in ((without_a, b), (a, without_b), (without_a, without_b)):
             result = environment(comparison(x, y))
             assert result.result is INVALID
-            assert "was observed" in result.explanation
             assert result.explanation.startswith("hf" if x is without_a else "torchprime")
 
     def test_no_flags_are_not_equal_flags(self, a: Record, b: Record) -> None:
@@ -114,7 +112,6 @@ class TestEnvironment:
             other[which] = with_observed(other[which], attention="sdpa")
             result = environment(comparison(*other))
             assert result.result is FAIL
-            assert "is sdpa, but the case asks for eager" in result.explanation
         both = [with_observed(r, attention="sdpa") for r in (a, b)]
         assert environment(comparison(*both)).result is FAIL
         shipped = [with_manifest(r, lambda m: m["case"].update(kind="as_shipped")) for r in both]
@@ -125,7 +122,6 @@ class TestEnvironment:
         for pair in ((with_observed(a, attention=None), b), (b, with_observed(a, attention=None))):
             result = environment(comparison(*pair))
             assert result.result is INVALID
-            assert "hf: no attention implementation was observed" in result.explanation
         other = with_manifest(b, lambda m: m.update(engine="torchprime"))
         assert environment(comparison(a, with_observed(other, attention=None))).result is PASS
 

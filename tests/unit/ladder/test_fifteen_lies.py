@@ -445,7 +445,6 @@ class TestLie11DataTooEasyToExposeTheBug:
         pair = [Trainer(label=label, max_norm=9.0).record() for label in "ab"]
         rung = judged(*pair).rung("clip")
         assert rung.result is NOT_EXERCISED
-        assert "no scaling could be seen" in rung.explanation
 
     def test_training_that_changes_nothing_is_told(self) -> None:
         with pytest.raises(BadInput, match=r"case\.optimizer\.learning_rate"):

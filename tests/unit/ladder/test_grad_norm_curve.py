@@ -45,7 +45,6 @@ class TestGradientNorms:
         for pair in ((a, b), (b, a)):
             result = grad_norm_curve(comparison(*pair))
             assert result.result is INVALID
-            assert result.explanation == "b measured no gradient norm"
 
     def test_one_that_was_measured_once_has_to_be_there_at_every_step(self, a: Record) -> None:
         once = a

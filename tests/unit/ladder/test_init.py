@@ -34,7 +34,6 @@ class TestInit:
         result = init(comparison(a, b))
         assert result.result is PASS
         assert result.explanation == "3 parameters are bitwise equal"
-        assert result.detects == "one bit of one weight"
 
     def test_one_bit_of_one_weight(self, a: Record, b: Record) -> None:
         weights = Trainer().initial()["lm_head.weight"].copy()
@@ -81,7 +80,6 @@ class TestInit:
     def test_every_weight_is_drawn_anew(self, a: Record) -> None:
         result = init(comparison(a, Trainer(label="b", seed=1).record()))
         assert "3 of 3 parameters start from other values" in result.explanation
-        assert "unrelated draws" in result.explanation
         assert result.value is not None
         assert result.value > 0.5
 
@@ -94,7 +92,6 @@ class TestInit:
         assert [f.parameter for f in result.findings] == [
             "lm_head.weight", "model.embed_tokens.weight",
         ]  # fmt: skip
-        assert "most: lm_head.weight" in result.explanation
         assert result.value == pytest.approx(0.5, rel=0.01)
         assert "unrelated" not in result.explanation
 

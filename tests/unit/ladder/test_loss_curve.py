@@ -38,7 +38,6 @@ class TestCourse:
     def test_it_is_told(self, a: Record, b: Record) -> None:
         result = loss_curve(comparison(a, b))
         assert result.result is PASS
-        assert "parameters end within " in result.explanation
         assert result.detects.endswith("or a course that is off by 0.00034")
 
     def test_a_parameter_that_only_one_has_hides_no_other(self, a: Record, b: Record) -> None:
@@ -86,7 +85,6 @@ class TestCourse:
         pair[side] = with_parameter(a, 1, **{key: None})
         result = loss_curve(comparison(*pair))
         assert result.result is INVALID
-        assert "where the parameters end was not observed" in result.explanation
 
     def test_no_parameter_in_common(self, a: Record) -> None:
         renamed = dataclasses.replace(
@@ -126,5 +124,4 @@ class TestCourse:
     def test_a_limit_that_nothing_could_exceed_judges_nothing(self, a: Record) -> None:
         control = a, self.ending(a, 0, -2.0)
         result = loss_curve(comparison(a, a, control=control))
-        assert "which is not judged" in result.explanation
         assert "course" not in result.detects

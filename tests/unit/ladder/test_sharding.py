@@ -98,8 +98,6 @@ class TestSharding:
         ):
             result = sharding(comparison(one, other))
             assert result.result is FAIL
-            assert "input tokens: " in result.explanation
-            assert "not at all" in result.explanation
 
     @pytest.mark.parametrize("index", [0, 1, 2])
     def test_a_parameter_that_only_one_has(self, a: Record, b: Record, index: int) -> None:
@@ -128,7 +126,6 @@ class TestSharding:
         ):
             result = sharding(comparison(x, y))
             assert result.result is INVALID
-            assert "observed" in result.explanation
 
 
 class TestShardingAgainstTheCase:
@@ -166,4 +163,3 @@ class TestShardingAgainstTheCase:
             alone.append(with_observed(asked, mesh=mesh, devices=1))
         result = sharding(comparison(*alone))
         assert result.result is PASS
-        assert "one device" in result.explanation

