@@ -160,7 +160,8 @@ FAULTS: tuple[tuple[type[Trainer], dict[str, Any]], ...] = (
     (SharesLost, {}), (Halved, {}), (NeverClips, {}), (ClipsHalf, {}), (NormOfParameters, {}),
     (Trainer, {"max_norm": 0.3}), (Trainer, {"weight_decay": 0.1}), (Trainer, {"eps": 1e-6}),
     (LongerUpdates, {}), (EarlyRate, {}), (Trainer, {"learning_rate": 2e-2}),
-    (Trainer, {"warmup": 0}), (LateFault, {}), (Recompiles, {}), (FallsBack, {}), (CompilesAlways, {}),
+    (Trainer, {"warmup": 0}), (LateFault, {}), (Recompiles, {}), (FallsBack, {}),
+    (CompilesAlways, {}),
     (Trainer, {"steps": 5, "asked": 8}), (Trainer, {"ulp": True}), (Trainer, {"groups": 2}),
     (Trainer, {"dtype": "bfloat16"}),
 )  # fmt: skip
@@ -207,7 +208,7 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     )
     yield (
         "a control whose loss moves at step 6",
-        comparison(A, B, control=(A, with_loss(A, 6, 2.5))),
+        comparison(A, with_loss(B, 6, 2.55), control=(A, with_loss(A, 6, 2.5))),
     )
     yield (
         "b: another optimizer",
@@ -218,7 +219,11 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     yield "b: no update observed", comparison(A, with_parameter(B, 1, after=()))
     yield (
         "b: one gradient clipped otherwise",
-        comparison(A, with_parameter(B, 1, clipped_norm=0.01)),
+        comparison(
+            A,
+            with_parameter(B, 1, clipped_norm=0.15),
+            tolerance=tolerance(floor={"float32": {"scale": 0.4}}),
+        ),
     )
     for what in ("steps", "parameters", "windows", "groups"):
         yield f"b: without one of its {what}", comparison(A, without(B, what, 0))
@@ -229,13 +234,14 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     ):  # fmt: skip
         yield f"b: {fields}", comparison(A, with_parameter(B, 0, **fields))
     for observed in (
-        {"device_kind": "TPU v6e"}, {"devices": 8}, {"devices": None}, {"attention": "sdpa"}, {"attention": None},
+        {"device_kind": "TPU v6e"}, {"devices": 8}, {"devices": None}, {"attention": "sdpa"},
         {"mesh": {"axes": {"fsdp": 1}, "device_order": [0]}},
         {"versions": {"torch": "2.8.0", "torch_xla": "2.9.0"}}, {"input_sharding": None},
         {"input_sharding": ""}, {"mesh": None},
         {"mesh": {"axes": {"fsdp": 2, "tensor": 2}, "device_order": [0, 2, 1, 3]}},
     ):  # fmt: skip
         yield f"b: {observed}", comparison(A, with_observed(B, **observed))
+    yield "hf: no attention observed", comparison(with_observed(A, attention=None), B)
     yield from _graphs()
     yield from _timings()
 
@@ -255,10 +261,10 @@ def _without_norms(run: Record) -> Record:
 
 
 def _graphs() -> Iterator[tuple[str, Comparison]]:
-    other = with_manifest(B, lambda manifest: manifest.update(engine="torchprime"))
+    again = with_manifest(B, lambda manifest: manifest.update(engine=A.engine))
     for fields in ({}, {"flops": 2000, "fingerprint": "x"}, {"peak_memory_bytes": None}):
         dumped = [to_json([compiled_step(**given)]) for given in ({}, fields)]
-        for engines, b in (("one engine", B), ("two engines", other)):
+        for engines, b in (("one engine", again), ("two engines", B)):
             graphs = tuple(
                 dataclasses.replace(run, graph=graph)
                 for run, graph in zip((A, b), dumped, strict=True)
@@ -270,7 +276,7 @@ def _graphs() -> Iterator[tuple[str, Comparison]]:
             graph=to_json([compiled_step()]),
             windows=tuple(dataclasses.replace(w, executions=2 * w.steps) for w in run.windows),
         )
-        for run in (A, other)
+        for run in (A, B)
     ]
     yield "the heaviest of two modules a step", comparison(*twice, graphs=(twice[0], twice[1]))
     yield "no compiled step", comparison(A, B, graphs=(A, B))
@@ -306,15 +312,16 @@ def _timings() -> Iterator[tuple[str, Comparison]]:
 def sections() -> dict[str, str]:
     """The text of every rung's golden file, by its name.
 
-    Each form of a sentence once: two results that differ by their numbers only are one.
+    Each form of a sentence once: two results that differ by their numbers only are one. What says
+    nothing, as a rung above does not hold, is left out.
     """
     told: dict[str, dict[str, str]] = {rung.name: {} for rung in LADDER}
     for title, given in scenarios():
         for result in judge(given).rungs:
-            text = _rendered(result)
-            told[result.rung].setdefault(
-                re.sub(r"[\d.]+|\b(hf|b|a)\b", "#", text), f"# {title}\n{text}"
-            )
+            if not result.explanation.startswith("says nothing while"):
+                text = _rendered(result)
+                form = re.sub(r"[\d.]+|\b(hf|b|a)\b", "#", text)
+                told[result.rung].setdefault(form, f"# {title}\n{text}")
     return {name: "\n".join(texts.values()) for name, texts in told.items()}
 
 
