@@ -12,11 +12,11 @@ import argparse
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
 from harness.config.compose import load
+from harness.config.settings import SeededFault
 from harness.ladder.rungs.step_time import Launches, judge_launches, samples_of
 from harness.report.progress import ConsoleReporter
 from harness.run.plan import planner
@@ -46,10 +46,10 @@ def main() -> None:
     for trial in range(options.trials):
         equals: Launches = ()
         for share, table in tables.items():
-            faults: Sequence[dict[str, Any]] = ()
+            faults: Sequence[SeededFault] = ()
             if share:
                 seconds = share * median_step(equals)
-                faults = [{"name": "slowdown", "arguments": {"seconds": round(seconds, 6)}}]
+                faults = [SeededFault("slowdown", {"seconds": round(seconds, 6)})]
             launches = time_in_turns(sides, settings, QUIET, faults, first_launch=trial)
             equals = equals or launches
             result = judge_launches(launches, settings.tolerance, settings.timing.looks)

@@ -41,8 +41,7 @@ def check(group: str, name: str, key: str) -> None:
 def load(group: str, name: str, key: str) -> Any:
     """The object that is registered under `group` as `name`.
 
-    Raises BadInput, which names `key` and the nearest name, where there is none, and where the
-    package that registered it cannot be imported.
+    Raises BadInput as `check` does, and where the package that registered it cannot be imported.
     """
     check(group, name, key)
     found = _registered(group)[name]

@@ -18,10 +18,11 @@ STRICT: ConfigDict = {"extra": "forbid"}
 """`__pydantic_config__` of every dataclass that is read from a file: no key is ignored."""
 
 
-def typed(kind: type[T], raw: Any) -> T:
+def typed(kind: type[T], raw: Any, at: str = "") -> T:
     """`raw` as a `kind`, a dataclass of dataclasses; numbers written as text are converted.
 
-    Raises BadInput that names the first key that is unknown, missing or of the wrong type.
+    `at` is the key under which `raw` stands. Raises BadInput that names the first key that is
+    unknown, missing or of the wrong type.
     """
     # Not above: whoever only makes or reads these dataclasses does not wait for pydantic.
     from pydantic import TypeAdapter, ValidationError
@@ -30,9 +31,11 @@ def typed(kind: type[T], raw: Any) -> T:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in ((at,) if at else ()) + first["loc"])
         if first["type"] == "unexpected_keyword_argument":
-            near = difflib.get_close_matches(str(first["loc"][-1]), _field_names(kind), 1)
+            name = str(first["loc"][-1])
+            # Its own name is a key elsewhere, which is no help here.
+            near = difflib.get_close_matches(name, _field_names(kind) - {name}, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise BadInput(f"{key}: there is no such key{hint}") from None
         if first["type"] == "missing":

@@ -77,8 +77,7 @@ def _search(
     from harness.gate.commits import first_bad_commit
     from harness.gate.releases import between, listed
 
-    package = "transformers" if good.package == "torch_xla" else good.package
-    ends = [parse_source(str(ref.source), package) for ref in (good, bad)]
+    ends = [parse_source(str(ref.source), ref.trained_with) for ref in (good, bad)]
     if not all(isinstance(end, PypiSource) for end in ends):
         return first_bad_commit(question, good, bad, reporter)
     known = listed(good.package) if releases is None else releases.split(",")

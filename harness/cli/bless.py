@@ -38,8 +38,8 @@ def bless(
     from harness.gate.refs import parse
 
     wanted = parse(ref)
-    if wanted.package == "torch_xla":
-        raise BadInput(f"{ref}: a baseline is of transformers or of torchprime")
+    if wanted.package != str(wanted.trained_with):
+        raise BadInput(f"{ref}: a baseline is of {wanted.trained_with}")
     reporter = progress()
     changes = []
     try:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from harness.base.errors import BadInput
 from harness.cli.options import Torchprime
+
+if TYPE_CHECKING:
+    from harness.engines.spec import EngineSpec
 
 NEEDED_DISK = 12e9
 """Bytes: the engine environment is 8 GB, and its packages are downloaded first."""
@@ -41,7 +45,7 @@ def doctor(torchprime: Torchprime = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    findings = list(examine(torchprime))
+    findings = list(examine({"torchprime": torchprime}))
     table = Table("", "what", "state", "way out", box=None, show_edge=False)
     for finding in findings:
         mark = (
@@ -52,9 +56,13 @@ def doctor(torchprime: Torchprime = None) -> None:
     raise typer.Exit(2 if any(f.needed and not f.good for f in findings) else 0)
 
 
-def examine(torchprime: str | None) -> Iterator[Finding]:
-    """Examine this machine. Nothing is downloaded or launched."""
+def examine(sources: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Examine this machine. Nothing is downloaded or launched.
+
+    `sources` is what the user names as the source of an engine, by the engine's name.
+    """
     from harness.devices.device import devices
+    from harness.engines.spec import engines
     from harness.environments.sources import default_cache_dir
 
     cache = default_cache_dir()
@@ -79,7 +87,9 @@ def examine(torchprime: str | None) -> Iterator[Finding]:
     yield Finding(
         "processors", cores >= 2, str(cores), "" if cores >= 2 else "collectives may starve"
     )
-    yield torchprime_finding(torchprime, cache)
+    for engine in engines():
+        if engine.source is not None and engine.source.default is not None:
+            yield source_finding(engine, sources.get(engine.name), cache)
     for found in devices():
         reason = found.missing()
         number = "as many as asked for" if found.count is None else str(found.count())
@@ -97,22 +107,19 @@ def environment_is_made(cache: Path) -> bool:
     return LOCK.is_file() and any((cache / "environments").glob("*/complete"))
 
 
-def torchprime_finding(named: str | None, cache: Path) -> Finding:
-    """The torchprime checkout that a session would use."""
-    from harness.environments.sources import cached, parse_source
-    from harness.run.plan import TORCHPRIME_DEFAULT, TORCHPRIME_DIR
+def source_finding(engine: EngineSpec[Any], named: str | None, cache: Path) -> Finding:
+    """The checkout that a session with `engine` would use; `named` is what the user names."""
+    from harness.engines.sources import cached_checkout
 
-    text = named or os.environ.get(TORCHPRIME_DIR)
+    spec = engine.source
+    assert spec is not None
     try:
-        found = cached(parse_source(text or TORCHPRIME_DEFAULT, "torchprime"), cache)
+        found = cached_checkout(spec, named, cache)
     except BadInput as error:
-        return Finding("torchprime", False, str(error))
-    if found is None:
-        return Finding(
-            "torchprime",
-            False,
-            "no checkout is named or cached",
-            f"--torchprime PATH, or {TORCHPRIME_DIR}=PATH, or let `parity run` clone it; without "
-            "one, hf is compared with the reference",
-        )
-    return Finding("torchprime", True, found.description)
+        return Finding(engine.name, False, str(error))
+    if found is not None:
+        return Finding(engine.name, True, found.description)
+    stand_in = engine.stand_in
+    without = "" if stand_in is None else f"; without one, the {stand_in} takes its place"
+    way_out = f"{spec.way_out}, or let `parity run` clone it{without}"
+    return Finding(engine.name, False, "no checkout is named or cached", way_out)

@@ -10,19 +10,18 @@ def engines(torchprime: Torchprime = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.cli.doctor import environment_is_made, torchprime_finding
+    from harness.cli.doctor import environment_is_made, source_finding
+    from harness.engines.spec import engines as registered
     from harness.environments.sources import default_cache_dir
 
-    cache = default_cache_dir()
+    cache, named = default_cache_dir(), {"torchprime": torchprime}
     made = environment_is_made(cache)
     environment = "environment is made" if made else "the first run makes its environment"
-    checkout = torchprime_finding(torchprime, cache)
     table = Table("engine", "trains with", "state", box=None)
-    table.add_row("hf", "transformers' Trainer, full_shard FSDPv2", environment)
-    table.add_row(
-        "torchprime",
-        "train.py of a checkout",
-        checkout.state if checkout.good else checkout.way_out,
-    )
-    table.add_row("reference", "plain PyTorch of this harness", environment)
+    for engine in registered():
+        state = environment
+        if engine.source is not None and engine.source.default is not None:
+            found = source_finding(engine, named.get(engine.name), cache)
+            state = found.state if found.good else found.way_out or found.state
+        table.add_row(engine.name, engine.description, state)
     Console().print(table)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import typed
-from harness.config.settings import Settings, check_settings
+from harness.config.settings import EngineOptions, Settings, check_settings
+
+OPTIONS = "engine_options"
+"""Name under which configs/config.yaml finds the options of every registered engine."""
 
 
 def config_directory() -> Path:
@@ -40,13 +48,20 @@ def load(overrides: list[str]) -> Settings:
                 "case.steps=40 (`parity cases` lists the cases)"
             )
     GlobalHydra.instance().clear()
+    kinds = {
+        name: registry.load(registry.ENGINES, name, "engine").options
+        for name in registry.names(registry.ENGINES)
+    }
+    defaults = {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
+    ConfigStore.instance().store(OPTIONS, {"engine": defaults})
     try:
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
             words = [_added_floor(override) for override in overrides]
             raw = OmegaConf.to_container(compose("config", words), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(_explain(error)) from None
-    settings = typed(Settings, raw)
+    assert isinstance(raw, dict)
+    settings = typed(Settings, {**raw, "engine": _options(raw.get("engine", {}), kinds)})
     check_settings(settings)
     return settings
 
@@ -54,6 +69,18 @@ def load(overrides: list[str]) -> Settings:
 def _added_floor(override: str) -> str:
     """An override of a noise floor, as Hydra adds a key: configs/ has no table of them."""
     return f"++{override}" if override.startswith("tolerance.floor.") else override
+
+
+def _options(
+    raw: Mapping[str, Any], kinds: Mapping[str, type[EngineOptions]]
+) -> dict[str, EngineOptions]:
+    """The options of every engine as its own dataclass, so that what it does not read is refused.
+
+    Raises BadInput that names the key at fault.
+    """
+    for name in raw:
+        registry.check(registry.ENGINES, name, "engine")
+    return {name: typed(kinds[name], value, f"engine.{name}") for name, value in raw.items()}
 
 
 def case_names() -> list[str]:

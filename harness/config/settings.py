@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,32 +11,33 @@ from harness.base.errors import BadInput
 from harness.base.typed import STRICT
 from harness.config.case import DTYPES, Case, check
 
-ENGINES = ("hf", "torchprime", "reference")
+
+@dataclass(frozen=True)
+class SeededFault:
+    """A defect to seed into a run: a name and arguments of docs/faults.md."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How one engine is to be run.
+class EngineOptions:
+    """How an engine is to be run (`engine.<name>.*`): what every engine has.
 
-    source:        what is trained with: for hf a transformers version, checkout or git ref; for
-                   torchprime a checkout or git ref; null takes the default
-    python:        interpreter to run it in; null makes one (`harness.environments`)
-    script:        the script to run in place of the engine's own default
-    arguments:     further arguments in the engine's own terms; null drops one that we would give
-    env:           environment variables of the run
-    einsum_linear: torch_xla's einsum lowering on plain `nn.Linear` modules (hf)
-    faults:        defects to seed; see docs/faults.md
+    An engine with options of its own has a dataclass that inherits from this one.
+
+    python: interpreter to run it in; null makes one (`harness.environments`)
+    env:    environment variables of the run
+    faults: defects to seed
     """
 
     __pydantic_config__ = STRICT
 
-    source: str | None = None
     python: str | None = None
-    script: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    einsum_linear: bool = False
-    faults: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[SeededFault] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class Settings:
-    """One invocation: the case, the engines to compare pairwise with the first, and how."""
+    """One invocation: the case, the engines to compare pairwise with the first, and how.
+
+    engine: the options of every registered engine by its name
+    """
 
     __pydantic_config__ = STRICT
 
     case: Case
     tolerance: Tolerance
     engines: list[str] = field(default_factory=lambda: ["hf", "torchprime"])
-    engine: dict[str, Engine] = field(default_factory=dict)
+    engine: dict[str, EngineOptions] = field(default_factory=dict)
     launcher: Launcher = field(default_factory=Launcher)
     arbiter: str = "auto"
     graph: str = "counters"
@@ -126,10 +129,7 @@ class Settings:
 def check_settings(settings: Settings) -> None:
     """Raise BadInput for the first thing in `settings` that cannot work."""
     for name in settings.engines:
-        if name.split("@")[0] not in ENGINES:
-            near = difflib.get_close_matches(name, ENGINES, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise BadInput(f"engines: `{name}` is not one of {', '.join(ENGINES)}{hint}")
+        registry.check(registry.ENGINES, name.partition("@")[0], "engines")
     if len(settings.engines) < 2:
         raise BadInput(
             f"engines={settings.engines}: a comparison takes two, such as engines=[hf,reference] "
@@ -146,9 +146,6 @@ def check_settings(settings: Settings) -> None:
     for name in ("windows", "steps_per_window", "launches", "looks"):
         if getattr(timing, name) < 1:
             raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
-    unknown = sorted(settings.engine.keys() - set(ENGINES))
-    if unknown:
-        raise BadInput(f"engine.{unknown[0]}: the engines are {', '.join(ENGINES)}")
     _check_limits(settings.launcher, settings.tolerance)
     check(settings.case)
 

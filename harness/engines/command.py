@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from harness.config.case import Case
-from harness.config.settings import Engine
+from harness.config.settings import EngineOptions
 from harness.devices.device import device
-from harness.probe.spec import Fault, Spec
+from harness.probe.spec import Spec
 from harness.record.files import PROFILE
 
 RECORD = "{record}"
@@ -27,8 +27,11 @@ PACKAGE = "{harness}"
 """Stands for the folder of the harness's own package."""
 
 
+Options_co = TypeVar("Options_co", bound=EngineOptions, covariant=True)
+
+
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Options_co]):
     """One run to translate.
 
     case:    what is to be trained
@@ -38,7 +41,7 @@ class Job:
     """
 
     case: Case
-    options: Engine
+    options: Options_co
     source: Path | None = None
     device: str = "cpu"
 
@@ -64,7 +67,7 @@ class Command:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def common_environment(job: Job) -> dict[str, str]:
+def common_environment(job: Job[EngineOptions]) -> dict[str, str]:
     """Variables that every engine's run has, before the user's own."""
     environment = {
         "XLA_USE_SPMD": "1",
@@ -78,19 +81,20 @@ def common_environment(job: Job) -> dict[str, str]:
     return environment | dict(job.options.env)
 
 
-def spec_for(job: Job, engine: str, **injected: Any) -> Spec:
-    """The probe's Spec that every engine starts from."""
+def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
+    """The probe's Spec that every engine starts from.
+
+    `injected` are the arguments of the engine's injection, if it has one.
+    """
     case = job.case
     return Spec(
-        engine=engine,
         steps=case.steps,
         micro_batch=case.micro_batch,
         window=case.window,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned,
         profile=f"{RECORD}/{PROFILE}" if device(job.device).planes else None,
-        faults=tuple(Fault(f["name"], dict(f.get("arguments", {}))) for f in job.options.faults),
-        **injected,
+        injected=injected,
     )
 
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.config.settings import EngineOptions
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
@@ -16,11 +17,12 @@ from harness.engines.command import (
     common_environment,
     spec_for,
 )
+from harness.engines.spec import EngineSpec
 
 SCRIPT = f"{PACKAGE}/trainers/reference.py"
 
 
-def translate(job: Job) -> Command:
+def translate(job: Job[EngineOptions]) -> Command:
     """The Command that makes the reference train `job.case` on the XLA mesh."""
     if not job.case.aligned:
         raise BadInput(
@@ -30,12 +32,12 @@ def translate(job: Job) -> Command:
     return _command(job, device="xla", dtype=job.case.dtype)
 
 
-def arbiter(job: Job) -> Command:
+def arbiter(job: Job[EngineOptions]) -> Command:
     """The same on the host in float64, from prepared weights and rows."""
     return _command(job, device="cpu", dtype="float64")
 
 
-def _command(job: Job, device: str, dtype: str) -> Command:
+def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
     case = job.case
     if case.optimizer.name != "adamw":
         raise BadInput(f"case.optimizer.name={case.optimizer.name}: the reference has only adamw")
@@ -60,10 +62,19 @@ def _command(job: Job, device: str, dtype: str) -> Command:
         "max_norm": case.max_norm,
         "seed": case.seed,
     }
-    spec = spec_for(job, "reference", dtype=dtype, device="xla" if device == "xla" else "cpu")
+    spec = spec_for(job)
+    rows = spec.rows if device == "xla" else None
     return Command(
         argv=(SCRIPT, f"{SCRATCH}/training.json"),
-        spec=dataclasses.replace(spec, rows=spec.rows if device == "xla" else None),
+        spec=dataclasses.replace(spec, device=device, rows=rows),
         environment=common_environment(job),
         files={"training.json": json.dumps(training, indent=1)},
     )
+
+
+ENGINE = EngineSpec(
+    name="reference",
+    description="plain PyTorch of this harness",
+    options=EngineOptions,
+    translate=translate,
+)

@@ -29,6 +29,11 @@ def state(folder: Path) -> tuple[str | None, str | None]:
     return commit, _digest(folder, names) if names else None
 
 
+def identity(file: Path) -> dict[str, str]:
+    """What tells one file from another, for a Record and its key: its path and its content."""
+    return {"path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
 def copy_code(folder: Path, target: Path) -> None:
     """Copy what makes up the code in ``folder``: no git data, nothing that git ignores."""
     if _is_checkout(folder):

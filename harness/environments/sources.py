@@ -19,20 +19,29 @@ from harness.environments.folders import state
 from harness.environments.git import GitFailed, redact
 from harness.environments.mirror import AmbiguousRef, Mirror, is_commit
 
-REPOSITORIES = {
-    "transformers": "https://github.com/huggingface/transformers",
-    "torchprime": "https://github.com/AI-Hypercomputer/torchprime",
-}
-"""Package to the repository in which a ref without a URL is looked up."""
-
-_ON_PYPI = frozenset({"transformers"})
-
 _PULL_REQUEST = re.compile(r"pr/(\d+)")
 _URL = re.compile(r"(?:https?|ssh|git|file)://[^\s?#]+")
 _SCP = re.compile(r"([\w.-]+@[\w.-]+:[^\s@]+)@([^\s@]+)")
 _SHORTHAND = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)@([^\s@]+)")
 # No leading "-": git would take it for an option.
 _REF = re.compile(r"(?![-/.])[^\s\x00-\x1f\x7f~^:?*\[\\@]+(?<![/.])")
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a source is of.
+
+    name:       its name, on PyPI if it is there
+    repository: URL of the git repository in which a ref without a URL is looked up
+    on_pypi:    whether a version number is one of its releases on PyPI
+    """
+
+    name: str
+    repository: str
+    on_pypi: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,8 @@ def default_cache_dir() -> Path:
     return Path(user_cache).expanduser() / "parity-harness"
 
 
-def parse_source(text: str, package: str) -> Source:
-    """What ``text`` names, as a source of ``package`` (a key of `REPOSITORIES`).
+def parse_source(text: str, package: Package) -> Source:
+    """What ``text`` names, as a source of ``package``.
 
     Looks at nothing but whether a folder exists. Where a text could be two things:
 
@@ -116,12 +125,8 @@ def parse_source(text: str, package: str) -> Source:
     - ``pr/12`` is pull request 12 (``refs/heads/pr/12`` names the branch).
 
     Raises:
-        BadInput: `text` has none of the accepted forms, or `package` is unknown.
+        BadInput: `text` has none of the accepted forms.
     """
-    if package not in REPOSITORIES:
-        raise BadInput(
-            f"{package!r} has no sources: the packages that have are {', '.join(REPOSITORIES)}."
-        )
     text = text.strip()
     if "://" in text:
         return _parse_url(text, package)
@@ -141,13 +146,13 @@ def parse_source(text: str, package: str) -> Source:
         url = f"https://github.com/{match[1]}"
         return GitSource(url, _checked_ref(match[2], text, package))
     if _is_release(text):
-        if package not in _ON_PYPI:
+        if not package.on_pypi:
             raise BadInput(
                 f"{text!r} is a release number, but {package} has no releases on PyPI. "
                 f"{_accepted(package)}"
             )
-        return PypiSource(package, text)
-    return GitSource(REPOSITORIES[package], _checked_ref(text, text, package))
+        return PypiSource(package.name, text)
+    return GitSource(package.repository, _checked_ref(text, text, package))
 
 
 def resolve(source: Source, cache_dir: Path, progress: Progress = lambda line: None) -> Checkout:
@@ -192,17 +197,17 @@ def cached(source: Source, cache_dir: Path) -> Checkout | None:
     return _check_out(source, mirror, commit, lambda line: None) if commit else None
 
 
-def _accepted(package: str) -> str:
-    release = "a release on PyPI (4.57.6), " if package in _ON_PYPI else ""
+def _accepted(package: Package) -> str:
+    release = "a release on PyPI (4.57.6), " if package.on_pypi else ""
     return (
         f"A source of {package} is {release}a folder (path/to/checkout, ./folder, /folder), a git "
         "repository with a ref (https://host/org/repo@REF, git@host:org/repo@REF, "
         "file:///folder/repo@REF, org/repo@REF on GitHub), or a branch, tag, commit or pull "
-        f"request (pr/1234) of {REPOSITORIES[package]}."
+        f"request (pr/1234) of {package.repository}."
     )
 
 
-def _parse_url(text: str, package: str) -> GitSource:
+def _parse_url(text: str, package: Package) -> GitSource:
     url, _, ref = text.rpartition("@")
     # Without a slash after the host, the last "@" was that of "user@host": there is no ref.
     if not _URL.fullmatch(url) or "/" not in url.partition("://")[2]:
@@ -225,7 +230,7 @@ def _parse_url(text: str, package: str) -> GitSource:
     return GitSource(url, _checked_ref(ref, text, package))
 
 
-def _checked_ref(ref: str, text: str, package: str) -> str:
+def _checked_ref(ref: str, text: str, package: Package) -> str:
     if match := _PULL_REQUEST.fullmatch(ref):
         return f"refs/pull/{match[1]}/head"
     if not _REF.fullmatch(ref) or ".." in ref:

@@ -60,7 +60,7 @@ def first_bad_commit(question: Question, good: Ref, bad: Ref, reporter: Reporter
 
 
 def _source(ref: Ref) -> GitSource:
-    source = parse_source(str(ref.source), ref.package)
+    source = parse_source(str(ref.source), ref.trained_with)
     if not isinstance(source, GitSource):
         raise BadInput(
             f"{ref} is no ref of a git repository: bisect two releases, or two refs of one "

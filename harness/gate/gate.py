@@ -6,7 +6,6 @@ What judges is imported where it is called, as in `harness.run.session`.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,14 @@ from pathlib import Path
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.config.compose import case_names, load
-from harness.config.settings import Engine, Settings
+from harness.config.settings import Settings
+from harness.engines.sources import named_source
+from harness.engines.spec import TrainerOptions, engine
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import verdicts as pairs
 from harness.gate.failures import broken_rung, did_not_train, why
-from harness.gate.refs import Ref, plan_ref, planner_of
+from harness.gate.refs import TORCH_XLA, Ref, plan_ref, planner_of
 from harness.inputs.prepared import Inputs, prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
@@ -29,14 +30,10 @@ from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.record.files import Record
 from harness.run import session
 from harness.run.execute import Reporter, obtain
-from harness.run.plan import TORCHPRIME_DIR, Plan, plan_control
+from harness.run.plan import Plan, plan_control
 from harness.run.session import Outcome, Planned
 
 SMOKE = ("llama-tiny",)
-OTHER = {"hf": Ref("torchprime"), "torchprime": Ref("transformers")}
-"""Engine to the other one, whose parity with a candidate is judged too."""
-
-"""Rungs whose limits come from a noise floor."""
 
 _NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)|timed out", re.I)
 
@@ -93,25 +90,38 @@ def gate_pairs(
 ) -> tuple[GatePair, ...]:
     """Everything that the gate judges, by case; nothing is launched or installed.
 
-    The other trainer is judged against where it is named: a torchprime checkout by `--torchprime`,
-    engine.torchprime.source or TORCHPRIME_DIR. Raises BadInput for what cannot be gated.
+    The other trainer is the first of `engines` that is not the candidate's own. It is judged
+    against where it is installed, or a source of it is named (a torchprime checkout by
+    `--torchprime`, engine.torchprime.source or TORCHPRIME_DIR). Raises BadInput for what cannot be
+    gated.
     """
     if baseline is not None and baseline.package != candidate.package:
         raise BadInput(f"{candidate} and {baseline} are not versions of the same package")
-    if baseline is None and candidate.package == "torch_xla":
-        baseline = Ref("transformers")  # under the torch_xla that the engine's environment has
+    if baseline is None and candidate.package == TORCH_XLA:
+        # Under the torch_xla that the engine's environment has.
+        baseline = Ref(str(candidate.trained_with))
     found = []
     for case in chosen_cases(cases):
-        # The engines are chosen below; any two satisfy the check.
-        settings = load([f"case={case}", "engines=[hf,hf]", *overrides])
+        settings = load([f"case={case}", *overrides])
         found.append(GatePair(settings, candidate, baseline, False, stored))
-        other = OTHER[candidate.engine]
-        named = settings.engine.get("torchprime", Engine()).source or os.environ.get(TORCHPRIME_DIR)
         # Another torch_xla is not in the other trainer's environment: they would differ by it.
-        own = candidate.package != "torch_xla"
-        if own and (other.engine != "torchprime" or named):
+        other = None if candidate.package == TORCH_XLA else _other(settings, candidate.engine)
+        if other is not None:
             found.append(GatePair(settings, candidate, other, True, stored))
     return tuple(found)
+
+
+def _other(settings: Settings, own: str) -> Ref | None:
+    """The trainer whose parity with a candidate is judged too, where it is at hand."""
+    names = (name.partition("@")[0] for name in settings.engines)
+    name = next((name for name in names if name != own), None)
+    source = None if name is None else engine(name).source
+    if name is None or source is None:
+        return None
+    options = settings.engine[name]
+    option = options.source if isinstance(options, TrainerOptions) else None
+    at_hand = source.default is None or named_source(source, option)
+    return Ref(str(source.package)) if at_hand else None
 
 
 def run_gate(gated: Sequence[GatePair], reporter: Reporter) -> Outcome:
@@ -163,7 +173,7 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         verdict = _not_trained(verdict, base, own)
     else:
         verdict = pairs.with_parameters(verdict, base, own)
-    if pair.candidate.package == "torch_xla":
+    if pair.candidate.package == TORCH_XLA:
         verdict = pairs.with_wanted_stack(verdict)
     return _outcome(planned.compared, pair, verdict, records)
 

@@ -1,4 +1,4 @@
-"""What is gated: `transformers@REF`, `torchprime@REF` or `torch_xla@VERSION`."""
+"""What is gated: `PACKAGE@REF` of a package that an engine trains with, or `torch_xla@VERSION`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import dataclasses
 from dataclasses import dataclass
 
 from harness.base.errors import BadInput
-from harness.config.settings import Engine, Settings
+from harness.config.settings import Settings
+from harness.engines.spec import engine, engines
 from harness.environments.git import redact
-from harness.environments.sources import PypiSource, default_cache_dir, parse_source
+from harness.environments.sources import Package, PypiSource, default_cache_dir, parse_source
 from harness.gate.torch_xla import interpreter_with
 from harness.inputs.prepared import Inputs
 from harness.run.plan import Note, Plan, Planner, plan_run
 
-ENGINE_OF = {"transformers": "hf", "torchprime": "torchprime", "torch_xla": "hf"}
-"""Package to the engine that trains with it."""
+TORCH_XLA = "torch_xla"
+"""No engine's own source: another release of it is another environment."""
+
+
+def gated() -> dict[str, str]:
+    """Package to the engine through which its versions are gated."""
+    return {package: spec.name for spec in engines() for package in spec.gates}
 
 
 @dataclass(frozen=True)
 class Ref:
     """One version of a package that trains.
 
-    package: a key of ENGINE_OF
+    package: a key of `gated`
     source:  a release, a git ref, a URL with a ref, or a folder; None for the one that the
              settings name
     """
@@ -32,7 +38,15 @@ class Ref:
     @property
     def engine(self) -> str:
         """The engine that trains with it."""
-        return ENGINE_OF[self.package]
+        return gated()[self.package]
+
+    @property
+    def trained_with(self) -> Package:
+        """What the engine's own source is of."""
+        source = engine(self.engine).source
+        if source is None:
+            raise BadInput(f"{self}: {self.engine} comes with its package, and has no versions")
+        return source.package
 
     @property
     def entry(self) -> str:
@@ -47,21 +61,20 @@ class Ref:
 def parse(text: str) -> Ref:
     """The Ref that `text` names. Raises BadInput for anything else."""
     package, _, source = text.partition("@")
-    if package not in ENGINE_OF or not source:
+    if package not in gated() or not source:
+        own = [name for name in sorted(gated()) if name != TORCH_XLA]
         raise BadInput(
-            f"`{redact(text)}` names nothing that can be gated: write transformers@REF or "
-            "torchprime@REF, where REF is a release on PyPI, a branch, tag, commit or pull request "
-            "(pr/1234), https://host/org/repo@REF, or a folder; or torch_xla@VERSION"
+            f"`{redact(text)}` names nothing that can be gated: write "
+            f"{' or '.join(f'{name}@REF' for name in own)}, where REF is a release on PyPI, a "
+            "branch, tag, commit or pull request (pr/1234), https://host/org/repo@REF, or a "
+            f"folder; or {TORCH_XLA}@VERSION"
         )
-    if package == "torch_xla":
-        # A release is a release, whatever it is one of.
-        if not isinstance(parse_source(source, "transformers"), PypiSource):
-            raise BadInput(
-                f"`{redact(text)}`: torch_xla is built in no checkout here; name a release"
-            )
-    else:
-        parse_source(source, package)
-    return Ref(package, source)
+    ref = Ref(package, source)
+    # A release is a release, whatever it is one of.
+    parsed = parse_source(source, ref.trained_with)
+    if package == TORCH_XLA and not isinstance(parsed, PypiSource):
+        raise BadInput(f"`{redact(text)}`: torch_xla is built in no checkout here; name a release")
+    return ref
 
 
 def planner_of(ref: Ref, note: Note) -> Planner:
@@ -74,10 +87,10 @@ def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, note: Note) -> Plan:
 
     Raises BadInput for what cannot work, InstallFailed where `ref` cannot be installed.
     """
-    if ref.package != "torch_xla":
+    if ref.package != TORCH_XLA:
         return plan_run(ref.entry, settings, inputs, note)
     python = interpreter_with(str(ref.source), default_cache_dir(), note)
-    options = settings.engine.get(ref.engine, Engine())
+    options = settings.engine[ref.engine]
     engine = {
         **settings.engine,
         ref.engine: dataclasses.replace(options, python=str(python)),

@@ -212,8 +212,8 @@ def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
 def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outcome:
     from harness.config.compose import load
     from harness.devices.device import device
+    from harness.engines.sources import MissingSource
     from harness.run import session
-    from harness.run.plan import MissingTorchprime
 
     required = config.getoption("--parity-require")
     used = device(pair.device)
@@ -237,8 +237,8 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
     reporter = reporter_of(config)
     try:
         planned = session.plan(load(words), reporter, may_substitute=False)
-    except MissingTorchprime as error:
-        _missing("torchprime", str(error), required)
+    except MissingSource as error:
+        _missing(error.engine, str(error), required)
     except BadInput as error:
         pytest.fail(f"bad input: {error}", pytrace=False)
     try:

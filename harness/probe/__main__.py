@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if not script:
         parser.error("name the script to run behind `--`")
 
-    from harness.probe import faults
+    from harness.probe.faults import seeding
     from harness.probe.inject import inject
     from harness.probe.observer import Observer
     from harness.probe.runtime import EagerRuntime, XlaRuntime
@@ -39,14 +39,14 @@ def main(arguments: list[str]) -> int:
 
     spec = Spec.read(options.spec)
     writer = Writer(options.record)
-    runtime = XlaRuntime() if spec.device == "xla" else EagerRuntime()
+    runtime = XlaRuntime(spec.watch.boundary) if spec.device == "xla" else EagerRuntime()
     observer = Observer(spec, writer, runtime)
     if spec.scopes:
         name_operations()
-    faults.before_observing(spec)
+    seeding.before_observing(spec)
     inject(spec)
     observer.install()
-    faults.after_observing(spec)
+    seeding.after_observing(spec)
 
     sys.argv = script
     sys.path.insert(0, os.path.dirname(os.path.abspath(script[0])))

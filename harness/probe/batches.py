@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from harness.probe import hashing
+from harness.probe.spec import Watch
 
 IGNORED = -100
 """The label that takes no part in the loss, PyTorch's default `ignore_index`."""
@@ -32,7 +33,9 @@ class Rows:
         with np.load(path) as arrays:
             return Rows(arrays["input_ids"], arrays["labels"])
 
-    def batch(self, index: int, size: int, rank: int = 0, ranks: int = 1) -> dict[str, Any] | None:
+    def batch(
+        self, watch: Watch, index: int, size: int, rank: int = 0, ranks: int = 1
+    ) -> dict[str, Any] | None:
         """The `index`-th micro-batch of `size` rows for this process; None after the last.
 
         With several processes (`ranks`), each loads its part of a batch of `size * ranks` rows.
@@ -42,16 +45,16 @@ class Rows:
             return None
         pick = slice(start, start + size)
         return {
-            "input_ids": torch.from_numpy(self.tokens[pick].copy()),
-            "labels": torch.from_numpy(self.labels[pick].copy()),
+            watch.tokens: torch.from_numpy(self.tokens[pick].copy()),
+            watch.labels: torch.from_numpy(self.labels[pick].copy()),
         }
 
 
-def describe(batch: dict[str, Any]) -> dict[str, Any]:
+def describe(watch: Watch, batch: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `harness.record.files.Batch` for a batch of tensors [rows, sequence]."""
-    tokens = _array(batch["input_ids"])
-    labels = _array(batch["labels"]) if batch.get("labels") is not None else None
-    mask = _array(batch["attention_mask"]) if batch.get("attention_mask") is not None else None
+    tokens = _array(batch[watch.tokens])
+    labels = _array(batch[watch.labels]) if batch.get(watch.labels) is not None else None
+    mask = _array(batch[watch.mask]) if batch.get(watch.mask) is not None else None
     if mask is not None and (mask == 1).all():
         mask = None  # a mask that masks nothing is no mask
     rows = [
@@ -79,10 +82,11 @@ def _of_rows(array: np.ndarray) -> str:
 
 
 def watch(
+    keys: Watch,
     on_batch: Callable[[int, dict[str, Any]], None],
     replace: Callable[[int, dict[str, Any]], dict[str, Any] | None] | None = None,
 ) -> None:
-    """Call `on_batch(index, batch)` for each batch with `input_ids` that is trained on.
+    """Call `on_batch(index, batch)` for each batch with tokens that is trained on.
 
     Training has the dataset that such a batch first comes from: what a DataLoader over another one
     yields is for evaluation, and is left alone. The index counts over epochs.
@@ -102,7 +106,7 @@ def watch(
 
         def __next__(self) -> Any:
             batch = next(self.iterator)
-            if not (hasattr(batch, "keys") and "input_ids" in batch):
+            if not (hasattr(batch, "keys") and keys.tokens in batch):
                 return batch
             if not training:
                 training.append(self.dataset)

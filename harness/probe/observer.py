@@ -18,6 +18,7 @@ from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
 from harness.probe import batches
+from harness.probe.functions import Function, wrap
 from harness.probe.parameters import Parameters
 from harness.probe.runtime import Runtime, flags, versions
 from harness.probe.spec import Spec
@@ -58,7 +59,7 @@ class Observer:
         self.forward_hook = module_hooks.register_module_forward_pre_hook(self._before_forward)
         self._watch_backward()
         self._watch_clipping()
-        batches.watch(self._on_batch, self._replacement())
+        batches.watch(self.spec.watch, self._on_batch, self._replacement())
         self.runtime.on_boundary(self._boundary)
 
     def _watch_optimizers(self) -> None:
@@ -83,39 +84,41 @@ class Observer:
         torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
 
     def _watch_clipping(self) -> None:
-        original = torch.nn.utils.clip_grad_norm_
+        def watched(original: Function) -> Function:
+            def clip(parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
+                parameters = [parameters] if torch.is_tensor(parameters) else list(parameters)
+                if self.step == 0:
+                    self.parameters.take_gradients(parameters)
+                norm = original(parameters, max_norm, *args, **kwargs)
+                self.clip = (float(max_norm), norm.detach() if torch.is_tensor(norm) else norm)
+                return norm
 
-        @functools.wraps(original)
-        def clip(parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
-            parameters = [parameters] if torch.is_tensor(parameters) else list(parameters)
-            if self.step == 0:
-                self.parameters.take_gradients(parameters)
-            norm = original(parameters, max_norm, *args, **kwargs)
-            self.clip = (float(max_norm), norm.detach() if torch.is_tensor(norm) else norm)
-            return norm
+            return clip
 
-        torch.nn.utils.clip_grad_norm_ = clip
+        wrap(self.spec.watch.clipping, watched)
 
     def _replacement(self) -> Any:
         if self.spec.rows is None:
             return None
-        rows = batches.Rows.read(Path(self.spec.rows))
+        watch, rows = self.spec.watch, batches.Rows.read(Path(self.spec.rows))
 
         def replace(index: int, batch: dict[str, Any]) -> dict[str, Any] | None:
-            size = len(batch["input_ids"])
+            size = len(batch[watch.tokens])
             process, processes = self.runtime.process()
             if size * processes != self.spec.micro_batch:
                 process, processes = 0, 1  # every process loads the whole batch
-            return rows.batch(index, size, process, processes)
+            return rows.batch(watch, index, size, process, processes)
 
         return replace
 
     # --- the events of a step, in their order -------------------------------------------------
 
     def _on_batch(self, index: int, batch: dict[str, Any]) -> None:
-        self.writer.event("batch", index=index, **batches.describe(batch))
+        self.writer.event("batch", index=index, **batches.describe(self.spec.watch, batch))
         if index == 0 and self.spec.save_initial:
-            arrays = {k: batch[k].cpu().numpy() for k in ("input_ids", "labels")}
+            watch = self.spec.watch
+            keys = {"input_ids": watch.tokens, "labels": watch.labels}
+            arrays = {name: batch[key].cpu().numpy() for name, key in keys.items()}
             self.writer.arrays(record.FIRST_BATCH, arrays)
 
     def _before_forward(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from harness.probe.functions import Function, wrap
+
 PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
     "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
@@ -57,25 +59,25 @@ class Runtime(Protocol):
 class XlaRuntime:
     """torch_xla: lazy tensors, counted by its metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, boundary: tuple[str, ...]) -> None:
+        """`boundary` names the functions that send pending work to the device."""
         import torch_xla
         import torch_xla.core.xla_model as xm
         import torch_xla.debug.metrics as metrics
 
         self._xla, self._xm, self._metrics = torch_xla, xm, metrics
+        self._boundary = boundary
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
-        # Every step marker of torch_xla 2.9 (`xm.mark_step`, `torch_xla.compile`, the device
-        # loaders) goes through this function, under either of these two names.
-        original = self._xla.sync
+        def watched(original: Function) -> Function:
+            def sync(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                callback()
+                return result
 
-        def sync(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            callback()
-            return result
+            return sync
 
-        self._xla.sync = sync
-        self._xla.torch_xla.sync = sync
+        wrap(self._boundary, watched)
 
     def can_execute(self) -> bool:
         return bool(self._xla._XLAC._get_allow_execution())

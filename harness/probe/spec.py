@@ -17,23 +17,39 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What the probe has to know of a trainer. The defaults are those of most.
+
+    Functions are written `module:name`.
+
+    tokens, labels, mask: keys of a batch: token ids, their labels, and what is attended to
+    clipping: functions that clip gradients: `f(parameters, max_norm, …)` returns their norm
+    boundary: functions that send the pending work to an XLA device, once a step at least. Every
+              step marker of torch_xla 2.9 (`xm.mark_step`, `torch_xla.compile`, the device
+              loaders) goes through one function, under either of two names
+    """
+
+    tokens: str = "input_ids"
+    labels: str = "labels"
+    mask: str = "attention_mask"
+    clipping: tuple[str, ...] = ("torch.nn.utils:clip_grad_norm_",)
+    boundary: tuple[str, ...] = ("torch_xla:sync", "torch_xla.torch_xla:sync")
+
+
+@dataclass(frozen=True)
 class Spec:
     """How one run is to be watched, and what is to be made identical in it.
 
-    engine:       whose adapter injects what cannot be asked for on the command line
     steps:        optimizer steps that the case asks for
     micro_batch:  rows in one micro-batch over all processes
     window:       optimizer steps in one timing window after the two that compile
     device:       "xla", or "cpu" for a trainer in eager PyTorch
-    dtype:        dtype of the parameters, a torch name such as "float32"; None leaves the engine's
+    watch:        what the probe has to know of the trainer
     rows:         .npz with `input_ids` and `labels`, each [rows, sequence]; they replace what the
                   engine's DataLoader yields, in order. None leaves the engine's own batches
-    weights:      safetensors file of initial weights under Hugging Face names, for engines whose
-                  command line takes none
-    mesh:         sizes of the mesh axes by name, where the engine's own mesh is to be replaced
-    sharding:     partition spec by parameter pattern (`*` is a layer number), where the engine
-                  takes none from its command line
-    einsum_linear: torch_xla's einsum lowering on the engine's plain `nn.Linear` modules
+    inject:       Python file whose `inject` makes identical what the trainer's command line cannot
+                  be asked for; None for none
+    injected:     its arguments
     save_initial: keep the initial weights and the first batch in the Record, for the arbiter
     turns, side:  folder shared with another run, to run windows in turns with it, and which of the
                   two sides this one is
@@ -42,17 +58,14 @@ class Spec:
     faults:       seeded defects
     """
 
-    engine: str
     steps: int
     micro_batch: int
     window: int = 5
     device: str = "xla"
-    dtype: str | None = None
+    watch: Watch = field(default_factory=Watch)
     rows: str | None = None
-    weights: str | None = None
-    mesh: dict[str, int] | None = None
-    sharding: dict[str, list[Any]] | None = None
-    einsum_linear: bool = False
+    inject: str | None = None
+    injected: dict[str, Any] = field(default_factory=dict)
     save_initial: bool = False
     turns: str | None = None
     side: int = 0
@@ -69,6 +82,9 @@ class Spec:
         """The Spec in `text`, as `to_json` writes it. Raises TypeError on an unknown key."""
         raw = json.loads(text)
         raw["faults"] = tuple(Fault(**fault) for fault in raw.get("faults", ()))
+        watch: dict[str, Any] = raw.get("watch", {})
+        lists = {k: tuple(v) for k, v in watch.items() if isinstance(v, list)}
+        raw["watch"] = Watch(**{**watch, **lists})
         return Spec(**raw)
 
     @staticmethod

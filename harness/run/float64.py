@@ -1,4 +1,4 @@
-"""float64 from a run's own weights and first batch: for runs that start from different ones."""
+"""The float64 reference: of a case, and of a run's own weights and first batch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,31 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from harness.config.settings import Engine, Settings
+from harness.config.settings import Settings
 from harness.engines.command import Job
-from harness.engines.reference import arbiter
+from harness.engines.reference import ENGINE, arbiter
+from harness.environments.sources import default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.ladder.comparison import Comparison
 from harness.record.files import FIRST_BATCH, INITIAL, Record
 from harness.run.execute import Reporter, obtain
-from harness.run.plan import plan_arbiter
+from harness.run.plan import Note, Plan, interpreter_for
+
+
+def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:
+    """The case trained by the reference on the host in float64."""
+    options = settings.engine[ENGINE.name]
+    return Plan(
+        engine=ENGINE.name,
+        label="float64 reference",
+        case=settings.case,
+        command=arbiter(Job(settings.case, options)),
+        interpreter=interpreter_for(options, default_cache_dir(), note),
+        inputs=inputs,
+        environment={},
+        origin={},
+        role="arbiter",
+    )
 
 
 def own_arbiters(
@@ -34,7 +51,7 @@ def own_arbiters(
         plan = dataclasses.replace(
             plan,
             case=case,
-            command=arbiter(Job(case, settings.engine.get("reference", Engine()))),
+            command=arbiter(Job(case, settings.engine[ENGINE.name])),
             label=f"float64 from {record.label}'s weights",
         )
         result = obtain(plan, workspace, settings.launcher, reporter)

@@ -11,32 +11,18 @@ from typing import Any
 
 from harness.base.errors import BadInput
 from harness.config.case import Case, to_dict
-from harness.config.settings import Engine, Settings
-from harness.engines import ENGINES
+from harness.config.settings import EngineOptions, Settings
 from harness.engines.command import SCRATCH, SHARED, Command, Job
-from harness.engines.hf.engine import wanted
-from harness.engines.hf.scripts import arguments_for, identity
-from harness.engines.reference import arbiter
+from harness.engines.sources import checkout_of
+from harness.engines.spec import EngineSpec, TrainerOptions
+from harness.engines.spec import engine as find_engine
+from harness.environments.folders import identity
 from harness.environments.git import redact
-from harness.environments.interpreters import (
-    Interpreter,
-    base_interpreter,
-    named_interpreter,
-    with_transformers,
-)
-from harness.environments.sources import (
-    Checkout,
-    cached,
-    default_cache_dir,
-    parse_source,
-    resolve,
-)
+from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
+from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.launchers.local import device_environment
 from harness.run.workspace import key_of
-
-TORCHPRIME_DIR = "TORCHPRIME_DIR"
-TORCHPRIME_DEFAULT = "main"
 
 ORIGIN = ("commit", "dirty", "version", "script", "files")
 """What of a Plan's origin can change what its run does."""
@@ -89,35 +75,34 @@ class Plan:
         )
 
 
-class MissingTorchprime(BadInput):
-    """No torchprime checkout was named, and none could be had."""
-
-
 def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
     """The Plan for one entry of `engines`: an engine's name, or `name@source`.
 
-    Raises BadInput for whatever cannot work, MissingTorchprime where there is no checkout.
+    Raises BadInput for whatever cannot work, MissingSource where the engine's code cannot be had.
     """
-    engine, _, named_source = name.partition("@")
-    options = settings.engine.get(engine, Engine())
+    engine_name, _, named_source = name.partition("@")
+    engine = find_engine(engine_name)
+    options = settings.engine[engine_name]
     if named_source:
-        options = dataclasses.replace(options, source=named_source)
-    script = None
-    if options.script is not None and settings.launcher.name == "local":
-        options, script = _script(engine, options)
+        options = _with_source(engine, options, named_source)
+    script, files, source = None, {}, None
+    if isinstance(options, TrainerOptions):
+        if options.script is not None and settings.launcher.name == "local":
+            options, script = _script(engine_name, options)
+        files, source = _files(options.arguments), options.source
     cache = default_cache_dir()
-    checkout = _checkout(engine, options, cache, note)
-    interpreter = _interpreter(engine, options, checkout, cache, note)
-    source = None if checkout is None else checkout.path
+    checkout = checkout_of(engine, source, cache, note)
+    interpreter = interpreter_for(options, cache, note)
+    interpreter = engine.interpreter(interpreter, checkout, cache, note)
     device = settings.launcher.device
-    job = Job(settings.case, options, source, device)
-    command = ENGINES[engine](job)
-    if engine == "hf" and checkout is not None and options.script is None:
-        argv = arguments_for(checkout, wanted(job), interpreter, cache, note, options.arguments)
-        command = dataclasses.replace(command, argv=argv)
+    folder = None if checkout is None else checkout.path
+    job = Job(settings.case, options, folder, device)
+    command = engine.command(job)
+    if engine.fit is not None and checkout is not None:
+        command = engine.fit(job, command, checkout, interpreter, note)
     return Plan(
-        engine=engine,
-        label=redact(name) if named_source else engine,
+        engine=engine_name,
+        label=redact(name) if named_source else engine_name,
         case=settings.case,
         command=command,
         interpreter=interpreter,
@@ -125,12 +110,8 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
         environment=device_environment(
             device, settings.case.devices, settings.launcher.fast_compile
         ),
-        origin={
-            **_origin(engine, interpreter, checkout),
-            "script": script,
-            "files": _files(options.arguments),
-        },
-        source=source,
+        origin={**_origin(engine, interpreter, checkout), "script": script, "files": files},
+        source=folder,
     )
 
 
@@ -196,24 +177,7 @@ def plan_whole(subject: Plan, launch: int, side: int) -> Plan:
     return dataclasses.replace(subject, role="timing", repeat=launch, partner=f"whole-{side}")
 
 
-def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:
-    """The case trained by the reference on the host in float64."""
-    options = settings.engine.get("reference", Engine())
-    interpreter = _interpreter("reference", options, None, default_cache_dir(), note)
-    return Plan(
-        engine="reference",
-        label="float64 reference",
-        case=settings.case,
-        command=arbiter(Job(settings.case, options)),
-        interpreter=interpreter,
-        inputs=inputs,
-        environment={},
-        origin={},
-        role="arbiter",
-    )
-
-
-def _script(engine: str, options: Engine) -> tuple[Engine, dict[str, str]]:
+def _script(engine: str, options: TrainerOptions) -> tuple[TrainerOptions, dict[str, str]]:
     """The options with the script's whole path, and what the script is by now."""
     path = Path(options.script or "").expanduser().resolve()
     if not path.is_file():
@@ -230,52 +194,31 @@ def _files(arguments: dict[str, Any]) -> dict[str, str]:
     return {k: identity(path)["sha256"] for k, path in sorted(named.items()) if path.is_file()}
 
 
-def _checkout(engine: str, options: Engine, cache: Path, note: Note) -> Checkout | None:
-    if engine == "torchprime":
-        return torchprime_checkout(options, cache, note)
-    if engine == "hf" and options.source is not None:
-        return resolve(parse_source(options.source, "transformers"), cache, note)
-    return None
-
-
-def torchprime_checkout(options: Engine, cache: Path, note: Note) -> Checkout:
-    """The checkout that is named, else the cached one, else a clone of the official repository."""
-    named = options.source or os.environ.get(TORCHPRIME_DIR)
-    if named:
-        text = str(Path(named).expanduser()) if Path(named).expanduser().is_dir() else named
-        if Path(text).is_dir():
-            text = str(Path(text).resolve())
-        return resolve(parse_source(text, "torchprime"), cache, note)
-    default = parse_source(TORCHPRIME_DEFAULT, "torchprime")
-    found = cached(default, cache)
-    if found is not None:
-        return found
-    try:
-        return resolve(default, cache, note)
-    except BadInput as error:
-        raise MissingTorchprime(
-            f"no torchprime checkout is named or cached, and none could be cloned: {error} Name "
-            f"one by --torchprime PATH or {TORCHPRIME_DIR}=PATH"
-        ) from None
-
-
-def _interpreter(
-    engine: str, options: Engine, checkout: Checkout | None, cache: Path, note: Note
-) -> Interpreter:
+def interpreter_for(options: EngineOptions, cache: Path, note: Note) -> Interpreter:
+    """The interpreter that is named, or the one that serves every engine."""
     if options.python is not None:
-        interpreter = named_interpreter(Path(options.python), cache)
-    else:
-        interpreter = base_interpreter(cache, note)
-    if engine == "hf" and checkout is not None:
-        interpreter = with_transformers(interpreter, checkout, cache, note)
-    return interpreter
+        return named_interpreter(Path(options.python), cache)
+    return base_interpreter(cache, note)
 
 
-def _origin(engine: str, interpreter: Interpreter, checkout: Checkout | None) -> dict[str, Any]:
+def _with_source(engine: EngineSpec[Any], options: EngineOptions, source: str) -> EngineOptions:
+    if not isinstance(options, TrainerOptions):
+        raise BadInput(
+            f"engines: {redact(f'{engine.name}@{source}')}: {engine.name} comes with its package, "
+            f"and takes no source; write {engine.name}"
+        )
+    return dataclasses.replace(options, source=source)
+
+
+def _origin(
+    engine: EngineSpec[Any], interpreter: Interpreter, checkout: Checkout | None
+) -> dict[str, Any]:
     """What is trained with, for the Record: commits, not names of branches."""
-    version = interpreter.packages.get("transformers") if engine == "hf" else None
+    package = None if engine.source is None else engine.source.package
+    installed = package is not None and package.on_pypi
+    version = interpreter.packages.get(str(package)) if installed else None
     if checkout is None:
-        return {"version": version, "description": f"transformers {version}" if version else ""}
+        return {"version": version, "description": f"{package} {version}" if version else ""}
     return {
         "version": version,
         "commit": checkout.commit,

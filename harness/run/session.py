@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.settings import Settings, Tolerance
+from harness.engines.sources import MissingSource
+from harness.engines.spec import engine
 from harness.inputs.prepared import prepare, with_perturbed_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import can_tell
@@ -18,8 +20,8 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import choose
 from harness.record.files import Record
 from harness.run.execute import Reporter, obtain
-from harness.run.float64 import own_arbiters
-from harness.run.plan import MissingTorchprime, Plan, Planner, plan_arbiter, plan_control, planner
+from harness.run.float64 import own_arbiters, plan_arbiter
+from harness.run.plan import Plan, Planner, plan_control, planner
 from harness.run.timing import Measurements, measure
 
 
@@ -36,12 +38,14 @@ class Planned:
     """Everything that a session will run, checked before anything is launched.
 
     planners: how each of the subjects is planned, for what is measured of it beside
+    missing:  engines that could not be had, in whose place others stand
     """
 
     settings: Settings
     subjects: tuple[Plan, ...]
     planners: tuple[Planner, ...]
     notes: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def compared(self) -> str:
@@ -50,7 +54,8 @@ class Planned:
         case = self.settings.case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
         names = " and ".join(_told(plan) for plan in others)
-        missing = " (torchprime is missing, see the notes)" if self.notes else ""
+        named = ", ".join(self.missing)
+        missing = f" ({named} is missing, see the notes)" if self.missing else ""
         return (
             f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, "
             f"{case.steps} steps, mesh {mesh} on {self.settings.launcher.device}"
@@ -65,8 +70,8 @@ def _told(plan: Plan) -> str:
 def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) -> Planned:
     """Plan the session.
 
-    Where no torchprime can be had, the reference takes its place, if it `may_substitute`, and the
-    first line of the output says so. Raises BadInput for whatever cannot work.
+    Where an engine's code cannot be had, its stand-in takes its place, if it `may_substitute`, and
+    the first line of the output says so. Raises BadInput for whatever cannot work.
     """
     workspace = Path(settings.workspace)
     check_floors(settings.tolerance)
@@ -75,6 +80,7 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     subjects: list[Plan] = []
     planners: list[Planner] = []
     notes: list[str] = []
+    missing: list[str] = []
 
     def add(name: str) -> None:
         plan_again = planner(name, reporter.note)
@@ -84,13 +90,17 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     for name in settings.engines:
         try:
             add(name)
-        except MissingTorchprime as error:
-            if not (may_substitute and settings.case.aligned):
+        except MissingSource as error:
+            stand_in = engine(error.engine).stand_in
+            if stand_in is None or not (may_substitute and settings.case.aligned):
                 raise
-            notes.append(f"torchprime was not compared, the reference was, in its place: {error}")
-            if "reference" not in settings.engines:
-                add("reference")
-    return Planned(settings, tuple(subjects), tuple(planners), tuple(notes))
+            missing.append(error.engine)
+            notes.append(
+                f"{error.engine} was not compared, the {stand_in} was, in its place: {error}"
+            )
+            if stand_in not in settings.engines:
+                add(stand_in)
+    return Planned(settings, tuple(subjects), tuple(planners), tuple(notes), tuple(missing))
 
 
 def run(planned: Planned, reporter: Reporter) -> Outcome:

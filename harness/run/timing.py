@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.config.case import Case
-from harness.config.settings import Engine, Settings
+from harness.config.settings import SeededFault, Settings
 from harness.devices.device import device
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.result import Result
@@ -77,7 +76,7 @@ def time_in_turns(
     sides: Sides,
     settings: Settings,
     reporter: Reporter,
-    faults: Sequence[Mapping[str, Any]] = (),
+    faults: Sequence[SeededFault] = (),
     first_launch: int = 0,
 ) -> Launches:
     """Time both sides window by window; look until it is decided, each time at twice the windows.
@@ -142,7 +141,7 @@ def _launch(
     settings: Settings,
     windows: int,
     launch: int,
-    faults: Sequence[Mapping[str, Any]],
+    faults: Sequence[SeededFault],
     reporter: Reporter,
 ) -> tuple[Record, Record]:
     case = timing_case(settings.case, windows, settings.timing.steps_per_window)
@@ -151,8 +150,7 @@ def _launch(
     inputs = prepare(case, workspace / "inputs")
     a, b = (replan(long, inputs) for replan in sides)
     if faults:
-        options = settings.engine.get(b.engine, Engine())
-        faulty = dataclasses.replace(options, faults=[dict(f) for f in faults])
+        faulty = dataclasses.replace(settings.engine[b.engine], faults=list(faults))
         b = sides[1](
             dataclasses.replace(long, engine={**settings.engine, b.engine: faulty}), inputs
         )

@@ -10,9 +10,11 @@ from typing import Any
 
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, Command
+from harness.engines.hf.engine import ENGINE, TRANSFORMERS
 from harness.engines.hf.match_arguments import Fitted, command_line, fit
 from harness.engines.hf.script_arguments import ask
-from harness.engines.hf.scripts import identity, placed, script_of
+from harness.engines.hf.scripts import placed, script_of
+from harness.environments.folders import identity
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, default_cache_dir, parse_source, resolve
 from harness.run.plan import Note
@@ -83,7 +85,7 @@ def plan(training: HfTraining, note: Note) -> Side:
             asked,
             engine=HF,
             label=directory.name,
-            command=Command(argv=argv, spec=spec_of(asked, HF, training.window), files=files),
+            command=Command(argv, ENGINE.watched(spec_of(asked, training.window)), files=files),
             interpreter=interpreter,
             inputs=inputs_of(training),
             environment=environment,
@@ -115,7 +117,7 @@ def checkout_of(training: HfTraining, here: Path, cache: Path, note: Note) -> Ch
         return None
     if (here / Path(source).expanduser()).is_dir():
         source = str((here / Path(source).expanduser()).absolute())
-    return resolve(parse_source(source, "transformers"), cache, note)
+    return resolve(parse_source(source, TRANSFORMERS), cache, note)
 
 
 def _asked(fitted: Fitted, training: HfTraining) -> Asked:

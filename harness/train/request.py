@@ -170,9 +170,9 @@ def inputs_of(training: Training) -> Inputs:
         raise BadInput(f"inputs: {error}") from None
 
 
-def spec_of(asked: Asked, engine: str, window: int) -> Spec:
+def spec_of(asked: Asked, window: int) -> Spec:
     """What the probe is told: to watch, and to change nothing."""
-    return Spec(engine=engine, steps=asked.steps, micro_batch=asked.micro_batch, window=window)
+    return Spec(steps=asked.steps, micro_batch=asked.micro_batch, window=window)
 
 
 def environment_of(training: Training, devices: int) -> dict[str, str]:

@@ -16,13 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.base.errors import BadInput
-from harness.config.settings import Engine
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
 from harness.engines.hf.match_arguments import nearest
-from harness.engines.torchprime import CONFIGS, SCRIPT, hydra_value, read_defaults
+from harness.engines.sources import checkout_of
+from harness.engines.torchprime.engine import (
+    CONFIGS,
+    ENGINE,
+    SCRIPT,
+    hydra_value,
+    read_defaults,
+)
 from harness.environments.sources import default_cache_dir
-from harness.run.plan import Note, torchprime_checkout
+from harness.run.plan import Note
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
@@ -52,7 +58,8 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     check_device(training)
     cache, here = default_cache_dir(), Path.cwd()
     directory = directory_of(training, TORCHPRIME)
-    checkout = torchprime_checkout(Engine(source=training.source), cache, note)
+    checkout = checkout_of(ENGINE, training.source, cache, note)
+    assert checkout is not None
     assert checkout.path is not None
     defaults = read_defaults(checkout.path)
     inputs = inputs_of(training)
@@ -69,7 +76,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
             label=directory.name,
             command=Command(
                 argv=(f"{SOURCE}/{SCRIPT}", *words),
-                spec=spec_of(asked, TORCHPRIME, training.window),
+                spec=ENGINE.watched(spec_of(asked, training.window)),
                 pythonpath=(SOURCE,),
             ),
             interpreter=interpreter_of(training, cache, note),

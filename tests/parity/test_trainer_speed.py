@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.config.compose import load
-from harness.config.settings import Settings
+from harness.config.settings import SeededFault, Settings
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.result import Result, RungResult
@@ -45,7 +45,7 @@ def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -
 
 def _step_time(settings: Settings, fault: dict[str, Any] | None = None) -> RungResult:
     """The rung of hf against hf, windows in turns, with a fault in the second."""
-    faults = [] if fault is None else [fault]
+    faults = [] if fault is None else [SeededFault(**fault)]
     sides = (planner("hf", lambda line: None),) * 2
     pairs = time_in_turns(sides, settings, _quiet(), faults=faults)
     a, b = pairs[0]

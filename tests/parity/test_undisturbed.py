@@ -15,12 +15,13 @@ import pytest
 
 from harness.config.compose import load
 from harness.config.settings import Settings
+from harness.engines.sources import MissingSource
 from harness.inputs.prepared import prepare
 from harness.launchers.invocation import Invocation, bare, make_scratch
 from harness.launchers.local import Limits, launch
 from harness.report.progress import ConsoleReporter
 from harness.run.execute import Devices, obtain, places_of
-from harness.run.plan import MissingTorchprime, Plan, plan_run
+from harness.run.plan import Plan, plan_run
 
 CASE = ("case=llama-tiny-as-shipped", "case.steps=8")
 
@@ -36,7 +37,7 @@ def _plan(engine: str, settings: Settings, request: pytest.FixtureRequest) -> Pl
     inputs = prepare(settings.case, Path(settings.workspace) / "inputs")
     try:
         return plan_run(engine, settings, inputs, lambda line: None)
-    except MissingTorchprime as error:
+    except MissingSource as error:
         if "torchprime" in request.config.getoption("--parity-require"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))

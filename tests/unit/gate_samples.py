@@ -148,7 +148,7 @@ def plan(label: str, chosen: Settings, **changed: Any) -> Plan:
         "engine": "hf",
         "label": label,
         "case": chosen.case,
-        "command": Command((label,), Spec("hf", 4, 8)),
+        "command": Command((label,), Spec(4, 8)),
         "interpreter": INTERPRETER,
         "inputs": Inputs(Path("inputs")),
         "environment": {},

@@ -49,7 +49,7 @@ def run(
         name="hf-0123456789ab",
         command=Command(
             argv=(script, *arguments),
-            spec=Spec(engine="hf", steps=2, micro_batch=4, rows=f"{INPUTS}/rows.npz"),
+            spec=Spec(steps=2, micro_batch=4, rows=f"{INPUTS}/rows.npz"),
             environment={"XLA_USE_SPMD": "1", **(environment or {})},
             pythonpath=(SOURCE,) if source else (),
             files={"sharding.yaml": f"record: {RECORD}\nscratch: {SCRATCH}\n"},

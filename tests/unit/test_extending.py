@@ -42,6 +42,25 @@ print(chip("NPU x1").source)
     assert used(package, "-c", code).splitlines() == ["NPU", "its data sheet"]
 
 
+def test_an_engine(tmp_path: Path) -> None:
+    package = walkthroughs.install("Add an engine", tmp_path)
+    assert "my trainer, of a checkout" in used(package, "-m", "harness.cli.main", "engines")
+    code = """
+from pathlib import Path
+from harness.config.compose import load
+from harness.engines.command import Job
+from harness.engines.spec import engine
+settings = load(["engines=[hf,mine@v2]", "case.steps=7", "engine.mine.fused=true"])
+command = engine("mine").command(Job(settings.case, settings.engine["mine"], Path("checkout")))
+print(*command.argv)
+print(command.spec.watch.tokens, command.spec.injected, "def inject(" in command.files["inject.py"])
+"""
+    told = used(package, "-c", code).splitlines()
+    assert told[0].startswith("{source}/train.py --model={inputs}/model")
+    assert {"--steps=7", "--fused=True"} <= set(told[0].split())
+    assert told[1] == "inputs {'dtype': 'float32'} True"
+
+
 def test_a_rung(tmp_path: Path) -> None:
     package = walkthroughs.install("Add a rung", tmp_path)
     collect = ("--collect-only", "-q", "--parity-case", "llama-tiny", "tests/parity/test_ladder.py")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.typed import STRICT
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
@@ -17,11 +21,30 @@ from harness.engines.command import (
     schedule_of,
     spec_for,
 )
+from harness.engines.hf.scripts import arguments_for
+from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
+from harness.environments.cache import Progress
+from harness.environments.interpreters import Interpreter, with_transformers
+from harness.environments.sources import Checkout, Package, default_cache_dir
+from harness.probe.spec import Spec
 
 SCRIPT = f"{PACKAGE}/trainers/hf_clm.py"
+TRANSFORMERS = Package("transformers", "https://github.com/huggingface/transformers", on_pypi=True)
 
 
-def translate(job: Job) -> Command:
+@dataclass(frozen=True)
+class HfOptions(TrainerOptions):
+    """Options of the Hugging Face Trainer.
+
+    einsum_linear: torch_xla's einsum lowering, which torchprime has, on plain `nn.Linear` modules
+    """
+
+    __pydantic_config__ = STRICT
+
+    einsum_linear: bool = False
+
+
+def translate(job: Job[HfOptions]) -> Command:
     """The Command that makes the Trainer train `job.case`.
 
     Under SPMD the Trainer's world size is 1, so that its per-device batch is the global one.
@@ -40,12 +63,12 @@ def translate(job: Job) -> Command:
     )
 
 
-def wanted(job: Job) -> dict[str, Any]:
+def wanted(job: Job[HfOptions]) -> dict[str, Any]:
     """The arguments of run_clm.py that the case comes to, with the user's own; None drops one."""
     return _arguments(job) | job.options.arguments
 
 
-def _arguments(job: Job) -> dict[str, Any]:
+def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
     case = job.case
     model = (
         {"model_name_or_path": f"{INPUTS}/model"}
@@ -82,7 +105,7 @@ def _arguments(job: Job) -> dict[str, Any]:
     }
 
 
-def _optimizer(job: Job) -> dict[str, Any]:
+def _optimizer(job: Job[HfOptions]) -> dict[str, Any]:
     optimizer = job.case.optimizer
     if optimizer.name == "adafactor":
         return {"optim": "adafactor"}
@@ -96,7 +119,7 @@ def _optimizer(job: Job) -> dict[str, Any]:
     }
 
 
-def _spec(job: Job) -> Any:
+def _spec(job: Job[HfOptions]) -> Spec:
     case = job.case
     extra = sorted(axis for axis, size in case.mesh.items() if size > 1 and axis != "fsdp")
     if extra and not case.aligned:
@@ -106,9 +129,44 @@ def _spec(job: Job) -> Any:
         )
     return spec_for(
         job,
-        "hf",
-        dtype=case.dtype,
         mesh=dict(case.mesh) if extra else None,
         sharding=dict(case.sharding) if case.aligned else None,
         einsum_linear=job.options.einsum_linear,
     )
+
+
+def fit(
+    job: Job[HfOptions],
+    command: Command,
+    checkout: Checkout,
+    interpreter: Interpreter,
+    note: Progress,
+) -> Command:
+    """The Command with the checkout's own script, and what that calls the arguments."""
+    if job.options.script is not None:
+        return command
+    said, cache = job.options.arguments, default_cache_dir()
+    argv = arguments_for(checkout, wanted(job), interpreter, cache, note, said)
+    return dataclasses.replace(command, argv=argv)
+
+
+def interpreter_with(
+    interpreter: Interpreter, checkout: Checkout | None, cache: Path, note: Progress
+) -> Interpreter:
+    """The interpreter with the transformers of the checkout, if one is named, in front."""
+    if checkout is None:
+        return interpreter
+    return with_transformers(interpreter, checkout, cache, note)
+
+
+ENGINE = EngineSpec(
+    name="hf",
+    description="transformers' Trainer, full_shard FSDPv2",
+    options=HfOptions,
+    translate=translate,
+    source=SourceSpec(TRANSFORMERS, way_out="engine.hf.source"),
+    interpreter=interpreter_with,
+    fit=fit,
+    gates=("transformers", "torch_xla"),
+    injection=Path(__file__).with_name("inject.py"),
+)

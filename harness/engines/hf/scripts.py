@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,6 @@ def script_of(path: str | None, checkout: Checkout | None, here: Path) -> Path:
             "trains with, or another checkout."
         )
     return folder / EXAMPLE
-
-
-def identity(script: Path) -> dict[str, str]:
-    """What tells one script from another, for a Record and its key: its path and its content."""
-    return {"path": str(script), "sha256": hashlib.sha256(script.read_bytes()).hexdigest()}
 
 
 def arguments_for(

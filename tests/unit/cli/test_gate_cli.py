@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from harness.base.errors import BadInput
 from harness.cli.main import app
+from harness.engines.spec import TrainerOptions
 from harness.gate import bisect, releases
 from harness.gate import gate as gating
 from harness.gate.gate import GatePair
@@ -90,7 +91,9 @@ class TestGate:
         run("gate", "--candidate", "transformers@2.0", "--torchprime", "/some/where")
         assert [pair.parity for pair in gated] == [False, True]
         assert gated[0].against is None
-        assert gated[1].settings.engine["torchprime"].source == "/some/where"
+        options = gated[1].settings.engine["torchprime"]
+        assert isinstance(options, TrainerOptions)
+        assert options.source == "/some/where"
 
     def test_several_cases(self, gated: list[GatePair]) -> None:
         run("gate", "--candidate", "transformers@2.0", "--cases", "smoke,llama-tiny-bf16")

@@ -10,7 +10,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.compose import case_names, config_directory, load
-from harness.config.settings import Engine, Settings, check_settings
+from harness.config.settings import Settings, check_settings
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,15 @@ class TestOverrides:
             ("+case.other=1", "case.other: there is no such key"),
             ("+engine.hf.sorce=x", r"engine\.hf\.sorce: there is no such key; did you mean source"),
             ("case.steps=0", r"case\.steps=0"),
+            ("+engine.maxtext.python=x", "engine=maxtext: it is not one of hf, reference"),
+            ("+engine.reference.arguments.a=1", r"engine\.reference\.arguments: there is no such"),
+            (
+                "+engine.torchprime.einsum_linear=true",
+                r"torchprime\.einsum_linear: there is no",
+            ),
+            ("engine.hf.einsum_liner=true", "einsum_liner"),
+            ("engine.hf.faults=[{nam: hang}]", r"engine\.hf\.faults.*nam"),
+            ("engine.hf.faults=[{name: hang, argument: {}}]", "did you mean arguments"),
             ("launcher=kubernetes", "kubernetes"),
         ],
     )
@@ -87,7 +96,11 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("key", "value", "text"),
         [
-            ("engines", ["hf", "maxtext"], "engines: `maxtext` is not one of hf, torchprime, ref"),
+            (
+                "engines",
+                ["hf", "maxtext"],
+                "engines=maxtext: it is not one of hf, ref",
+            ),
             ("engines", ["hf", "torchprim"], "did you mean torchprime"),
             ("engines", ["hf"], "a comparison takes two"),
             ("engines", [], "a comparison takes two"),
@@ -100,7 +113,6 @@ class TestOverrides:
             ("timing.launches", 0, r"timing\.launches=0"),
             ("timing.looks", 0, r"timing\.looks=0"),
             ("case.max_norm", -1.0, r"case\.max_norm=-1"),
-            ("engine", {"maxtext": Engine()}, r"engine\.maxtext: the engines are"),
         ],
     )
     def test_a_value_that_is_not_known(

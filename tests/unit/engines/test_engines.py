@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 from pathlib import Path
@@ -13,13 +14,12 @@ import yaml
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case
 from harness.config.compose import load
-from harness.config.settings import ENGINES as NAMES
-from harness.config.settings import Engine
-from harness.engines import ENGINES, Command, Job
-from harness.engines.command import flag
+from harness.config.settings import EngineOptions, SeededFault
+from harness.engines.command import Command, Job, flag
 from harness.engines.hf import engine as hf_engine
 from harness.engines.reference import arbiter
-from harness.engines.torchprime import CONFIGS, SCRIPT, read_defaults
+from harness.engines.spec import engine
+from harness.engines.torchprime.engine import CONFIGS, SCRIPT, read_defaults
 from harness.probe.spec import Spec
 
 
@@ -52,22 +52,37 @@ def changed(case: Case, **fields: Any) -> Case:
     return case
 
 
-def hf(case: Case, options: Engine | None = None) -> dict[str, str]:
+NAMES = ("hf", "torchprime", "reference")
+
+
+def command_of(
+    name: str,
+    case: Case,
+    options: dict[str, Any] | None = None,
+    checkout: Path | None = None,
+    device: str = "cpu",
+) -> Command:
+    """What the engine of this name makes of a case under these options."""
+    spec = engine(name)
+    return spec.command(Job(case, spec.options(**(options or {})), checkout, device))
+
+
+def hf(case: Case, options: dict[str, Any] | None = None) -> dict[str, str]:
     """The Trainer's arguments by name."""
-    command = ENGINES["hf"](Job(case, options or Engine()))
+    command = command_of("hf", case, options)
     assert all(a.startswith("--") and "=" in a for a in command.argv[1:])
     return dict(a.removeprefix("--").split("=", 1) for a in command.argv[1:])
 
 
-def torchprime(case: Case, checkout: Path, options: Engine | None = None) -> dict[str, str]:
+def torchprime(case: Case, checkout: Path, options: dict[str, Any] | None = None) -> dict[str, str]:
     """torchprime's overrides by key."""
-    command = ENGINES["torchprime"](Job(case, options or Engine(), checkout))
+    command = command_of("torchprime", case, options, checkout)
     return dict(a.split("=", 1) for a in command.argv[3:])
 
 
 def reference(case: Case) -> dict[str, Any]:
     """The reference's training."""
-    command = ENGINES["reference"](Job(case, Engine()))
+    command = command_of("reference", case)
     training = json.loads(command.files["training.json"])
     assert isinstance(training, dict)
     return training
@@ -167,7 +182,7 @@ class TestTheCaseReachesEveryTrainer:
     def test_recomputation(self, case: Case, checkout: Path) -> None:
         for remat, layers in ((True, "[LlamaDecoderLayer]"), (False, "[]")):
             other = changed(case, model__remat=remat)
-            command = ENGINES["hf"](Job(other, Engine()))
+            command = command_of("hf", other)
             assert json.loads(command.files["fsdp.json"])["xla_fsdp_grad_ckpt"] is remat
             key = "model.remat.optimization_barrier_layers"
             assert torchprime(other, checkout)[key] == layers
@@ -179,10 +194,10 @@ class TestTheCaseReachesEveryTrainer:
         assert (found["ici_mesh.fsdp"], found["ici_mesh.tensor"]) == ("2", "2")
         assert found["ici_mesh.data"] == "1"
         assert reference(two)["mesh"] == two.mesh
-        spec = ENGINES["hf"](Job(two, Engine())).spec
-        assert spec.mesh == two.mesh
-        assert spec.sharding == two.sharding
-        assert ENGINES["hf"](Job(case, Engine())).spec.mesh is None
+        spec = command_of("hf", two).spec
+        assert spec.injected["mesh"] == two.mesh
+        assert spec.injected["sharding"] == two.sharding
+        assert command_of("hf", case).spec.injected["mesh"] is None
 
     def test_a_mesh_that_the_trainer_cannot_have(self, case: Case, checkout: Path) -> None:
         shipped = changed(load(["case=llama-tiny-2d"]).case, kind=AS_SHIPPED)
@@ -193,7 +208,7 @@ class TestTheCaseReachesEveryTrainer:
             torchprime(load(["case=llama-tiny-2d"]).case, checkout)
 
     def test_the_sharding(self, case: Case, checkout: Path) -> None:
-        command = ENGINES["torchprime"](Job(case, Engine(), checkout))
+        command = command_of("torchprime", case, checkout=checkout)
         table = yaml.safe_load(command.files["configs/model/sharding/parity.yaml"])
         for pattern, spec in case.sharding.items():
             assert table[pattern] == spec
@@ -204,12 +219,8 @@ class TestTheCaseReachesEveryTrainer:
     def test_the_dtype(self, case: Case, checkout: Path) -> None:
         other = changed(case, dtype="bfloat16")
         assert hf(other)["torch_dtype"] == "bfloat16"
-        for command in (
-            ENGINES["hf"](Job(other, Engine())),
-            ENGINES["torchprime"](Job(other, Engine(), checkout)),
-            ENGINES["reference"](Job(other, Engine())),
-        ):
-            assert command.spec.dtype == "bfloat16"
+        spec = command_of("torchprime", other, checkout=checkout).spec
+        assert spec.injected["dtype"] == "bfloat16"
         assert reference(other)["dtype"] == "bfloat16"
 
 
@@ -218,18 +229,20 @@ class TestInjected:
 
     def commands(self, case: Case, checkout: Path) -> dict[str, Command]:
         names = NAMES if case.aligned else ("hf", "torchprime")
-        return {n: ENGINES[n](Job(case, Engine(), checkout)) for n in names}
+        return {n: command_of(n, case, checkout=checkout) for n in names}
 
     def test_aligned(self, case: Case, checkout: Path) -> None:
         for name, command in self.commands(case, checkout).items():
             spec = command.spec
-            assert spec.engine == name
+            injects = name != "reference"
+            assert (spec.inject is not None) == injects
+            assert ("inject.py" in command.files) == injects
             assert (spec.steps, spec.micro_batch, spec.window) == (20, 8, 5)
             assert spec.rows == "{inputs}/rows.npz"
             assert not spec.save_initial
             assert spec.faults == ()
         assert hf(case)["model_name_or_path"] == "{inputs}/model"
-        assert self.commands(case, checkout)["torchprime"].spec.weights == (
+        assert self.commands(case, checkout)["torchprime"].spec.injected["weights"] == (
             "{inputs}/model/model.safetensors"
         )
         assert reference(case)["weights"] == "{inputs}/model/model.safetensors"
@@ -238,7 +251,8 @@ class TestInjected:
         shipped = changed(case, kind=AS_SHIPPED)
         for command in self.commands(shipped, checkout).values():
             assert command.spec.rows is None
-            assert command.spec.weights is None
+            assert command.spec.injected.get("weights") is None
+            assert command.spec.injected.get("sharding") is None
             assert command.spec.save_initial
         assert "model_name_or_path" not in hf(shipped)
         assert hf(shipped)["config_name"] == "{inputs}/model"
@@ -246,41 +260,56 @@ class TestInjected:
             reference(shipped)
 
     def test_faults(self, case: Case, checkout: Path) -> None:
-        options = Engine(faults=[{"name": "rope_theta", "arguments": {"factor": 2}}, {"name": "x"}])
+        options = {"faults": [SeededFault("rope_theta", {"factor": 2}), SeededFault("label_shift")]}
         for name in NAMES:
-            spec = ENGINES[name](Job(case, options, checkout)).spec
+            spec = command_of(name, case, options, checkout).spec
             assert [(f.name, f.arguments) for f in spec.faults] == [
-                ("rope_theta", {"factor": 2}), ("x", {}),
+                ("rope_theta", {"factor": 2}), ("label_shift", {}),
             ]  # fmt: skip
             assert Spec.from_json(spec.to_json()) == spec
 
     def test_a_spec_with_an_unknown_key_is_refused(self, case: Case) -> None:
-        raw = json.loads(ENGINES["hf"](Job(case, Engine())).spec.to_json())
+        raw = json.loads(command_of("hf", case).spec.to_json())
         with pytest.raises(TypeError):
             Spec.from_json(json.dumps({**raw, "other": 1}))
 
     def test_the_einsum_lowering(self, case: Case) -> None:
-        assert ENGINES["hf"](Job(case, Engine(einsum_linear=True))).spec.einsum_linear
-        assert not ENGINES["hf"](Job(case, Engine())).spec.einsum_linear
+        assert command_of("hf", case, {"einsum_linear": True}).spec.injected["einsum_linear"]
+        assert not command_of("hf", case).spec.injected["einsum_linear"]
+
+    @pytest.mark.parametrize("name", ["hf", "torchprime"])
+    def test_an_injection_takes_what_it_is_given(
+        self, case: Case, checkout: Path, name: str
+    ) -> None:
+        """A misspelt argument would be found only by a run."""
+        command = command_of(name, case, checkout=checkout)
+        tree = ast.parse(command.files["inject.py"])
+        (function,) = (
+            node for node in tree.body
+            if isinstance(node, ast.FunctionDef) and node.name == "inject"
+        )  # fmt: skip
+        assert {argument.arg for argument in function.args.args} == set(command.spec.injected)
 
     def test_the_arbiter_trains_the_same_in_float64_on_the_host(self, case: Case) -> None:
-        command = arbiter(Job(changed(case, dtype="bfloat16"), Engine()))
+        command = arbiter(Job(changed(case, dtype="bfloat16"), EngineOptions()))
         training = json.loads(command.files["training.json"])
         same = reference(case)
         assert (training["dtype"], training["device"]) == ("float64", "cpu")
-        assert (command.spec.dtype, command.spec.device) == ("float64", "cpu")
+        assert command.spec.device == "cpu"
         assert training["weights_dtype"] == "bfloat16"  # as the engines round them
         assert {k for k in same if training[k] != same[k]} == {"dtype", "device", "weights_dtype"}
 
 
 class TestOptions:
     def test_arguments_of_the_user_win(self, case: Case, checkout: Path) -> None:
-        options = Engine(arguments={"learning_rate": 5, "block_size": None, "new": "x"})
+        options: dict[str, Any] = {
+            "arguments": {"learning_rate": 5, "block_size": None, "new": "x"}
+        }
         found = hf(case, options)
         assert found["learning_rate"] == "5"
         assert "block_size" not in found
         assert found["new"] == "x"
-        options = Engine(arguments={"task.optimizer.weight_decay": 9, "+seed": 1, "new": None})
+        options = {"arguments": {"task.optimizer.weight_decay": 9, "+seed": 1, "new": None}}
         found = torchprime(case, checkout, options)
         assert found["task.optimizer.weight_decay"] == "9"
         assert "+task.optimizer.weight_decay" not in found
@@ -289,22 +318,22 @@ class TestOptions:
         assert found["new"] == "null"
 
     def test_a_script_of_the_user(self, case: Case, checkout: Path) -> None:
-        options = Engine(script="/my/train.py")
-        assert ENGINES["hf"](Job(case, options)).argv[0] == "/my/train.py"
-        assert ENGINES["torchprime"](Job(case, options, checkout)).argv[0] == "/my/train.py"
-        assert ENGINES["hf"](Job(case, Engine())).argv[0] == hf_engine.SCRIPT
+        options = {"script": "/my/train.py"}
+        assert command_of("hf", case, options).argv[0] == "/my/train.py"
+        assert command_of("torchprime", case, options, checkout).argv[0] == "/my/train.py"
+        assert command_of("hf", case).argv[0] == hf_engine.SCRIPT
 
     def test_the_environment(self, case: Case, checkout: Path) -> None:
-        options = Engine(env={"HF_HUB_OFFLINE": "0", "MY": "x"})
+        options = {"env": {"HF_HUB_OFFLINE": "0", "MY": "x"}}
         for name in NAMES:
-            found = ENGINES[name](Job(case, options, checkout)).environment
+            found = command_of(name, case, options, checkout).environment
             assert found["XLA_USE_SPMD"] == "1"
             assert (found["HF_HUB_OFFLINE"], found["MY"]) == ("0", "x")
 
     def test_no_command_has_a_path_of_this_machine(self, case: Case, checkout: Path) -> None:
         """A Command is the same on every machine, so that its hash can name a Record."""
         for name in NAMES:
-            command = ENGINES[name](Job(case, Engine(), checkout))
+            command = command_of(name, case, checkout=checkout)
             text = json.dumps(dataclasses.asdict(command))
             assert str(checkout) not in text
             assert str(Path.home()) not in text
@@ -320,7 +349,7 @@ class TestOptions:
 class TestCheckouts:
     def test_none_is_named(self, case: Case) -> None:
         with pytest.raises(BadInput, match="torchprime needs a checkout: name one by --torchprime"):
-            ENGINES["torchprime"](Job(case, Engine()))
+            command_of("torchprime", case)
 
     @pytest.mark.parametrize("missing", [SCRIPT, f"{CONFIGS}/default.yaml"])
     def test_a_folder_that_is_none(self, checkout: Path, missing: str) -> None:
@@ -349,7 +378,3 @@ class TestCheckouts:
     def test_tied_embeddings(self, case: Case, checkout: Path) -> None:
         with pytest.raises(BadInput, match="untied head"):
             torchprime(changed(case, model__tie_embeddings=True), checkout)
-
-
-def test_every_engine_has_a_translation() -> None:
-    assert set(ENGINES) == set(NAMES)

@@ -15,9 +15,9 @@ from harness.base.errors import BadInput
 from harness.environments.folders import copy_code
 from harness.environments.git import _words, redact
 from harness.environments.sources import (
-    REPOSITORIES,
     Checkout,
     GitSource,
+    Package,
     PathSource,
     PypiSource,
     cached,
@@ -26,7 +26,9 @@ from harness.environments.sources import (
     resolve,
 )
 
-HF = REPOSITORIES["transformers"]
+HF = "https://github.com/huggingface/transformers"
+TRANSFORMERS = Package("transformers", HF, on_pypi=True)
+TORCHPRIME = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
 
 
 def run_git(folder: Path, *arguments: str) -> str:
@@ -100,11 +102,11 @@ def source(origin: Path, ref: str) -> GitSource:
     ],
 )
 def test_forms(text: str, expected: object) -> None:
-    assert parse_source(text, "transformers") == expected
+    assert parse_source(text, TRANSFORMERS) == expected
 
 
 def test_a_ref_is_looked_up_in_the_packages_own_repository() -> None:
-    assert parse_source("main", "torchprime") == GitSource(REPOSITORIES["torchprime"], "main")
+    assert parse_source("main", TORCHPRIME) == GitSource(TORCHPRIME.repository, "main")
 
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +115,9 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for text in (str(checkout), "some/checkout", "./some/checkout", "~/some/checkout"):
-        assert parse_source(text, "torchprime") == PathSource(checkout)
-    assert parse_source("some/", "torchprime") == PathSource(tmp_path / "some")
-    assert parse_source(".", "torchprime") == PathSource(tmp_path)
+        assert parse_source(text, TORCHPRIME) == PathSource(checkout)
+    assert parse_source("some/", TORCHPRIME) == PathSource(tmp_path / "some")
+    assert parse_source(".", TORCHPRIME) == PathSource(tmp_path)
 
 
 def test_a_folder_with_a_slash_wins_over_a_branch_and_over_the_github_shorthand(
@@ -124,8 +126,8 @@ def test_a_folder_with_a_slash_wins_over_a_branch_and_over_the_github_shorthand(
     monkeypatch.chdir(tmp_path)
     for name in ("feature/rope", "org/repo@main"):
         (tmp_path / name).mkdir(parents=True)
-        assert parse_source(name, "transformers") == PathSource(tmp_path / name)
-    assert parse_source("refs/heads/feature/rope", "transformers") == GitSource(
+        assert parse_source(name, TRANSFORMERS) == PathSource(tmp_path / name)
+    assert parse_source("refs/heads/feature/rope", TRANSFORMERS) == GitSource(
         HF, "refs/heads/feature/rope"
     )
 
@@ -135,8 +137,8 @@ def test_a_single_word_is_a_ref_even_where_a_folder_has_that_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "main").mkdir()
-    assert parse_source("main", "transformers") == GitSource(HF, "main")
-    assert parse_source("./main", "transformers") == PathSource(tmp_path / "main")
+    assert parse_source("main", TRANSFORMERS) == GitSource(HF, "main")
+    assert parse_source("./main", TRANSFORMERS) == PathSource(tmp_path / "main")
 
 
 @pytest.mark.parametrize(
@@ -167,26 +169,21 @@ def test_a_single_word_is_a_ref_even_where_a_folder_has_that_name(
 )
 def test_what_is_no_source_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(BadInput, match=r"A source of transformers is a release on PyPI") as caught:
-        parse_source(text, "transformers")
+        parse_source(text, TRANSFORMERS)
     assert text == "" or "token" in text or text in str(caught.value).replace("***@", "user@")
     assert "\n" not in str(caught.value)
 
 
 def test_torchprime_has_no_release() -> None:
     with pytest.raises(BadInput, match="no releases on PyPI"):
-        parse_source("0.1.0", "torchprime")
-
-
-def test_unknown_package() -> None:
-    with pytest.raises(BadInput, match=r"'numpy' has no sources.*transformers, torchprime"):
-        parse_source("1.0", "numpy")
+        parse_source("0.1.0", TORCHPRIME)
 
 
 # --- credentials ------------------------------------------------------------------------------
 
 
 def test_credentials_are_kept_apart_and_not_shown() -> None:
-    found = parse_source("https://me:s3cret@host/org/repo@main", "transformers")
+    found = parse_source("https://me:s3cret@host/org/repo@main", TRANSFORMERS)
     assert isinstance(found, GitSource)
     assert found.url == "https://host/org/repo"
     assert found.credentials == "me:s3cret"
@@ -206,7 +203,7 @@ def test_credentials_are_kept_apart_and_not_shown() -> None:
 )
 def test_credentials_are_not_in_an_error(text: str) -> None:
     with pytest.raises(BadInput) as caught:
-        parse_source(text, "transformers")
+        parse_source(text, TRANSFORMERS)
     assert "s3" not in str(caught.value)
     assert "cret" not in str(caught.value)
 
@@ -255,7 +252,7 @@ def test_credentials_reach_the_server_and_nothing_else(
     refusing_server: tuple[str, list[str | None]], cache: Path, tmp_path: Path
 ) -> None:
     host, seen = refusing_server
-    wanted = parse_source(f"http://me:s3%2Fcret@{host}/org/repo@main", "transformers")
+    wanted = parse_source(f"http://me:s3%2Fcret@{host}/org/repo@main", TRANSFORMERS)
     with pytest.raises(BadInput, match="cannot be fetched") as caught:
         resolve(wanted, cache)
     assert f"Basic {base64.b64encode(b'me:s3/cret').decode()}" in seen
@@ -354,7 +351,7 @@ def test_a_pull_request_and_a_commit_that_is_on_no_branch(origin: Path, cache: P
     run_git(origin, "checkout", "--quiet", "main")
     resolve(source(origin, "main"), cache)
     text = f"file://{origin}@pr/7"
-    assert resolve(parse_source(text, "transformers"), cache).commit == proposed
+    assert resolve(parse_source(text, TRANSFORMERS), cache).commit == proposed
     assert resolve(source(origin, unnamed), cache).commit == unnamed
 
 

@@ -323,7 +323,7 @@ class TestInvocations:
     def command(self) -> Command:
         return Command(
             argv=("{harness}/train.py", "--in={inputs}/a", "--out={scratch}", "$(rm -rf /)"),
-            spec=Spec(engine="hf", steps=3, micro_batch=4, rows="{inputs}/rows.npz"),
+            spec=Spec(steps=3, micro_batch=4, rows="{inputs}/rows.npz"),
             environment={"CACHE": "{scratch}/cache"},
             pythonpath=("{source}",),
             files={"configs/a.json": '{"data": "{inputs}"}'},

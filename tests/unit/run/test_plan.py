@@ -9,6 +9,7 @@ import pytest
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.config.settings import Settings
+from harness.engines.hf import engine as hf
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout
 from harness.inputs.prepared import Inputs, prepare
@@ -20,7 +21,7 @@ PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "inter
 
 @pytest.fixture(autouse=True)
 def no_interpreter_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_interpreter", lambda *_: PYTHON)
+    monkeypatch.setattr(plan, "interpreter_for", lambda *_: PYTHON)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,9 @@ def planned(settings: Settings, inputs: Inputs) -> plan.Plan:
 def test_a_token_is_in_no_label(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The label goes into Records, baselines and reports."""
     checkout = Checkout(Path("/checkout"), "c0ffee", None, "transformers at c0ffee")
-    monkeypatch.setattr(plan, "_checkout", lambda *_: checkout)
-    monkeypatch.setattr(plan, "arguments_for", lambda *_: ("train.py",))
+    monkeypatch.setattr(plan, "checkout_of", lambda *_: checkout)
+    monkeypatch.setattr(hf, "with_transformers", lambda *_: PYTHON)
+    monkeypatch.setattr(hf, "arguments_for", lambda *_: ("train.py",))
     found = plan_run("hf@https://x:s3cr3t@example.com/a/b@v1", load([]), inputs, lambda _: None)
     assert found.label == "hf@https://***@example.com/a/b@v1"
     assert "s3cr3t" not in str(found)

@@ -43,7 +43,7 @@ class Launched:
 def launched(a: Record, monkeypatch: pytest.MonkeyPatch) -> Launched:
     launched = Launched(a)
     monkeypatch.setattr(measuring, "obtain", launched)
-    monkeypatch.setattr(plan, "_interpreter", lambda *_: PYTHON)
+    monkeypatch.setattr(plan, "interpreter_for", lambda *_: PYTHON)
     return launched
 
 

@@ -18,6 +18,7 @@ from harness.base.errors import BadInput
 from harness.config.compose import config_directory
 from harness.devices.tpu import DEVICE
 from harness.engines.hf import scripts
+from harness.engines.hf.engine import TRANSFORMERS
 from harness.engines.hf.script_arguments import Accepted, Parameter
 from harness.engines.hf.scripts import EXAMPLE, OURS, arguments_for, script_of
 from harness.environments.interpreters import Interpreter
@@ -141,7 +142,7 @@ class TestScript:
 
     def test_a_script_that_is_relative_to_the_checkout(self, here: Path) -> None:
         folder = checkout_at(here / "mine")
-        checkout = resolve(parse_source(str(folder), "transformers"), here, lambda _: None)
+        checkout = resolve(parse_source(str(folder), TRANSFORMERS), here, lambda _: None)
         assert script_of(str(EXAMPLE), checkout, here) == folder / EXAMPLE
 
     def test_no_such_script(self, here: Path) -> None:
@@ -297,10 +298,9 @@ class TestRun:
 
     def test_the_probe_watches_and_changes_nothing(self, here: Path) -> None:
         spec = plan_hf().plan.command.spec
-        assert spec.engine == "hf"
-        for injected in ("dtype", "rows", "weights", "mesh", "sharding"):
-            assert getattr(spec, injected) is None
-        assert not spec.einsum_linear
+        assert spec.rows is None
+        assert spec.inject is None
+        assert spec.injected == {}
         assert not spec.save_initial
         assert spec.faults == ()
 

@@ -18,14 +18,17 @@ from harness.engines.command import (
     schedule_of,
     spec_for,
 )
+from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
+from harness.environments.sources import Package
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
 TRAINER = "torchprime/torch_xla_models/trainer/base_trainer.py"
+PACKAGE = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
 
 
-def translate(job: Job) -> Command:
+def translate(job: Job[TrainerOptions]) -> Command:
     """The Command that makes torchprime train `job.case`.
 
     Raises BadInput for a checkout that is not torchprime, and for what torchprime cannot do.
@@ -49,7 +52,6 @@ def translate(job: Job) -> Command:
         ),
         spec=spec_for(
             job,
-            "torchprime",
             dtype=job.case.dtype,
             weights=f"{INPUTS}/model/model.safetensors" if job.case.aligned else None,
         ),
@@ -82,7 +84,7 @@ def read_defaults(checkout: Path) -> dict[str, Any]:
     return defaults
 
 
-def _check(job: Job) -> None:
+def _check(job: Job[TrainerOptions]) -> None:
     case = job.case
     if case.accumulation != 1:
         raise CannotTrain(
@@ -108,7 +110,7 @@ def _check(job: Job) -> None:
         raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
 
 
-def _overrides(job: Job, defaults: dict[str, Any]) -> dict[str, Any]:
+def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, Any]:
     case, model = job.case, job.case.model
     if case.dtype not in ("float32", "bfloat16"):
         raise CannotTrain(f"case.dtype={case.dtype}: torchprime trains in bfloat16 or float32")
@@ -164,7 +166,7 @@ def _overrides(job: Job, defaults: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _clipping(job: Job) -> dict[str, Any]:
+def _clipping(job: Job[TrainerOptions]) -> dict[str, Any]:
     """The threshold, unless the checkout is from before it could clip (3a2ce6f, June 2025)."""
     assert job.source is not None
     task = yaml.safe_load((job.source / CONFIGS / "task" / "train.yaml").read_text())
@@ -173,7 +175,7 @@ def _clipping(job: Job) -> dict[str, Any]:
     return {"task.max_grad_norm": job.case.max_norm}
 
 
-def _sharding(job: Job) -> str:
+def _sharding(job: Job[TrainerOptions]) -> str:
     """The case's table with the activations' partition specs, as a sharding preset."""
     last = "tensor" if job.case.mesh.get("tensor", 1) > 1 else None
     # Trees from before June 2025 cannot read an axis that is a list of two.
@@ -191,3 +193,21 @@ def hydra_value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(hydra_value(v) for v in value) + "]"
     return str(value)
+
+
+ENGINE = EngineSpec(
+    name="torchprime",
+    description="train.py of a checkout",
+    options=TrainerOptions,
+    translate=translate,
+    source=SourceSpec(
+        PACKAGE,
+        default="main",
+        variable="TORCHPRIME_DIR",
+        bare_folders=True,
+        way_out="--torchprime PATH or TORCHPRIME_DIR=PATH",
+    ),
+    gates=("torchprime",),
+    stand_in="reference",
+    injection=Path(__file__).with_name("inject.py"),
+)

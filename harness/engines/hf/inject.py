@@ -1,0 +1,99 @@
+"""Makes identical in the Trainer what its command line cannot be asked for: mesh and sharding.
+
+This file is copied into the run, and runs inside the trainer's process.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import torch
+
+from harness.probe.inject import when_imported
+
+
+def inject(
+    mesh: dict[str, int] | None, sharding: dict[str, list[Any]] | None, einsum_linear: bool
+) -> None:
+    """The Trainer has one mesh of its own and shards the largest dimension of each parameter.
+
+    mesh:          sizes of the mesh axes by name, where its own mesh is to be replaced
+    sharding:      partition spec by parameter pattern (`*` is a layer number); None leaves its own
+    einsum_linear: torch_xla's einsum lowering on its plain `nn.Linear` modules
+    """
+
+    def patch(trainer: Any) -> None:
+        wrap = trainer.Trainer._wrap_model
+
+        @functools.wraps(wrap)
+        def _wrap_model(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+            if einsum_linear:
+                _einsum_linear(model)
+            if sharding is not None and self.model_wrapped is self.model:
+                _mark(model, sharding)
+            return wrap(self, model, *args, **kwargs)
+
+        trainer.Trainer._wrap_model = _wrap_model
+        if mesh is not None:
+            init = trainer.Trainer.__init__
+
+            @functools.wraps(init)
+            def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+                with _own_mesh(mesh):
+                    init(self, *args, **kwargs)
+
+            trainer.Trainer.__init__ = __init__
+
+    when_imported("transformers.trainer", patch)
+
+
+def _einsum_linear(model: torch.nn.Module) -> None:
+    """torch_xla's einsum lowering for modules that are exactly `nn.Linear`."""
+    from torch_xla.distributed.spmd.xla_sharding import XLAPatchedLinear
+
+    def forward(self: torch.nn.Linear, values: torch.Tensor) -> torch.Tensor:
+        return XLAPatchedLinear.apply(values, self.weight, self.bias)
+
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.forward = functools.partial(forward, module)  # type: ignore[method-assign]
+
+
+def _mark(model: torch.nn.Module, table: dict[str, list[Any]]) -> None:
+    """Annotate parameters by the table before FSDPv2 sees them; it leaves those alone."""
+    import torch_xla.core.xla_model as xm
+    import torch_xla.distributed.spmd as xs
+
+    model.to(xm.xla_device())
+    mesh = xs.get_global_mesh()
+    for name, parameter in model.named_parameters():
+        spec = matching(table, name)
+        if spec is not None:
+            axes = tuple(tuple(a) if isinstance(a, list) else a for a in spec)
+            xs.mark_sharding(parameter, mesh, axes)
+
+
+def matching(patterns: dict[str, Any], name: str) -> Any:
+    """The entry of a sharding table for parameter `name`; None where no pattern matches."""
+    return patterns.get(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name))
+
+
+class _own_mesh:
+    """While active, whatever mesh is made global is the one with these axes instead."""
+
+    def __init__(self, axes: dict[str, int]) -> None:
+        self.axes = axes
+
+    def __enter__(self) -> None:
+        import numpy as np
+        import torch_xla.distributed.spmd as xs
+
+        self.module, self.original = xs, xs.set_global_mesh
+        size = int(np.prod(list(self.axes.values())))
+        mesh = xs.Mesh(np.arange(size), tuple(self.axes.values()), tuple(self.axes))
+        xs.set_global_mesh = lambda _: self.original(mesh)
+
+    def __exit__(self, *exception: Any) -> None:
+        self.module.set_global_mesh = self.original

@@ -1,0 +1,139 @@
+"""What an engine is: one `EngineSpec`, found by the entry point group `parity.engines`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from harness.base import registry
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT
+from harness.config.settings import EngineOptions
+from harness.engines.command import SCRATCH, Command, Job
+from harness.engines.faults import seeded
+from harness.environments.cache import Progress
+from harness.environments.interpreters import Interpreter
+from harness.environments.sources import Checkout, Package
+from harness.probe.spec import Spec, Watch
+
+INJECTION = "inject.py"
+"""Name of the injected file in the run's scratch folder."""
+
+Options = TypeVar("Options", bound=EngineOptions)
+
+
+@dataclass(frozen=True)
+class TrainerOptions(EngineOptions):
+    """Options of an engine that runs the training script of a package.
+
+    source:    what is trained with: a release, a git ref, a URL with a ref or a folder
+               (`harness.environments.sources`); null takes the engine's default
+    script:    the script to run in place of the engine's own
+    arguments: further arguments in the trainer's own terms; null drops one that we would give
+    """
+
+    __pydantic_config__ = STRICT
+
+    source: str | None = None
+    script: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Where the code that an engine trains with comes from.
+
+    package:      what a source of it is a checkout of
+    default:      source where none is named; None for what the interpreter has installed
+    variable:     environment variable that names one
+    bare_folders: a single word that is a folder is that folder, not a ref
+    way_out:      how a user names one, for messages
+    """
+
+    package: Package
+    default: str | None = None
+    variable: str | None = None
+    bare_folders: bool = False
+    way_out: str = ""
+
+
+def as_it_is(
+    interpreter: Interpreter, checkout: Checkout | None, cache: Path, note: Progress
+) -> Interpreter:
+    """The interpreter of an engine that needs no more than torch and torch_xla in it."""
+    return interpreter
+
+
+Fit = Callable[[Job[Options], Command, Checkout, Interpreter, Progress], Command]
+
+
+@dataclass(frozen=True)
+class EngineSpec(Generic[Options]):
+    """One engine: everything that the harness knows of it.
+
+    name:        as in `engines=[…]` and `engine.<name>.*`; that of its entry point
+    description: what it trains with, for `parity engines`
+    options:     dataclass of what it reads under `engine.<name>`. Every field has a default; with
+                 a `source` it is a `TrainerOptions`
+    translate:   a Job to the Command that trains its case: a pure function, which raises BadInput
+                 for what its trainer cannot do, CannotTrain where that is a matter of the case
+    source:      where its code comes from; None for one that comes with its package
+    interpreter: puts in front of an interpreter what its trainer needs besides torch and torch_xla
+    fit:         brings a Command into the terms of a checkout, for a trainer whose arguments differ
+                 between versions
+    gates:       packages whose versions `parity gate` trains through it
+    stand_in:    engine that takes its place in a comparison where its source cannot be had
+    watch:       what the probe has to know of its trainer
+    injection:   file whose `inject(**spec.injected)` is called in the trainer's process before its
+                 script. It is copied into the run, so that it may import the standard library,
+                 torch, torch_xla, numpy and `harness.probe`, and nothing beside it
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    translate: Callable[[Job[Options]], Command]
+    source: SourceSpec | None = None
+    interpreter: Callable[[Interpreter, Checkout | None, Path, Progress], Interpreter] = as_it_is
+    fit: Fit[Options] | None = None
+    gates: tuple[str, ...] = ()
+    stand_in: str | None = None
+    watch: Watch = field(default_factory=Watch)
+    injection: Path | None = None
+
+    def watched(self, spec: Spec) -> Spec:
+        """`spec` with what the probe has to know of this engine's trainer."""
+        return dataclasses.replace(spec, watch=self.watch)
+
+    def command(self, job: Job[Options]) -> Command:
+        """The translation of `job`, with the engine's injection and the faults to be seeded.
+
+        Raises BadInput for what the trainer cannot do, and for a fault that there is not.
+        """
+        command = self.translate(job)
+        spec = self.watched(command.spec)
+        files: Mapping[str, str] = command.files
+        if self.injection is not None:
+            spec = dataclasses.replace(spec, inject=f"{SCRATCH}/{INJECTION}")
+            files = {**files, INJECTION: self.injection.read_text()}
+        spec = seeded(spec, job.options.faults, f"engine.{self.name}.faults")
+        return dataclasses.replace(command, spec=spec, files=files)
+
+
+def engine(name: str, key: str = "engines") -> EngineSpec[Any]:
+    """The engine that is registered as `name`.
+
+    Raises BadInput, which names `key`, where there is none or it cannot be used.
+    """
+    found = registry.load(registry.ENGINES, name, key)
+    if not isinstance(found, EngineSpec) or found.name != name:
+        raise BadInput(f"{key}: what is registered as {name} is not the EngineSpec of that name")
+    return found
+
+
+def engines() -> tuple[EngineSpec[Any], ...]:
+    """Every registered engine, by name."""
+    return tuple(engine(name) for name in registry.names(registry.ENGINES))

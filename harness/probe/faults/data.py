@@ -1,0 +1,42 @@
+"""Faults in the rows that are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from harness.probe.batches import Rows
+
+
+def _change_rows(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Apply `change` to the prepared tokens and labels when they are read."""
+    read = Rows.read
+
+    def changed(path: Any) -> Rows:
+        rows = read(path)
+        return Rows(change(rows.tokens.copy()), change(rows.labels.copy()))
+
+    Rows.read = staticmethod(changed)  # type: ignore[method-assign]
+
+
+def swap_rows(first: int, second: int) -> None:
+    """Two rows trade places; within one batch if their numbers are."""
+
+    def change(rows: np.ndarray) -> np.ndarray:
+        rows[[first, second]] = rows[[second, first]]
+        return rows
+
+    _change_rows(change)
+
+
+def swap_batches(first: int, second: int, size: int) -> None:
+    """Two whole batches of `size` rows trade places."""
+
+    def change(rows: np.ndarray) -> np.ndarray:
+        a, b = slice(first * size, (first + 1) * size), slice(second * size, (second + 1) * size)
+        rows[a], rows[b] = rows[b].copy(), rows[a].copy()
+        return rows
+
+    _change_rows(change)

@@ -1,0 +1,111 @@
+"""Faults in the model: its weights, and what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness.probe.parameters import canonical_name
+
+
+def _change_model(change: Callable[[torch.nn.Module], int]) -> None:
+    """Apply `change` to the model when it is first set to train, after its optimizer was made."""
+    train, init = torch.nn.Module.train, torch.optim.Optimizer.__init__
+    state = {"optimizer": False, "done": False}
+
+    def watched_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        state["optimizer"] = True
+
+    def watched_train(self: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+        if (
+            mode
+            and state["optimizer"]
+            and not state["done"]
+            and any(True for _ in self.parameters())
+        ):
+            state["done"] = True
+            if not change(self):
+                raise RuntimeError("a seeded fault found nothing to change in the model")
+        return train(self, mode)
+
+    torch.optim.Optimizer.__init__ = watched_init  # type: ignore[method-assign]
+    torch.nn.Module.train = watched_train  # type: ignore[method-assign,assignment]
+
+
+def _on_outputs(suffixes: tuple[str, ...], change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Change what every module whose name ends in one of `suffixes` returns."""
+
+    def apply(model: torch.nn.Module) -> int:
+        found = [m for name, m in model.named_modules() if name.split(".")[-1] in suffixes]
+        for module in found:
+            module.register_forward_hook(lambda m, i, output: change(output))
+        return len(found)
+
+    _change_model(apply)
+
+
+def perturb_weight(parameter: str, by: float) -> None:
+    """Add `by` to one element of one parameter before the first step."""
+
+    def change(model: torch.nn.Module) -> int:
+        for name, value in model.named_parameters():
+            if canonical_name(name) == parameter:
+                delta = torch.zeros(value.numel(), dtype=value.dtype)
+                delta[value.numel() // 2] = by
+                value.data.add_(delta.reshape(value.shape).to(value.device))
+                return 1
+        return 0
+
+    _change_model(change)
+
+
+def rope_theta(factor: float) -> None:
+    """Rotary embeddings with a base that is `factor` times as large."""
+
+    def change(model: torch.nn.Module) -> int:
+        found = 0
+        for module in model.modules():
+            frequency: Any = getattr(module, "inv_freq", None)
+            if torch.is_tensor(frequency):
+                exponent = torch.arange(len(frequency), device=frequency.device) / len(frequency)
+                module.inv_freq = frequency * factor**-exponent
+                found += 1
+            elif hasattr(module, "theta"):
+                module.theta = module.theta * factor
+                found += 1
+        return found
+
+    _change_model(change)
+
+
+def rms_norm_eps(eps: float) -> None:
+    """Another epsilon in every RMSNorm."""
+
+    def change(model: torch.nn.Module) -> int:
+        found = 0
+        for module in model.modules():
+            for attribute in ("variance_epsilon", "eps"):
+                if isinstance(getattr(module, attribute, None), float):
+                    setattr(module, attribute, eps)
+                    found += 1
+        return found
+
+    _change_model(change)
+
+
+def attention_scale(factor: float) -> None:
+    """Attention scores `factor` times as large, by way of the queries."""
+    _on_outputs(("q_proj",), lambda output: output * factor)
+
+
+def kv_order(head_dim: int) -> None:
+    """Key and value heads in the reverse order, so that queries meet those of another group."""
+
+    def change(output: torch.Tensor) -> torch.Tensor:
+        heads = output.reshape(*output.shape[:-1], -1, head_dim)
+        return heads.flip(-2).reshape(output.shape)
+
+    _on_outputs(("k_proj", "v_proj"), change)

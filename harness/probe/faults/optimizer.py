@@ -1,0 +1,62 @@
+"""Faults in the optimizer: its hyper-parameters, its learning rate and its updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import optimizer as optimizer_hooks
+
+
+def hyper_parameter(name: str, value: Any) -> None:
+    """Another weight decay, epsilon, betas … in every group, from the first step on."""
+
+    def change(optimizer: Any, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            if name not in group:
+                raise RuntimeError(f"a seeded fault found no hyper-parameter {name} to change")
+            group[name] = tuple(value) if isinstance(value, list) else value
+
+    optimizer_hooks.register_optimizer_step_pre_hook(change)
+
+
+def learning_rate(factor: float) -> None:
+    """Every step uses a learning rate that is `factor` times as large."""
+
+    def change(optimizer: Any, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * factor
+
+    optimizer_hooks.register_optimizer_step_pre_hook(change)
+
+
+def learning_rate_lag() -> None:
+    """Every step uses the learning rate of the step before."""
+    last: dict[int, float] = {}
+
+    def change(optimizer: Any, *_: Any) -> None:
+        for index, group in enumerate(optimizer.param_groups):
+            current = group["lr"]
+            group["lr"] = last.get(index, current)
+            last[index] = current
+
+    optimizer_hooks.register_optimizer_step_pre_hook(change)
+
+
+def lost_update(step: int) -> None:
+    """What the optimizer does in one step is undone. No loss tells of the last one."""
+    state: dict[str, Any] = {"steps": 0, "before": []}
+
+    def keep(optimizer: Any, *_: Any) -> None:
+        if state["steps"] == step:
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            state["before"] = [(p, p.detach().clone()) for p in held]
+
+    def undo(*_: Any) -> None:
+        with torch.no_grad():
+            for parameter, value in state["before"]:
+                parameter.copy_(value)
+        state.update(steps=state["steps"] + 1, before=[])
+
+    optimizer_hooks.register_optimizer_step_pre_hook(keep)
+    optimizer_hooks.register_optimizer_step_post_hook(undo)

@@ -1,0 +1,99 @@
+"""Planning a session: an engine that cannot be had, and what takes its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from gate_samples import INTERPRETER, Silent
+
+from harness.base.errors import BadInput
+from harness.config.compose import load
+from harness.engines import sources
+from harness.engines.sources import MissingSource, named_source
+from harness.engines.spec import engine
+from harness.run import plan as planning
+from harness.run import session
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def resolve(*_: object) -> None:
+        raise BadInput("no network.")
+
+    monkeypatch.setattr(sources, "resolve", resolve)
+    monkeypatch.setattr(planning, "interpreter_for", lambda *_: INTERPRETER)
+    monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
+
+
+def planned(tmp_path: Path, *words: str, may_substitute: bool = True) -> session.Planned:
+    return session.plan(load([f"workspace='{tmp_path}'", *words]), Silent(), may_substitute)
+
+
+def test_the_stand_in_takes_its_place_and_the_first_line_says_so(tmp_path: Path) -> None:
+    found = planned(tmp_path)
+    assert [plan.engine for plan in found.subjects] == ["hf", "reference"]
+    assert found.missing == ("torchprime",)
+    assert "torchprime is missing, see the notes" in found.compared
+    (note,) = found.notes
+    assert note.startswith("torchprime was not compared, the reference was, in its place: no torch")
+    assert note.endswith("no network. Name one by --torchprime PATH or TORCHPRIME_DIR=PATH")
+
+
+def test_it_is_compared_once(tmp_path: Path) -> None:
+    found = planned(tmp_path, "engines=[hf,torchprime,reference]")
+    assert [plan.engine for plan in found.subjects] == ["hf", "reference"]
+
+
+@pytest.mark.parametrize("word", ["case=llama-tiny", "case=llama-tiny-as-shipped"])
+def test_it_is_missing_where_nothing_may_take_its_place(tmp_path: Path, word: str) -> None:
+    aligned = word == "case=llama-tiny"
+    with pytest.raises(MissingSource) as error:
+        planned(tmp_path, word, may_substitute=not aligned)
+    assert error.value.engine == "torchprime"
+
+
+def test_a_source_that_is_named_has_to_be_had(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no network") as error:
+        planned(tmp_path, "engine.torchprime.source=https://example.com/a/b@main")
+    assert not isinstance(error.value, MissingSource)
+
+
+def test_nothing_is_missing(tmp_path: Path) -> None:
+    found = planned(tmp_path, "engines=[hf,reference]")
+    assert (found.missing, found.notes) == ((), ())
+    assert "missing" not in found.compared
+
+
+def test_an_engine_that_comes_with_its_package_takes_no_source(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"engines: reference@main: .*takes no source"):
+        planned(tmp_path, "engines=[hf,reference@main]")
+
+
+def test_a_fault_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"engine\.hf\.faults: there is no fault `hung`.* hang"):
+        planned(tmp_path, "engine.hf.faults=[{name: hung}]", "engines=[hf,hf]")
+
+
+class TestWhichSource:
+    SPEC = engine("torchprime").source
+
+    def test_the_option_comes_before_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.SPEC is not None
+        assert named_source(self.SPEC, None) is None
+        monkeypatch.setenv("TORCHPRIME_DIR", "/variable")
+        assert named_source(self.SPEC, None) == "/variable"
+        assert named_source(self.SPEC, "/option") == "/option"
+        assert named_source(dataclasses.replace(self.SPEC, variable=None), None) is None
+
+    def test_a_word_that_is_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For torchprime it is that folder; for transformers it is a branch."""
+        (tmp_path / "main").mkdir()
+        monkeypatch.chdir(tmp_path)
+        hf = engine("hf").source
+        assert self.SPEC is not None
+        assert hf is not None
+        assert str(sources._parse(self.SPEC, "main")) == str(tmp_path / "main")
+        assert str(sources._parse(hf, "main")).endswith("/transformers@main")
