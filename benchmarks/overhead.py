@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     # torchprime by itself trains in bfloat16 only, so that is what both are measured in.
-    words = ["case=llama-tiny-bf16", "tolerance.control=table", "arbiter=never"]
+    words = ["case=llama-tiny-bf16", "tolerance.noise_floor=table", "float64=never"]
     settings = load([*words, *options.overrides])
     if options.only in (None, "session"):
         session_ratio(settings, options.rounds)

@@ -47,8 +47,8 @@ def measure(steps: int, layers: int, overrides: list[str], console: Console) -> 
         settings = load(
             [
                 "engines=[reference,reference]",
-                "tolerance.control=table",
-                "arbiter=never",
+                "tolerance.noise_floor=table",
+                "float64=never",
                 "case.data.stride=1",
                 f"case.steps={steps}",
                 f"case.model.layers={layers}",

@@ -55,7 +55,7 @@ def bisect(
     pairs = gate_pairs(overrides_of(overrides), last, first, [case])
     pair = next(pair for pair in pairs if not pair.parity)
     # The good end is right by definition: there is nothing to ask float64.
-    pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, arbiter="never"))
+    pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, float64="never"))
     reporter = progress()
     try:
         found = _search(Question(pair, rung), first, last, releases, reporter)

@@ -63,9 +63,9 @@ class Launcher:
 class Tolerance:
     """Where limits come from; docs/tolerances.md explains and sources every number.
 
-    control:  "ulp" measures the noise floor of the case: the first engine again, from weights that
-              are perturbed by one unit in the last place. "table" takes the dtype's documented
-              floor without a control run
+    noise_floor: "ulp" measures it for the case by a control run: the first engine again, from
+              weights that are perturbed by one unit in the last place. "table" takes the dtype's
+              documented floor without a control run
     margin:   a limit is this many times the noise floor
     floor:    smallest noise floor that is believed, by dtype and metric, in place of the documented
               one; the metrics are those of the rungs (`harness.ladder.ladder.metrics`)
@@ -74,7 +74,7 @@ class Tolerance:
 
     __pydantic_config__ = STRICT
 
-    control: str
+    noise_floor: str
     margin: float
     step_time: float | None
     floor: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Settings:
     engines: list[str] = field(default_factory=lambda: ["hf", "torchprime"])
     engine: dict[str, EngineOptions] = field(default_factory=dict)
     launcher: Launcher = field(default_factory=Launcher)
-    arbiter: str = "auto"
+    float64: str = "auto"
     graph: str = "counters"
     timing: Timing = field(default_factory=Timing)
     workspace: str = "workspace"
@@ -135,10 +135,12 @@ def check_settings(settings: Settings) -> None:
             f"engines={settings.engines}: a comparison takes two, such as engines=[hf,reference] "
             "or engines=[hf,hf]"
         )
-    if settings.tolerance.control not in ("ulp", "table"):
-        raise BadInput(f"tolerance.control={settings.tolerance.control}: it is ulp or table")
-    if settings.arbiter not in ("auto", "never"):
-        raise BadInput(f"arbiter={settings.arbiter}: it is auto or never")
+    if settings.tolerance.noise_floor not in ("ulp", "table"):
+        raise BadInput(
+            f"tolerance.noise_floor={settings.tolerance.noise_floor}: it is ulp or table"
+        )
+    if settings.float64 not in ("auto", "never"):
+        raise BadInput(f"float64={settings.float64}: it is auto or never")
     registry.check(registry.DEVICES, settings.launcher.device, "launcher.device")
     if settings.graph not in ("counters", "hlo"):
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")

@@ -1,4 +1,4 @@
-"""The embedded reference trainer: on the XLA mesh an engine, on the host in float64 the arbiter."""
+"""The embedded reference trainer: on the XLA mesh an engine, in float64 on the host the measure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def translate(job: Job[EngineOptions]) -> Command:
     return _command(job, device="xla", dtype=job.case.dtype)
 
 
-def arbiter(job: Job[EngineOptions]) -> Command:
+def float64_reference(job: Job[EngineOptions]) -> Command:
     """The same on the host in float64, from prepared weights and rows."""
     return _command(job, device="cpu", dtype="float64")
 

@@ -207,10 +207,10 @@ def _judged(planned: Planned, reporter: Reporter) -> Outcome:
     The measured floor can only be the wider one, and costs a run.
     """
     settings = planned.settings
-    strict = dataclasses.replace(settings.tolerance, control="table")
+    strict = dataclasses.replace(settings.tolerance, noise_floor="table")
     first = dataclasses.replace(planned, settings=dataclasses.replace(settings, tolerance=strict))
     outcome = session.run(first, reporter)
-    if settings.tolerance.control == "table" or not _exceeded(outcome.verdict.pairs[0]):
+    if settings.tolerance.noise_floor == "table" or not _exceeded(outcome.verdict.pairs[0]):
         return outcome
     return session.run(planned, reporter)
 
@@ -261,9 +261,9 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     graphs = (base, _compiled_step(pair, reporter)) if hlo else None
     comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
     verdict = judge(comparison)
-    wanted = pair.settings.tolerance.control != "table"
+    wanted = pair.settings.tolerance.noise_floor != "table"
     if wanted and baseline.control is not None and _exceeded(verdict):
-        verdict = judge(dataclasses.replace(comparison, control=(base, baseline.control)))
+        verdict = judge(dataclasses.replace(comparison, noise_floor=(base, baseline.control)))
     verdict = pairs.against_stored(pairs.with_parameters(verdict, base, own), case.aligned)
     return _outcome(compared + by, pair, verdict, records)
 
@@ -285,7 +285,7 @@ def measured(
     subject = obtain(plan, workspace, settings.launcher, reporter)
     if settings.graph == "hlo" and subject.complete:
         subject = dataclasses.replace(subject, graph=_compiled_step(pair, reporter).graph)
-    wanted = floor and settings.tolerance.control == "ulp" and settings.case.aligned
+    wanted = floor and settings.tolerance.noise_floor == "ulp" and settings.case.aligned
     if not wanted or not subject.complete:
         return subject, None
     perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)

@@ -17,23 +17,23 @@ from harness.record.files import Record
 class Comparison:
     """One pair of runs to be judged.
 
-    a, b:     the two Records
-    tolerance: the margin, and floors that take the place of documented ones
-    control:  two Records of one engine, the second from weights perturbed by one unit in the last
-              place; the distance between them is the noise floor of this case
-    arbiter:  the same case in float64, where it was run
-    own:      by Record folder: step 0 in float64 from that Record's own weights and batch
-    graphs:   a run of each side that has its compiled step, where it was dumped
-    timing:   runs of both sides whose windows took turns, one pair for each launch
-    looks:    how often the timing may be looked at: each look is the stricter for it
-    broken:   names of the rungs above that do not hold
+    a, b:        the two Records
+    tolerance:   the margin, and floors that take the place of documented ones
+    noise_floor: two Records of one engine, the second (the control run) from weights perturbed by
+                 one unit in the last place; the distance between them is the noise of this case
+    float64:     the same case by the float64 reference, where it was run
+    own:         by Record folder: step 0 in float64 from that Record's own weights and batch
+    graphs:      a run of each side that has its compiled step, where it was dumped
+    timing:      runs of both sides whose windows took turns, one pair for each launch
+    looks:       how often the timing may be looked at: each look is the stricter for it
+    broken:      names of the rungs above that do not hold
     """
 
     a: Record
     b: Record
     tolerance: Tolerance
-    control: tuple[Record, Record] | None = None
-    arbiter: Record | None = None
+    noise_floor: tuple[Record, Record] | None = None
+    float64: Record | None = None
     own: Mapping[str, Record] = field(default_factory=dict)
     graphs: tuple[Record, Record] | None = None
     timing: tuple[tuple[Record, Record], ...] = ()
@@ -56,9 +56,9 @@ class Comparison:
 
     def limit(self, metric: Metric) -> Limit:
         """The limit of `metric`: a margin over what the two runs of the control differ by."""
-        if self.control is None or metric.distance is None:
+        if self.noise_floor is None or metric.distance is None:
             return self.limit_over(metric, None)
-        return self.limit_over(metric, metric.distance(*self.control))
+        return self.limit_over(metric, metric.distance(*self.noise_floor))
 
     def limit_over(self, metric: Metric, measured: float | None) -> Limit:
         """The limit of `metric`: a margin over the noise floor.
@@ -71,13 +71,13 @@ class Comparison:
         margin = self.tolerance.margin
         source = f"{margin:g} × {documented:.2g}, the floor documented for {dtype}"
         value = margin * documented
-        if self.control is not None and measured is not None and math.isfinite(measured):
+        if self.noise_floor is not None and measured is not None and math.isfinite(measured):
             if measured <= documented:
                 source += f" (the control run measured {measured:.2g})"
             else:
                 value = margin * measured
                 source = f"{margin:g} × {measured:.2g}, what weights perturbed by one unit in the "
-                source += f"last place do to {self.control[0].label}"
+                source += f"last place do to {self.noise_floor[0].label}"
         return Limit(value, source, metric.name, metric.largest)
 
     def documented(self, metric: Metric) -> tuple[float, str]:

@@ -79,9 +79,9 @@ def curve_limits(c: Comparison, curve: Curve, steps: int) -> list[Limit]:
     Differences of two runs build up step by step; so does the control's, and the limit of a step
     comes from the largest difference of the control up to it.
     """
-    if c.control is None:
+    if c.noise_floor is None:
         return [c.limit_over(curve.metric, None)] * steps
-    first, second = (curve.series(record) for record in c.control)
+    first, second = (curve.series(record) for record in c.noise_floor)
     limits, measured = [], 0.0
     for step in range(steps):
         difference = relative_difference(first.get(step), second.get(step))

@@ -22,11 +22,11 @@ def can_tell(results: Sequence[RungResult]) -> bool:
 def who_deviates(c: Comparison, results: Sequence[RungResult]) -> tuple[str, ...]:
     """A note for the first rung that fails and that float64 can tell of; none without float64."""
     failed = next(((r, metric) for r in results if (metric := _measured(r))), None)
-    if c.arbiter is None or failed is None:
+    if c.float64 is None or failed is None:
         return ()
     result, metric = failed
     assert metric.distance is not None
-    x, y = metric.distance(c.a, c.arbiter), metric.distance(c.b, c.arbiter)
+    x, y = metric.distance(c.a, c.float64), metric.distance(c.b, c.float64)
     if x is None or y is None or math.isnan(x) or math.isnan(y):
         return (f"{result.rung}: the float64 reference cannot tell, as a value is missing or NaN",)
     text = f"{result.rung}: from the float64 reference {c.a.label} is {x:.2g} away, "

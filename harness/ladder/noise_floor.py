@@ -21,23 +21,23 @@ ESTIMATE = 4.0
 
 def checked(c: Comparison) -> tuple[Comparison, tuple[str, ...]]:
     """The comparison without its control where that is none, and a note that says so."""
-    if c.control is None:
+    if c.noise_floor is None:
         return c, ()
     fault = _fault(c)
     if fault is None:
         return c, ()
     note = f"the control run says nothing of noise, documented floors were taken: {fault}"
-    return dataclasses.replace(c, control=None), (note,)
+    return dataclasses.replace(c, noise_floor=None), (note,)
 
 
 def _fault(c: Comparison) -> str | None:
     """Why the control's two runs differ by more than the last place of their initial weights."""
-    assert c.control is not None
-    first, second = c.control
-    for record in c.control:
+    assert c.noise_floor is not None
+    first, second = c.noise_floor
+    for record in c.noise_floor:
         if not record.complete:
             return f"{record.label} is not complete"
-    pair = dataclasses.replace(c, a=first, b=second, control=None)
+    pair = dataclasses.replace(c, a=first, b=second, noise_floor=None)
     if (same := data(pair)).result is not Result.PASS:
         return f"data: {same.explanation}"
     left, right = by_name(first), by_name(second)

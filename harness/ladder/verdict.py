@@ -31,7 +31,7 @@ class PairVerdict:
     a, b:                     the runs' labels
     a_record, b_record:       their folders
     rungs:                    one result for each rung of the ladder, in order
-    notes:                    what the reader has to know, such as which run the arbiter believes
+    notes:                    what the reader has to know, such as which run deviates from float64
     """
 
     a: str

@@ -132,7 +132,7 @@ def _compare_parameters(hosts: Sequence[Host], found: Disagreements) -> None:
 
 
 def _merge_first_batch(hosts: Sequence[Host], target: Path, micro_batch: int) -> None:
-    """The first batch, from which the arbiter starts: one for all, or parts put together."""
+    """The first batch, where the float64 reference starts: one for all, or parts put together."""
     paths = [host.folder / record.FIRST_BATCH for host in hosts]
     if not all(path.is_file() for path in paths):
         return

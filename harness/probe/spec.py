@@ -50,7 +50,8 @@ class Spec:
     inject:       Python file whose `inject` makes identical what the trainer's command line cannot
                   be asked for; None for none
     injected:     its arguments
-    save_initial: keep the initial weights and the first batch in the Record, for the arbiter
+    save_initial: keep the initial weights and the first batch in the Record, for the float64
+                  reference
     turns, side:  folder shared with another run, to run windows in turns with it, and which of the
                   two sides this one is
     scopes:       name the operations of the compiled graph after the modules they come from

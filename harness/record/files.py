@@ -10,7 +10,7 @@
     hosts.json       where the hosts of one run disagree, where it had several
     trainer.log      everything that the trainer printed
     initial.npz      initial weights, and
-    first.npz        the first batch, where the case is as shipped: what the arbiter starts from
+    first.npz        the first batch, where the case is as shipped: the float64 reference's start
 
 A Record is evidence: it is read, compared and moved, never edited. docs/record.md describes each
 field. Numbers are finite or the strings "nan", "inf" and "-inf", so that the files are strict

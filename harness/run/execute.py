@@ -131,7 +131,7 @@ def _ignore(label: str, event: Mapping[str, Any]) -> None:
 
 
 def _launcher(plan: Plan, settings: Settings, reporter: Reporter) -> Launcher:
-    if plan.role == "arbiter":
+    if plan.role == "float64":
         # It needs no accelerator, only this machine's processor.
         return Local(limits_of(settings))
     return choose(settings, reporter.note)

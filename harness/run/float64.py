@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.config.settings import Settings
 from harness.engines.command import Job
-from harness.engines.reference import ENGINE, arbiter
+from harness.engines.reference import ENGINE
 from harness.environments.sources import default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.ladder.comparison import Comparison
@@ -18,23 +18,23 @@ from harness.run.execute import Reporter, obtain
 from harness.run.plan import Note, Plan, interpreter_for
 
 
-def plan_arbiter(settings: Settings, inputs: Inputs, note: Note) -> Plan:
+def plan_float64(settings: Settings, inputs: Inputs, note: Note) -> Plan:
     """The case trained by the reference on the host in float64."""
     options = settings.engine[ENGINE.name]
     return Plan(
         engine=ENGINE.name,
         label="float64 reference",
         case=settings.case,
-        command=arbiter(Job(settings.case, options)),
+        command=float64_reference(Job(settings.case, options)),
         interpreter=interpreter_for(options, default_cache_dir(), note),
         inputs=inputs,
         environment={},
         origin={},
-        role="arbiter",
+        role="float64",
     )
 
 
-def own_arbiters(
+def own_float64(
     comparison: Comparison, settings: Settings, inputs: Inputs, workspace: Path, reporter: Reporter
 ) -> dict[str, Record]:
     """By Record folder, step 0 in float64 from that Record's own weights and batch.
@@ -47,11 +47,11 @@ def own_arbiters(
             return {}
         own = _inputs_of(record, workspace / "inputs")
         case = dataclasses.replace(settings.case, steps=1)
-        plan = plan_arbiter(settings, own, reporter.note)
+        plan = plan_float64(settings, own, reporter.note)
         plan = dataclasses.replace(
             plan,
             case=case,
-            command=arbiter(Job(case, settings.engine[ENGINE.name])),
+            command=float64_reference(Job(case, settings.engine[ENGINE.name])),
             label=f"float64 from {record.label}'s weights",
         )
         result = obtain(plan, workspace, settings.launcher, reporter)

@@ -39,7 +39,7 @@ class Plan:
 
     label:  what a person calls it: the engine, with its version where two are compared
     origin: the source that is trained with, as the Record names it
-    role:   "subject", "control" (from perturbed weights), "arbiter", "graph" (dumps the compiled
+    role:   "subject", "control" (from perturbed weights), "float64", "graph" (dumps the compiled
             step) or "timing" (takes turns with another run)
     partner: what tells a run that is timed from the one that it takes turns with
     """

@@ -20,7 +20,7 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import choose
 from harness.record.files import Record
 from harness.run.execute import Reporter, obtain
-from harness.run.float64 import own_arbiters, plan_arbiter
+from harness.run.float64 import own_float64, plan_float64
 from harness.run.plan import Plan, Planner, plan_control, planner
 from harness.run.timing import Measurements, measure
 
@@ -122,12 +122,12 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             a=subjects[0],
             b=subjects[index],
             tolerance=settings.tolerance,
-            control=control,
+            noise_floor=control,
             graphs=measured.graphs,
             timing=measured.timing,
             looks=settings.timing.looks,
         )
-        verdicts.append(_judge_with_arbiter(comparison, planned, reporter))
+        verdicts.append(_judge_with_float64(comparison, planned, reporter))
     records = {str(r.directory): r for r in subjects}
     verdict = Verdict(planned.compared, settings.case.name, tuple(verdicts), planned.notes)
     return Outcome(verdict, records)
@@ -151,34 +151,34 @@ def _control(
     Only aligned cases prepare weights; for the others the documented floors are taken.
     """
     settings, first = planned.settings, planned.subjects[0]
-    if settings.tolerance.control != "ulp" or not settings.case.aligned or not subject.complete:
+    if settings.tolerance.noise_floor != "ulp" or not settings.case.aligned or not subject.complete:
         return None
     perturbed = with_perturbed_weights(first.inputs, settings.case.dtype)
     control = obtain(plan_control(first, perturbed), workspace, settings.launcher, reporter)
     return (subject, control) if control.complete else None
 
 
-def _judge_with_arbiter(
+def _judge_with_float64(
     comparison: Comparison, planned: Planned, reporter: Reporter
 ) -> PairVerdict:
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
     settings = planned.settings
     verdict = judge(comparison)
-    if settings.arbiter == "never" or settings.case.optimizer.name != "adamw":
+    if settings.float64 == "never" or settings.case.optimizer.name != "adamw":
         return verdict
     workspace = Path(settings.workspace)
     if not settings.case.aligned:
-        own = own_arbiters(comparison, settings, planned.subjects[0].inputs, workspace, reporter)
+        own = own_float64(comparison, settings, planned.subjects[0].inputs, workspace, reporter)
         return judge(dataclasses.replace(comparison, own=own)) if own else verdict
     if not can_tell(verdict.rungs):
         return verdict
-    arbiter = obtain(
-        plan_arbiter(settings, planned.subjects[0].inputs, reporter.note),
+    reference = obtain(
+        plan_float64(settings, planned.subjects[0].inputs, reporter.note),
         workspace,
         settings.launcher,
         reporter,
     )
-    return judge(dataclasses.replace(comparison, arbiter=arbiter if arbiter.complete else None))
+    return judge(dataclasses.replace(comparison, float64=reference if reference.complete else None))
 
 
 def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:

@@ -1,7 +1,7 @@
 """The executable definition of "the same": a Llama trainer in plain PyTorch.
 
 No transformers, no torchprime. On an XLA mesh it is the embedded second engine; on the host in
-float64 it is the arbiter between two engines that disagree. `reference.py TRAINING.json`, where
+float64 it says which of two engines that disagree deviates. `reference.py TRAINING.json`, where
 the file holds a `harness.engines.reference` training.
 """
 

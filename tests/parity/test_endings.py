@@ -13,7 +13,7 @@ from harness.plugins.ladder import Pair, pair_outcome
 
 
 def _seed(name: str, arguments: str, *more: str) -> tuple[str, ...]:
-    return (f"engine.hf.faults=[{{name: {name}, arguments: {arguments}}}]", "arbiter=never", *more)
+    return (f"engine.hf.faults=[{{name: {name}, arguments: {arguments}}}]", "float64=never", *more)
 
 
 def _processes_of(workspace: Path) -> str:

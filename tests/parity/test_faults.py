@@ -83,7 +83,7 @@ def test_fault_fails_at_its_own_rung_in_bf16(fault: Seeded, request: pytest.Fixt
 
 def _check(fault: Seeded, case: str, config: Any) -> None:
     pair = Pair(case, "reference", "hf", "cpu")
-    verdict = pair_outcome(config, pair, "arbiter=never", fault.override).verdict.pairs[0]
+    verdict = pair_outcome(config, pair, "float64=never", fault.override).verdict.pairs[0]
     first = next((r.rung for r in verdict.rungs if r.result is Result.FAIL), None)
     assert first == fault.rung, verdict.headline
     assert fault.text in verdict.rung(fault.rung).explanation

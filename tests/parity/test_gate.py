@@ -27,7 +27,7 @@ def test_a_stored_baseline_lets_nothing_else_pass(
     words = [
         f"workspace='{parity_workspace}'",
         *request.config.getoption("--parity-override"),
-        "tolerance.control=table",  # no noise has to be measured to see these
+        "tolerance.noise_floor=table",  # no noise has to be measured to see these
     ]
 
     def gate(*overrides: str) -> PairVerdict:

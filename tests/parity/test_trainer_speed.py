@@ -35,7 +35,7 @@ def _settings(request: pytest.FixtureRequest, *overrides: str) -> Settings:
 def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -> None:
     clean = pair_outcome(request.config, PAIR)
     fault = "engine.hf.faults=[{name: extra_sync}]"
-    cut = pair_outcome(request.config, PAIR, "arbiter=never", fault)
+    cut = pair_outcome(request.config, PAIR, "float64=never", fault)
     a = clean.records[clean.verdict.pairs[0].b_record]
     b = cut.records[cut.verdict.pairs[0].b_record]
     verdict = judge(Comparison(a, b, _settings(request).tolerance))

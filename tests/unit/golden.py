@@ -208,7 +208,7 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     )
     yield (
         "a control whose loss moves at step 6",
-        comparison(A, with_loss(B, 6, 2.55), control=(A, with_loss(A, 6, 2.5))),
+        comparison(A, with_loss(B, 6, 2.55), noise_floor=(A, with_loss(A, 6, 2.5))),
     )
     yield (
         "b: another optimizer",

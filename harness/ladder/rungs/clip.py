@@ -33,8 +33,8 @@ def clip(c: Comparison) -> RungResult:
     assert y is not None
     limit = c.limit(SCALE)
     value = scale_distance(c.a, c.b)
-    told = f"{c.a.label} {x.told()}; {c.b.label} {y.told()}"
-    findings = (Finding(f"step 0: {told}", 0, None, x.scale, y.scale),)
+    both = f"{c.a.label} {x.described()}; {c.b.label} {y.described()}"
+    findings = (Finding(f"step 0: {both}", 0, None, x.scale, y.scale),)
 
     def fail(text: str, at_fault: float | None, most: Limit) -> RungResult:
         return RungResult.failed("clip", text, at_fault, most, findings)
@@ -42,7 +42,7 @@ def clip(c: Comparison) -> RungResult:
     if x.threshold != y.threshold:
         without = [n for n, side in zip(c.names, (x, y), strict=True) if side.threshold is None]
         cause = f"{without[0]} does not clip" if without else "the thresholds differ"
-        return fail(f"step 0: {told}: {cause}", value, limit)
+        return fail(f"step 0: {both}: {cause}", value, limit)
     other = _other_threshold(c)
     if other is not None:
         return fail(other, None, limit)
@@ -53,7 +53,7 @@ def clip(c: Comparison) -> RungResult:
             text += f"gradients' norm is {side.norm:.6g}"
             return fail(text, side.measuring_error(), accuracy)
         if exceeds(side.scaling_error(), limit.value):
-            text = f"step 0: {told}: {name} ought to have scaled by {side.wanted():.6g}"
+            text = f"step 0: {both}: {name} ought to have scaled by {side.wanted():.6g}"
             return fail(text, side.scaling_error(), limit)
         if exceeds(side.unevenness, each.value):
             text = f"step 0: {name} did not scale all gradients alike: {side.odd_one} by "
@@ -61,7 +61,7 @@ def clip(c: Comparison) -> RungResult:
                 f"{text}{side.odd_scale:.6g}, all by {side.scale:.6g}", side.unevenness, each
             )
     if c.holds("data", "init") and exceeds(value, limit.value):
-        return fail(f"step 0: {told}", value, limit)
+        return fail(f"step 0: {both}", value, limit)
     if x.threshold is None:
         return RungResult.not_exercised("clip", "neither run clips, as the case asks")
     above = sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in c.a.steps)
@@ -72,7 +72,7 @@ def clip(c: Comparison) -> RungResult:
         )
         return RungResult.not_exercised("clip", text)
     return RungResult.passed(
-        "clip", f"step 0: {told}; {above} of {len(c.a.steps)} steps are above the maximum", value,
+        "clip", f"step 0: {both}; {above} of {len(c.a.steps)} steps are above the maximum", value,
         limit, detects=f"a scale that is off by {limit.value:.2g}", findings=findings,
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ class _Clipping:
         """Relative difference of the measured norm from the norm; bfloat16 sums cost percents."""
         return None if self.measured is None else abs(self.measured / self.norm - 1)
 
-    def told(self) -> str:
+    def described(self) -> str:
         """In words."""
         return (
             f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, "

@@ -60,8 +60,8 @@ def _unobserved(record: Record) -> str | None:
         return "any parameter that the optimizer holds"
     for step, _, groups in record.groups:
         for parameter in held:
-            told = parameter.group is not None and parameter.group < len(groups)
-            if not told or not _hyper(record, parameter, step):
+            known = parameter.group is not None and parameter.group < len(groups)
+            if not known or not _hyper(record, parameter, step):
                 return f"what the optimizer does with {parameter.name} at step {step}"
     return None
 
@@ -112,19 +112,19 @@ def _has_nan(value: Any) -> bool:
     return plain == "nan" or (isinstance(plain, list) and any(map(_has_nan, plain)))
 
 
-def _told(record: Record, step: int) -> tuple[str, tuple[Group, ...]]:
-    """Class and groups of the optimizer at a step: they are told where they change."""
+def _optimizer_at(record: Record, step: int) -> tuple[str, tuple[Group, ...]]:
+    """Class and groups of the optimizer at a step: they are recorded where they change."""
     return [(kind, groups) for since, kind, groups in record.groups if since <= step][-1]
 
 
 def _class(record: Record, step: int) -> str:
-    return _told(record, step)[0].rsplit(".", 1)[-1]
+    return _optimizer_at(record, step)[0].rsplit(".", 1)[-1]
 
 
 def _hyper(record: Record, parameter: Parameter, step: int) -> dict[str, Any] | None:
     if parameter.group is None:
         return None
-    return _told(record, step)[1][parameter.group].hyper
+    return _optimizer_at(record, step)[1][parameter.group].hyper
 
 
 def _judge_updates(c: Comparison, settings: str) -> RungResult:

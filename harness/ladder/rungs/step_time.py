@@ -29,8 +29,8 @@ Launches = tuple[tuple[Record, Record], ...]
 APART = (Decision.FAIL_SLOWER, Decision.FAIL_FASTER)
 """What an interval says that lies outside of the tolerance as a whole."""
 
-SHORT = f"mean, with no window counted for more than {STALL} medians,"
-"""A person's name for the mean in which stalls are cut short."""
+WINSORISED = f"winsorised mean (no window counted for more than {STALL} medians)"
+"""The mean with stalls cut short (Tukey, 1962): one spike is but a slow window."""
 
 
 def step_time(c: Comparison) -> RungResult:
@@ -151,7 +151,7 @@ def _undecided(
 
     The midmean is blind to what happens in fewer than one window in four. So it fails by itself,
     but passes only where the mean is shown to be within the tolerance too: that with stalls cut
-    short, as a machine's spikes would make any mean uncertain.
+    winsorised, as a machine's spikes would make any mean uncertain.
     """
     if samples.of_host and not samples.paired and min(len(samples.a), len(samples.b)) < 2:
         return (
@@ -163,23 +163,23 @@ def _undecided(
         return None
     from harness.ladder.resampling import mean_ratio
 
-    mean, short = (
+    mean, winsorised = (
         mean_ratio(
             samples.a, samples.b, paired=samples.paired, clip=clip, confidence=confidence(c.looks)
         )
         for clip in (math.inf, STALL)
     )
-    for name, ratio in (("mean", mean), (SHORT, short)):
+    for name, ratio in (("mean", mean), (WINSORISED, winsorised)):
         beside = not located.low <= ratio.ratio <= located.high  # else it is but decided sooner
         if beside and equivalence(ratio, tolerance) in APART:
             stalling = f"but its {name} is {ratio.ratio:.3g} × as long: some windows stall"
             if min(len(samples.a), len(samples.b)) < 3:
                 return f"{stalling}. Where they do in every launch is told with timing.launches=3"
             return f"{stalling}, but none by half in every launch of one side alone"
-    if decision is Decision.PASS and equivalence(short, tolerance) is not Decision.PASS:
+    if decision is Decision.PASS and equivalence(winsorised, tolerance) is not Decision.PASS:
         return (
-            f"but its {SHORT} may be {short.low:.3f} to {short.high:.3f} × as long: steps that are "
-            f"slow now and then are not excluded; {_ask(short, tolerance)}"
+            f"but its {WINSORISED} may be {winsorised.low:.3f} to {winsorised.high:.3f} × as long: "
+            f"steps that are slow now and then are not excluded; {_ask(winsorised, tolerance)}"
         )
     return None
 

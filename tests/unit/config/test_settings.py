@@ -33,7 +33,7 @@ class TestDefaults:
         assert settings.case.name == "llama-tiny"
         assert settings.engines == ["hf", "torchprime"]
         assert set(settings.engine) == {"hf", "torchprime", "reference"}
-        assert settings.tolerance.control == "ulp"
+        assert settings.tolerance.noise_floor == "ulp"
         assert settings.tolerance.step_time is None
         assert settings.tolerance.floor == {}  # the documented ones stand beside the rungs
 
@@ -104,8 +104,8 @@ class TestOverrides:
             ("engines", ["hf", "torchprim"], "did you mean torchprime"),
             ("engines", ["hf"], "a comparison takes two"),
             ("engines", [], "a comparison takes two"),
-            ("tolerance.control", "none", r"tolerance\.control=none: it is ulp or table"),
-            ("arbiter", "always", "arbiter=always: it is auto or never"),
+            ("tolerance.noise_floor", "none", r"tolerance\.noise_floor=none: it is ulp or table"),
+            ("float64", "always", "float64=always: it is auto or never"),
             ("launcher.device", "gpu", r"launcher\.device=gpu: it is not one of cpu, tpu"),
             ("graph", "all", "graph=all: it is counters"),
             ("timing.windows", 0, r"timing\.windows=0"),

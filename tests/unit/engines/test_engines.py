@@ -17,7 +17,7 @@ from harness.config.compose import load
 from harness.config.settings import EngineOptions, SeededFault
 from harness.engines.command import Command, Job, flag
 from harness.engines.hf import engine as hf_engine
-from harness.engines.reference import arbiter
+from harness.engines.reference import float64_reference
 from harness.engines.spec import engine
 from harness.engines.torchprime.engine import CONFIGS, SCRIPT, read_defaults
 from harness.probe.spec import Spec
@@ -290,8 +290,8 @@ class TestInjected:
         )  # fmt: skip
         assert {argument.arg for argument in function.args.args} == set(command.spec.injected)
 
-    def test_the_arbiter_trains_the_same_in_float64_on_the_host(self, case: Case) -> None:
-        command = arbiter(Job(changed(case, dtype="bfloat16"), EngineOptions()))
+    def test_float64_reference_trains_the_same_in_float64_on_the_host(self, case: Case) -> None:
+        command = float64_reference(Job(changed(case, dtype="bfloat16"), EngineOptions()))
         training = json.loads(command.files["training.json"])
         same = reference(case)
         assert (training["dtype"], training["device"]) == ("float64", "cpu")

@@ -55,8 +55,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
         def obtain(wanted: Plan, *_: Any) -> Record:
             if wanted.role == "control":
                 return _record(runs["control"])
-            if wanted.role == "arbiter":
-                raise AssertionError("no arbiter is known here")
+            if wanted.role == "float64":
+                raise AssertionError("no float64 reference is known here")
             return next(r for r in map(_record, runs.values()) if r.label == wanted.label)
 
         monkeypatch.setattr(gating, "plan_ref", plan)
@@ -77,7 +77,7 @@ def gate_pair(
     tmp_path: Path, against: Ref | None = OLD, parity: bool = False, control: str = "table",
     candidate: Ref = NEW,
 ) -> GatePair:  # fmt: skip
-    words = ("arbiter=never", f"tolerance.control={control}")
+    words = ("float64=never", f"tolerance.noise_floor={control}")
     chosen = samples.settings(tmp_path, *words)
     return GatePair(chosen, candidate, against, parity, tmp_path / "stored")
 

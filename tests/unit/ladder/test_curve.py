@@ -214,7 +214,7 @@ class TestLimits:
 
     def limits(self, *differences: float) -> list[float]:
         control = self.curves(*differences)
-        c = comparison(*control, control=control)
+        c = comparison(*control, noise_floor=control)
         return [li.value for li in curve_limits(c, CURVE, len(differences))]
 
     def test_differences_build_up(self) -> None:
@@ -230,16 +230,16 @@ class TestLimits:
     def test_a_control_that_is_truncated_widens_nothing_any_more(self) -> None:
         a, b = self.curves(1e-3, 1e-3, 1e-3, 1e-3)
         for control in ((a, without(b, "steps", 2)), (without(a, "steps", 2), b)):
-            c = comparison(a, b, control=control)
+            c = comparison(a, b, noise_floor=control)
             values = [li.value for li in curve_limits(c, CURVE, 4)]
             assert values == pytest.approx([2e-3, 2e-3, LIMIT, LIMIT])
 
     def test_a_later_difference_does_not_widen_an_earlier_limit(self, a: Record) -> None:
         control = self.curves(0, 0, 0, 0, 0, 0, 0, 1e-2)
         early = with_loss(a, 1, 1.0), with_loss(a, 1, 1.001)
-        assert loss_curve(comparison(*early, control=control)).result is FAIL
+        assert loss_curve(comparison(*early, noise_floor=control)).result is FAIL
         late = with_loss(a, 7, 1.0), with_loss(a, 7, 1.001)
-        result = loss_curve(comparison(*late, control=control))
+        result = loss_curve(comparison(*late, noise_floor=control))
         assert result.result is PASS
         assert result.detects.startswith("a relative difference of 0.02, ")
 
@@ -249,14 +249,14 @@ class TestLimits:
         assert limits[0].source == "2 × 2.4e-07, the floor documented for float32"
 
     def test_a_lucky_control_is_told(self, a: Record) -> None:
-        c = comparison(a, a, control=self.curves(1e-9, 0))
+        c = comparison(a, a, noise_floor=self.curves(1e-9, 0))
         assert curve_limits(c, CURVE, 1)[0].source == (
             "2 × 2.4e-07, the floor documented for float32 (the control run measured 1e-09)"
         )
 
     def test_the_margin(self, a: Record) -> None:
         control = self.curves(1e-3, 1e-3)
-        c = comparison(a, a, control=control, tolerance=tolerance(margin=5.0))
+        c = comparison(a, a, noise_floor=control, tolerance=tolerance(margin=5.0))
         assert curve_limits(c, CURVE, 1)[0].value == pytest.approx(5e-3)
         assert curve_limits(c, CURVE, 1)[0].source.startswith("5 × 0.001, ")
 
@@ -275,7 +275,7 @@ class TestLimits:
             session.compare(b, b, tolerance())
 
     def test_a_control_that_measured_nothing(self, a: Record) -> None:
-        c = comparison(a, a, control=(a, a))
+        c = comparison(a, a, noise_floor=(a, a))
         for measured in (None, math.nan, math.inf):
             assert c.limit_over(LOSSES, measured).value == pytest.approx(LIMIT)
         assert c.limit(measuring(None)).value == pytest.approx(LIMIT)
@@ -288,5 +288,5 @@ class TestLimits:
             dataclasses.replace(a, steps=steps), lambda m: m["case"].update(steps=20_000)
         )
         started = time.process_time()
-        assert loss_curve(comparison(run, run, control=(run, run))).result is PASS
+        assert loss_curve(comparison(run, run, noise_floor=(run, run))).result is PASS
         assert time.process_time() - started < 5

@@ -283,7 +283,7 @@ class TestLie07TolerancesWithoutANoiseModel:
         control = A, Trainer(ulp=True).record()
         noise = backward.worst_gradient_distance(*control)
         assert noise is not None
-        limit = comparison(A, B, control=control).limit(backward.GRADIENT)
+        limit = comparison(A, B, noise_floor=control).limit(backward.GRADIENT)
         documented = 1e-6
         assert limit.value == TOLERANCE.margin * max(noise, documented)
 
@@ -358,7 +358,7 @@ class TestLie09StaleOrContaminatedBaselines:
 
     def test_a_control_that_is_something_else_widens_no_limit(self) -> None:
         other = Trainer(seed=1).record()
-        verdict = judged(A, B, control=(A, other))
+        verdict = judged(A, B, noise_floor=(A, other))
         assert "the control run says nothing of noise" in verdict.notes[0]
         assert verdict.rung("loss_curve").limit == judged(A, B).rung("loss_curve").limit
 

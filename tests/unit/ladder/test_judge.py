@@ -292,14 +292,14 @@ class TestTheControl:
     def test_a_floor_that_is_no_rounding_is_not_taken(self) -> None:
         a, b = Trainer().record(), Trainer(label="b", noise=0.1).record()
         drawn = self.Drawing(label="hf from perturbed weights", ulp=True).record()
-        verdict = judge(comparison(a, b, control=(a, drawn)))
+        verdict = judge(comparison(a, b, noise_floor=(a, drawn)))
         assert verdict.result is FAIL
         assert any("does not train alike twice" in note for note in verdict.notes)
 
     def test_rounding_is(self) -> None:
         a, b = Trainer().record(), Trainer(label="b", groups=2, sums=-1).record()
         control = a, Trainer(label="hf from perturbed weights", ulp=True).record()
-        verdict = judge(comparison(a, b, control=control))
+        verdict = judge(comparison(a, b, noise_floor=control))
         assert verdict.notes == ()
 
 
@@ -760,7 +760,7 @@ class TestResolution:
             second = with_loss(second, 6, loss * (1 - share))
         else:
             second = with_step(second, 6, gradient_norm=norm * (1 - share))
-        found = judge(comparison(A, B, control=(first, second))).rung(rung)
+        found = judge(comparison(A, B, noise_floor=(first, second))).rung(rung)
         assert found.result is expected
         if expected is INCONCLUSIVE:
             assert found.explanation.startswith("from step 6 on no ")
@@ -776,22 +776,22 @@ class TestControl:
     """The control loosens every limit, and so it has to be what it is taken for."""
 
     def left_out(self, *control: Record) -> str:
-        c = comparison(A, B, control=control)
+        c = comparison(A, B, noise_floor=control)
         changed, notes = checked(c)
-        assert changed.control is None
+        assert changed.noise_floor is None
         (note,) = notes
         assert judge(c).notes == notes
         assert note.startswith("the control run says nothing of noise, documented floors were")
         return note
 
     def test_a_sound_one_is_kept(self, control: tuple[Record, Record]) -> None:
-        c = comparison(A, B, control=control)
+        c = comparison(A, B, noise_floor=control)
         assert checked(c) == (c, ())
         assert checked(comparison(A, B)) == (comparison(A, B), ())
 
     def test_of_bfloat16(self) -> None:
         runs = [Trainer(dtype="bfloat16", ulp=ulp).record() for ulp in (False, True)]
-        assert checked(comparison(*runs, control=tuple(runs)))[1] == ()
+        assert checked(comparison(*runs, noise_floor=tuple(runs)))[1] == ()
 
     @pytest.mark.parametrize("which", [0, 1])
     def test_one_that_is_not_complete(self, control: tuple[Record, Record], which: int) -> None:
@@ -818,7 +818,7 @@ class TestControl:
         off = places * 2.0**-23 * initial.norm
         sketch = tuple(s + off for s in initial.sketch)
         moved = with_parameter(A, 0, initial=dataclasses.replace(initial, sketch=sketch))
-        assert (checked(comparison(A, B, control=(A, moved)))[0].control is None) != sound
+        assert (checked(comparison(A, B, noise_floor=(A, moved)))[0].noise_floor is None) != sound
 
     def test_one_with_other_parameters(self, control: tuple[Record, Record]) -> None:
         less = without(control[1], "parameters", 0)
@@ -838,15 +838,15 @@ class TestControl:
         """Its other learning rate would hide one."""
         b = LateFault(label="b").record()
         sound = judge(comparison(A, b))
-        wild = judge(comparison(A, b, control=(A, OtherOrder(ulp=True).record())))
+        wild = judge(comparison(A, b, noise_floor=(A, OtherOrder(ulp=True).record())))
         assert blamed(sound) == blamed(wild) == "loss_curve"
 
 
 class TestArbitration:
     """Where two runs disagree, the one that is nearer to float64 is to be believed."""
 
-    def noted(self, a: Record, b: Record, arbiter: Record | None) -> tuple[str, ...]:
-        return judge(comparison(a, b, arbiter=arbiter)).notes
+    def noted(self, a: Record, b: Record, reference: Record | None) -> tuple[str, ...]:
+        return judge(comparison(a, b, float64=reference)).notes
 
     @pytest.mark.parametrize("rung", ["forward", "loss_curve"])
     def test_who_deviates(self, rung: str) -> None:
@@ -897,7 +897,7 @@ class TestArbitration:
         assert self.noted(A, B, A) == ()
         assert self.noted(A, with_loss(B, 0, 9.0), None) == ()
         passed = [RungResult(name, PASS, "") for name in names()]
-        assert who_deviates(comparison(A, B, arbiter=A), passed) == ()
+        assert who_deviates(comparison(A, B, float64=A), passed) == ()
 
     def test_the_worst_loss(self) -> None:
         exact = [step.loss or 0.0 for step in A.steps]

@@ -118,10 +118,10 @@ class TestCourse:
     def test_the_control_widens_it(self, a: Record) -> None:
         other = self.ending(a, 1, 1e-3)
         control = a, self.ending(a, 0, 1e-2)
-        assert loss_curve(comparison(a, other, control=control)).result is PASS
-        assert loss_curve(comparison(a, self.ending(a, 1, 0.1), control=control)).result is FAIL
+        assert loss_curve(comparison(a, other, noise_floor=control)).result is PASS
+        assert loss_curve(comparison(a, self.ending(a, 1, 0.1), noise_floor=control)).result is FAIL
 
     def test_a_limit_that_nothing_could_exceed_judges_nothing(self, a: Record) -> None:
         control = a, self.ending(a, 0, -2.0)
-        result = loss_curve(comparison(a, a, control=control))
+        result = loss_curve(comparison(a, a, noise_floor=control))
         assert "course" not in result.detects

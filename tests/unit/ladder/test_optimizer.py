@@ -382,7 +382,7 @@ class TestUpdates:
         b = Longer(label="b").record()
         assert optimizer(comparison(a, b)).result is FAIL
         control = (a, Trainer(learning_rate=1.08e-2).record())
-        result = optimizer(comparison(a, b, control=control))
+        result = optimizer(comparison(a, b, noise_floor=control))
         assert result.result is PASS
 
 

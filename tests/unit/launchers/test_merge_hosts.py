@@ -103,7 +103,7 @@ def test_a_batch_that_one_host_did_not_load_is_missing(tmp_path: Path) -> None:
     assert [len(step.batches) for step in merged.steps] == [1, 0, 1]
 
 
-def test_the_first_batch_is_put_together_for_the_arbiter(tmp_path: Path) -> None:
+def test_the_first_batch_is_put_together_for_the_float64_reference(tmp_path: Path) -> None:
     folders = write(tmp_path, hosts(2))
     for rank, folder in enumerate(folders):
         rows = slice(4 * rank, 4 * rank + 4)

@@ -114,8 +114,8 @@ def test_a_nan_is_shown_as_one() -> None:
 
 
 def test_notes_are_shown() -> None:
-    shown = text(Verdict("x", "y", (pair(notes=("the arbiter believes hf",)),), ("fast flags",)))
-    assert "note: the arbiter believes hf" in shown
+    shown = text(Verdict("x", "y", (pair(notes=("float64 believes hf",)),), ("fast flags",)))
+    assert "note: float64 believes hf" in shown
     assert "note: fast flags" in shown
 
 
