@@ -248,7 +248,7 @@ TRAINERS = st.builds(
 
 class TestParity:
     def test_two_trainers_that_only_round_otherwise(self, control: tuple[Record, Record]) -> None:
-        for given_ in ({}, {"control": control}):
+        for given_ in ({}, {"noise_floor": control}):
             verdict = judge(comparison(A, B, **given_))
             assert verdict.result is PASS
             assert verdict.notes == ()
