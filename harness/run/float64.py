@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.config.settings import Settings
 from harness.engines.command import Job
-from harness.engines.reference import ENGINE
+from harness.engines.reference import ENGINE, float64_reference
 from harness.environments.sources import default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.ladder.comparison import Comparison
