@@ -1,0 +1,1 @@
+"""torchprime's `train.py`, and what is injected into its process."""
