@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from harness.cli.main import app
+from harness.config.compose import load
 from harness.plugins import gate, ladder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,8 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?\n(.*?)```|`([^`\n]+)`", re.S)
 SHELL = re.compile(r"^(?:\.venv/bin/)?(parity|pytest|nox)(?: +(.*))?$")
 FOLDERS = "harness|tests|configs|docs|benchmarks|baselines|\\.github|\\.ci"
+COMPOSING = {"run", "compare", "gate", "bless", "bisect", "command"}
+OVERRIDE = re.compile(r"\+?(?:case|engines?|launcher|tolerance|timing|graph)\b[\w.]*=[^…\s]+")
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./-]*\w")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -105,6 +108,22 @@ def test_commands_and_options_exist(page: Path) -> None:
             named = words[words.index("-s") + 1 :] if "-s" in words else []
             named = named[: named.index("--")] if "--" in named else named
             assert set(named) <= set(sessions), f"nox {shlex.join(words)}"
+
+
+@pages
+def test_overrides_compose(page: Path) -> None:
+    """Keys and values of the configuration that a page names, alone or in a command."""
+    if page.name == "extending.md":
+        return  # its names come from the packages that it shows
+    found = [
+        [word for word in words[1:] if re.fullmatch(r"[^-][^=]*=.+", word)]
+        for program, words in commands(page)
+        if program == "parity" and words and words[0] in COMPOSING
+    ]
+    found += [[line] for line in code(page) if OVERRIDE.fullmatch(line)]
+    for overrides in filter(None, found):
+        of_docker = overrides[0].startswith("launcher.options")  # `local` has no options
+        load(["launcher=docker", *overrides] if of_docker else overrides)
 
 
 @pages
