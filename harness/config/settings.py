@@ -47,6 +47,7 @@ class Launcher:
     time_limit: seconds that a run may take
     silence:    seconds that a run may go without an event or a line of output
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
+    fork_server: fork runs on the CPU mesh from a process that has their libraries imported
     """
 
     __pydantic_config__ = STRICT
@@ -56,6 +57,7 @@ class Launcher:
     time_limit: float = 1800.0
     silence: float = 600.0
     fast_compile: bool = True
+    fork_server: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -75,7 +75,8 @@ def common_environment(job: Job[EngineOptions]) -> dict[str, str]:
         # What is trained is on this disk. A look at the hub would only cost time, or fail.
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
-        "HF_DATASETS_CACHE": f"{SCRATCH}/datasets",
+        # Within the run's own folder; named the same for all, as it is read while it is imported.
+        "HF_DATASETS_CACHE": "datasets-cache",
         "WANDB_DISABLED": "true",
     }
     return environment | dict(job.options.env)

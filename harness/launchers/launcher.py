@@ -11,7 +11,7 @@ from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
 from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
-from harness.launchers import local
+from harness.launchers import forked, local
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.record.outcome import Ending
 
@@ -66,10 +66,14 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """A process on this machine; `stop` ends it from another thread."""
+    """A process on this machine; `stop` ends it from another thread.
+
+    note: told why a run was not forked; None where runs are not to be forked at all
+    """
 
     limits: local.Limits
     stop: threading.Event | None = None
+    note: Note | None = None
     here = True
 
     @property
@@ -98,7 +102,13 @@ class Local:
         """Start it and wait for it."""
         invocation = self.invocation(run)
         invocation.write_files()
-        return local.launch(invocation, run.places.record, self.limits, on_event, self.stop)
+        start = None if self.note is None else self._fork(run, self.note)
+        return local.launch(invocation, run.places.record, self.limits, on_event, self.stop, start)
+
+    def _fork(self, run: Run, note: Note) -> local.Start:
+        libraries = forked.LIBRARIES[run.command.spec.engine]
+        imports = forked.Imports(libraries, run.interpreter.pythonpath, run.interpreter.key)
+        return lambda invocation, stream: forked.start(invocation, stream, imports, note)
 
 
 @dataclass(frozen=True)

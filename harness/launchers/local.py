@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from harness.devices.device import device
 from harness.launchers.invocation import Invocation
@@ -62,14 +62,47 @@ def device_environment(name: str, devices: int, fast_compile: bool) -> dict[str,
     return inherited | device(name).environment(devices, fast_compile, inherited)
 
 
+class Process(Protocol):
+    """A process that was started, as `subprocess.Popen` has it; it leads a process group."""
+
+    pid: int
+    returncode: int | Any
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises `subprocess.TimeoutExpired`."""
+
+
+Start = Callable[[Invocation, IO[bytes]], Process]
+"""Starts an Invocation with an output that goes into an open file."""
+
+
+def launch_interpreter(invocation: Invocation, stream: IO[bytes]) -> Process:
+    """A process that reads nothing from us, in a session of its own."""
+    return subprocess.Popen(
+        invocation.argv,
+        cwd=invocation.cwd,
+        env={**os.environ, **invocation.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=stream,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
 def launch(
     invocation: Invocation,
     directory: Path,
     limits: Limits,
     on_event: Callable[[Mapping[str, Any]], None],
     stop: threading.Event | None = None,
+    start: Start | None = None,
 ) -> Ending:
     """Run `invocation`, its output into `directory`/trainer.log, and wait for it.
+
+    `start` makes its process, in another way than by launching an interpreter for it.
 
     `on_event` is called with every event that the probe writes. Whatever happens, including
     Ctrl-C here, no process of the run is left behind. Another thread may end it by `stop`.
@@ -79,15 +112,7 @@ def launch(
     started = time.monotonic()
     reason = None
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            invocation.argv,
-            cwd=invocation.cwd,
-            env={**os.environ, **invocation.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = (start or launch_interpreter)(invocation, stream)
         try:
             alive, size = time.monotonic(), -1
             while process.poll() is None:
@@ -112,7 +137,7 @@ def launch(
     return explain(process.returncode, log, reason, time.monotonic() - started, limits.signs)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: Process) -> None:
     """End the process and all that it started, and wait until it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -27,7 +27,7 @@ def choose(settings: Settings, note: Note) -> Launcher:
     limits = limits_of(settings)
     if settings.name == "local":
         options_of(NoOptions, settings.options)
-        return Local(limits)
+        return Local(limits, note=note if settings.fork_server else None)
     # Only the one that is asked for: they bring a client of object storage, and more.
     if settings.name == "docker":
         from harness.launchers.docker import Docker, DockerOptions

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     if not script:
         parser.error("name the script to run behind `--`")
 
+    from harness.probe import preimported
     from harness.probe.faults import seeding
     from harness.probe.inject import inject
     from harness.probe.observer import Observer
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
     inject(spec)
     observer.install()
     seeding.after_observing(spec)
+    preimported.hooks_installed()
 
     sys.argv = script
     sys.path.insert(0, os.path.dirname(os.path.abspath(script[0])))
@@ -74,4 +76,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    from harness.probe.leave import leave
+
+    leave(code)
