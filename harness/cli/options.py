@@ -45,6 +45,10 @@ Torchprime = Annotated[
         show_default=False,
     ),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="also print where the seconds of each run went"),
+]
 Cases = Annotated[
     str,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.cli.options import Html, Json, Overrides, Torchprime, overrides_of, progress
+from harness.cli.options import Html, Json, Overrides, Torchprime, Verbose, overrides_of, progress
 
 
 def run(
@@ -10,6 +10,7 @@ def run(
     torchprime: Torchprime = None,
     json_file: Json = None,
     html: Html = None,
+    verbose: Verbose = False,
 ) -> None:
     """Train a case in every engine, and print the ladder.
 
@@ -25,6 +26,7 @@ def run(
     """
     from harness.cli.output import end
     from harness.config.compose import load
+    from harness.report.phases import phase_lines
     from harness.run import session
 
     settings = load(overrides_of(overrides, torchprime))
@@ -35,4 +37,7 @@ def run(
         outcome = session.run(planned, reporter)
     finally:
         reporter.close()
+    if verbose:
+        for line in phase_lines(outcome.records.values()):
+            print(line)
     end(outcome, json_file, html)

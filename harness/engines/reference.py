@@ -77,4 +77,5 @@ ENGINE = EngineSpec(
     description="plain PyTorch of this harness",
     options=EngineOptions,
     translate=translate,
+    libraries=("safetensors.torch", "torch_xla.distributed.parallel_loader", "jax"),
 )

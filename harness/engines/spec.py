@@ -90,6 +90,8 @@ class EngineSpec(Generic[Options]):
     injection:   file whose `inject(**spec.injected)` is called in the trainer's process before its
                  script. It is copied into the run, so that it may import the standard library,
                  torch, torch_xla, numpy and `harness.probe`, and nothing beside it
+    libraries:   modules that its trainer imports, where they are installed, before it touches a
+                 device: a fork server has them imported (docs/launchers.md)
     """
 
     name: str
@@ -103,6 +105,7 @@ class EngineSpec(Generic[Options]):
     stand_in: str | None = None
     watch: Watch = field(default_factory=Watch)
     injection: Path | None = None
+    libraries: tuple[str, ...] = ()
 
     def watched(self, spec: Spec) -> Spec:
         """`spec` with what the probe has to know of this engine's trainer."""

@@ -33,13 +33,6 @@ from harness.probe.fork_server import LIMITS
 FIRST = ("torch", "torch_xla", "harness.probe.observer")
 """Modules that every trainer has before its script begins."""
 
-LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "hf": ("transformers.trainer", "transformers.models.llama.modeling_llama", "datasets"),
-    "torchprime": ("transformers", "datasets", "jax", "hydra"),
-    "reference": ("safetensors.torch", "torch_xla.distributed.parallel_loader"),
-}
-"""By engine, what its script imports, if it is installed, before it touches a device."""
-
 OF_ONE_RUN = ("PYTHONPATH", "PYTEST_CURRENT_TEST")
 """Variables that may differ between the runs of a server. The first is honoured by hand, the second
 is read by no library while it is imported."""
@@ -263,8 +256,6 @@ def why_not(invocation: Invocation, environment: Mapping[str, str]) -> str | Non
         return f"{sys.platform} has no /proc"
     if invocation.argv[1] != "-m":
         return "it is no module of Python that is run"
-    if environment.get("PJRT_DEVICE") != "CPU":
-        return "its device is not the CPU mesh, and others may belong to one process"
     folder = str(invocation.cwd)
     for name, value in environment.items():
         if folder in value and name not in OF_ONE_RUN:

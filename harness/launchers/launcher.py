@@ -30,6 +30,7 @@ class Run:
     interpreter: what it runs in here; a launcher that runs elsewhere brings the same packages
     environment: variables of the run besides those of the command
     micro_batch: rows of a micro-batch over all hosts
+    libraries:   modules that a process may have imported before it becomes this run's
     """
 
     name: str
@@ -38,6 +39,7 @@ class Run:
     interpreter: Interpreter
     environment: Mapping[str, str]
     micro_batch: int
+    libraries: tuple[str, ...] = ()
 
 
 class Launcher(Protocol):
@@ -106,8 +108,7 @@ class Local:
         return local.launch(invocation, run.places.record, self.limits, on_event, self.stop, start)
 
     def _fork(self, run: Run, note: Note) -> local.Start:
-        libraries = forked.LIBRARIES[run.command.spec.engine]
-        imports = forked.Imports(libraries, run.interpreter.pythonpath, run.interpreter.key)
+        imports = forked.Imports(run.libraries, run.interpreter.pythonpath, run.interpreter.key)
         return lambda invocation, stream: forked.start(invocation, stream, imports, note)
 
 

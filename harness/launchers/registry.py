@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 
 from harness.base.errors import BadInput
 from harness.config.settings import Launcher as Settings
@@ -19,15 +20,21 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(settings.time_limit, settings.silence, device(settings.device).signs)
 
 
+def here(settings: Settings, note: Note, stop: threading.Event | None = None) -> Local:
+    """The launcher of this machine. Runs are forked where their device is not one process's own."""
+    fork = settings.fork_server and device(settings.device).shared
+    return Local(limits_of(settings), stop, note if fork else None)
+
+
 def choose(settings: Settings, note: Note) -> Launcher:
     """The launcher of `settings`; what it reports while it works goes to `note`.
 
     Raises BadInput for a name or an option that is not known, or one that is missing.
     """
-    limits = limits_of(settings)
     if settings.name == "local":
         options_of(NoOptions, settings.options)
-        return Local(limits, note=note if settings.fork_server else None)
+        return here(settings, note)
+    limits = limits_of(settings)
     # Only the one that is asked for: they bring a client of object storage, and more.
     if settings.name == "docker":
         from harness.launchers.docker import Docker, DockerOptions

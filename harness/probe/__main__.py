@@ -29,6 +29,10 @@ def main(arguments: list[str]) -> int:
     if not script:
         parser.error("name the script to run behind `--`")
 
+    from harness.probe.phases import RETURNED, Phases
+
+    phases = Phases()
+    phases.watch_imports()
     from harness.probe import preimported
     from harness.probe.faults import seeding
     from harness.probe.inject import inject
@@ -41,7 +45,7 @@ def main(arguments: list[str]) -> int:
     spec = Spec.read(options.spec)
     writer = Writer(options.record)
     runtime = XlaRuntime(spec.watch.boundary) if spec.device == "xla" else EagerRuntime()
-    observer = Observer(spec, writer, runtime)
+    observer = Observer(spec, writer, runtime, phases)
     if spec.scopes:
         name_operations()
     seeding.before_observing(spec)
@@ -64,6 +68,7 @@ def main(arguments: list[str]) -> int:
         code = 1
         ended = {"returned": False, "error": f"{type(error).__name__}: {error}"[:2000]}
     finally:
+        phases.mark(RETURNED)
         try:
             observer.finish()
         except Exception as error:  # the device may be gone with the trainer
@@ -71,7 +76,8 @@ def main(arguments: list[str]) -> int:
             ended.setdefault("error", f"after training: {type(error).__name__}: {error}"[:2000])
             ended["returned"] = False
             code = code or 1
-        writer.observed({**observer.observed(), "script": ended})
+        how = {"forked": preimported.forked(), "phases": phases.to_json(), "script": ended}
+        writer.observed({**observer.observed(), **how})
     return code
 
 

@@ -20,6 +20,7 @@ from torch.optim import optimizer as optimizer_hooks
 from harness.probe import batches
 from harness.probe.functions import Function, wrap
 from harness.probe.parameters import Parameters
+from harness.probe.phases import FIRST_WINDOW, Phases
 from harness.probe.runtime import Runtime, flags, versions
 from harness.probe.spec import Spec
 from harness.probe.turns import Turns
@@ -32,8 +33,8 @@ from harness.record.steady import COMPILING_STEPS
 class Observer:
     """Everything that is observed of one run; `install` before the script, `finish` after it."""
 
-    def __init__(self, spec: Spec, writer: Writer, runtime: Runtime) -> None:
-        self.spec, self.writer, self.runtime = spec, writer, runtime
+    def __init__(self, spec: Spec, writer: Writer, runtime: Runtime, phases: Phases) -> None:
+        self.spec, self.writer, self.runtime, self.phases = spec, writer, runtime, phases
         turns = None if spec.turns is None else Turns(Path(spec.turns), spec.side)
         self.windows = Windows(spec, writer, runtime, turns)
         self.parameters = Parameters(spec, writer, runtime)
@@ -167,7 +168,9 @@ class Observer:
             return
         if self.root is None and self.optimizer is not None:
             # Anew at every boundary until the first forward: weights may still be changed.
-            self.parameters.take_initial(self.optimizer)
+            with self.phases.spending("probe"):
+                self.parameters.take_initial(self.optimizer)
+            self.phases.mark(FIRST_WINDOW)
             self.windows.open(0)
         if self.unread and self.windows.is_due(self.unread[-1]["step"]):
             self._close_window()
@@ -176,6 +179,10 @@ class Observer:
     def _close_window(self) -> None:
         last = self.unread[-1]["step"]
         self.windows.close(last)
+        with self.phases.spending("probe"):
+            self._read_window(last)
+
+    def _read_window(self, last: int) -> None:
         for step in self.unread:
             losses = [float(loss) for loss in step["losses"]]
             norm = step["gradient_norm"]
@@ -206,7 +213,8 @@ class Observer:
         try:
             if self.unread:
                 self._close_window()
-            self.parameters.read_final()
+            with self.phases.spending("probe"):
+                self.parameters.read_final()
         finally:
             self.windows.end()
 

@@ -19,6 +19,11 @@ _absent: set[str] = set()
 _functions: list[tuple[dict[str, Any], str, Callable[..., Any]]] = []
 
 
+def forked() -> bool:
+    """Whether this process has forked from a server."""
+    return bool(_functions)
+
+
 def remember(before: set[str]) -> None:
     """Remember what has been imported since there were the modules `before`, and their functions.
 

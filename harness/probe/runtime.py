@@ -38,7 +38,8 @@ class Runtime(Protocol):
         """Compute these tensors, and nothing else that is pending."""
 
     def counters(self) -> dict[str, Any]:
-        """Totals since the start: compilations, executions, transfers, fallbacks by name."""
+        """Totals since the start: compilations and their seconds, executions, transfers, fallbacks
+        by name."""
 
     def sharding(self, tensor: torch.Tensor) -> str:
         """The sharding annotation of a live tensor, "" for none."""
@@ -93,8 +94,10 @@ class XlaRuntime:
         executions = self._metrics.metric_data("ExecuteReplicatedTime")
         transfers = self._metrics.metric_data("TransferFromDeviceTime")
         names = [n for n in self._metrics.counter_names() if n.startswith("aten::")]
+        compiling = self._metrics.metric_data("CompileTime")
         return {
             "compilations": self._metrics.counter_value("UncachedCompile") or 0,
+            "compile_seconds": compiling[1] / 1e9 if compiling else 0.0,
             "executions": executions[0] if executions else 0,
             "transfers": transfers[0] if transfers else 0,
             "fallbacks": {name: self._metrics.counter_value(name) or 0 for name in names},
@@ -166,7 +169,10 @@ class EagerRuntime:
         return None
 
     def counters(self) -> dict[str, Any]:
-        return {"compilations": 0, "executions": 0, "transfers": 0, "fallbacks": {}}
+        return {
+            "compilations": 0, "compile_seconds": 0.0, "executions": 0, "transfers": 0,
+            "fallbacks": {},
+        }  # fmt: skip
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return ""

@@ -62,7 +62,7 @@ class Windows:
             "fallbacks": {name: count for name, count in fallbacks.items() if count},
             "profiled": self.profiling,
         }
-        for counter in ("compilations", "executions", "transfers"):
+        for counter in ("compilations", "compile_seconds", "executions", "transfers"):
             window[counter] = counters[counter] - before[counter]
         self.writer.event("window", window=window)
         self.start = None

@@ -102,6 +102,7 @@ class Window:
     transfers:            transfers from the device that the trainer asked for
     fallbacks:            calls of `aten::` operations that ran on the host, by name
     profiled:             the profiler ran, started or stopped within it
+    compile_seconds:      what XLA's compilations took
     """
 
     first: int
@@ -113,6 +114,7 @@ class Window:
     transfers: int
     fallbacks: dict[str, int]
     profiled: bool = False
+    compile_seconds: float = 0.0
 
     @property
     def steps(self) -> int:

@@ -282,6 +282,7 @@ def _window(raw: dict[str, Any]) -> Window:
         transfers=_whole(raw, "transfers"),
         fallbacks={name: _whole(raw["fallbacks"], name) for name in raw["fallbacks"]},
         profiled=raw.get("profiled", False) is True,
+        compile_seconds=_required(raw.get("compile_seconds", 0.0)),
     )
 
 

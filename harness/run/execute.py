@@ -22,10 +22,11 @@ from harness.base.errors import BadInput
 from harness.config.case import to_dict
 from harness.config.settings import Launcher as Settings
 from harness.devices.device import device_of, with_kind
+from harness.engines.spec import engine
 from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
-from harness.launchers.registry import choose, limits_of
+from harness.launchers.registry import choose, here, limits_of
 from harness.record import files as record
 from harness.record import outcome as ending
 from harness.record.files import Record
@@ -99,7 +100,7 @@ def _launch_in_turns(
     plans: tuple[Plan, Plan], places: tuple[Slot, Slot], settings: Settings, reporter: Reporter
 ) -> tuple[Record, Record]:
     stop, launch_id = threading.Event(), uuid.uuid4().hex
-    limits = limits_of(settings)
+    launcher = here(settings, reporter.note, stop)
     labels = " and ".join(plan.label for plan in plans)
     reporter.started(f"{labels} in turns", plans[0].case.steps)
 
@@ -108,7 +109,7 @@ def _launch_in_turns(
         # The first side's progress stands for both: they are never more than two windows apart.
         follow = reporter.event if side == 0 else _ignore
         try:
-            return _launch(plan, place, Local(limits, stop), follow, shared, launch_id)
+            return _launch(plan, place, launcher, follow, shared, launch_id)
         finally:
             (shared / f"done-{side}").touch()  # also after a crash, which ends no turns itself
 
@@ -281,7 +282,13 @@ def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
     places = places_of(plan, place.running, place.scratch, shared)
     name = f"{_folder(plan)}-{plan.key}"
     return Run(
-        name, plan.command, places, plan.interpreter, plan.environment, plan.case.micro_batch
+        name,
+        plan.command,
+        places,
+        plan.interpreter,
+        plan.environment,
+        plan.case.micro_batch,
+        engine(plan.engine).libraries,
     )
 
 

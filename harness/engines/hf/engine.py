@@ -169,4 +169,13 @@ ENGINE = EngineSpec(
     fit=fit,
     gates=("transformers", "torch_xla"),
     injection=Path(__file__).with_name("inject.py"),
+    libraries=(
+        "datasets",
+        "transformers.trainer",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.auto.tokenization_auto",
+        "torch_xla.distributed.fsdp",
+        "torch_xla.experimental.spmd_fully_sharded_data_parallel",
+        "jax",  # torch_xla imports it when it first traces
+    ),
 )

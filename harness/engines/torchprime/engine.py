@@ -210,4 +210,5 @@ ENGINE = EngineSpec(
     gates=("torchprime",),
     stand_in="reference",
     injection=Path(__file__).with_name("inject.py"),
+    libraries=("datasets", "transformers", "hydra.main", "omegaconf", "jax"),
 )

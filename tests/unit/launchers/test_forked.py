@@ -81,7 +81,7 @@ def write(tmp_path: Path, script: str, *arguments: str, **variables: str) -> Inv
     (folder / "trainer.py").write_text(script)
     return Invocation(
         (sys.executable, "-m", "trainer", *arguments),
-        {"PJRT_DEVICE": "CPU", "PYTHONPATH": str(folder / "path"), "PYTHONUNBUFFERED": "1",
+        {"PYTHONPATH": str(folder / "path"), "PYTHONUNBUFFERED": "1",
          **variables},
         folder,
     )  # fmt: skip
@@ -319,11 +319,6 @@ class TestIsOffByItself:
         assert found.status == ending.OK
         (line,) = said
         return line
-
-    def test_where_a_device_may_belong_to_one_process(self, tmp_path: Path, pool: Pool) -> None:
-        reason = self.reason(pool, write(tmp_path, "pass", PJRT_DEVICE="TPU"))
-        assert "device" in reason
-        assert pool.interpreters == {}
 
     def test_where_a_variable_names_a_folder_of_the_run(self, tmp_path: Path, pool: Pool) -> None:
         invocation = write(tmp_path, "pass")

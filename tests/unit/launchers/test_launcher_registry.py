@@ -53,6 +53,12 @@ def test_the_configuration_chooses() -> None:
     assert isinstance(chosen("launcher=xpk"), Xpk)
 
 
+def test_runs_are_forked_where_their_device_is_not_one_processs_own() -> None:
+    assert chosen().note is not None
+    assert chosen("launcher.device=tpu").note is None
+    assert chosen("launcher.fork_server=false").note is None
+
+
 def test_limits_are_those_of_the_configuration() -> None:
     for name in ("local", "docker"):
         made = chosen(f"launcher={name}", "launcher.time_limit=7", "launcher.silence=5")

@@ -1,0 +1,37 @@
+"""A table of where the seconds of runs went, for `parity run -v`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.record.evidence import Record
+from harness.record.phases import phases
+
+LAUNCHED = {True: "forked", False: "by itself"}
+
+
+def phase_lines(records: Iterable[Record]) -> list[str]:
+    """One line a phase, one column a run; no line where no run came to its first step."""
+    found = [(record, phases(record)) for record in records]
+    found = [(record, told) for record, told in found if told]
+    if not found:
+        return []
+    names = list(dict.fromkeys(name for _, told in found for name in told))
+    rows = [["seconds", *(record.label for record, _ in found)]]
+    rows += [[name, *(_told(told.get(name)) for _, told in found)] for name in names]
+    rows.append(["in all", *(_told(record.ended["seconds"]) for record, _ in found)])
+    rows.append(
+        ["launched", *(LAUNCHED[bool(record.observed.get("forked"))] for record, _ in found)]
+    )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _told(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.2f}"

@@ -1,0 +1,72 @@
+"""A forked run records what a run in an interpreter of its own records, to the last bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.plugins.ladder import Pair, pair_outcome
+from harness.record.files import PARAMETERS, STEPS, Record
+
+OF_ONE_LAUNCH = {"at", "seconds", "cpu_seconds", "compile_seconds", "phases", "forked"}
+"""Fields that say when something was, how long it took, or how it was launched."""
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_times(v) for k, v in value.items() if k not in OF_ONE_LAUNCH}
+    return [_without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def _recorded(record: Record, workspace: Path) -> dict[str, Any]:
+    """Everything in a Record but times; its folder is told by another name."""
+    events = [json.loads(line) for line in (record.directory / STEPS).read_text().splitlines()]
+    command = json.dumps(record.manifest["command"]).replace(str(workspace), "WORKSPACE")
+    found = {
+        # A loader's thread may be ahead of the steps by more or fewer batches.
+        "batches": [event for event in events if event["event"] == "batch"],
+        "events": [event for event in events if event["event"] != "batch"],
+        "parameters": json.loads((record.directory / PARAMETERS).read_text()),
+        "observed": record.observed,
+        "key": record.manifest["key"],
+        "command": json.loads(command),
+        "ended": [record.ended["status"], record.ended["code"]],
+    }
+    assert isinstance(_without_times(found), dict)
+    return dict(_without_times(found))
+
+
+@pytest.fixture(scope="module")
+def fresh_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs go that are launched in an interpreter of their own."""
+    return tmp_path_factory.mktemp("fresh")
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("engine", ["hf", "reference", "torchprime"])
+def test_a_forked_run_is_bitwise_a_launched_one(
+    engine: str,
+    request: pytest.FixtureRequest,
+    parity_workspace: Path,
+    fresh_workspace: Path,
+) -> None:
+    pair = Pair("llama-tiny", "hf", "reference" if engine == "hf" else engine, "cpu")
+    alone = ("launcher.fork_server=false", "tolerance.control=table", "arbiter=never")
+    found = []
+    for workspace, *overrides in (
+        (parity_workspace,), (fresh_workspace, *alone, f"workspace='{fresh_workspace}'")
+    ):  # fmt: skip
+        outcome = pair_outcome(request.config, pair, *overrides)
+        verdict = outcome.verdict.pairs[0]
+        record = outcome.records[verdict.a_record if engine == "hf" else verdict.b_record]
+        assert record.engine == engine
+        found.append((record, _recorded(record, workspace)))
+    (by_fork, forked), (by_launch, launched) = found
+    assert by_fork.observed["forked"]
+    assert not by_launch.observed["forked"]
+    assert len(forked["events"]) > by_fork.asked_steps
+    for part, value in forked.items():
+        assert value == launched[part], part
