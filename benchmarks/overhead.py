@@ -32,7 +32,7 @@ from harness.config.settings import Settings
 from harness.inputs.prepared import prepare
 from harness.launchers.invocation import bare, make_scratch, watched
 from harness.launchers.local import Limits, launch
-from harness.record.files import MANIFEST
+from harness.record.layout import MANIFEST
 from harness.report.progress import ConsoleReporter
 from harness.run import session
 from harness.run.execute import Devices, places_of

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.config.compose import load
-from harness.record.files import read_record
+from harness.record.reader import read_record
 from harness.report.html import write_html
 from harness.report.progress import ConsoleReporter
 from harness.run import session

@@ -1,21 +1,70 @@
-"""Plain values (YAML, JSON) to typed dataclasses, with errors that name the key."""
+"""Plain values (YAML, JSON) to typed dataclasses, with errors that name the key.
+
+Dataclasses that are read so import nothing but this module, and this module imports pydantic only
+where something is read: the ladder imports the dataclasses and has to be imported quickly.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import typing
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from harness.base.errors import BadInput
 
 if TYPE_CHECKING:
-    from pydantic import ConfigDict
+    from collections.abc import Callable
+
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic_core import CoreSchema
 
 T = TypeVar("T")
 
 STRICT: ConfigDict = {"extra": "forbid"}
 """`__pydantic_config__` of every dataclass that is read from a file: no key is ignored."""
+
+LARGEST_COUNT = 2**64 - 1
+
+NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+"""What a float that is not finite is in strict JSON, and back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Float:
+    """A number of JSON, never a text or a boolean; "nan", "inf" and "-inf" where they may be."""
+
+    finite: bool
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        number = core_schema.float_schema(strict=True, allow_inf_nan=False)
+        if self.finite:
+            return number
+        return core_schema.no_info_wrap_validator_function(_decode, number)
+
+
+def _decode(value: Any, number: Callable[[Any], float]) -> float:
+    return NOT_FINITE[value] if isinstance(value, str) and value in NOT_FINITE else number(value)
+
+
+class _Count:
+    """A whole number that is not negative, and no boolean."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.int_schema(strict=True, ge=0, le=LARGEST_COUNT)
+
+
+Number = Annotated[float, _Float(finite=False)]
+"""A float as `harness.record.writer.encode` writes it."""
+Finite = Annotated[float, _Float(finite=True)]
+"""A float that has to be finite, such as a time that was measured."""
+Count = Annotated[int, _Count()]
+"""A whole number from 0 up to 2^64 - 1."""
 
 
 def typed(kind: type[T], raw: Any, at: str = "") -> T:
@@ -24,23 +73,64 @@ def typed(kind: type[T], raw: Any, at: str = "") -> T:
     `at` is the key under which `raw` stands. Raises BadInput that names the first key that is
     unknown, missing or of the wrong type.
     """
-    # Not above: whoever only makes or reads these dataclasses does not wait for pydantic.
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(raw)
+        return cast(T, _adapter(cast(Any, kind)).validate_python(raw))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in ((at,) if at else ()) + first["loc"])
-        if first["type"] == "unexpected_keyword_argument":
-            name = str(first["loc"][-1])
-            # Its own name is a key elsewhere, which is no help here.
-            near = difflib.get_close_matches(name, _field_names(kind) - {name}, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise BadInput(f"{key}: there is no such key{hint}") from None
-        if first["type"] == "missing":
-            raise BadInput(f"{key} is missing") from None
-        raise BadInput(f"{key}={first.get('input')!r}: {first['msg']}") from None
+        raise BadInput(_explain(error, kind, at)) from None
+
+
+def typed_json(kind: type[T], text: bytes) -> T:
+    """The JSON in `text` as a `kind`; nothing is converted.
+
+    Raises BadInput that names the first key that is unknown, missing or of the wrong type, or says
+    that it is no strict JSON.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return cast(T, _adapter(cast(Any, kind)).validate_json(text, strict=True))
+    except ValidationError as error:
+        raise BadInput(_explain(error, kind)) from None
+
+
+def plain_json(text: bytes) -> Any:
+    """The plain values in a strict JSON text. Raises BadInput where it is none."""
+    from pydantic_core import from_json
+
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadInput(f"no strict JSON: {error}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Building one takes milliseconds, and a file of events has hundreds of lines."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _explain(error: ValidationError, kind: Any, at: str = "") -> str:
+    """The first thing that is wrong, as one sentence."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    # The tag of a union, such as "<case>", is no key of the file.
+    where = [str(part) for part in first["loc"] if not str(part).startswith("<")]
+    key = ".".join([at, *where] if at else where)
+    if first["type"] == "unexpected_keyword_argument":
+        name = str(first["loc"][-1])
+        # Its own name is a key elsewhere, which is no help here.
+        near = difflib.get_close_matches(name, _field_names(kind) - {name}, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{key}: there is no such key{hint}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if not key:
+        return first["msg"]
+    shown = repr(first.get("input"))
+    return f"{key}={shown if len(shown) <= 80 else shown[:77] + '…'}: {first['msg']}"
 
 
 def _field_names(kind: Any) -> set[str]:

@@ -52,7 +52,7 @@ def bless(
                 reporter.note(f"no baseline is made: {error}")
                 continue
             subject, control = measured(pair, plan, reporter, floor=not show)
-            kind = str(subject.observed.get("device_kind"))
+            kind = str(subject.observed.device_kind)
             before = baselines.latest(stored, subject.engine, pair.case, kind)
             changes.append(Change(before, subject))
             if not show:

@@ -20,7 +20,7 @@ def compare(
     """Judge two Records again. Nothing is launched."""
     from harness.cli.output import end
     from harness.config.compose import load
-    from harness.record.files import read_record
+    from harness.record.reader import read_record
     from harness.run import session
 
     tolerance = load(list(overrides or [])).tolerance

@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from harness.record.files import write_json
+from harness.record.writer import write_json
 from harness.report.github import append_job_summary
 from harness.report.terminal import print_verdict
 from harness.run.session import Outcome

@@ -12,7 +12,7 @@ from harness.cli.options import progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.record.files import Record
+    from harness.record.evidence import Record
     from harness.train.request import Side
     from harness.train.settings import Training
 
@@ -104,9 +104,9 @@ def summary(record: Record) -> list[str]:
     curve = f", loss {losses[0]:.6g} to {losses[-1]:.6g}" if losses else ""
     lines = [f"{record.trained_steps} of {record.asked_steps} steps trained{curve}"]
     if not record.complete:
-        lines += [f"it {record.ended['status']}: {record.ended['reason']}"]
-        lines += [f"  {line}" for line in record.ended["log"]]
-    asked = str(record.manifest["case"]["dtype"])
+        lines += [f"it {record.ended.status}: {record.ended.reason}"]
+        lines += [f"  {line}" for line in record.ended.log]
+    asked = record.case.dtype
     if others := sorted({p.dtype for p in record.parameters} - {asked}):
         lines.append(
             f"{asked} was asked for, but parameters are {', '.join(others)}: this script does not "

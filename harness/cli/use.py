@@ -37,9 +37,9 @@ def use(
     import yaml
     from rich.console import Console
 
+    from harness.base.files import write_text
     from harness.launchers.saved import SAVED, config_file
     from harness.launchers.xpk import XpkOptions
-    from harness.record.files import write_text
 
     kept = {name: values[name] for name in SAVED if values[name] is not None}
     XpkOptions(**kept).checked()

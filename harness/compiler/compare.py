@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.compiler.facts import Collective, ModuleGraph
+from harness.record.graph import Collective, ModuleGraph
 
 _SHOWN = 3
 # They connect instructions and do no work of their own.

@@ -11,10 +11,10 @@ from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
 from harness.compiler.buffers import Memory, read_memory
 from harness.compiler.executions import Executions
-from harness.compiler.facts import Collective, ModuleGraph
 from harness.compiler.hlo import parse_module
 from harness.compiler.hlo_text import parse
 from harness.compiler.schedule import bytes_accessed, kernels, layout_copies
+from harness.record.graph import Collective, ModuleGraph
 
 VERSION = 1
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.base.errors import BadInput
-from harness.compiler.facts import ModuleGraph
 from harness.compiler.hlo import parse_module
+from harness.record.graph import ModuleGraph
 
 # Seen: XLA:CPU of torch_xla 2.9.0   module_0013.SyncTensorsGraph.453.cpu_after_optimizations.txt
 #       TPU compiler, libtpu 0.0.20  module_0001.jit_step.cl_789893895.after_optimizations.txt

@@ -11,7 +11,6 @@ from itertools import groupby
 from harness.base.errors import BadInput
 from harness.compiler.buffers import read_memory
 from harness.compiler.executions import Executions
-from harness.compiler.facts import Collective, ModuleGraph
 from harness.compiler.flops import flops
 from harness.compiler.hlo_text import (
     Array,
@@ -23,6 +22,7 @@ from harness.compiler.hlo_text import (
     parse,
 )
 from harness.compiler.schedule import is_overlapped
+from harness.record.graph import Collective, ModuleGraph
 
 _COLLECTIVES = {
     "all-gather",

@@ -219,8 +219,9 @@ def _check_name(name: str) -> None:
         )
 
 
-def _check_numbers(case: Case) -> None:
-    model, optimizer, data = case.model, case.optimizer, case.data
+def check_counts(case: Case) -> None:
+    """Raise BadInput for the first count in `case` that nothing could be computed with."""
+    model, data = case.model, case.data
     for key, count, least in (
         ("steps", case.steps, 1),
         ("global_batch", case.global_batch, 1),
@@ -238,8 +239,12 @@ def _check_numbers(case: Case) -> None:
         ("model.kv_heads", model.kv_heads, 1),
         ("model.max_positions", model.max_positions, data.sequence_length),
     ):
-        if count < least:
-            raise BadInput(f"case.{key}={count}: it has to be at least {least}")
+        check_count(f"case.{key}", count, least)
+
+
+def _check_numbers(case: Case) -> None:
+    model, optimizer, data = case.model, case.optimizer, case.data
+    check_counts(case)
     # A comparison with NaN is false: what is wanted is asked for, not what is not.
     for key, value in (
         ("max_norm", 1.0 if case.max_norm is None else case.max_norm),
@@ -264,6 +269,19 @@ def _check_numbers(case: Case) -> None:
     ):
         if not 0 <= value < 1:
             raise BadInput(f"case.{key}={value}: it has to be at least 0 and below 1")
+
+
+MOST = 10**9
+"""The largest number of anything that is counted: beyond it is a slip of the keyboard, and a loop
+that never ends."""
+
+
+def check_count(key: str, count: int, least: int = 1) -> None:
+    """Raise BadInput where `count` is below `least`, or larger than anything that is trained."""
+    if count < least:
+        raise BadInput(f"{key}={count}: it has to be at least {least}")
+    if count > MOST:
+        raise BadInput(f"{key}={count}: it has to be at most {MOST}")
 
 
 def _check_model(model: Model) -> None:

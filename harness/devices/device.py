@@ -6,6 +6,7 @@ harness itself (`cpu.py`, `tpu.py`) as by any other package.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from harness.base import registry
 from harness.devices.chips import Chip
+from harness.record.evidence import Observed
 from harness.record.outcome import Sign
 
 KEY = "launcher.device"
@@ -76,18 +78,18 @@ def devices() -> tuple[Device, ...]:
     return tuple(device(name) for name in registry.names(registry.DEVICES))
 
 
-def device_of(observed: Mapping[str, Any]) -> Device | None:
+def device_of(observed: Observed) -> Device | None:
     """The device that a run was on, from what was observed of it; None for one nobody knows."""
-    return next((d for d in devices() if d.pjrt == observed.get("device")), None)
+    return next((d for d in devices() if d.pjrt == observed.device), None)
 
 
-def with_kind(observed: Mapping[str, Any]) -> dict[str, Any]:
+def with_kind(observed: Observed) -> Observed:
     """What the probe observed, with the device's kind (`device_kind`) in its device's own words."""
     found = device_of(observed)
     if found is None:
-        return dict(observed)
-    kind = found.kind_of(observed.get("attributes") or {}, observed.get("accelerator_type"))
-    return {**observed, "device_kind": kind}
+        return observed
+    kind = found.kind_of(observed.attributes, observed.accelerator_type)
+    return dataclasses.replace(observed, device_kind=kind)
 
 
 def chip(kind: str) -> Chip | None:

@@ -11,7 +11,7 @@ from harness.config.case import Case
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
 from harness.probe.spec import Spec
-from harness.record.files import PROFILE
+from harness.record.layout import PROFILE
 
 RECORD = "{record}"
 """Stands for the Record's folder in a Command; the launcher knows where that is."""

@@ -26,17 +26,15 @@ from typing import Any
 
 from harness import __version__
 from harness.base.errors import BadInput
-from harness.base.typed import STRICT, typed
-from harness.record.files import Group, Parameter, Record, Step, Window, encode, write_text
+from harness.base.files import write_text
+from harness.base.typed import STRICT, Count, plain_json, typed_json
+from harness.record.evidence import Group, Manifest, Parameter, Python, Record, Step, Window
+from harness.record.graph import ModuleGraph
+from harness.record.reader import check_asked, check_parameters
+from harness.record.writer import encode
 
 SCHEMA = 1
 CONTROL = ".control.json"
-
-KEPT = (
-    "case", "engine", "harness", "inputs", "key", "label", "observed", "origin", "repeat", "role",
-    "schema", "started",
-)  # fmt: skip
-"""Fields of a manifest that are the same on another machine, or are judged."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,12 @@ class _File:
 
     schema: int
     blessed: Blessed
-    manifest: dict[str, Any]
-    groups: tuple[tuple[int, str, tuple[Group, ...]], ...]
+    manifest: Manifest
+    groups: tuple[tuple[Count, str, tuple[Group, ...]], ...]
     steps: tuple[Step, ...]
     windows: tuple[Window, ...]
     parameters: tuple[Parameter, ...]
-    graph: dict[str, Any] | None = None
+    graph: ModuleGraph | None = None
 
 
 def to_json(record: Record, blessed: Blessed) -> str:
@@ -81,10 +79,14 @@ def to_json(record: Record, blessed: Blessed) -> str:
     Raises BadInput for a Record that is no evidence of a good run.
     """
     _check(record)
-    manifest = {key: record.manifest[key] for key in KEPT if key in record.manifest}
-    manifest["ended"] = {k: v for k, v in record.ended.items() if k != "log"}
-    packages = record.manifest.get("interpreter", {}).get("packages", {})
-    manifest["interpreter"] = {"packages": packages}
+    # What belongs to the machine that made it is left out.
+    manifest = dataclasses.replace(
+        record.manifest,
+        command=None,
+        host=None,
+        interpreter=Python(record.manifest.interpreter.packages),
+        ended=dataclasses.replace(record.ended, log=()),
+    )
     value = _File(
         SCHEMA, blessed, manifest, record.groups, record.steps, record.windows, record.parameters,
         record.graph,
@@ -114,8 +116,8 @@ def from_json(text: str, path: Path) -> tuple[Record, Blessed]:
     Raises BadInput for a file that is damaged, incomplete or of another schema.
     """
     try:
-        raw = json.loads(text)
-    except ValueError as error:
+        raw = plain_json(text.encode())
+    except BadInput as error:
         raise BadInput(f"The baseline {path} is damaged: {error}") from None
     found = raw.get("schema") if isinstance(raw, dict) else None
     if found != SCHEMA:
@@ -124,12 +126,14 @@ def from_json(text: str, path: Path) -> tuple[Record, Blessed]:
             f"{SCHEMA}: make it again by `parity bless`"
         )
     try:
-        file = typed(_File, raw)
+        file = typed_json(_File, text.encode())
+        check_asked(file.manifest)
+        check_parameters(file.parameters)
         record = Record(
             path, file.manifest, file.steps, file.windows, file.parameters, file.groups, file.graph
         )
         _check(record)
-    except (BadInput, KeyError, TypeError) as error:
+    except BadInput as error:
         raise BadInput(f"The baseline {path} is damaged: {error}") from None
     return record, file.blessed
 
@@ -138,7 +142,7 @@ def _check(record: Record) -> None:
     """A baseline is a whole run: every step, every parameter, and every number finite."""
     if not record.complete:
         raise BadInput(
-            f"{record.label} {record.ended['status']} with {record.trained_steps} of "
+            f"{record.label} {record.ended.status} with {record.trained_steps} of "
             f"{record.asked_steps} steps: only a whole run can be a baseline"
         )
     if not record.parameters or not all(
@@ -154,14 +158,13 @@ def version_of(record: Record) -> str:
 
     Raises BadInput for code that nobody else can have.
     """
-    origin = record.manifest.get("origin", {})
-    if origin.get("dirty"):
+    origin = record.manifest.origin
+    if origin.dirty:
         raise BadInput(
             f"{record.label} is a folder with changes that are in no commit, so that nobody could "
             "make this baseline again: commit them first"
         )
-    commit = origin.get("commit")
-    parts = [origin.get("version"), commit[:12] if commit else None]
+    parts = [origin.version, origin.commit[:12] if origin.commit else None]
     version = "-".join(part for part in parts if part)
     if not version:
         raise BadInput(f"{record.label}: the version that trained is not known")
@@ -170,8 +173,8 @@ def version_of(record: Record) -> str:
 
 def folder(root: Path, record: Record) -> Path:
     """Where the baselines for the device kind and the case of a Record are."""
-    kind = str(record.observed.get("device_kind"))
-    return root / _safe(kind) / _safe(str(record.manifest["case"]["name"]))
+    kind = str(record.observed.device_kind)
+    return root / _safe(kind) / _safe(record.case.name)
 
 
 def _safe(name: str) -> str:
@@ -225,11 +228,11 @@ def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Basel
 def differences(baseline: Record, record: Record) -> list[str]:
     """What makes a baseline incomparable: another case, other data or other weights."""
     found = []
-    stored, asked = (_told(r.manifest["case"]) for r in (baseline, record))
+    stored, asked = (_told(dataclasses.asdict(r.case)) for r in (baseline, record))
     for key in sorted(stored.keys() | asked.keys()):
         if stored.get(key) != asked.get(key):
             found.append(f"case.{key} is {stored.get(key)} there, {asked.get(key)} here")
-    if not found and baseline.manifest.get("inputs") != record.manifest.get("inputs"):
+    if not found and baseline.manifest.inputs != record.manifest.inputs:
         found.append("the prepared rows or weights are others")
     return found
 

@@ -19,7 +19,7 @@ from harness.ladder.ladder import names
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict
 from harness.launchers.registry import choose
-from harness.record.files import write_json
+from harness.record.writer import write_json
 from harness.run.execute import Reporter, placed
 from harness.run.session import Outcome
 from harness.run.workspace import code_digest, key_of

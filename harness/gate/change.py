@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.gate.baselines import Baseline, version_of
 from harness.ladder.distances import relative_difference
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 COLUMNS = (
     "case", "device", "engine", "before", "after", "first loss", "last loss", "largest relative Δ",
@@ -37,8 +37,8 @@ def _cells(change: Change) -> list[str]:
     after, before = change.after, change.before
     old = None if before is None else before.record
     return [
-        str(after.manifest["case"]["name"]),
-        f"{after.observed.get('devices')} {after.observed.get('device_kind')}",
+        after.case.name,
+        f"{after.observed.devices} {after.observed.device_kind}",
         after.engine,
         "none" if old is None else version_of(old),
         version_of(after),
@@ -69,11 +69,11 @@ def _loss(record: Record | None, index: int) -> str | None:
 
 
 def _package(record: Record | None) -> str | None:
-    return None if record is None else str(record.observed.get("versions", {}).get("torch_xla"))
+    return None if record is None else str(record.observed.versions.get("torch_xla"))
 
 
 def _inputs(record: Record | None) -> str | None:
-    return None if record is None else str(record.manifest.get("inputs"))
+    return None if record is None else record.manifest.inputs
 
 
 def _largest(old: Record | None, new: Record) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from harness.ladder.ladder import blamed_for
 from harness.ladder.rung import Stage
-from harness.record.files import LOG, STEPS, Record, read_events
+from harness.record.evidence import Record
+from harness.record.layout import LOG, STEPS
 from harness.record.outcome import KILLED, OF_MACHINE, OK, TIMED_OUT
+from harness.record.reader import BatchEvent, read_events
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 _ERROR = re.compile(r"^(?P<error>(?:\w+\.)*[A-Za-z_]\w*(?:: .*)?)$")
@@ -30,10 +32,10 @@ def did_not_train(record: Record) -> bool:
     and says nothing of the trainer.
     """
     ended = record.ended
-    if ended["status"] == OK:
+    if ended.status == OK:
         return False
-    machine = ended["status"] in OF_MACHINE or (
-        ended["status"] == KILLED and ended.get("code") == -signal.SIGKILL
+    machine = ended.status in OF_MACHINE or (
+        ended.status == KILLED and ended.code == -signal.SIGKILL
     )
     return not machine
 
@@ -41,14 +43,14 @@ def did_not_train(record: Record) -> bool:
 def why(record: Record) -> str:
     """The root of a failed run's traceback, else how it ended."""
     path = record.directory / LOG
-    if record.ended["status"] != TIMED_OUT and path.is_file():
+    if record.ended.status != TIMED_OUT and path.is_file():
         with path.open("rb") as stream:
             stream.seek(0, 2)
             stream.seek(max(0, stream.tell() - LOG_BYTES))
             root = root_of(stream.read().decode(errors="replace").splitlines())
         if root is not None:
             return root
-    return str(record.ended["reason"])
+    return record.ended.reason
 
 
 def root_of(log: Sequence[str]) -> str | None:
@@ -89,5 +91,5 @@ def _stage(record: Record) -> Stage:
         return Stage.TRAINING
     # Batches are loaded right before the first step: without one, training was never begun.
     events = read_events(record.directory / STEPS)
-    began = any(event["event"] == "batch" for event in events)
+    began = any(isinstance(event, BatchEvent) for event in events)
     return Stage.FIRST_STEP if began else Stage.STARTING

@@ -27,7 +27,7 @@ from harness.ladder.judge import judge
 from harness.ladder.ladder import rungs
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict, Verdict, merged
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.run import session
 from harness.run.execute import Reporter, obtain
 from harness.run.plan import Plan, plan_control
@@ -238,7 +238,7 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
         because = f"{own.label} says nothing of its version: {why(own)}"
         verdict = pairs.without_evidence(names, places, because, None, _log_of(own))
         return _outcome(f"{compared}the stored baseline", pair, verdict, records)
-    kind = str(own.observed.get("device_kind"))
+    kind = str(own.observed.device_kind)
     baseline = baselines.latest(pair.stored, own.engine, case.name, kind)
     if baseline is None:
         path = baselines.save(pair.stored, *measured(pair, plan, reporter), by=baselines.author())
@@ -332,7 +332,7 @@ def _not_trained(verdict: PairVerdict, base: Record, own: Record) -> PairVerdict
 
 
 def _log_of(record: Record) -> tuple[str, ...]:
-    lines = record.ended.get("log") or ()
+    lines = record.ended.log
     return ("\n".join([f"last lines of {record.label}'s log:", *lines]),) if lines else ()
 
 

@@ -12,7 +12,7 @@ from harness.ladder.ladder import rung as rung_of
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.rungs import environment
 from harness.ladder.verdict import PairVerdict
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 STACK = ("torch", "torch_xla", "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
 """What differs between two torch_xla: packages, and the flags that it sets when it is imported."""

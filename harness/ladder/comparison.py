@@ -10,7 +10,7 @@ from harness.base.errors import BadInput
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
 from harness.ladder.result import Limit
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class Comparison:
 
     def _documented(self, metric: Metric, record: Record) -> tuple[float, str]:
         """The floor for the dtype of a run's weights on its device, and that dtype."""
-        dtype = str(record.manifest["case"]["dtype"])
+        dtype = record.case.dtype
         given = self.tolerance.floor.get(dtype, {}).get(metric.name)
         if given is not None:
             return given, dtype
-        floor = metric.floor(str(record.observed.get("device")), dtype)
+        floor = metric.floor(str(record.observed.device), dtype)
         if floor is None:  # `parity train` trains in any dtype
             raise BadInput(
                 f"{record.label} ({record.directory}) was trained in {dtype}, and there is no "

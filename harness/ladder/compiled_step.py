@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.compiler import ModuleGraph, describe_difference, from_json
+from harness.compiler import ModuleGraph, describe_difference
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import relative_difference
 from harness.ladder.result import Finding, Limit, RungResult, summary
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 FLOPS = 0.01
 """Relative difference of matrix-product FLOPs between two engines that counts as none."""
@@ -40,7 +40,7 @@ def compiled_step(
         if record.graph is None:
             text = f"{record.label}: no compiled step was dumped"
             return RungResult.invalid("graph", text)
-        (step,) = from_json(record.graph)
+        step = record.graph
         steps.append(step)
         if not step.flops or not step.fingerprint:
             text = f"{record.label}: the step that was dumped multiplies no matrices"

@@ -10,7 +10,7 @@ from harness.ladder.comparison import Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.metric import Metric
 from harness.ladder.result import Finding, Limit, RungResult
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 Values = Mapping[int, float | None]
 """A number by optimizer step; None where none was observed."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from harness.devices.chips import model_flops_utilization
 from harness.devices.device import chip
 from harness.models.family import dense_flops_per_token
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 FEWEST = 2
 """Gaps of one device that tell a scatter at all."""
@@ -28,37 +27,42 @@ def steps_of(record: Record) -> list[float]:
 
     The median over devices: they step together, so that more of them are not more measurements.
     """
-    gaps = [device for device in record.device_seconds if len(device) >= FEWEST]
+    gaps = [device for device in device_seconds(record) if len(device) >= FEWEST]
     # Profiles begin and end within a step, not in the same one on every device.
     return [statistics.median(at) for at in zip(*gaps, strict=False)]
 
 
+def device_seconds(record: Record) -> tuple[tuple[float, ...], ...]:
+    """Seconds between successive steps, by device; empty where no profile was taken."""
+    return () if record.device_times is None else tuple(record.device_times.seconds.values())
+
+
 def throughput(record: Record, seconds: float) -> str:
     """Tokens per second, and the model FLOPs utilization where the chip's peak is known."""
-    case: dict[str, Any] = record.manifest["case"]
-    model, length = case["model"], case["data"]["sequence_length"]
+    case = record.case
+    model, length = case.model, case.data.sequence_length
     if length is None:
         return f"{record.label}: {seconds:.4g} s a step"
-    tokens = case["global_batch"] * length / seconds
+    tokens = case.global_batch * length / seconds
     text = f"{record.label}: {tokens:,.0f} tokens a second"
     if model is None:  # `parity train` knows no shape of models of other families
         return text
-    known = chip(str(record.observed.get("device_kind")))
+    known = chip(record.observed.device_kind or "")
     if known is None:
         return text
     utilization = model_flops_utilization(
         tokens,
         dense_flops_per_token(
-            layers=model["layers"],
-            hidden_size=model["hidden_size"],
-            intermediate_size=model["intermediate_size"],
-            heads=model["heads"],
-            kv_heads=model["kv_heads"],
-            head_dim=model["hidden_size"] // model["heads"],
-            vocab_size=model["vocab_size"],
+            layers=model.layers,
+            hidden_size=model.hidden_size,
+            intermediate_size=model.intermediate_size,
+            heads=model.heads,
+            kv_heads=model.kv_heads,
+            head_dim=model.hidden_size // model.heads,
+            vocab_size=model.vocab_size,
             sequence_length=length,
         ),
         known,
-        int(record.observed.get("devices", 1)),
+        record.observed.devices or 1,
     )
     return f"{text}, {utilization:.1%} of peak FLOPs"

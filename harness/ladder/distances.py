@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from harness.record.files import Fingerprint, Parameter, Record
+from harness.record.evidence import Fingerprint, Parameter, Record
 
 SKETCH_CERTAINTY = 1.71
 """A difference that is spread over a tensor is estimated from 8 sums, with 8 degrees of freedom:

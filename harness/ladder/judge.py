@@ -23,9 +23,8 @@ def judge(comparison: Comparison) -> PairVerdict:
     a, b = comparison.a, comparison.b
     for record in (a, b):
         ended = record.ended
-        if ended["status"] not in (OK, SHORT) or record.trained_steps == 0:
-            reason = ended.get("reason", "it left no step")
-            return _all_invalid(comparison, f"{record.label} {ended['status']}: {reason}")
+        if ended.status not in (OK, SHORT) or record.trained_steps == 0:
+            return _all_invalid(comparison, f"{record.label} {ended.status}: {ended.reason}")
     comparison, notes = checked(comparison)
     results: list[RungResult] = []
     for rung in rungs():
@@ -50,9 +49,9 @@ def _judged(rung: Rung, c: Comparison) -> RungResult:
 def _all_invalid(comparison: Comparison, reason: str) -> PairVerdict:
     a, b = comparison.a, comparison.b
     notes = [
-        "\n".join([f"last lines of {record.label}'s log:", *record.ended.get("log", ())])
+        "\n".join([f"last lines of {record.label}'s log:", *record.ended.log])
         for record in (a, b)
-        if record.ended.get("log")
+        if record.ended.log
     ]
     results = tuple(RungResult.invalid(name, reason) for name in names())
     return PairVerdict(a.label, b.label, str(a.directory), str(b.directory), results, tuple(notes))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 Distance = Callable[[Record, Record], float | None]
 """A number that is 0 for equal runs; None where the evidence for it is missing."""

@@ -10,7 +10,7 @@ from harness.ladder.distances import by_name, exceeds, relative_distance, worst
 from harness.ladder.ladder import rungs
 from harness.ladder.result import Result
 from harness.ladder.rungs.data import data
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 LAST_PLACE = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Largest relative distance of a weight from its neighbour, by dtype."""
@@ -50,7 +50,7 @@ def _fault(c: Comparison) -> str | None:
             return f"{name} was not observed before the first step"
         distances[name] = relative_distance(x, y)
     name, distance = worst(distances)
-    limit = ESTIMATE * LAST_PLACE[str(first.manifest["case"]["dtype"])]
+    limit = ESTIMATE * LAST_PLACE[first.case.dtype]
     if exceeds(distance, limit):
         return f"{name} starts {distance:.2g} away, which is more than one unit in the last place"
     return _not_noise(c, first, second)

@@ -9,7 +9,7 @@ from typing import Any
 from harness.base.errors import BadInput
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result, RungResult
-from harness.record.files import encode, number
+from harness.record.writer import encode, number
 
 SCHEMA = 1
 """Version of the JSON that `Verdict.to_json` makes; docs/verdict.md describes it."""

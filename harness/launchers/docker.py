@@ -17,7 +17,7 @@ from harness.base.typed import STRICT
 from harness.launchers import images, local
 from harness.launchers.invocation import Invocation, watched
 from harness.launchers.launcher import Note, OnEvent, Run
-from harness.record import files as record
+from harness.record import layout
 from harness.record.outcome import TIMED_OUT, Ending, Sign, explain
 
 REPOSITORY = "parity-harness"
@@ -117,7 +117,7 @@ class Docker:
         with _removed(container_name(run)):
             ending = local.launch(container, run.places.record, self.limits, on_event)
         self._own(run)
-        return by_signal(ending, run.places.record / record.LOG, self.limits.signs)
+        return by_signal(ending, run.places.record / layout.LOG, self.limits.signs)
 
     def _own(self, run: Run) -> None:
         """Give what root wrote within the container to who runs the harness."""

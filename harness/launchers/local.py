@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 
 from harness.devices.device import device
 from harness.launchers.invocation import Invocation
-from harness.record import files as record
+from harness.record import layout
 from harness.record.outcome import Ending, Sign, explain
 from harness.record.tail import EventTail
 
@@ -107,8 +107,8 @@ def launch(
     `on_event` is called with every event that the probe writes. Whatever happens, including
     Ctrl-C here, no process of the run is left behind. Another thread may end it by `stop`.
     """
-    log = directory / record.LOG
-    tail = EventTail(directory / record.STEPS)
+    log = directory / layout.LOG
+    tail = EventTail(directory / layout.STEPS)
     started = time.monotonic()
     reason = None
     with log.open("wb") as stream:

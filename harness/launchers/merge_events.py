@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from harness.probe import hashing
+from harness.record.evidence import Fingerprint, Observed, Window
+from harness.record.reader import (
+    BatchEvent,
+    Event,
+    OptimizerEvent,
+    StepEvent,
+    ValuesEvent,
+    WindowEvent,
+)
+from harness.record.writer import encode
 
-OF_STEP = {
-    "step": ("micro", "lr", "max_norm"),
-    "values": ("losses", "gradient_norm"),
+E = TypeVar("E", bound=StepEvent | ValuesEvent)
+
+OF_STEP: dict[type[StepEvent] | type[ValuesEvent], tuple[str, ...]] = {
+    StepEvent: ("micro", "lr", "max_norm"),
+    ValuesEvent: ("losses", "gradient_norm"),
 }
 """Fields of a step's events that are the same on all hosts."""
 
@@ -45,24 +58,30 @@ class Host:
 
     rank: int
     folder: Path
-    observed: dict[str, Any]
-    events: list[dict[str, Any]]
+    observed: Observed
+    events: list[Event]
 
-    def by_step(self, kind: str) -> dict[int, dict[str, Any]]:
+    def by_step(self, kind: type[E]) -> dict[int, E]:
         """Events of a kind by their step."""
-        return {int(e["step"]): e for e in self.events if e["event"] == kind}
+        return {event.step: event for event in self.events if isinstance(event, kind)}
 
     @property
-    def batches(self) -> dict[int, dict[str, Any]]:
+    def batches(self) -> dict[int, BatchEvent]:
         """Batches by their index."""
-        return {int(e["index"]): e for e in self.events if e["event"] == "batch"}
+        return {event.index: event for event in self.events if isinstance(event, BatchEvent)}
+
+    @property
+    def windows(self) -> dict[tuple[int, int], Window]:
+        """Timing windows by their first and last step."""
+        windows = [event.window for event in self.events if isinstance(event, WindowEvent)]
+        return {(window.first, window.last): window for window in reversed(windows)}
 
 
 def same(kind: str, text: str, values: Iterable[tuple[Host, Any]], found: Disagreements) -> None:
     """Note where a value is not the same on every host."""
     (first, expected), *others = values
     for host, value in others:
-        if value != expected:
+        if plain(value) != plain(expected):  # a NaN is equal to a NaN here
             found.add(
                 kind,
                 f"{text} is {_short(expected)} on host {first.rank} and {_short(value)} on host "
@@ -71,47 +90,53 @@ def same(kind: str, text: str, values: Iterable[tuple[Host, Any]], found: Disagr
             return
 
 
+def plain(value: Any) -> Any:
+    """Plain values, as they are written."""
+    return encode(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)  # type: ignore[arg-type]
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, dict) and "bits" in value and "norm" in value:
-        return f"a tensor of norm {value['norm']} (bits {value['bits']})"
-    if isinstance(value, list) and len(value) == 1:
+    if isinstance(value, Fingerprint):
+        return f"a tensor of norm {value.norm} (bits {value.bits})"
+    if isinstance(value, tuple) and len(value) == 1:
         return _short(value[0])
-    text = str(value)
+    text = str(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 120 else text[:117] + "…"
 
 
-def merge_events(
-    hosts: Sequence[Host], micro_batch: int, found: Disagreements
-) -> list[dict[str, Any]]:
+def merge_events(hosts: Sequence[Host], micro_batch: int, found: Disagreements) -> list[Event]:
     """The first host's events, with the batches and times of all, as far as all hosts came."""
     first, *others = hosts
     for kind, names in OF_STEP.items():
-        tables = [host.by_step(kind) for host in hosts]
+        tables: list[dict[int, Any]] = [host.by_step(kind) for host in hosts]
         for step in sorted(set().union(*tables)):
             for name in names:
                 values = [
-                    (host, table.get(step, {}).get(name))
+                    (host, getattr(table.get(step), name, None))
                     for host, table in zip(hosts, tables, strict=True)
                 ]
                 label = name.replace("_", " ")
                 same(f"{kind} {name}", f"step {step}: {label}", values, found)
-    optimizers = [[e for e in host.events if e["event"] == "optimizer"] for host in hosts]
+    optimizers = [
+        [plain(event) for event in host.events if isinstance(event, OptimizerEvent)]
+        for host in hosts
+    ]
     same("optimizer", "the optimizer", zip(hosts, optimizers, strict=True), found)
-    complete = set.intersection(*(set(host.by_step("values")) for host in hosts))
-    events: list[dict[str, Any]] = []
+    complete = set.intersection(*(set(host.by_step(ValuesEvent)) for host in hosts))
+    events: list[Event] = []
     for event in first.events:
-        if event["event"] == "batch":
-            parts = [host.batches.get(int(event["index"])) for host in hosts]
+        if isinstance(event, BatchEvent):
+            parts = [host.batches.get(event.index) for host in hosts]
             # Loaders read ahead, and not all hosts equally far. What was consumed and is missing
             # is missing from the merged Record as well, and does not pass for equal data.
             if all(part is not None for part in parts):
                 joined = [part for part in parts if part is not None]
                 events.append(_join_batches(joined, micro_batch, found))
-        elif event["event"] == "window":
-            window = _merge_windows(event["window"], others, found)
+        elif isinstance(event, WindowEvent):
+            window = _merge_windows(event.window, others, found)
             if window is not None:
-                events.append({**event, "window": window})
-        elif event["event"] != "values" or int(event["step"]) in complete:
+                events.append(dataclasses.replace(event, window=window))
+        elif not isinstance(event, ValuesEvent) or event.step in complete:
             events.append(event)
     return events
 
@@ -122,10 +147,10 @@ def whole(rows: Sequence[int], micro_batch: int) -> bool:
 
 
 def _join_batches(
-    parts: Sequence[dict[str, Any]], micro_batch: int, found: Disagreements
-) -> dict[str, Any]:
+    parts: Sequence[BatchEvent], micro_batch: int, found: Disagreements
+) -> BatchEvent:
     """One batch from those of all hosts, in the order of their ranks."""
-    index, rows = parts[0]["index"], [int(part["shape"][0]) for part in parts]
+    index, rows = parts[0].index, [part.shape[0] for part in parts]
     if whole(rows, micro_batch):
         for rank, part in enumerate(parts):
             if part != parts[0]:
@@ -141,58 +166,55 @@ def _join_batches(
             f"batch {index}: the hosts loaded {sum(rows)} rows together, the micro-batch has "
             f"{micro_batch}",
         )
-    length = int(parts[0]["shape"][1])
-    masks = [_mask(part) if any(p["mask"] for p in parts) else "" for part in parts]
-    return {
-        "event": "batch",
-        "index": index,
-        "tokens": hashing.joined([(p["tokens"], n) for p, n in zip(parts, rows, strict=True)]),
-        "labels": hashing.joined([(p["labels"], n) for p, n in zip(parts, rows, strict=True)])
-        if all(part["labels"] for part in parts)
+    masks = [_mask(part) if any(p.mask for p in parts) else "" for part in parts]
+    return dataclasses.replace(
+        parts[0],
+        tokens=hashing.joined([(p.tokens, n) for p, n in zip(parts, rows, strict=True)]),
+        labels=hashing.joined([(p.labels, n) for p, n in zip(parts, rows, strict=True)])
+        if all(part.labels for part in parts)
         else "",
-        "mask": hashing.joined(list(zip(masks, rows, strict=True))) if all(masks) else "",
-        "rows": [row for part in parts for row in part["rows"]],
-        "shape": [sum(rows), length],
-        "targets": sum(int(part["targets"]) for part in parts),
-        "first_targets": sum(int(part["first_targets"]) for part in parts),
-    }
+        mask=hashing.joined(list(zip(masks, rows, strict=True))) if all(masks) else "",
+        rows=tuple(row for part in parts for row in part.rows),
+        shape=(sum(rows), parts[0].shape[1]),
+        targets=sum(part.targets for part in parts),
+        first_targets=sum(part.first_targets for part in parts),
+    )
 
 
-def _mask(part: dict[str, Any]) -> str:
+def _mask(part: BatchEvent) -> str:
     """The hash of a part's mask; one that masks nothing is recorded as none."""
-    if part["mask"]:
-        return str(part["mask"])
-    rows, length = part["shape"]
+    if part.mask:
+        return part.mask
+    rows, length = part.shape
     return hashing.of_rows([hashing.of_array(np.ones(length, np.int64))] * rows)
 
 
-def _merge_windows(
-    window: dict[str, Any], others: Sequence[Host], found: Disagreements
-) -> dict[str, Any] | None:
+def _merge_windows(window: Window, others: Sequence[Host], found: Disagreements) -> Window | None:
     """The slowest host's time, and the largest of every count; None where a host has no such."""
-    span = (window["first"], window["last"])
-    all_of = [window]
+    span = f"steps {window.first} to {window.last}"
+    windows = [window]
     for host in others:
-        same = [
-            e["window"] for e in host.events
-            if e["event"] == "window" and (e["window"]["first"], e["window"]["last"]) == span
-        ]  # fmt: skip
-        if not same:
-            found.add("window", f"steps {span[0]} to {span[1]} were not timed on host {host.rank}")
+        other = host.windows.get((window.first, window.last))
+        if other is None:
+            found.add("window", f"{span} were not timed on host {host.rank}")
             return None
-        all_of.append(same[0])
-        if same[0]["compilations"] != window["compilations"]:
+        windows.append(other)
+        if other.compilations != window.compilations:
             found.add(
                 "compilations",
-                f"steps {span[0]} to {span[1]}: {window['compilations']} compilations on host 0, "
-                f"{same[0]['compilations']} on host {host.rank}",
+                f"{span}: {window.compilations} compilations on host 0, {other.compilations} on "
+                f"host {host.rank}",
             )
-    counts = ("seconds", "cpu_seconds", "compilations", "executions", "transfers")
-    names = {name for w in all_of for name in w["fallbacks"]}
-    return {
-        **{name: max(w[name] for w in all_of) for name in counts},
-        "first": span[0],
-        "last": span[1],
-        "profiled": any(w.get("profiled", False) for w in all_of),
-        "fallbacks": {n: max(w["fallbacks"].get(n, 0) for w in all_of) for n in sorted(names)},
-    }
+    names = sorted({name for w in windows for name in w.fallbacks})
+    return Window(
+        first=window.first,
+        last=window.last,
+        seconds=max(w.seconds for w in windows),
+        cpu_seconds=max(w.cpu_seconds for w in windows),
+        compilations=max(w.compilations for w in windows),
+        executions=max(w.executions for w in windows),
+        transfers=max(w.transfers for w in windows),
+        fallbacks={name: max(w.fallbacks.get(name, 0) for w in windows) for name in names},
+        profiled=any(w.profiled for w in windows),
+        compile_seconds=max(w.compile_seconds for w in windows),
+    )

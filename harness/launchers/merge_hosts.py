@@ -13,17 +13,25 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness.base import files
 from harness.base.errors import BadInput
 from harness.environments.cache import in_one_piece
 from harness.launchers.host import HOST
 from harness.launchers.local import PER_HOST
-from harness.launchers.merge_events import Disagreements, Host, merge_events, same, whole
-from harness.record import files as record
-from harness.record.files import Record
+from harness.launchers.merge_events import (
+    Disagreements,
+    Host,
+    merge_events,
+    plain,
+    same,
+    whole,
+)
+from harness.record import layout, reader, writer
+from harness.record.evidence import Hosts, Observed, Record
+from harness.record.outcome import OK
 
 OF_PROCESS = (
     "device", "device_kind", "accelerator_type", "devices", "processes", "mesh", "versions",
@@ -34,13 +42,11 @@ OF_PARAMETER = (
     "shape", "dtype", "sharding", "group", "initial", "gradient", "clipped_norm", "after", "final",
 )  # fmt: skip
 
-COPIED = (record.PARAMETERS, record.GRAPH, record.INITIAL)
+COPIED = (layout.PARAMETERS, layout.GRAPH, layout.INITIAL)
 """Files that are the same on all hosts: the first host's are taken."""
 
 
-def merge_hosts(
-    folders: Sequence[Path], target: Path, micro_batch: int, expected: int
-) -> dict[str, Any]:
+def merge_hosts(folders: Sequence[Path], target: Path, micro_batch: int, expected: int) -> Hosts:
     """Merge what the hosts left in `folders` into `target`, and write hosts.json there.
 
     micro_batch: rows of a micro-batch over all hosts
@@ -56,12 +62,12 @@ def merge_hosts(
     if hosts:
         try:
             _merge(hosts, target, micro_batch, found)
-        except (KeyError, TypeError, ValueError) as error:
-            found.add("damaged", f"an event or a parameter lacks or misspells a field: {error!r}")
+        except BadInput as error:
+            found.add("damaged", str(error))
     if len(folders) != expected:
         found.add("count", f"{len(folders)} of {expected} hosts left a Record")
-    merged = {"count": len(folders), "expected": expected, "disagreements": found.lines()}
-    record.write_json(target / record.HOSTS, merged)
+    merged = Hosts(len(folders), expected, tuple(found.lines()))
+    writer.write_json(target / layout.HOSTS, plain(merged))
     return merged
 
 
@@ -69,13 +75,13 @@ def _merge(hosts: Sequence[Host], target: Path, micro_batch: int, found: Disagre
     _compare_processes(hosts, found)
     _compare_parameters(hosts, found)
     events = merge_events(hosts, micro_batch, found)
-    lines = [json.dumps(record.encode(e), allow_nan=False) for e in events]
-    record.write_text(target / record.STEPS, "".join(line + "\n" for line in lines))
+    lines = [json.dumps(plain(event), allow_nan=False) for event in events]
+    files.write_text(target / layout.STEPS, "".join(line + "\n" for line in lines))
     for name in COPIED:
         if (hosts[0].folder / name).is_file():
             shutil.copyfile(hosts[0].folder / name, target / name)
     _merge_first_batch(hosts, target, micro_batch)
-    record.write_json(target / record.OBSERVED, _merge_observed(hosts))
+    writer.write_json(target / layout.OBSERVED, plain(_merge_observed(hosts)))
 
 
 def _read(folders: Sequence[Path], found: Disagreements) -> list[Host]:
@@ -83,16 +89,15 @@ def _read(folders: Sequence[Path], found: Disagreements) -> list[Host]:
     hosts = []
     for folder in folders:
         try:
-            events = record.read_events(folder / record.STEPS)
-            path = folder / record.OBSERVED
-            observed = json.loads(path.read_text()) if path.is_file() else {}
-        except (BadInput, ValueError) as error:
+            events = reader.read_events(folder / layout.STEPS)
+            observed = reader.read_observed(folder)
+        except BadInput as error:
             found.add("damaged", f"{folder.name}: {error}")
             continue
-        if not observed:
+        if observed.process is None:
             found.add("empty", f"{folder.name} ended before its first step")
             continue
-        hosts.append(Host(int(observed["process"]), folder, observed, events))
+        hosts.append(Host(observed.process, folder, observed, events))
     hosts.sort(key=lambda host: host.rank)
     ranks = [host.rank for host in hosts]
     if ranks != list(range(len(folders))):
@@ -102,7 +107,9 @@ def _read(folders: Sequence[Path], found: Disagreements) -> list[Host]:
 
 def _compare_processes(hosts: Sequence[Host], found: Disagreements) -> None:
     for name in OF_PROCESS:
-        values = [(h, _shared_flags(h) if name == "flags" else h.observed.get(name)) for h in hosts]
+        values = [
+            (h, _shared_flags(h) if name == "flags" else getattr(h.observed, name)) for h in hosts
+        ]
         if name in ("versions", "flags"):
             for key in sorted({key for _, value in values for key in value or {}}):
                 same(f"{name}.{key}", key, [(h, (v or {}).get(key)) for h, v in values], found)
@@ -111,46 +118,46 @@ def _compare_processes(hosts: Sequence[Host], found: Disagreements) -> None:
 
 
 def _shared_flags(host: Host) -> dict[str, str]:
-    flags = host.observed.get("flags", {})
+    flags = host.observed.flags
     return {name: value for name, value in flags.items() if name not in PER_HOST}
 
 
 def _compare_parameters(hosts: Sequence[Host], found: Disagreements) -> None:
     tables = []
     for host in hosts:
-        path = host.folder / record.PARAMETERS
+        path = host.folder / layout.PARAMETERS
         try:
-            raw = json.loads(path.read_text())["parameters"] if path.is_file() else []
-        except (ValueError, KeyError) as error:
-            found.add("parameters", f"host {host.rank}: parameters.json is damaged: {error}")
+            read = reader.read_parameters(path) if path.is_file() else ()
+        except BadInput as error:
+            found.add("parameters", f"host {host.rank}: {error}")
             return
-        tables.append((host, {p["name"]: p for p in raw}))
+        tables.append((host, {p.name: p for p in read}))
     for name in dict.fromkeys(name for _, table in tables for name in table):
         for what in OF_PARAMETER:
-            values = [(host, table.get(name, {}).get(what)) for host, table in tables]
+            values = [(host, getattr(table.get(name), what, None)) for host, table in tables]
             same(f"parameter {what}", f"{name}: {what.replace('_', ' ')}", values, found)
 
 
 def _merge_first_batch(hosts: Sequence[Host], target: Path, micro_batch: int) -> None:
     """The first batch, where the float64 reference starts: one for all, or parts put together."""
-    paths = [host.folder / record.FIRST_BATCH for host in hosts]
+    paths = [host.folder / layout.FIRST_BATCH for host in hosts]
     if not all(path.is_file() for path in paths):
         return
     parts = [dict(np.load(path)) for path in paths]
     if whole([len(part["input_ids"]) for part in parts], micro_batch):
         parts = parts[:1]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    np.savez(target / record.FIRST_BATCH, allow_pickle=False, **joined)
+    np.savez(target / layout.FIRST_BATCH, allow_pickle=False, **joined)
 
 
-def _merge_observed(hosts: Sequence[Host]) -> dict[str, Any]:
-    scripts = [host.observed.get("script") for host in hosts]
-    bad = [script for script in scripts if not (script and script.get("returned"))]
-    return {
-        **hosts[0].observed,
-        "flags": _shared_flags(hosts[0]),
-        "script": bad[0] if bad else scripts[0],
-    }
+def _merge_observed(hosts: Sequence[Host]) -> Observed:
+    scripts = [host.observed.script for host in hosts]
+    bad = [script for script in scripts if script is None or not script.returned]
+    return dataclasses.replace(
+        hosts[0].observed,
+        flags=_shared_flags(hosts[0]),
+        script=bad[0] if bad else scripts[0],
+    )
 
 
 def _write_log(folders: Sequence[Path], target: Path) -> None:
@@ -160,10 +167,10 @@ def _write_log(folders: Sequence[Path], target: Path) -> None:
         path = folder / HOST
         return not path.is_file() or json.loads(path.read_text()).get("code") != 0
 
-    with (target / record.LOG).open("wb") as stream:
+    with (target / layout.LOG).open("wb") as stream:
         for folder in sorted(folders, key=failed):
             stream.write(f"==> {folder.name} <==\n".encode())
-            log = folder / record.LOG
+            log = folder / layout.LOG
             stream.write(log.read_bytes() if log.is_file() else b"")
             stream.write(b"\n")
 
@@ -174,34 +181,34 @@ def merge_records(folders: Sequence[Path], target: Path) -> Record:
     Raises BadInput where a folder is no Record, they are not of one run, none of them has anything
     that could be merged, or `target` is there. Nothing is left in `target` then.
     """
-    runs = [record.read_record(folder) for folder in folders]
-    runs.sort(key=lambda run: int(run.observed.get("process") or 0))
+    runs = [reader.read_record(folder) for folder in folders]
+    runs.sort(key=lambda run: run.observed.process or 0)
     for run in runs[1:]:
-        if run.manifest["key"] != runs[0].manifest["key"]:
+        if run.manifest.key != runs[0].manifest.key:
             raise BadInput(
                 f"{run.directory} is not of the same run as {runs[0].directory}: their keys are "
-                f"{run.manifest['key']} and {runs[0].manifest['key']}"
+                f"{run.manifest.key} and {runs[0].manifest.key}"
             )
     if target.exists():
         raise BadInput(f"{target} is there already: name a folder that is not")
-    case = runs[0].manifest["case"]
-    expected = int(runs[0].observed.get("processes") or len(runs))
-    micro_batch = int(case["global_batch"]) // int(case["accumulation"])
-    bad = [run for run in runs if run.ended["status"] != "ok"]
+    expected = runs[0].observed.processes or len(runs)
+    micro_batch = runs[0].case.micro_batch
+    bad = [run for run in runs if run.ended.status != OK]
     with in_one_piece(target) as making:
         making.mkdir(parents=True)
         hosts = merge_hosts([run.directory for run in runs], making, micro_batch, expected)
-        if not (making / record.OBSERVED).is_file():
+        if not (making / layout.OBSERVED).is_file():
             raise BadInput(
                 f"Nothing can be merged of {', '.join(str(run.directory) for run in runs)}: "
-                f"{'; '.join(hosts['disagreements'])}. Name the Records of hosts that trained: "
-                f"each has an {record.OBSERVED}"
+                f"{'; '.join(hosts.disagreements)}. Name the Records of hosts that trained: "
+                f"each has an {layout.OBSERVED}"
             )
-        observed = json.loads((making / record.OBSERVED).read_text())
-        manifest = {
-            **runs[0].manifest, "hosts": hosts, "observed": observed,
-            "ended": (bad or runs)[0].ended,
-        }  # fmt: skip
-        record.write_json(making / record.MANIFEST, manifest)
-        merged = record.read_record(making)
+        manifest = dataclasses.replace(
+            runs[0].manifest,
+            hosts=hosts,
+            observed=reader.read_observed(making),
+            ended=(bad or runs)[0].ended,
+        )
+        writer.write_json(making / layout.MANIFEST, plain(manifest))
+        merged = reader.read_record(making)
     return dataclasses.replace(merged, directory=target)

@@ -17,7 +17,7 @@ from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
 from harness.launchers.launcher import Note, OnEvent
 from harness.launchers.local import Limits
-from harness.record import files as record
+from harness.record import layout
 from harness.record.tail import EventTail
 
 POLL = 10.0
@@ -83,7 +83,7 @@ class Sight:
     def events(self) -> None:
         """Hand on the events that have come."""
         with contextlib.suppress(BadInput):  # storage may be back; all is collected in the end
-            self.artifacts.fetch_file(f"{FIRST}/{record.STEPS}", self.tail.path)
+            self.artifacts.fetch_file(f"{FIRST}/{layout.STEPS}", self.tail.path)
         for event in self.tail.read():
             self.on_event(event)
 
@@ -113,9 +113,9 @@ def wait(
     The first host's output goes into `directory`'s log as it comes, and its events to `on_event`.
     A cluster that does not answer is asked again, until the patience ends.
     """
-    tail = EventTail(directory / FIRST / record.STEPS)
+    tail = EventTail(directory / FIRST / layout.STEPS)
     told = ""
-    with (directory / record.LOG).open("ab", buffering=0) as log:
+    with (directory / layout.LOG).open("ab", buffering=0) as log:
         sight = Sight(on, workload, log, artifacts, tail, on_event)
         try:
             while True:

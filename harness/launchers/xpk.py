@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from harness.base import files
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT
 from harness.environments.sources import default_cache_dir
@@ -32,7 +33,7 @@ from harness.launchers.launcher import Note, OnEvent, Run
 from harness.launchers.local import MACHINE_VARIABLES, Limits
 from harness.launchers.merge_hosts import merge_hosts
 from harness.launchers.polling import Patience, wait
-from harness.record import files as record
+from harness.record import layout
 from harness.record.outcome import FAILED, KILLED, OF_MACHINE, OUT_OF_MEMORY, Ending, Sign, explain
 
 ROOT = Path("/parity")
@@ -190,7 +191,7 @@ class Xpk:
             made = jobset.with_secret(made, self.options.secret)
         text = yaml.safe_dump(made, sort_keys=False, width=10_000)
         jobset.check_no_secret(text, "the JobSet", self._variables(run))
-        record.write_text(path, text)
+        files.write_text(path, text)
         return path
 
     def commands(self, run: Run) -> list[tuple[str, ...]]:
@@ -262,7 +263,7 @@ class Xpk:
         self._send(run, artifacts)
         hosts = jobset.hosts_of(yaml.safe_load(manifest.read_text()))
         started = time.monotonic()
-        log = run.places.record / record.LOG
+        log = run.places.record / layout.LOG
         state: State | None = None
         try:
             # Within: a cluster that is silent, or that Ctrl-C comes before, may have taken it.

@@ -288,7 +288,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
-    from harness.record.files import read_record, write_json
+    from harness.record.reader import read_record
+    from harness.record.writer import write_json
 
     both = merged(verdicts)
     if config.getoption("--parity-json"):

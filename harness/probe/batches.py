@@ -51,7 +51,7 @@ class Rows:
 
 
 def describe(watch: Watch, batch: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `harness.record.files.Batch` for a batch of tensors [rows, sequence]."""
+    """The fields of a `harness.record.evidence.Batch` for a batch of tensors [rows, sequence]."""
     tokens = _array(batch[watch.tokens])
     labels = _array(batch[watch.labels]) if batch.get(watch.labels) is not None else None
     mask = _array(batch[watch.mask]) if batch.get(watch.mask) is not None else None

@@ -26,7 +26,7 @@ from harness.probe.spec import Spec
 from harness.probe.turns import Turns
 from harness.probe.windows import Windows
 from harness.probe.writer import Writer
-from harness.record import files as record
+from harness.record import layout
 from harness.record.steady import COMPILING_STEPS
 
 
@@ -120,7 +120,7 @@ class Observer:
             watch = self.spec.watch
             keys = {"input_ids": watch.tokens, "labels": watch.labels}
             arrays = {name: batch[key].cpu().numpy() for name, key in keys.items()}
-            self.writer.arrays(record.FIRST_BATCH, arrays)
+            self.writer.arrays(layout.FIRST_BATCH, arrays)
 
     def _before_forward(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         if not module.training or threading.get_ident() != self.main_thread:
@@ -139,8 +139,7 @@ class Observer:
             pairs = zip(hyper, groups, strict=True)
             described = [{"hyper": h, "parameters": len(g["params"])} for h, g in pairs]
             name = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
-            fields = {"step": self.step, "class": name, "groups": described}
-            self.writer.event("optimizer", **fields)
+            self.writer.event("optimizer", step=self.step, name=name, groups=described)
         if self.step == 0:
             self.parameters.take_clipped(optimizer, self.root)
             self.forward_hook.remove()

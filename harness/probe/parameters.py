@@ -11,7 +11,7 @@ from harness.probe.fingerprint import fingerprints, norms
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.writer import Writer
-from harness.record import files as record
+from harness.record import layout
 
 _WRAPPERS = ("_orig_module.", "_orig_mod.")
 
@@ -103,7 +103,7 @@ class Parameters:
             names = {key: self._by_owner[key]["name"] for key in self._saved}
             # float32 holds bfloat16 exactly
             arrays = {names[key]: t.float().numpy() for key, t in self._saved.items()}
-            self.writer.arrays(record.INITIAL, arrays)
+            self.writer.arrays(layout.INITIAL, arrays)
         self._gradients, self._clipped, self._saved = None, None, {}
 
     def read_after_step(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.record import files as record
+from harness.record import layout, writer
 
 
 class Writer:
@@ -22,20 +22,20 @@ class Writer:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._stream = (directory / record.STEPS).open("w", buffering=1)
+        self._stream = (directory / layout.STEPS).open("w", buffering=1)
         self._lock = threading.Lock()
 
     def event(self, event: str, **fields: Any) -> None:
         """Append one event."""
-        line = json.dumps(record.encode({"event": event, **fields}), allow_nan=False)
+        line = json.dumps(writer.encode({"event": event, **fields}), allow_nan=False)
         with self._lock:
             self._stream.write(line + "\n")
 
     def parameters(self, parameters: list[dict[str, Any]]) -> None:
         """Write parameters.json anew."""
-        record.write_json(
-            self.directory / record.PARAMETERS,
-            {"schema": record.SCHEMA, "parameters": parameters},
+        writer.write_json(
+            self.directory / layout.PARAMETERS,
+            {"schema": layout.SCHEMA, "parameters": parameters},
         )
 
     def arrays(self, name: str, arrays: dict[str, Any]) -> None:
@@ -46,4 +46,4 @@ class Writer:
 
     def observed(self, observed: dict[str, Any]) -> None:
         """Write observed.json anew; the launcher makes it part of the manifest."""
-        record.write_json(self.directory / record.OBSERVED, observed)
+        writer.write_json(self.directory / layout.OBSERVED, observed)

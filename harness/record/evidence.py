@@ -1,21 +1,277 @@
-"""What a Record holds, as typed values. docs/record.md describes each field."""
+"""What a Record holds, as typed values. docs/record.md describes each field.
+
+`harness.record.reader` reads the files into them. Importing them imports nothing that is slow.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from harness.base.typed import STRICT, Count, Finite, Number
+from harness.config.case import ALIGNED, AS_SHIPPED, Case
+from harness.config.training import TRAINING, TrainingRequest
+from harness.record.graph import ModuleGraph
+from harness.record.outcome import OK, Ending
 from harness.record.steady import COMPILING_STEPS
+
+
+class _ByKind:
+    """A Case or a TrainingRequest, by its key `kind`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.tagged_union_schema(
+            {"<case>": handler.generate_schema(Case),
+             "<request>": handler.generate_schema(TrainingRequest)},
+            discriminator=_tag,
+            custom_error_type="kind",
+            custom_error_message=f"its kind is none of {', '.join(TAGS)}",
+        )  # fmt: skip
+
+
+TAGS = {ALIGNED: "<case>", AS_SHIPPED: "<case>", TRAINING: "<request>"}
+
+
+def _tag(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return TAGS.get(kind) if isinstance(kind, str) else None
+
+
+Asked = Annotated[Case | TrainingRequest, _ByKind()]
+"""What was to be trained: a Case, or what `parity train` was given."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was trained with.
+
+    version, commit: its release, or its version, and the commit of a checkout
+    dirty:           hash of uncommitted changes; None where there are none
+    description:     what a person calls it
+    script:          `path` and `sha256` of a script that was named in place of the engine's own
+    files:           SHA-256 of files that arguments name, by argument
+    """
+
+    __pydantic_config__ = STRICT
+
+    version: str | None = None
+    commit: str | None = None
+    dirty: str | None = None
+    description: str = ""
+    script: dict[str, str] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The command of the run, without secrets."""
+
+    __pydantic_config__ = STRICT
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    pythonpath: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Python:
+    """The interpreter of the run: its path, the hash of what is installed, and its packages.
+
+    A stored baseline keeps the packages alone.
+    """
+
+    __pydantic_config__ = STRICT
+
+    packages: dict[str, str]
+    python: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that the harness ran on."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    machine: str
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The SPMD mesh: sizes of its axes by name, and the order of the devices in it."""
+
+    __pydantic_config__ = STRICT
+
+    axes: dict[str, Count]
+    device_order: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class ScriptEnd:
+    """How the training script ended: by itself, by an exit code, or by an exception."""
+
+    __pydantic_config__ = STRICT
+
+    returned: bool
+    exit: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """When something began, and what imports and the probe had taken by then, in seconds."""
+
+    __pydantic_config__ = STRICT
+
+    at: Finite
+    imports: Finite
+    probe: Finite
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that imports and the probe itself took."""
+
+    __pydantic_config__ = STRICT
+
+    imports: Finite
+    probe: Finite
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clock of the process (`harness.probe.phases`): when it began, in seconds since 1970."""
+
+    __pydantic_config__ = STRICT
+
+    began: Finite
+    seconds: Spent
+    marks: dict[str, Mark]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the probe saw of the process. None and empty are what it did not see.
+
+    device, device_kind:   PJRT's device, and the chip, such as "TPU v6e"
+    devices, processes:    their number in the whole run
+    process:               index of this process
+    versions, flags:       of packages, and variables that can change what is computed
+    input_sharding:        annotation of the input tokens, "" where they have none
+    attributes:            what PJRT says of the first device
+    accelerator_type:      the TPU VM's own name of it, such as "v6e-8"
+    model, attention:      the root module's class; its attention implementation, by its own name
+    script:                how the script ended
+    phases:                where its seconds went
+    forked:                from a process that had imported its libraries
+    """
+
+    __pydantic_config__ = STRICT
+
+    device: str | None = None
+    device_kind: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    accelerator_type: str | None = None
+    devices: Count | None = None
+    processes: Count | None = None
+    process: Count | None = None
+    mesh: Mesh | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    flags: dict[str, str] = field(default_factory=dict)
+    input_sharding: str | None = None
+    model: str | None = None
+    attention: str | None = None
+    script: ScriptEnd | None = None
+    phases: Clock | None = None
+    forked: bool = False
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Of a run on several hosts: how many left evidence, and what they disagree about."""
+
+    __pydantic_config__ = STRICT
+
+    count: Count
+    expected: Count
+    disagreements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was run, with what, where, and how it ended.
+
+    harness:  version of the harness
+    label:    what a person calls this run: the engine, and its version where that is known
+    role:     "subject", "control", "float64", "graph" or "timing"
+    repeat:   which of several equal launches
+    key:      hash of all that can change what the run does
+    inputs:   hash of its prepared inputs
+    started:  seconds since 1970
+    attempts: launches until the machine did not starve the collectives
+    turns:    the launch whose windows took turns with these
+    hosts:    None where there was only one
+    profile:  what is wrong with the device's profile, or None
+
+    A stored baseline leaves out what belongs to the machine that made it: `command`, `host`.
+    """
+
+    __pydantic_config__ = STRICT
+
+    schema: int
+    harness: str
+    engine: str
+    label: str
+    role: str
+    repeat: Count
+    key: str
+    case: Asked
+    inputs: str
+    origin: Origin
+    interpreter: Python
+    started: Finite
+    observed: Observed
+    ended: Ending
+    command: Launched | None = None
+    host: Machine | None = None
+    attempts: Count = 1
+    turns: str | None = None
+    hosts: Hosts | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class DeviceTimes:
+    """Step times from the device's profile.
+
+    module:       XLA module that is the training step
+    seconds:      by device, seconds between its successive executions
+    idle_devices: devices in the profile that never ran it
+    complaints:   errors and warnings that the profiler itself wrote into the profile
+    """
+
+    __pydantic_config__ = STRICT
+
+    module: str
+    seconds: dict[str, tuple[Finite, ...]]
+    idle_devices: tuple[str, ...]
+    complaints: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """See `harness.probe.fingerprint`: exact bits, a linear sketch and the L2 norm of a tensor."""
 
-    bits: int
-    sketch: tuple[float, ...]
-    norm: float
+    __pydantic_config__ = STRICT
+
+    bits: Count
+    sketch: tuple[Number, ...]
+    norm: Number
 
 
 @dataclass(frozen=True)
@@ -31,14 +287,16 @@ class Parameter:
     final:        its value when training ended
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     dtype: str
     sharding: str
-    group: int | None
+    group: Count | None
     initial: Fingerprint | None = None
     gradient: Fingerprint | None = None
-    clipped_norm: float | None = None
+    clipped_norm: Number | None = None
     after: tuple[Fingerprint, ...] = ()
     final: Fingerprint | None = None
 
@@ -54,21 +312,25 @@ class Batch:
     first_targets:        labels in the first column that are not -100
     """
 
+    __pydantic_config__ = STRICT
+
     tokens: str
     labels: str
     mask: str
     rows: tuple[str, ...]
-    shape: tuple[int, ...]
-    targets: int
-    first_targets: int
+    shape: tuple[Count, ...]
+    targets: Count
+    first_targets: Count
 
 
 @dataclass(frozen=True)
 class Group:
     """One optimizer group: every hyper-parameter but the parameters, and how many it holds."""
 
+    __pydantic_config__ = STRICT
+
     hyper: dict[str, Any]
-    parameters: int
+    parameters: Count
 
 
 @dataclass(frozen=True)
@@ -82,13 +344,15 @@ class Step:
     max_norm:       what it was called with; None where it was not called
     """
 
-    index: int
+    __pydantic_config__ = STRICT
+
+    index: Count
     batches: tuple[Batch, ...] = ()
-    loss: float | None = None
-    micro_losses: tuple[float, ...] = ()
-    learning_rates: tuple[float, ...] = ()
-    gradient_norm: float | None = None
-    max_norm: float | None = None
+    loss: Number | None = None
+    micro_losses: tuple[Number, ...] = ()
+    learning_rates: tuple[Number, ...] = ()
+    gradient_norm: Number | None = None
+    max_norm: Number | None = None
     finished: bool = False
 
 
@@ -105,16 +369,18 @@ class Window:
     compile_seconds:      what XLA's compilations took
     """
 
-    first: int
-    last: int
-    seconds: float
-    cpu_seconds: float
-    compilations: int
-    executions: int
-    transfers: int
-    fallbacks: dict[str, int]
+    __pydantic_config__ = STRICT
+
+    first: Count
+    last: Count
+    seconds: Finite
+    cpu_seconds: Finite
+    compilations: Count
+    executions: Count
+    transfers: Count
+    fallbacks: dict[str, Count]
     profiled: bool = False
-    compile_seconds: float = 0.0
+    compile_seconds: Finite = 0.0
 
     @property
     def steps(self) -> int:
@@ -132,34 +398,39 @@ class Window:
 class Record:
     """One run, as read from its folder.
 
-    groups:         the optimizer's class and groups, at step 0 and whenever they change
-    graph:          the compiled step, where it was dumped
-    device_seconds: by device, seconds between successive steps, where a TPU was profiled
+    groups:       the optimizer's class and groups, at step 0 and whenever they change
+    graph:        the compiled step, where it was dumped
+    device_times: step times as the device itself has them, where a TPU was profiled
     """
 
     directory: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     steps: tuple[Step, ...]
     windows: tuple[Window, ...]
     parameters: tuple[Parameter, ...]
     groups: tuple[tuple[int, str, tuple[Group, ...]], ...]
-    graph: dict[str, Any] | None = None
-    device_seconds: tuple[tuple[float, ...], ...] = ()
+    graph: ModuleGraph | None = None
+    device_times: DeviceTimes | None = None
+
+    @property
+    def case(self) -> Case | TrainingRequest:
+        """What was to be trained."""
+        return self.manifest.case
 
     @property
     def engine(self) -> str:
         """Name of the engine that trained."""
-        return str(self.manifest["engine"])
+        return self.manifest.engine
 
     @property
     def label(self) -> str:
         """What a person calls this run: the engine, and its version where that is known."""
-        return str(self.manifest.get("label") or self.engine)
+        return self.manifest.label
 
     @property
     def asked_steps(self) -> int:
         """Optimizer steps that the case asked for."""
-        return int(self.manifest["case"]["steps"])
+        return self.case.steps
 
     @property
     def trained_steps(self) -> int:
@@ -172,23 +443,25 @@ class Record:
         return tuple(window for window in self.windows if window.steady)
 
     @property
-    def observed(self) -> dict[str, Any]:
+    def observed(self) -> Observed:
         """What the probe saw of the process: versions, devices, mesh, and how the script ended."""
-        return dict(self.manifest.get("observed") or {})
+        return self.manifest.observed
 
     @property
-    def ended(self) -> dict[str, Any]:
-        """How the process ended: `status`, `reason` and, for a failure, the `log` tail."""
-        return dict(self.manifest["ended"])
+    def ended(self) -> Ending:
+        """How the process ended."""
+        return self.manifest.ended
 
     @property
-    def missing_steps(self) -> tuple[int, ...]:
-        """Steps that the case asked for and that were not finished."""
+    def first_missing_step(self) -> int | None:
+        """The first step that the case asked for and that was not finished; None for none."""
         finished = {step.index for step in self.steps if step.finished}
-        return tuple(step for step in range(self.asked_steps) if step not in finished)
+        first = next(step for step in count() if step not in finished)
+        return first if first < self.asked_steps else None
 
     @property
     def complete(self) -> bool:
         """The trainer ended well and trained exactly the steps that were asked for."""
         trained = [step.index for step in self.steps if step.finished]
-        return self.ended.get("status") == "ok" and trained == list(range(self.asked_steps))
+        whole = len(trained) == self.asked_steps and trained == list(range(len(trained)))
+        return self.ended.status == OK and whole

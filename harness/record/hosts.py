@@ -10,13 +10,13 @@ def host_findings(run: Record) -> tuple[str, ...]:
 
     Empty for a run on one host, and where all hosts agree.
     """
-    processes = run.observed.get("processes")
-    hosts = run.manifest.get("hosts")
+    processes = run.observed.processes
+    hosts = run.manifest.hosts
     if hosts is None:
         if processes in (None, 1):
             return ()
         return (f"the run had {processes} hosts, and this is the Record of only one of them",)
-    found = [str(line) for line in hosts["disagreements"]]
-    if processes not in (None, hosts["expected"]):
-        found.append(f"the trainer saw {processes} hosts, the launcher {hosts['expected']}")
+    found = list(hosts.disagreements)
+    if processes not in (None, hosts.expected):
+        found.append(f"the trainer saw {processes} hosts, the launcher {hosts.expected}")
     return tuple(found)

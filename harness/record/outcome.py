@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from harness.base.typed import STRICT, Finite
 
 TAIL_LINES = 30
 TAIL_BYTES = 200_000
@@ -53,15 +54,13 @@ class Ending:
     log:     last lines of the log, where it did not end well
     """
 
+    __pydantic_config__ = STRICT
+
     status: str
     reason: str
     code: int | None
-    seconds: float
+    seconds: Finite
     log: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the manifest."""
-        return asdict(self)
 
 
 def explain(

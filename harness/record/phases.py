@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.record.evidence import Record
 
 
@@ -21,20 +19,19 @@ def phases(record: Record) -> dict[str, float]:
     probe:       what the probe reads and computes between timing windows, and in the end
     ending:      what the trainer does after its last step, and the end of its process
     """
-    told: dict[str, Any] = record.observed.get("phases") or {}
-    first = told.get("marks", {}).get("first_window")
-    if first is None or not record.windows:
+    clock = record.observed.phases
+    first = None if clock is None else clock.marks.get("first_window")
+    if clock is None or first is None or not record.windows:
         return {}
-    begun, seconds = float(told["began"]), told["seconds"]
     found = {
-        "start": begun - float(record.manifest["started"]),
-        "imports": float(seconds["imports"]),
-        "preparing": first["at"] - begun - first["imports"] - first["probe"],
+        "start": clock.began - record.manifest.started,
+        "imports": clock.seconds.imports,
+        "preparing": first.at - clock.began - first.imports - first.probe,
     }
     for window in record.windows[:2]:
         found[f"step {window.first}"] = window.seconds - window.compile_seconds
         found[f"compiling step {window.first}"] = window.compile_seconds
     found["other steps"] = sum(window.seconds for window in record.windows[2:])
-    found["probe"] = float(seconds["probe"])
-    found["ending"] = float(record.ended["seconds"]) - sum(found.values())
+    found["probe"] = clock.seconds.probe
+    found["ending"] = record.ended.seconds - sum(found.values())
     return found

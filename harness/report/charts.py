@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.report import figures
 from harness.report.series import (
     Series,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.record.files import Window
+from harness.record.evidence import Window
 from harness.report.series import Series, broken, finite
 
 A, B = "#3b82f6", "#f97316"  # told apart by every kind of colour vision, on light and on dark

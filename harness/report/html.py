@@ -10,9 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from harness.base.errors import BadInput
+from harness.base.files import write_text
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.record.files import Record, write_text
+from harness.record.evidence import Record
 from harness.report import provenance
 from harness.report.charts import charts
 from harness.report.text import headline, judged, names, plain, printable, title

@@ -19,10 +19,8 @@ def phase_lines(records: Iterable[Record]) -> list[str]:
     names = list(dict.fromkeys(name for _, told in found for name in told))
     rows = [["seconds", *(record.label for record, _ in found)]]
     rows += [[name, *(_told(told.get(name)) for _, told in found)] for name in names]
-    rows.append(["in all", *(_told(record.ended["seconds"]) for record, _ in found)])
-    rows.append(
-        ["launched", *(LAUNCHED[bool(record.observed.get("forked"))] for record, _ in found)]
-    )
+    rows.append(["in all", *(_told(record.ended.seconds) for record, _ in found)])
+    rows.append(["launched", *(LAUNCHED[record.observed.forked] for record, _ in found)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
-from harness.record.files import Record, encode
+from harness.record.evidence import Record
+from harness.record.writer import encode
 from harness.report.text import MISSING, printable
 
 PACKAGES = ("torch", "torch_xla", "transformers")
@@ -15,17 +17,16 @@ PACKAGES = ("torch", "torch_xla", "transformers")
 def facts(record: Record) -> tuple[tuple[str, str], ...]:
     """What a reader wants to know first of a run, as names and values."""
     seen, ended = record.observed, record.ended
-    axes = _at(seen, "mesh", "axes")
-    versions = _at(seen, "versions")
-    asked = _at(record.manifest, "case", "steps")
+    axes = {} if seen.mesh is None else seen.mesh.axes
+    versions = seen.versions
     rows = {
-        "ended": " – ".join(str(ended[key]) for key in ("status", "reason") if ended.get(key)),
-        "steps": f"{record.trained_steps} finished of {MISSING if asked is None else asked}",
-        "devices": f"{seen.get('devices', MISSING)} × {seen.get('device_kind', MISSING)}",
+        "ended": " – ".join(text for text in (ended.status, ended.reason) if text),
+        "steps": f"{record.trained_steps} finished of {record.asked_steps}",
+        "devices": f"{seen.devices or MISSING} × {seen.device_kind or MISSING}",
         "mesh": " × ".join(f"{axis} {size}" for axis, size in axes.items() if size != 1),
-        "input sharding": str(seen.get("input_sharding") or ""),
+        "input sharding": seen.input_sharding or "",
         "versions": ", ".join(f"{p} {versions[p]}" for p in PACKAGES if p in versions),
-        "XLA_FLAGS": str(_at(seen, "flags").get("XLA_FLAGS", "")),
+        "XLA_FLAGS": seen.flags.get("XLA_FLAGS", ""),
         "record": str(record.directory),
     }
     return tuple((name, printable(value) or MISSING) for name, value in rows.items())
@@ -33,8 +34,7 @@ def facts(record: Record) -> tuple[tuple[str, str], ...]:
 
 def log_tail(record: Record) -> str:
     """The last lines that a failed trainer printed."""
-    log = record.ended.get("log") or ""
-    return printable(log if isinstance(log, str) else "\n".join(map(str, log)))
+    return printable("\n".join(record.ended.log))
 
 
 def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -55,7 +55,7 @@ def side_by_side(
     The tail of the log is apart (`log_tail`).
     """
     left, right = (
-        {k: v for k, v in flatten(record.manifest) if not k.startswith("ended.log")}
+        {k: v for k, v in flatten(asdict(record.manifest)) if not k.startswith("ended.log")}
         if record
         else {}
         for record in (a, b)
@@ -66,10 +66,3 @@ def side_by_side(
     ]
     differ = tuple(row for row in rows if row[1] != row[2])
     return differ, tuple(row for row in rows if row[1] == row[2])
-
-
-def _at(value: Any, *path: str) -> Any:
-    """The value at `path`, or an empty mapping where a Record that was cut short has none."""
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return {} if value is None else value

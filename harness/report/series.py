@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from harness.ladder.distances import relative_difference
-from harness.record.files import Record, Step
+from harness.record.evidence import Record, Step
 
 Series = dict[int, float | None]
 """A value, or None where none was observed, by optimizer step in ascending order."""

@@ -6,7 +6,6 @@ is needed: the events are TensorBoard's own protocol buffers in its own framing.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -15,7 +14,9 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-from harness.record.files import STEPS, TENSORBOARD, Record
+from harness.record.evidence import Record
+from harness.record.layout import STEPS, TENSORBOARD
+from harness.record.reader import StepEvent, read_events
 
 FILE = "events.out.tfevents.0.parity"
 """TensorBoard reads files with "tfevents" in their names. It is fixed: a second write replaces."""
@@ -77,15 +78,8 @@ def _times(record: Record) -> dict[int, float]:
 
     A `Step` does not carry them, because nothing is judged by them: they are read from the events.
     """
-    events = record.directory / STEPS
-    at: dict[int, float] = {}
-    for line in events.read_text().splitlines() if events.is_file() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:  # the last line of a run that was killed
-            continue
-        if event["event"] == "step" and "at" in event:
-            at[int(event["step"])] = float(event["at"])
+    events = read_events(record.directory / STEPS)
+    at = {event.step: event.at for event in events if isinstance(event, StepEvent)}
     times: dict[int, float] = {}
     latest = 0.0
     for step in record.steps:

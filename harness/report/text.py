@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.record.files import encode
+from harness.record.writer import encode
 
 MISSING = "–"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import platform
 import tempfile
 import threading
@@ -19,7 +18,6 @@ from filelock import FileLock, Timeout
 
 from harness import __version__
 from harness.base.errors import BadInput
-from harness.config.case import to_dict
 from harness.config.settings import Launcher as Settings
 from harness.devices.device import device_of, with_kind
 from harness.engines.spec import engine
@@ -27,9 +25,18 @@ from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.registry import choose, here, limits_of
-from harness.record import files as record
+from harness.record import layout, reader, writer
 from harness.record import outcome as ending
-from harness.record.files import Record
+from harness.record.evidence import (
+    DeviceTimes,
+    Launched,
+    Machine,
+    Manifest,
+    Observed,
+    Origin,
+    Python,
+    Record,
+)
 from harness.run.plan import Plan
 from harness.run.workspace import Slot, slot
 
@@ -88,7 +95,7 @@ def obtain_in_turns(
             held.enter_context(place.locked())
         found = [place.complete_record() for place in places]
         a, b = found
-        if a is not None and b is not None and a.manifest["turns"] == b.manifest["turns"]:
+        if a is not None and b is not None and a.manifest.turns == b.manifest.turns:
             for plan, place in zip(plans, places, strict=True):
                 reporter.reused(f"{plan.label} in turns", place.directory)
             return a, b
@@ -123,7 +130,7 @@ def _launch_in_turns(
         except BaseException:
             stop.set()
             raise
-    reporter.ended(f"{labels} in turns", ending.Ending(**records[0].ended))
+    reporter.ended(f"{labels} in turns", records[0].ended)
     return records[0], records[1]
 
 
@@ -169,7 +176,7 @@ def launch_alone(plan: Plan, place: Slot, settings: Settings, reporter: Reporter
     for attempt in range(1, ATTEMPTS + 1):
         reporter.started(plan.label, plan.case.steps)
         result = _launch(plan, place, launcher, reporter.event, attempt=attempt)
-        outcome = ending.Ending(**result.ended)
+        outcome = result.ended
         reporter.ended(plan.label, outcome)
         if outcome.status != ending.STARVED or attempt == ATTEMPTS:
             break
@@ -192,40 +199,37 @@ def _launch(
     place.begin()
     make_scratch(run.places)
     outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
-    argv = list(launcher.invocation(run).argv)
-    manifest: dict[str, Any] = {
-        "schema": record.SCHEMA,
-        "harness": __version__,
-        "engine": plan.engine,
-        "label": plan.label,
-        "role": plan.role,
-        "repeat": plan.repeat,
-        "key": plan.key,
-        "case": to_dict(plan.case),
-        "inputs": plan.inputs.digest,
-        "origin": plan.origin,
-        "command": {
-            "argv": argv,
-            "environment": _public({**plan.environment, **plan.command.environment}),
-            "pythonpath": list(plan.command.pythonpath),
-        },
-        "interpreter": {
-            "python": argv[0],
-            "key": plan.interpreter.key,
-            "packages": dict(plan.interpreter.packages),
-        },
-        "host": {"name": platform.node(), "machine": platform.machine()},
-        "started": started,
-        "attempts": attempt,
-        "turns": turns,
-        "observed": with_kind(_object(place.running / record.OBSERVED) or {}),
-        "hosts": _object(place.running / record.HOSTS),
-        "ended": outcome.to_json(),
-    }
+    argv = launcher.invocation(run).argv
+    observed = with_kind(reader.read_observed(place.running))
     if plan.role == "graph" and outcome.status == ending.OK:
         _keep_graph(place)
-    manifest["profile"] = _keep_device_times(place, manifest["observed"])
-    result = place.finish(_judge_ending(manifest, place))
+    manifest = Manifest(
+        schema=layout.SCHEMA,
+        harness=__version__,
+        engine=plan.engine,
+        label=plan.label,
+        role=plan.role,
+        repeat=plan.repeat,
+        key=plan.key,
+        case=plan.case,
+        inputs=plan.inputs.digest,
+        origin=Origin(**plan.origin),
+        command=Launched(
+            tuple(argv),
+            _public({**plan.environment, **plan.command.environment}),
+            tuple(plan.command.pythonpath),
+        ),
+        interpreter=Python(dict(plan.interpreter.packages), argv[0], plan.interpreter.key),
+        host=Machine(platform.node(), platform.machine()),
+        started=started,
+        attempts=attempt,
+        turns=turns,
+        observed=observed,
+        hosts=reader.read_hosts(place.running),
+        profile=_keep_device_times(place, observed),
+        ended=_judge_ending(outcome, plan.case.steps, place),
+    )
+    result = place.finish(manifest)
     if result.steps:
         from harness.report.tensorboard import write_events  # TensorBoard: 0.4 s
 
@@ -233,11 +237,11 @@ def _launch(
     return result
 
 
-def _keep_device_times(place: Slot, observed: Mapping[str, Any]) -> str | None:
+def _keep_device_times(place: Slot, observed: Observed) -> str | None:
     """Read the device's profile, where one was taken; what is wrong with it, or None."""
     # A run on several hosts leaves one a host: they step together, so that any of them will do.
     folders = (place.running, *sorted(place.running.glob("host-*")))
-    files = [p for f in folders for p in sorted((f / record.PROFILE).rglob("*.xplane.pb"))]
+    files = [p for f in folders for p in sorted((f / layout.PROFILE).rglob("*.xplane.pb"))]
     used = device_of(observed)
     if not files or used is None or used.planes is None:
         return None
@@ -247,17 +251,20 @@ def _keep_device_times(place: Slot, observed: Mapping[str, Any]) -> str | None:
         times = step_seconds(files[-1], used.planes)
     except BadInput as error:
         return str(error)
-    plain = {"module": times.module, "seconds": {d: list(s) for d, s in times.seconds.items()}}
-    record.write_json(place.running / record.DEVICE_TIMES, plain)
+    kept = DeviceTimes(
+        times.module, dict(times.seconds), times.idle_devices, tuple(times.complaints)
+    )
+    writer.write_json(place.running / layout.DEVICE_TIMES, dataclasses.asdict(kept))
     return None
 
 
 def _keep_graph(place: Slot) -> None:
     """Read the dump of the compiled step into the Record; the dump itself is not kept."""
-    from harness.compiler import read_dump, steady_state_module, to_json
+    from harness.compiler import read_dump, steady_state_module
 
     step = steady_state_module(read_dump(place.scratch / "hlo"))
-    record.write_json(place.running / record.GRAPH, to_json([step]))
+    kept = {"schema": layout.SCHEMA, "step": dataclasses.asdict(step)}
+    writer.write_json(place.running / layout.GRAPH, kept)
 
 
 def placed(plan: Plan, launcher: Launcher) -> Plan:
@@ -297,29 +304,19 @@ def _public(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
 
 
-def _object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file that the run may not have come to write."""
-    found = json.loads(path.read_text()) if path.is_file() else None
-    assert found is None or isinstance(found, dict)
-    return found
-
-
-def _judge_ending(manifest: dict[str, Any], place: Slot) -> dict[str, Any]:
+def _judge_ending(outcome: ending.Ending, asked: int, place: Slot) -> ending.Ending:
     """A process that exits with 0 is not enough: every step has to have been trained."""
-    ended = manifest["ended"]
-    if ended["status"] != ending.OK:
-        return manifest
-    steps, asked = 0, manifest["case"]["steps"]
-    path = place.running / record.STEPS
-    if path.is_file():
-        # Read as a run that may be cut short, which is what is to be found out.
-        events = record.read_events(path)
-        steps = len({e["step"] for e in events if e["event"] == "values"})
-    if steps != asked:
-        log = (place.running / record.LOG).read_text(errors="replace").splitlines()
-        ended.update(
-            status=ending.SHORT,
-            reason=f"it exited with 0, but trained {steps} of {asked} steps",
-            log=[line for line in log if line.strip()][-ending.TAIL_LINES :],
-        )
-    return manifest
+    if outcome.status != ending.OK:
+        return outcome
+    # Read as a run that may be cut short, which is what is to be found out.
+    events = reader.read_events(place.running / layout.STEPS)
+    steps = len({event.step for event in events if isinstance(event, reader.ValuesEvent)})
+    if steps == asked:
+        return outcome
+    log = (place.running / layout.LOG).read_text(errors="replace").splitlines()
+    return dataclasses.replace(
+        outcome,
+        status=ending.SHORT,
+        reason=f"it exited with 0, but trained {steps} of {asked} steps",
+        log=tuple(line for line in log if line.strip())[-ending.TAIL_LINES :],
+    )

@@ -13,7 +13,8 @@ from harness.engines.reference import ENGINE, float64_reference
 from harness.environments.sources import default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.ladder.comparison import Comparison
-from harness.record.files import FIRST_BATCH, INITIAL, Record
+from harness.record.evidence import Record
+from harness.record.layout import FIRST_BATCH, INITIAL
 from harness.run.execute import Reporter, obtain
 from harness.run.plan import Note, Plan, interpreter_for
 

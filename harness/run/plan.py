@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
-from harness.config.case import Case, to_dict
+from harness.config.case import Case
 from harness.config.settings import EngineOptions, Settings
+from harness.config.training import TrainingRequest
 from harness.engines.command import SCRATCH, SHARED, Command, Job
 from harness.engines.sources import checkout_of
 from harness.engines.spec import EngineSpec, TrainerOptions
@@ -46,7 +47,7 @@ class Plan:
 
     engine: str
     label: str
-    case: Case
+    case: Case | TrainingRequest
     command: Command
     interpreter: Interpreter
     inputs: Inputs
@@ -62,7 +63,7 @@ class Plan:
         """Names the Record: all that can change what this run does."""
         return key_of(
             {
-                "case": to_dict(self.case),
+                "case": dataclasses.asdict(self.case),
                 "engine": self.engine,
                 "command": dataclasses.asdict(self.command),
                 "interpreter": self.interpreter.key,

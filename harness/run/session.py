@@ -18,7 +18,7 @@ from harness.ladder.judge import judge
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import choose
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.run.execute import Reporter, obtain
 from harness.run.float64 import own_float64, plan_float64
 from harness.run.plan import Plan, Planner, plan_control, planner
@@ -187,7 +187,7 @@ def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
     comparison = Comparison(a, b, tolerance)
     verdict = Verdict(
         f"{a.label} ({a.directory}) against {b.label} ({b.directory})",
-        str(a.manifest["case"]["name"]),
+        a.case.name,
         (judge(comparison),),
     )
     return Outcome(verdict, {str(r.directory): r for r in (a, b)})

@@ -14,7 +14,7 @@ from harness.devices.device import device
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.result import Result
 from harness.ladder.rungs.step_time import Launches, judge_launches
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.record.steady import COMPILING_STEPS
 from harness.run.execute import Reporter, obtain, obtain_in_turns
 from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole

@@ -10,6 +10,7 @@ twice and a changed one always is. Only a complete Record is used again.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -23,9 +24,17 @@ from typing import Any
 from filelock import FileLock
 
 from harness.base.errors import BadInput
-from harness.record import files as record
+from harness.record import layout, reader, writer
+from harness.record.evidence import Manifest, Record
 
-OBSERVING = ("base/errors.py", "probe", "record/evidence.py", "record/files.py", "trainers")
+OBSERVING = (
+    "base/files.py",
+    "probe",
+    "record/layout.py",
+    "record/steady.py",
+    "record/writer.py",
+    "trainers",
+)
 """Parts of the package whose code runs inside a trainer's process: they are part of the key."""
 
 
@@ -62,16 +71,16 @@ class Slot:
         finally:
             lock.release()
 
-    def complete_record(self) -> record.Record | None:
+    def complete_record(self) -> Record | None:
         """The Record in this slot, if it is whole."""
-        if not (self.directory / record.MANIFEST).is_file():
+        if not (self.directory / layout.MANIFEST).is_file():
             return None
         try:
-            found = record.read_record(self.directory)
+            found = reader.read_record(self.directory)
         except BadInput:
             return None
         # A folder that was copied or renamed by hand is not the Record of this run.
-        ours = self.directory.name.endswith(f"-{found.manifest.get('key')}")
+        ours = self.directory.name.endswith(f"-{found.manifest.key}")
         return found if found.complete and ours else None
 
     def begin(self) -> None:
@@ -79,14 +88,14 @@ class Slot:
         shutil.rmtree(self.running, ignore_errors=True)
         self.running.mkdir(parents=True)
 
-    def finish(self, manifest: dict[str, Any]) -> record.Record:
+    def finish(self, manifest: Manifest) -> Record:
         """Write the manifest and put the run in its place; a failed one before it is replaced."""
-        record.write_json(self.running / record.MANIFEST, manifest)
+        writer.write_json(self.running / layout.MANIFEST, dataclasses.asdict(manifest))
         if self.directory.exists():
             shutil.rmtree(self.directory)
         self.running.rename(self.directory)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        return record.read_record(self.directory)
+        return reader.read_record(self.directory)
 
 
 def slot(workspace: Path, case: str, engine: str, key: str) -> Slot:

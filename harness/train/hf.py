@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.config.training import Rows, Shape, TrainingRequest
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.engines.hf.engine import ENGINE, TRANSFORMERS
@@ -17,12 +18,11 @@ from harness.engines.hf.scripts import placed, script_of
 from harness.environments.folders import identity
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, default_cache_dir, parse_source, resolve
-from harness.run.plan import Note
+from harness.run.plan import Note, Plan
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
     RUNS,
-    Asked,
     Side,
     check_device,
     directory_of,
@@ -31,7 +31,6 @@ from harness.train.request import (
     interpreter_of,
     output_folder,
     own_log,
-    plan_of,
     positive,
     shape_of,
     spec_of,
@@ -81,8 +80,8 @@ def plan(training: HfTraining, note: Note) -> Side:
     origin = _origin(script, checkout, interpreter)
     argv = (placed(script, checkout), *command_line(moved, accepted))
     return Side(
-        plan_of(
-            asked,
+        Plan(
+            case=asked,
             engine=HF,
             label=directory.name,
             command=Command(argv, ENGINE.watched(spec_of(asked, training.window)), files=files),
@@ -120,7 +119,7 @@ def checkout_of(training: HfTraining, here: Path, cache: Path, note: Note) -> Ch
     return resolve(parse_source(source, TRANSFORMERS), cache, note)
 
 
-def _asked(fitted: Fitted, training: HfTraining) -> Asked:
+def _asked(fitted: Fitted, training: HfTraining) -> TrainingRequest:
     arguments = fitted.arguments
     # What the Trainer does where it is not told.
     filled = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, **arguments}
@@ -128,7 +127,7 @@ def _asked(fitted: Fitted, training: HfTraining) -> Asked:
         positive(filled, key, f"{ARGUMENTS}{key}")
         for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
     )
-    return Asked(
+    return TrainingRequest(
         dtype=_dtype(arguments),
         steps=steps,
         global_batch=rows * accumulation,
@@ -136,7 +135,7 @@ def _asked(fitted: Fitted, training: HfTraining) -> Asked:
         max_norm=float(arguments.get("max_grad_norm", 1.0)) or None,
         mesh=_mesh(arguments, training),
         model=_model(arguments),
-        data={"sequence_length": arguments.get("block_size")},
+        data=Rows(arguments.get("block_size")),
         arguments=dict(arguments),
     )
 
@@ -151,7 +150,7 @@ def _mesh(arguments: Mapping[str, Any], training: HfTraining) -> dict[str, int] 
     return {"fsdp": training.devices} if arguments.get("fsdp") else None
 
 
-def _model(arguments: Mapping[str, Any]) -> dict[str, int] | None:
+def _model(arguments: Mapping[str, Any]) -> Shape | None:
     path = Path(str(arguments.get("config_name") or arguments.get("model_name_or_path") or ""))
     file = path / "config.json" if path.is_dir() else path
     try:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case, Data, Model
+from harness.config.training import Shape, TrainingRequest
 from harness.devices.device import device
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.inputs.prepared import Inputs, prepare, writing
 from harness.launchers.local import device_environment
 from harness.launchers.registry import choose
 from harness.probe.spec import Spec
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.run.execute import Devices, Reporter, launch_alone, placed
 from harness.run.plan import Note, Plan
 from harness.run.workspace import Slot
@@ -37,46 +38,11 @@ SHAPE = {
 """Keys of a Case's model, and what a model's configuration calls them."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What stands in the Record in place of a Case: its terms, for what the trainer was told.
-
-    What the trainer was not told, or what cannot be known here, is None.
-
-    dtype:        dtype of the parameters
-    steps:        optimizer steps
-    global_batch: rows in one optimizer step
-    accumulation: micro-batches in one optimizer step
-    max_norm:     gradient clipping threshold
-    mesh:         sizes of the mesh's axes
-    model:        the model's shape
-    data:         `sequence_length`, tokens in a row
-    arguments:    the trainer's own arguments or configuration, all of them
-    """
-
-    dtype: str
-    steps: int
-    global_batch: int
-    accumulation: int
-    max_norm: float | None
-    mesh: dict[str, int] | None
-    model: dict[str, int] | None
-    data: dict[str, int | None]
-    arguments: dict[str, Any] = field(default_factory=dict)
-    name: str = "train"
-    kind: str = "train"
-
-    @property
-    def micro_batch(self) -> int:
-        """Rows in one micro-batch."""
-        return self.global_batch // self.accumulation
-
-
-def shape_of(config: Mapping[str, Any]) -> dict[str, int] | None:
+def shape_of(config: Mapping[str, Any]) -> Shape | None:
     """The shape of a dense decoder-only model from its configuration; None for any other."""
     shape = {ours: config.get(theirs) for ours, theirs in SHAPE.items()}
     complete = {key: value for key, value in shape.items() if isinstance(value, int)}
-    return complete if len(complete) == len(SHAPE) else None
+    return Shape(**complete) if len(complete) == len(SHAPE) else None
 
 
 @dataclass(frozen=True)
@@ -170,7 +136,7 @@ def inputs_of(training: Training) -> Inputs:
         raise BadInput(f"inputs: {error}") from None
 
 
-def spec_of(asked: Asked, window: int) -> Spec:
+def spec_of(asked: TrainingRequest, window: int) -> Spec:
     """What the probe is told: to watch, and to change nothing."""
     return Spec(steps=asked.steps, micro_batch=asked.micro_batch, window=window)
 
@@ -180,11 +146,6 @@ def environment_of(training: Training, devices: int) -> dict[str, str]:
     launcher = training.launcher
     chosen = device_environment(launcher.device, devices, launcher.fast_compile)
     return {"TOKENIZERS_PARALLELISM": "false", **chosen, **training.variables}
-
-
-def plan_of(asked: Asked, **fields: Any) -> Plan:
-    """The Plan of a run that has no Case."""
-    return Plan(case=cast(Case, asked), **fields)
 
 
 def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:

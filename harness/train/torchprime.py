@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.base.errors import BadInput
+from harness.config.training import Rows, TrainingRequest
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
 from harness.engines.hf.match_arguments import nearest
@@ -28,11 +29,10 @@ from harness.engines.torchprime.engine import (
     read_defaults,
 )
 from harness.environments.sources import default_cache_dir
-from harness.run.plan import Note
+from harness.run.plan import Note, Plan
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
-    Asked,
     Side,
     check_device,
     directory_of,
@@ -41,7 +41,6 @@ from harness.train.request import (
     interpreter_of,
     output_folder,
     own_log,
-    plan_of,
     positive,
     shape_of,
     spec_of,
@@ -70,8 +69,8 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     asked = _asked(config)
     mesh = math.prod(int(size) for size in config["ici_mesh"].values())
     return Side(
-        plan_of(
-            asked,
+        Plan(
+            case=asked,
             engine=TORCHPRIME,
             label=directory.name,
             command=Command(
@@ -93,10 +92,10 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     )
 
 
-def _asked(config: dict[str, Any]) -> Asked:
+def _asked(config: dict[str, Any]) -> TrainingRequest:
     task = config["task"]
     meshes = (config["ici_mesh"], config.get("dcn_mesh", {}))
-    return Asked(
+    return TrainingRequest(
         dtype=str(config.get("torch_dtype", "bfloat16")),
         steps=positive(task, "max_steps", "task.max_steps"),
         global_batch=positive(task, "global_batch_size", "task.global_batch_size"),
@@ -104,7 +103,7 @@ def _asked(config: dict[str, Any]) -> Asked:
         max_norm=task.get("max_grad_norm"),
         mesh={axis: size * meshes[1].get(axis, 1) for axis, size in meshes[0].items()},
         model=shape_of(config["model"]),
-        data={"sequence_length": config["dataset"].get("block_size")},
+        data=Rows(config["dataset"].get("block_size")),
         arguments=config,
     )
 

@@ -10,7 +10,7 @@ import math
 import pytest
 
 from harness.plugins.ladder import Pair, pair_outcome
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def trained(request: pytest.FixtureRequest) -> Record:
 
 @pytest.mark.cpu
 def test_the_first_loss_is_not_that_of_a_model_that_knows_nothing(trained: Record) -> None:
-    blind = math.log(trained.manifest["case"]["model"]["vocab_size"])
+    assert trained.case.model is not None
+    blind = math.log(trained.case.model.vocab_size)
     loss = trained.steps[0].loss
     assert loss is not None
     assert abs(loss - blind) > 0.1
@@ -32,7 +33,8 @@ def test_the_first_loss_is_not_that_of_a_model_that_knows_nothing(trained: Recor
 def test_gradients_are_above_the_threshold_in_some_steps_and_below_in_others(
     trained: Record,
 ) -> None:
-    maximum = trained.manifest["case"]["max_norm"]
+    maximum = trained.case.max_norm
+    assert maximum is not None
     above = [step.gradient_norm > maximum for step in trained.steps if step.gradient_norm]
     assert len(above) == len(trained.steps)
     assert above[0], "clipping has to bite at step 0, where its scale is observed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from harness.plugins.ladder import Pair, pair_outcome
-from harness.record.files import PARAMETERS, STEPS, Record
+from harness.record.evidence import Record
+from harness.record.layout import PARAMETERS, STEPS
 
 OF_ONE_LAUNCH = {"at", "seconds", "cpu_seconds", "compile_seconds", "phases", "forked"}
 """Fields that say when something was, how long it took, or how it was launched."""
@@ -24,16 +26,18 @@ def _without_times(value: Any) -> Any:
 def _recorded(record: Record, workspace: Path) -> dict[str, Any]:
     """Everything in a Record but times; its folder is told by another name."""
     events = [json.loads(line) for line in (record.directory / STEPS).read_text().splitlines()]
-    command = json.dumps(record.manifest["command"]).replace(str(workspace), "WORKSPACE")
+    command = json.dumps(dataclasses.asdict(record.manifest)["command"]).replace(
+        str(workspace), "WORKSPACE"
+    )
     found = {
         # A loader's thread may be ahead of the steps by more or fewer batches.
         "batches": [event for event in events if event["event"] == "batch"],
         "events": [event for event in events if event["event"] != "batch"],
         "parameters": json.loads((record.directory / PARAMETERS).read_text()),
-        "observed": record.observed,
-        "key": record.manifest["key"],
+        "observed": dataclasses.asdict(record.observed),
+        "key": record.manifest.key,
         "command": json.loads(command),
-        "ended": [record.ended["status"], record.ended["code"]],
+        "ended": [record.ended.status, record.ended.code],
     }
     assert isinstance(_without_times(found), dict)
     return dict(_without_times(found))
@@ -65,8 +69,8 @@ def test_a_forked_run_is_bitwise_a_launched_one(
         assert record.engine == engine
         found.append((record, _recorded(record, workspace)))
     (by_fork, forked), (by_launch, launched) = found
-    assert by_fork.observed["forked"]
-    assert not by_launch.observed["forked"]
+    assert by_fork.observed.forked
+    assert not by_launch.observed.forked
     assert len(forked["events"]) > by_fork.asked_steps
     for part, value in forked.items():
         assert value == launched[part], part

@@ -26,7 +26,8 @@ from harness.launchers import host, images, jobset
 from harness.launchers.cluster import Cluster
 from harness.launchers.local import Limits
 from harness.launchers.xpk import Xpk, XpkOptions
-from harness.record.files import HOSTS, LOG, STEPS, read_events
+from harness.record.layout import HOSTS, LOG, STEPS
+from harness.record.reader import BatchEvent, read_events
 
 TOKEN = "hf_ThisIsATokenThatNobodyMaySee"
 VARIABLES = {"XLA_FLAGS": '--a="b c" \\ $(HOME) $$', "EMPTY": "", "LINES": "one\ntwo"}
@@ -220,9 +221,10 @@ def test_a_workload_of_two_hosts_leaves_one_record(
     assert sorted(path.name for path in record.glob("host-*")) == ["host-0", "host-1"]
     hosts = json.loads((record / HOSTS).read_text())
     assert hosts == {"count": 2, "expected": 2, "disagreements": []}
-    (batch,) = (e for e in read_events(record / STEPS) if e["event"] == "batch")
-    assert batch["rows"] == ["row0", "row1", "row2", "row3"]
-    assert seen == read_events(record / "host-0" / STEPS)
+    (batch,) = (e for e in read_events(record / STEPS) if isinstance(e, BatchEvent))
+    assert batch.rows == ("row0", "row1", "row2", "row3")
+    lines = (record / "host-0" / STEPS).read_text().splitlines()
+    assert seen == [json.loads(line) for line in lines]
     assert [path.name for path in job.places.scratch.glob("hlo/*")] == ["module_0000.txt"]
     log = (record / LOG).read_text()
     for worker in range(2):

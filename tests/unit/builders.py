@@ -17,24 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import manifests
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.compiler import Collective, ModuleGraph
-from harness.config.case import Case, Data, Optimizer, Schedule, to_dict
+from harness.config.case import Case, Data, Optimizer, Schedule
 from harness.config.compose import load
 from harness.config.settings import Tolerance
+from harness.config.training import Rows, Shape, TrainingRequest
 from harness.ladder.comparison import Comparison
-from harness.record import files as record
-from harness.record.files import (
-    Fingerprint,
-    Parameter,
-    Record,
-    Step,
-    Window,
-    read_record,
-    write_json,
-)
+from harness.record import layout, writer
+from harness.record.evidence import Fingerprint, Parameter, Record, Step, Window
+from harness.record.reader import read_record
+from harness.record.writer import write_json
 
 Array = NDArray[Any]
 """Of float32; arithmetic may widen it in between."""
@@ -277,7 +273,7 @@ class Trainer:
             if held != told:
                 told = held
                 events.append({"event": "optimizer", "step": step, "groups": held,
-                               "class": "torch.optim.adamw.AdamW"})  # fmt: skip
+                               "name": "torch.optim.adamw.AdamW"})  # fmt: skip
             rate = self.rate(step)
             weights = {
                 n: self.rounded(self.updated(w, clipped[n], states[n], rate))
@@ -332,31 +328,23 @@ class Trainer:
             optimizer=Optimizer(learning_rate=self.learning_rate),
             schedule=Schedule(warmup_steps=self.warmup),
         )  # fmt: skip
-        ended = {"status": "ok", "reason": "it ended by itself", "code": 0, "seconds": 1.0}
+        ended = {}
         if asked != self.steps:
             reason = f"it exited with 0, but trained {self.steps} of {asked} steps"
-            ended |= {"status": "stopped early", "reason": reason}
-        return {
-            "schema": record.SCHEMA,
-            "engine": self.label.split("@")[0],
-            "label": self.label,
-            "role": "subject",
-            "key": "0123456789ab",
-            "case": to_dict(case),
-            "observed": DEVICES,
-            "ended": ended,
-        }  # fmt: skip
+            ended = {"status": "stopped early", "reason": reason}
+        engine = self.label.split("@")[0]
+        return manifests.raw(case, engine=engine, label=self.label, observed=DEVICES, ended=ended)
 
     def write(self, folder: Path) -> Path:
         """Train, and write the Record into `folder` as the probe and the harness would."""
         folder.mkdir(parents=True, exist_ok=True)
         events, parameters = self._train()
-        lines = [json.dumps(record.encode(event), allow_nan=False) + "\n" for event in events]
-        (folder / record.STEPS).write_text("".join(lines))
-        table = {"schema": record.SCHEMA, "parameters": parameters}
-        write_json(folder / record.PARAMETERS, table)
-        write_json(folder / record.MANIFEST, self.manifest())
-        (folder / record.LOG).write_text("trained\n")
+        lines = [json.dumps(writer.encode(event), allow_nan=False) + "\n" for event in events]
+        (folder / layout.STEPS).write_text("".join(lines))
+        table = {"schema": layout.SCHEMA, "parameters": parameters}
+        write_json(folder / layout.PARAMETERS, table)
+        write_json(folder / layout.MANIFEST, self.manifest())
+        (folder / layout.LOG).write_text("trained\n")
         return folder
 
     def record(self) -> Record:
@@ -443,9 +431,23 @@ def comparison(a: Record, b: Record, **given: Any) -> Comparison:
 
 def with_manifest(run: Record, change: Callable[[dict[str, Any]], Any]) -> Record:
     """The Record with a changed copy of its manifest."""
-    manifest = json.loads(json.dumps(run.manifest))
+    manifest = manifests.plain(run.manifest)
     change(manifest)
-    return dataclasses.replace(run, manifest=manifest)
+    return dataclasses.replace(run, manifest=manifests.parsed(manifest))
+
+
+def as_training(run: Record, **fields: Any) -> Record:
+    """The Record as `parity train` would have left it: its case is what the trainer was told."""
+    case = run.case
+    assert isinstance(case, Case)
+    names = (field.name for field in dataclasses.fields(Shape))
+    request = TrainingRequest(
+        case.dtype, case.steps, case.global_batch, case.accumulation, case.max_norm, case.mesh,
+        Shape(**{name: getattr(case.model, name) for name in names}),
+        Rows(case.data.sequence_length),
+    )  # fmt: skip
+    asked = dataclasses.replace(request, **fields)
+    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, case=asked))
 
 
 def with_observed(run: Record, **observed: Any) -> Record:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import Trainer
 
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 @pytest.fixture(scope="session")

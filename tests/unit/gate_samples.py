@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import manifests
+
 from harness.config.case import to_dict
 from harness.config.compose import load
 from harness.config.settings import Settings
@@ -17,15 +19,10 @@ from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs
 from harness.probe.spec import Spec
-from harness.record.files import (
-    MANIFEST,
-    PARAMETERS,
-    STEPS,
-    Record,
-    encode,
-    read_record,
-    write_json,
-)
+from harness.record.evidence import Record
+from harness.record.layout import MANIFEST, PARAMETERS, SCHEMA, STEPS
+from harness.record.reader import read_record
+from harness.record.writer import encode, write_json
 from harness.run.plan import Plan
 
 LOSSES = (6.5078125, 6.25, 6.0, 5.75)
@@ -99,7 +96,7 @@ def run(
     folder.mkdir(parents=True)
     events: list[dict[str, Any]] = [batch(i) for i in range(len(losses))]
     group = {"hyper": {"betas": [0.9, 0.999], "eps": 1e-8}, "parameters": 2}
-    events.append({"event": "optimizer", "step": 0, "class": "torch.AdamW", "groups": [group]})
+    events.append({"event": "optimizer", "step": 0, "name": "torch.AdamW", "groups": [group]})
     for step, loss in enumerate(losses):
         told = {"micro": 1, "lr": [1e-3 * (step + 1)], "max_norm": 1.0, "at": 1000.0 + step}
         events.append({"event": "step", "step": step, **told})
@@ -110,34 +107,43 @@ def run(
         events.append({"event": "values", "step": step, **values})
     (folder / STEPS).write_text("".join(json.dumps(encode(e)) + "\n" for e in events))
     parameters = [parameter(name, scale, final_bits) for name in ("a.weight", "b.weight")]
-    write_json(folder / PARAMETERS, {"schema": 1, "parameters": parameters})
+    write_json(folder / PARAMETERS, {"schema": SCHEMA, "parameters": parameters})
     (folder / "trainer.log").write_text(log)
     write_json(
         folder / MANIFEST,
-        {
-            "schema": 1,
-            "engine": "hf",
-            "label": label,
-            "case": case_asked() | (case or {}),
-            "inputs": "0123456789abcdef",
-            "origin": {"version": label.rpartition("@")[2], "description": f"transformers {label}"},
-            "interpreter": {"python": "/home/me/bin/python", "packages": {"accelerate": "1.15.0"}},
-            "command": {"argv": ["/home/me/bin/python", "train.py"]},
-            "ended": ended or {"status": "ok", "reason": "it ended by itself", "code": 0},
-            "observed": {
-                "device": "CPU",
-                "devices": 4,
-                "device_kind": "CPU",
-                "processes": 1,
-                "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},
-                "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},
-                "flags": {"XLA_FLAGS": "--xla_x=1"},
-                "input_sharding": "{devices=[4,1]0,1,2,3}",
-                "attention": "eager",
-                **(observed or {}),
+        manifests.raw(
+            case_asked() | (case or {}),
+            **{
+                "label": label,
+                "origin": {
+                    "version": label.rpartition("@")[2],
+                    "description": f"transformers {label}",
+                },
+                "interpreter": {
+                    "python": "/home/me/bin/python",
+                    "packages": {"accelerate": "1.15.0"},
+                },
+                "command": {
+                    "argv": ["/home/me/bin/python", "train.py"],
+                    "environment": {},
+                    "pythonpath": [],
+                },
+                "ended": ended or {},
+                "observed": {
+                    "device": "CPU",
+                    "devices": 4,
+                    "device_kind": "CPU",
+                    "processes": 1,
+                    "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},
+                    "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},
+                    "flags": {"XLA_FLAGS": "--xla_x=1"},
+                    "input_sharding": "{devices=[4,1]0,1,2,3}",
+                    "attention": "eager",
+                    **(observed or {}),
+                },
+                **manifest,
             },
-            **manifest,
-        },
+        ),
     )
     return read_record(folder)
 

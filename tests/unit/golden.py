@@ -35,12 +35,11 @@ from builders import (
     without,
 )
 
-from harness.compiler import to_json
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.ladder import LADDER
 from harness.ladder.result import RungResult
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 FOLDER = Path(__file__).parent / "ladder" / "golden"
 SHOWN = 3
@@ -263,7 +262,7 @@ def _without_norms(run: Record) -> Record:
 def _graphs() -> Iterator[tuple[str, Comparison]]:
     again = with_manifest(B, lambda manifest: manifest.update(engine=A.engine))
     for fields in ({}, {"flops": 2000, "fingerprint": "x"}, {"peak_memory_bytes": None}):
-        dumped = [to_json([compiled_step(**given)]) for given in ({}, fields)]
+        dumped = [compiled_step(**given) for given in ({}, fields)]
         for engines, b in (("one engine", again), ("two engines", B)):
             graphs = tuple(
                 dataclasses.replace(run, graph=graph)
@@ -273,7 +272,7 @@ def _graphs() -> Iterator[tuple[str, Comparison]]:
     twice = [
         dataclasses.replace(
             run,
-            graph=to_json([compiled_step()]),
+            graph=compiled_step(),
             windows=tuple(dataclasses.replace(w, executions=2 * w.steps) for w in run.windows),
         )
         for run in (A, B)

@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import manifests
 import numpy as np
 
+from harness.config.case import Case
 from harness.launchers.merge_hosts import merge_hosts
 from harness.probe import hashing
-from harness.record import files as record
-from harness.record.files import MANIFEST, Record, read_record, write_json
+from harness.record.evidence import Hosts, Record
+from harness.record.layout import MANIFEST, SCHEMA
+from harness.record.reader import read_hosts, read_record
+from harness.record.writer import write_json
 
 ROWS, LENGTH, STEPS = 8, 6, 3
 """Rows of a micro-batch, tokens of a row, optimizer steps."""
@@ -99,7 +103,7 @@ def hosts(count: int = 2, whole: bool = False) -> list[Host]:
         rows = slice(None) if whole else slice(rank * size, (rank + 1) * size)
         groups = [{"hyper": {"eps": 1e-8}, "parameters": 1}]
         events = [batch(0, rows), batch(1, rows)]  # loaders read ahead
-        events.append({"event": "optimizer", "step": 0, "class": "AdamW", "groups": groups})
+        events.append({"event": "optimizer", "step": 0, "name": "AdamW", "groups": groups})
         for step in range(STEPS):
             if step == 1:
                 events.append(batch(2, rows))
@@ -126,7 +130,7 @@ def write(root: Path, run: list[Host]) -> list[Path]:
         folder.mkdir()
         lines = [json.dumps(event) for event in host.events]
         (folder / "steps.jsonl").write_text("".join(line + "\n" for line in lines))
-        write_json(folder / "parameters.json", {"schema": 1, "parameters": host.parameters})
+        write_json(folder / "parameters.json", {"schema": SCHEMA, "parameters": host.parameters})
         write_json(folder / "observed.json", host.observed)
         write_json(folder / "host.json", {"code": host.code})
         (folder / "trainer.log").write_text(host.log)
@@ -134,26 +138,20 @@ def write(root: Path, run: list[Host]) -> list[Path]:
     return folders
 
 
-CASE = {
-    "name": "llama-tiny", "dtype": "float32", "steps": STEPS, "global_batch": ROWS,
-    "accumulation": 1,
-}  # fmt: skip
+CASE = Case("llama-tiny", steps=STEPS, global_batch=ROWS)
 
 
-def complete(folder: Path, observed: dict[str, Any], merged: dict[str, Any] | None) -> Record:
+def complete(folder: Path, observed: dict[str, Any], merged: Hosts | None) -> Record:
     """Write the manifest that the harness writes, and read the Record."""
-    manifest = {
-        "schema": 1, "engine": "hf", "key": "k1", "case": CASE, "ended": {"status": "ok"},
-        "observed": observed, "hosts": merged,
-    }  # fmt: skip
-    write_json(folder / MANIFEST, manifest)
+    hosts = None if merged is None else dataclasses.asdict(merged)
+    write_json(folder / MANIFEST, manifests.raw(CASE, key="k1", observed=observed, hosts=hosts))
     return read_record(folder)
 
 
 def merge(root: Path, run: list[Host], expected: int | None = None) -> Record:
     """The merged Record."""
     merged = merge_hosts(write(root, run), root, ROWS, expected or len(run))
-    assert json.loads((root / record.HOSTS).read_text()) == merged
+    assert read_hosts(root) == merged
     path = root / "observed.json"
     return complete(root, json.loads(path.read_text()) if path.is_file() else {}, merged)
 

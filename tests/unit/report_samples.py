@@ -5,10 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import manifests
+
+from harness.config.case import Case
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.record.files import MANIFEST, STEPS, Record, encode, read_record, write_json
+from harness.record.evidence import Record
+from harness.record.layout import MANIFEST, SCHEMA, STEPS
+from harness.record.reader import read_record
+from harness.record.writer import encode, write_json
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;[red]| `x` {{ 7*7 }} \x1b[31m"
 
@@ -23,7 +29,7 @@ def record(
     rates: Sequence[Sequence[float]] | None = None,
     norm: float | None = 1.5,
     max_norm: float | None = 1.0,
-    at: float | None = 1000.0,
+    at: float = 1000.0,
     manifest: dict[str, Any] | None = None,
 ) -> Record:
     """A run of so many losses, at `steps` (0, 1, 2 … by default), with further `events`."""
@@ -32,28 +38,28 @@ def record(
     for position, (step, loss) in enumerate(zip(steps or range(len(losses)), losses, strict=True)):
         lr = rates[position] if rates else [1e-3]
         event = {"event": "step", "step": step, "micro": 1, "lr": lr, "max_norm": max_norm}
-        lines.append(event | ({} if at is None else {"at": at + position}))
+        lines.append(event | {"at": at + position})
         lines.append({"event": "values", "step": step, "losses": [loss], "gradient_norm": norm})
     text = "".join(json.dumps(encode(event)) + "\n" for event in [*lines, *events])
     (folder / STEPS).write_text(text)
-    (folder / "parameters.json").write_text('{"schema": 1, "parameters": []}')
+    (folder / "parameters.json").write_text(f'{{"schema": {SCHEMA}, "parameters": []}}')
     write_json(
         folder / MANIFEST,
-        {
-            "schema": 1,
-            "engine": label.split()[0],
-            "label": label,
-            "case": {"name": "llama-tiny", "dtype": "float32", "steps": len(losses)},
-            "ended": {"status": "ok"},
-            "observed": {
-                "devices": 4,
-                "device_kind": "CPU",
-                "mesh": {"axes": {"fsdp": 4, "tensor": 1}},
-                "versions": {"torch": "2.9.0"},
-                "flags": {"XLA_FLAGS": "--xla_x=1"},
+        manifests.raw(
+            Case("llama-tiny", steps=len(losses) or 3),
+            **{
+                "engine": label.split()[0],
+                "label": label,
+                "observed": {
+                    "devices": 4,
+                    "device_kind": "CPU",
+                    "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},
+                    "versions": {"torch": "2.9.0"},
+                    "flags": {"XLA_FLAGS": "--xla_x=1"},
+                },
+                **(manifest or {}),
             },
-            **(manifest or {}),
-        },
+        ),
     )
     return read_record(folder)
 

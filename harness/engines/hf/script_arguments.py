@@ -15,7 +15,7 @@ from typing import Any
 from harness.base.errors import BadInput
 from harness.environments.cache import Progress, exclusive
 from harness.environments.interpreters import Interpreter
-from harness.record.files import write_json
+from harness.record.writer import write_json
 
 SECONDS = 300.0
 """How long a script may take until it parses its arguments. It imports torch and transformers

@@ -16,7 +16,7 @@ from harness.ladder.distances import (
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 def backward(c: Comparison) -> RungResult:

@@ -11,7 +11,7 @@ from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import gradient_norm, shown
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 TOTAL_NORM_EPSILON = 1e-6
 """`clip_grad_norm_` scales by max_norm / (norm + 1e-6), at most by 1 (torch.nn.utils)."""
@@ -148,7 +148,7 @@ def _other_threshold(c: Comparison) -> str | None:
                 f"{_maximum(right[step])}"
             )
     for record, thresholds in ((c.a, left), (c.b, right)):
-        asked = record.manifest["case"]["max_norm"]
+        asked = record.case.max_norm
         for step, threshold in sorted(thresholds.items()):
             if threshold != asked:
                 return (

@@ -9,7 +9,7 @@ from harness.config.case import ALIGNED
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
-from harness.record.files import Record, Step
+from harness.record.evidence import Record, Step
 
 
 def data(c: Comparison) -> RungResult:
@@ -37,10 +37,11 @@ def data(c: Comparison) -> RungResult:
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         findings += _other_batches_than_asked(name, record)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        if missing := record.missing_steps:
-            asked = record.asked_steps
-            text = f"{name} trained {asked - len(missing)} of {asked} steps, not step {missing[0]}"
-            findings.append(Finding(text, missing[0]))
+        missing, asked = record.first_missing_step, record.asked_steps
+        if missing is not None:
+            trained = sum(step.finished and step.index < asked for step in record.steps)
+            text = f"{name} trained {trained} of {asked} steps, not step {missing}"
+            findings.append(Finding(text, missing))
     for index in sorted(left.keys() ^ right.keys()):
         has, lacks = (name_a, name_b) if index in left else (name_b, name_a)
         findings.append(Finding(f"step {index}: {has} has it, {lacks} does not", index))
@@ -66,15 +67,18 @@ def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:
 
     Two runs that both train on half a batch agree, on something else than their name says.
     """
-    case = record.manifest["case"]
-    if case["kind"] != ALIGNED:
+    case = record.case
+    if not case.aligned:
         return []
-    micro, length = case["global_batch"] // case["accumulation"], case["data"]["sequence_length"]
-    asked = [[micro, length]] * case["accumulation"]
+    asked = [case.micro_batch, case.data.sequence_length]
     for step in record.steps:
         shapes = [list(batch.shape) for batch in step.batches]
-        if step.finished and shapes != asked:
-            text = f"step {step.index}: {name} was served {shapes}, but the case asks for {asked}"
+        as_asked = len(shapes) == case.accumulation and all(shape == asked for shape in shapes)
+        if step.finished and not as_asked:
+            text = (
+                f"step {step.index}: {name} was served {shapes}, but the case asks for "
+                f"{case.accumulation} of {asked}"
+            )
             return [Finding(text, step.index, None, shapes, asked)]
     return []
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.config.case import ALIGNED, AS_SHIPPED
+from harness.config.case import ALIGNED, AS_SHIPPED, Case
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.record.hosts import host_findings
 
 DEVICE_FACTS = {
@@ -30,10 +30,12 @@ def environment(c: Comparison) -> RungResult:
     a, b = c.a.observed, c.b.observed
     name_a, name_b = c.names
     pairs: list[tuple[str, Any, Any]] = [
-        (text, a[key], b[key]) for key, text in DEVICE_FACTS.items()
+        (text, getattr(a, key), getattr(b, key)) for key, text in DEVICE_FACTS.items()
     ]
-    for what, names in (("versions", (*VERSIONS, "libtpu")), ("flags", {*a["flags"], *b["flags"]})):
-        pairs += [(name, a[what].get(name), b[what].get(name)) for name in sorted(names)]
+    packages = sorted((*VERSIONS, "libtpu"))
+    pairs += [(name, a.versions.get(name), b.versions.get(name)) for name in packages]
+    names = sorted({*a.flags, *b.flags})
+    pairs += [(name, a.flags.get(name), b.flags.get(name)) for name in names]
     hosts = tuple(
         Finding(f"{name}: {text}")
         for name, record in zip(c.names, (c.a, c.b), strict=True)
@@ -49,8 +51,8 @@ def environment(c: Comparison) -> RungResult:
         )
     )
     return RungResult.identity(
-        "environment", findings, f"{a['devices']} {a['device_kind']} devices, torch_xla "
-        f"{a['versions']['torch_xla']}, equal flags",
+        "environment", findings, f"{a.devices} {a.device_kind} devices, torch_xla "
+        f"{a.versions['torch_xla']}, equal flags",
     )  # fmt: skip
 
 
@@ -58,7 +60,7 @@ def _other_attention(c: Comparison) -> tuple[Finding, ...]:
     """A run of an aligned case that does not attend in the way that the case asks for."""
     findings = []
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        asked, found = _asked_attention(record), record.observed.get("attention")
+        asked, found = _asked_attention(record), record.observed.attention
         if asked is not None and found is not None and found != asked:
             text = f"attention of {name} is {found}, but the case asks for {asked}"
             findings.append(Finding(text, a=found, b=asked))
@@ -69,23 +71,22 @@ def _unobserved(record: Record) -> str | None:
     """The first thing about a process that is not known: unknown and unknown are not equal."""
     observed = record.observed
     for key, text in DEVICE_FACTS.items():
-        if not observed.get(key):
+        if not getattr(observed, key):
             return text
     for package in VERSIONS:
-        if not observed.get("versions", {}).get(package):
+        if not observed.versions.get(package):
             return f"version of {package}"
-    if not observed.get("flags"):
+    if not observed.flags:
         return "flag"
     # The models of the other engines have one way to attend, and no name for it.
-    named = record.manifest["engine"] == "hf" and _asked_attention(record) is not None
-    return "attention implementation" if named and not observed.get("attention") else None
+    named = record.engine == "hf" and _asked_attention(record) is not None
+    return "attention implementation" if named and not observed.attention else None
 
 
 def _asked_attention(record: Record) -> str | None:
     """The attention implementation that an aligned case asks for."""
-    case = record.manifest["case"]
-    asked = case["model"].get("attention") if case["kind"] == ALIGNED else None
-    return None if asked is None else str(asked)
+    case = record.case
+    return case.model.attention if isinstance(case, Case) and case.aligned else None
 
 
 RUNG = Rung(

@@ -9,7 +9,7 @@ from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 def forward(c: Comparison) -> RungResult:

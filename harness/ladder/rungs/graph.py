@@ -7,7 +7,7 @@ from collections import Counter
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import EQUAL, Finding, RungResult
 from harness.ladder.rung import Rung
-from harness.record.files import Record, Window
+from harness.record.evidence import Record, Window
 from harness.record.steady import COMPILING_STEPS
 
 

@@ -23,7 +23,7 @@ from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.forward import LOSS
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 def loss_curve(c: Comparison) -> RungResult:

@@ -21,7 +21,8 @@ from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import EQUAL, Finding, RungResult, summary
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.schedule import schedule
-from harness.record.files import Group, Parameter, Record, encode
+from harness.record.evidence import Group, Parameter, Record
+from harness.record.writer import encode
 
 IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Hyper-parameters that choose how an update is computed, not what it is."""
@@ -107,7 +108,7 @@ def _which(names: list[str], total: int) -> str:
 
 
 def _has_nan(value: Any) -> bool:
-    """Whether a hyper-parameter is, or holds, the NaN that `record.files.encode` makes a text."""
+    """Whether a hyper-parameter is, or holds, the NaN that `record.writer.encode` makes a text."""
     plain = encode(value)
     return plain == "nan" or (isinstance(plain, list) and any(map(_has_nan, plain)))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from harness.config.case import ALIGNED
+from harness.config.case import Case
 from harness.ladder.comparison import Comparison
 from harness.ladder.curve import Rates, furthest, lagging
 from harness.ladder.distances import by_name, exceeds, largest, relative_difference
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 RATE_LIMIT = Limit(1e-9, "rounding of Python floats")
 """Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
@@ -37,8 +37,8 @@ def schedule(c: Comparison) -> RungResult:
         text, value = _explain(c, findings, left, right), largest(differences.values())
         return RungResult.failed("schedule", text, value, RATE_LIMIT, findings)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        if missing := record.missing_steps:
-            text = f"{len(left)} learning rates agree, but {name} has no step {missing[0]}"
+        if (missing := record.first_missing_step) is not None:
+            text = f"{len(left)} learning rates agree, but {name} has no step {missing}"
             return RungResult.invalid("schedule", text)
     peak = max(rate or 0.0 for rates in left.values() for rate in rates)
     if peak == 0:
@@ -61,10 +61,10 @@ def schedule(c: Comparison) -> RungResult:
 
 def _peak_asked(record: Record) -> float | None:
     """The rate that an aligned case ends its warm-up with; None where it does not get there."""
-    case = record.manifest["case"]
-    if case["kind"] != ALIGNED or record.asked_steps <= case["schedule"]["warmup_steps"]:
+    case = record.case
+    if not isinstance(case, Case) or not case.aligned:
         return None
-    return float(case["optimizer"]["learning_rate"])
+    return case.optimizer.learning_rate if case.steps > case.schedule.warmup_steps else None
 
 
 def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:

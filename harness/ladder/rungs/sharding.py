@@ -8,7 +8,7 @@ from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 
 def sharding(c: Comparison) -> RungResult:
@@ -24,7 +24,7 @@ def sharding(c: Comparison) -> RungResult:
             return RungResult.invalid("sharding", f"{name}: no parameter was observed")
         if _mesh(record) is None:
             return RungResult.invalid("sharding", f"{name}: no mesh was observed")
-        if record.observed.get("input_sharding") is None:
+        if record.observed.input_sharding is None:
             text = f"{name}: the sharding of the input tokens was not observed"
             return RungResult.invalid("sharding", text)
         findings += _against_case(name, record)
@@ -34,7 +34,7 @@ def sharding(c: Comparison) -> RungResult:
             Finding(f"mesh: {name_a} has {_show_mesh(mesh_a)}, {name_b} {_show_mesh(mesh_b)}",
                     a=mesh_a, b=mesh_b)
         )  # fmt: skip
-    input_a, input_b = c.a.observed["input_sharding"], c.b.observed["input_sharding"]
+    input_a, input_b = c.a.observed.input_sharding, c.b.observed.input_sharding
     if input_a != input_b:
         findings.append(
             Finding(f"input tokens: {name_a} shards them {input_a or 'not at all'}, {name_b} "
@@ -61,29 +61,29 @@ def sharding(c: Comparison) -> RungResult:
 
 def _against_case(name: str, record: Record) -> list[Finding]:
     """Where a run's mesh or dtype is not the one that its case asks for."""
-    case, mesh = record.manifest["case"], _mesh(record)
+    case, mesh = record.case, _mesh(record)
     findings = []
     # `parity train` on a TPU does not know the mesh that its trainer will make.
-    asked = {axis: size for axis, size in (case["mesh"] or {}).items() if size > 1}
-    if mesh is not None and case["mesh"] is not None and mesh["axes"] != asked:
+    asked = {axis: size for axis, size in (case.mesh or {}).items() if size > 1}
+    if mesh is not None and case.mesh is not None and mesh["axes"] != asked:
         shown = _show_mesh({**mesh, "axes": asked})
         text = f"{name} trains on {_show_mesh(mesh)}, but the case asks for {shown}"
         findings.append(Finding(text, a=mesh["axes"], b=asked))
-    others = [p for p in record.parameters if p.dtype != case["dtype"]]
+    others = [p for p in record.parameters if p.dtype != case.dtype]
     if others:
-        text = f"{len(others)} parameters of {name} are not {case['dtype']}, as the case asks: "
+        text = f"{len(others)} parameters of {name} are not {case.dtype}, as the case asks: "
         text += f"{others[0].name} is {others[0].dtype}"
-        findings.append(Finding(text, None, others[0].name, others[0].dtype, case["dtype"]))
+        findings.append(Finding(text, None, others[0].name, others[0].dtype, case.dtype))
     return findings
 
 
 def _mesh(record: Record) -> dict[str, Any] | None:
     """Axes of more than one device, and the order of devices: axes of one change nothing."""
-    mesh = record.observed.get("mesh") or {}
-    if not mesh.get("axes") or not mesh.get("device_order"):
+    mesh = record.observed.mesh
+    if mesh is None or not mesh.axes or not mesh.device_order:
         return None
-    axes = {axis: size for axis, size in mesh["axes"].items() if size > 1}
-    return {"axes": axes, "device_order": mesh["device_order"]}
+    axes = {axis: size for axis, size in mesh.axes.items() if size > 1}
+    return {"axes": axes, "device_order": list(mesh.device_order)}
 
 
 def _show_mesh(mesh: dict[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.config.settings import Tolerance
 from harness.devices.device import device_of
 from harness.ladder.comparison import Comparison
-from harness.ladder.device_time import device_samples, throughput
+from harness.ladder.device_time import device_samples, device_seconds, throughput
 from harness.ladder.intervals import (
     Decision,
     RatioInterval,
@@ -21,7 +21,7 @@ from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.graph import steps_of, unobserved_steps
 from harness.ladder.stalls import STALL, recurring_stalls
-from harness.record.files import Record, Window
+from harness.record.evidence import Record, Window
 
 Launches = tuple[tuple[Record, Record], ...]
 """The Records of both sides, launch by launch."""
@@ -90,8 +90,7 @@ def _samples(launches: Launches) -> _Samples:
     if by_device is not None:
         return _Samples(*by_device, "gaps between device steps", paired=False, of_host=False)
     paired = all(
-        a.manifest.get("turns") is not None and a.manifest.get("turns") == b.manifest.get("turns")
-        for a, b in launches
+        a.manifest.turns is not None and a.manifest.turns == b.manifest.turns for a, b in launches
     )
     what = "windows in turns" if paired else "windows"
     return _Samples(*samples_of(launches, paired), what, paired, of_host=True)
@@ -250,7 +249,7 @@ def _broken(record: Record) -> str | None:
     for window in record.windows:
         if not (math.isfinite(window.seconds) and window.seconds > 0):
             return f"{steps_of(window)} took {window.seconds} s"
-    for seconds in (seconds for device in record.device_seconds for seconds in device):
+    for seconds in (seconds for device in device_seconds(record) for seconds in device):
         if not (math.isfinite(seconds) and seconds > 0):
             return f"a step took {seconds} s on a device"
     return None

@@ -15,6 +15,7 @@ from harness.devices.device import chip, device, device_of, devices, with_kind
 from harness.launchers.local import device_environment
 from harness.launchers.registry import limits_of
 from harness.record import outcome as ending
+from harness.record.evidence import Observed
 from harness.record.outcome import Ending, explain
 
 
@@ -70,8 +71,8 @@ class TestKinds:
         ],
     )  # fmt: skip
     def test_a_tpu_is_named_by_its_machine(self, accelerator: str | None, kind: str) -> None:
-        observed = {"device": "TPU", "attributes": PLACE, "accelerator_type": accelerator}
-        assert with_kind(observed)["device_kind"] == kind
+        observed = Observed(device="TPU", attributes=PLACE, accelerator_type=accelerator)
+        assert with_kind(observed).device_kind == kind
 
     def test_v5e_and_v5p_are_not_one_kind(self) -> None:
         assert tpu.kind_of(PLACE, "v5litepod-4") != tpu.kind_of(PLACE, "v5p-4")
@@ -85,13 +86,14 @@ class TestKinds:
         assert chip(found) is None
 
     def test_the_cpu_mesh(self) -> None:
-        observed = {"device": "CPU", "attributes": {"name": "CPU:0"}, "accelerator_type": None}
-        assert with_kind(observed)["device_kind"] == "CPU"
+        observed = Observed(device="CPU", attributes={"name": "CPU:0"})
+        assert with_kind(observed).device_kind == "CPU"
 
     @pytest.mark.parametrize(
-        "observed", [{}, {"device": "CUDA", "device_kind": "CUDA"}, {"device_kind": "eager CPU"}]
+        "fields", [{}, {"device": "CUDA", "device_kind": "CUDA"}, {"device_kind": "eager CPU"}]
     )
-    def test_what_no_device_knows_is_left_as_it_is(self, observed: dict[str, Any]) -> None:
+    def test_what_no_device_knows_is_left_as_it_is(self, fields: dict[str, Any]) -> None:
+        observed = Observed(**fields)
         assert device_of(observed) is None
         assert with_kind(observed) == observed
 
@@ -193,9 +195,9 @@ class TestFromOutside:
             assert [d.name for d in devices()] == ["cpu", "npu", "tpu"]
             assert device_environment("npu", 2, True)["NPU_BOARDS"] == "2"
             assert device("npu").mesh() == {"fsdp": 2}
-            observed = with_kind({"device": "NPU", "attributes": {"board": "X1"}})
-            assert observed["device_kind"] == "NPU X1"
-            known = chip(observed["device_kind"])
+            observed = with_kind(Observed(device="NPU", attributes={"board": "X1"}))
+            assert observed.device_kind == "NPU X1"
+            known = chip(observed.device_kind or "")
             assert known is not None
             assert known.peak_flops == 1e12
             assert ended(tmp_path, "npu", "board taken\n").status == ending.BUSY

@@ -17,7 +17,7 @@ from harness.config.compose import load
 from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
 from harness.gate.change import Change, equal_parameters, table
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 BLESSED = Blessed("Ada", "2026-11-25T00:00:00+00:00", "0.1.0")
 PLACE = Path("baselines/x.json")
@@ -33,18 +33,19 @@ def test_all_that_is_judged_comes_back(tmp_path: Path) -> None:
     for part in ("steps", "windows", "parameters", "groups", "graph"):
         assert getattr(back, part) == getattr(record, part), part
     for key in ("case", "observed", "inputs", "origin", "engine", "label"):
-        assert back.manifest[key] == record.manifest[key], key
+        assert getattr(back.manifest, key) == getattr(record.manifest, key), key
     assert back.directory == PLACE
     assert back.complete
 
 
 def test_nothing_of_this_machine_is_stored(tmp_path: Path) -> None:
-    record = samples.run(tmp_path / "r", host={"name": "secret-host"})
+    record = samples.run(tmp_path / "r", host={"name": "secret-host", "machine": "x86_64"})
     text = baselines.to_json(record, BLESSED)
     assert "/home/me" not in text
     assert "secret-host" not in text
     assert str(tmp_path) not in text
-    assert json.loads(text)["manifest"]["interpreter"] == {"packages": {"accelerate": "1.15.0"}}
+    stored = json.loads(text)["manifest"]["interpreter"]
+    assert stored == {"packages": {"accelerate": "1.15.0"}, "python": "", "key": ""}
 
 
 def test_one_line_a_step_and_a_parameter(tmp_path: Path) -> None:
@@ -78,6 +79,9 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "an unknown key": damage(lambda raw: raw.update(tolerance=1)),
     "no manifest": damage(lambda raw: raw.pop("manifest")),
     "no case": damage(lambda raw: raw["manifest"].pop("case")),
+    "a null": damage(lambda raw: raw["manifest"].update(engine=None)),
+    "a misspelt key": damage(lambda raw: raw["manifest"]["case"].update(step=4)),
+    "a sketch cut short": damage(lambda raw: raw["parameters"][0]["final"]["sketch"].pop()),
     "no end": damage(lambda raw: raw["manifest"].pop("ended")),
 }
 
@@ -168,7 +172,7 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
 
 def test_differences_are_named(tmp_path: Path) -> None:
     base = samples.run(tmp_path / "a")
-    data = dict(base.manifest["case"]["data"], sequence_length=64)
+    data = {**to_dict(load([]).case)["data"], "sequence_length": 64}
     other = samples.run(tmp_path / "b", case={"data": data, "steps": 4, "description": "words"})
     assert baselines.differences(base, other) == ["case.data.sequence_length is 128 there, 64 here"]
     assert baselines.differences(base, samples.run(tmp_path / "c", inputs="other")) == [
@@ -240,8 +244,8 @@ def test_what_is_stored_can_be_gated_against(path: Path) -> None:
     """It is small, whole, and of the case as it is now."""
     assert path.stat().st_size < 50_000
     record, _ = baselines.from_json(path.read_text(), path)
-    now = to_dict(load([f"case={path.parent.name}"]).case)
-    stored = dataclasses.replace(record, manifest={**record.manifest, "case": now})
+    now = load([f"case={path.parent.name}"]).case
+    stored = dataclasses.replace(record, manifest=dataclasses.replace(record.manifest, case=now))
     assert baselines.differences(record, stored) == []
     assert path.name.startswith(f"{record.engine}-{baselines.version_of(record)}.")
-    assert record.manifest["role"] == ("control" if ".control." in path.name else "subject")
+    assert record.manifest.role == ("control" if ".control." in path.name else "subject")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gate_samples as samples
@@ -84,7 +85,8 @@ def test_the_rung_that_it_gave_no_evidence_for(tmp_path: Path) -> None:
     begun = samples.run(tmp_path / "a", losses=(6.5,), ended=ended)
     never = samples.run(tmp_path / "b", losses=(), ended=ended)
     batches = samples.run(tmp_path / "c", losses=(), ended=ended)
-    (batches.directory / "steps.jsonl").write_text('{"event": "batch", "index": 0}\n{"event": "ba')
+    loaded = json.dumps(samples.batch(0))
+    (batches.directory / "steps.jsonl").write_text(f'{loaded}\n{{"event": "ba')
     assert broken_rung(begun) == "loss_curve"
     assert broken_rung(never) == "environment"
     assert broken_rung(batches) == "forward"

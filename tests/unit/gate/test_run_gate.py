@@ -14,7 +14,6 @@ import pytest
 from builders import compiled_step
 
 from harness.base.errors import BadInput, CannotTrain
-from harness.compiler import to_json
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import gate as gating
@@ -22,7 +21,7 @@ from harness.gate.gate import GatePair, NotCompared, chosen_cases, gate_pairs, j
 from harness.gate.refs import Ref
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict
-from harness.record.files import Record
+from harness.record.evidence import Observed, Record
 from harness.run import session
 from harness.run import timing as measuring
 from harness.run.plan import Plan
@@ -337,7 +336,7 @@ class TestAgainstAStoredBaseline:
         world(v2=run)
         pair = gate_pair(tmp_path, None)
         pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, graph="hlo"))
-        steps = [to_json([compiled_step(fingerprint=text)]) for text in ("abc", "xyz")]
+        steps = [compiled_step(fingerprint=text) for text in ("abc", "xyz")]
         dumped = iter([steps[0], steps[changed]])
         monkeypatch.setattr(
             measuring, "compiled_step_of", lambda *_: dataclasses.replace(run, graph=next(dumped))
@@ -358,7 +357,8 @@ class TestAgainstAStoredBaseline:
         before = {p: p.read_bytes() for p in (tmp_path / "stored").rglob("*.json")}
         ended = {"status": "killed", "reason": "SIGKILL", "code": -9}
         killed = samples.run(tmp_path / "b", "hf@2.0", (), ended=ended)
-        killed.manifest["observed"].clear()
+        nothing = dataclasses.replace(killed.manifest, observed=Observed())
+        killed = dataclasses.replace(killed, manifest=nothing)
         world(v2=killed)
         verdict = judged(gate_pair(tmp_path, None))
         assert verdict.result is Result.INVALID

@@ -26,7 +26,7 @@ from harness.ladder.rungs.backward import (
 )
 from harness.ladder.rungs.clip import clip
 from harness.ladder.rungs.forward import forward
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

@@ -26,7 +26,7 @@ from harness.ladder.rungs.backward import (
     gradient_norm,
 )
 from harness.ladder.rungs.clip import applied_scale, clip, scale_distance
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

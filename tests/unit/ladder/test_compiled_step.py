@@ -13,12 +13,12 @@ from builders import (
     with_window,
 )
 
-from harness.compiler import ModuleGraph, to_json
+from harness.compiler import ModuleGraph
 from harness.ladder.result import Result
 from harness.ladder.rungs.graph import (
     graph,
 )
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -30,8 +30,8 @@ class Recompiles(Trainer):
         return super().compilations(window) + (window == 3)
 
 
-def dumped(run: Record, *steps: ModuleGraph) -> Record:
-    return dataclasses.replace(run, graph=to_json(steps))
+def dumped(run: Record, step: ModuleGraph) -> Record:
+    return dataclasses.replace(run, graph=step)
 
 
 class TestCompiledStep:

@@ -25,7 +25,7 @@ from harness.ladder.metric import Metric
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs.grad_norm_curve import grad_norm_curve
 from harness.ladder.rungs.loss_curve import LOSSES, loss_curve
-from harness.record.files import Record, Step
+from harness.record.evidence import Record, Step
 from harness.run import session
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
@@ -194,7 +194,7 @@ class TestEveryStep:
     def test_a_lag_of_one_step(
         self, a: Record, judge: Judge, change: Change, read: Callable[[Record], object]
     ) -> None:
-        late = dataclasses.replace(a, manifest={**a.manifest, "label": "late"})
+        late = with_manifest(a, lambda m: m.update(label="late"))
         for step in range(1, 8):
             late = change(late, step, at(a, read, step - 1))
         for pair in ((a, late), (late, a)):

@@ -17,7 +17,7 @@ from builders import (
 
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs.data import data
-from harness.record.files import Batch, Record
+from harness.record.evidence import Batch, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
+    as_training,
     comparison,
     tolerance,
     with_manifest,
     with_observed,
 )
 
+from harness.config.training import Rows
 from harness.ladder.comparison import Comparison
 from harness.ladder.device_time import steps_of, throughput
 from harness.ladder.result import Result
@@ -22,7 +24,7 @@ from harness.ladder.rungs.step_time import (
     judge_launches,
     step_time,
 )
-from harness.record.files import Record, Window
+from harness.record.evidence import DeviceTimes, Record, Window
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -52,7 +54,8 @@ def under(limit: float | None, a: Record, b: Record, **given: Any) -> Comparison
 
 def profiled(run: Record, *devices: list[float]) -> Record:
     """A run of which a TPU's profile was taken: seconds between steps, by device."""
-    return dataclasses.replace(run, device_seconds=tuple(map(tuple, devices)))
+    seconds = {f"/device:TPU:{n}": tuple(gaps) for n, gaps in enumerate(devices)}
+    return dataclasses.replace(run, device_times=DeviceTimes("step", seconds, (), ()))
 
 
 class TestDeviceTime:
@@ -63,7 +66,7 @@ class TestDeviceTime:
     def judged(self, a: Record, b: Record, x: Record, y: Record, limit: float | None) -> Any:
         windows = [timed(run, *noisy()) for run in (a, b)]
         pair = [
-            dataclasses.replace(w, device_seconds=run.device_seconds)
+            dataclasses.replace(w, device_times=run.device_times)
             for w, run in zip(windows, (x, y), strict=True)
         ]
         return step_time(under(limit, *pair))
@@ -157,7 +160,7 @@ class TestDeviceTime:
             )
         text = throughput(with_observed(a, device_kind="TPU v6e", devices=None), 1e-5)
         assert text.endswith(f", {self.share:.1%} of peak FLOPs")
-        unknown = with_manifest(a, lambda m: m["case"].update(model=None))
+        unknown = as_training(a, model=None)
         assert throughput(unknown, 0.5) == "hf: 1,024 tokens a second"
-        nothing = with_manifest(unknown, lambda m: m["case"]["data"].update(sequence_length=None))
+        nothing = as_training(a, data=Rows(None))
         assert throughput(nothing, 0.5) == "hf: 0.5 s a step"

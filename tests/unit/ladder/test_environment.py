@@ -14,7 +14,7 @@ from builders import (
 
 from harness.ladder.result import Result
 from harness.ladder.rungs.environment import environment
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -126,7 +126,7 @@ class TestEnvironment:
         assert environment(comparison(a, with_observed(other, attention=None))).result is PASS
 
     def test_nothing_was_observed(self, a: Record, b: Record) -> None:
-        a, b = (with_manifest(r, lambda m: m.update(observed=None)) for r in (a, b))
+        a, b = (with_manifest(r, lambda m: m.update(observed={})) for r in (a, b))
         assert environment(comparison(a, b)).result is INVALID
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import json
 import math
@@ -53,7 +54,9 @@ from harness.ladder.rungs import backward, loss_curve
 from harness.ladder.rungs import step_time as speed
 from harness.ladder.verdict import EXIT_CODES, PairVerdict, overall
 from harness.record import outcome as ending
-from harness.record.files import STEPS, Record, Window, read_record
+from harness.record.evidence import Record, Window
+from harness.record.layout import STEPS
+from harness.record.reader import read_record
 from harness.run import execute as running
 from harness.run.workspace import key_of, slot
 
@@ -326,7 +329,7 @@ class TestLie08GoldensThatDriftWithADependency:
             assert not calls & {"open", "read_text", "read_bytes", "read_record"}, path.name
 
     def test_another_version_on_one_side_is_said_before_any_number(self) -> None:
-        versions = {**B.observed["versions"], "torch": "2.10.0"}
+        versions = {**B.observed.versions, "torch": "2.10.0"}
         verdict = judged(A, with_observed(with_loss(B, 5, 9.0), versions=versions))
         assert verdict.headline.startswith("environment: torch: hf has 2.9.0, b has 2.10.0")
 
@@ -363,6 +366,10 @@ class TestLie09StaleOrContaminatedBaselines:
         assert verdict.rung("loss_curve").limit == judged(A, B).rung("loss_curve").limit
 
 
+def _asked(asked: dict[str, Any], manifest: dict[str, Any]) -> None:
+    manifest["case"].update(asked)
+
+
 class TestLie10PreconditionsAreAssumed:
     """Equal curves of unequal things: seeds, weights, data and devices are believed to be equal."""
 
@@ -392,8 +399,8 @@ class TestLie10PreconditionsAreAssumed:
             {"mesh": {"fsdp": 2, "tensor": 2}}, {"dtype": "bfloat16"}, {"max_norm": 1.0},
         ]  # fmt: skip
         for asked in others:
-            case = {**A.manifest["case"], **asked}
-            pair = [dataclasses.replace(r, manifest={**r.manifest, "case": case}) for r in (A, B)]
+            told = functools.partial(_asked, asked)
+            pair = [with_manifest(run, told) for run in (A, B)]
             assert judged(*pair).result is FAIL
 
     def test_unknown_is_not_equal_to_unknown(self) -> None:

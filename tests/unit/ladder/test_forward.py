@@ -25,7 +25,7 @@ from harness.ladder.rungs.backward import (
     backward,
 )
 from harness.ladder.rungs.forward import first_loss, first_loss_distance, forward
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

@@ -12,7 +12,7 @@ from builders import (
 
 from harness.ladder.result import Result
 from harness.ladder.rungs.grad_norm_curve import grad_norm_curve
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

@@ -21,7 +21,7 @@ from harness.ladder.rungs.graph import (
     recompilations,
     unobserved_steps,
 )
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

@@ -19,7 +19,7 @@ from builders import (
 
 from harness.ladder.result import Result
 from harness.ladder.rungs.init import init
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

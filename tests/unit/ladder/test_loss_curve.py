@@ -16,7 +16,7 @@ from builders import (
 
 from harness.ladder.result import Result
 from harness.ladder.rungs.loss_curve import loss_curve
-from harness.record.files import Fingerprint, Record
+from harness.record.evidence import Fingerprint, Record
 from harness.run import session
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID

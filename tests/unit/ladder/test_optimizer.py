@@ -20,7 +20,7 @@ from builders import (
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Result
 from harness.ladder.rungs.optimizer import optimizer, update_distances, worst_update_distance
-from harness.record.files import Fingerprint, Group, Record
+from harness.record.evidence import Fingerprint, Group, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

@@ -23,7 +23,7 @@ from harness.ladder.ladder import LADDER, check_floors, metrics, names, with_add
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import EQUAL, Result, RungResult
 from harness.ladder.rung import Rung, Stage
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 ROOT = Path(__file__).resolve().parents[3]
 

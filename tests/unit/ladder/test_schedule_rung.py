@@ -18,7 +18,7 @@ from builders import (
 from harness.ladder.curve import lagging
 from harness.ladder.result import Result
 from harness.ladder.rungs.schedule import schedule
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

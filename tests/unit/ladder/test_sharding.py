@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from builders import (
     Trainer,
+    as_training,
     comparison,
     with_manifest,
     with_observed,
@@ -17,7 +18,7 @@ from builders import (
 
 from harness.ladder.result import Result
 from harness.ladder.rungs.sharding import sharding
-from harness.record.files import Record
+from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -114,16 +115,15 @@ class TestSharding:
             assert sharding(comparison(x, y)).result is INVALID
 
     @pytest.mark.parametrize(
-        "path", [("mesh",), ("mesh", "axes"), ("mesh", "device_order"), ("input_sharding",)]
-    )
+        ("path", "value"),
+        [(("mesh",), None), (("mesh", "axes"), {}), (("mesh", "device_order"), []),
+         (("input_sharding",), None)],
+    )  # fmt: skip
     def test_unknown_and_unknown_are_not_equal(
-        self, a: Record, b: Record, path: tuple[str, ...]
+        self, a: Record, b: Record, path: tuple[str, ...], value: Any
     ) -> None:
-        for x, y in (
-            (nested(a, *path), b),
-            (a, nested(b, *path)),
-            (nested(a, *path), nested(b, *path)),
-        ):
+        without_a, without_b = (nested(run, *path, value=value) for run in (a, b))
+        for x, y in ((without_a, b), (a, without_b), (without_a, without_b)):
             result = sharding(comparison(x, y))
             assert result.result is INVALID
 
@@ -152,7 +152,7 @@ class TestShardingAgainstTheCase:
 
     def test_a_mesh_that_nobody_asked_for(self, a: Record, b: Record) -> None:
         """`parity train` on a TPU takes the mesh that its trainer makes."""
-        a, b = (with_manifest(r, lambda m: m["case"].update(mesh=None)) for r in (a, b))
+        a, b = (as_training(r, mesh=None) for r in (a, b))
         assert sharding(comparison(a, b)).result is PASS
 
     def test_one_device(self, a: Record, b: Record) -> None:

@@ -27,7 +27,7 @@ from harness.ladder.rungs.step_time import (
     samples_of,
     step_time,
 )
-from harness.record.files import Record, Window
+from harness.record.evidence import Record, Window
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

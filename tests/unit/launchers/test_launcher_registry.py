@@ -16,7 +16,7 @@ from harness.launchers.docker import Docker
 from harness.launchers.launcher import Local
 from harness.launchers.registry import LAUNCHERS, choose
 from harness.launchers.xpk import Xpk
-from harness.record.files import MANIFEST
+from harness.record.layout import MANIFEST
 
 USE = (
     "use --cluster tpus --project my-project --zone us-east5-b --tpu-type v6e-256 "

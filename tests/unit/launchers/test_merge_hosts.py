@@ -28,9 +28,11 @@ from host_samples import (
 from harness.base.errors import BadInput
 from harness.launchers.merge_hosts import merge_hosts, merge_records
 from harness.probe import hashing
-from harness.record import files as record
-from harness.record.files import MANIFEST, write_json
+from harness.record import writer
+from harness.record.evidence import ScriptEnd
 from harness.record.hosts import host_findings
+from harness.record.layout import MANIFEST
+from harness.record.writer import write_json
 
 
 @pytest.mark.parametrize("parts", [[8], [4, 4], [1, 7], [3, 0, 5], [1] * 8])
@@ -173,7 +175,7 @@ def test_what_tells_hosts_apart_is_not_compared_and_not_kept(tmp_path: Path) -> 
     run[1].observed["flags"]["TPU_WORKER_HOSTNAMES"] = "other"
     merged = merge(tmp_path, run)
     assert host_findings(merged) == ()
-    assert merged.observed["flags"] == OBSERVED["flags"]
+    assert merged.observed.flags == OBSERVED["flags"]
 
 
 def test_a_loss_that_is_nan_on_every_host_stays_nan(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_host_that_ended_before_its_first_step_is_a_finding(tmp_path: Path) ->
     (folders[1] / "observed.json").unlink()
     (folders[1] / "steps.jsonl").unlink()
     merged = merge_hosts(folders, tmp_path, ROWS, 2)
-    assert "host-1 ended before its first step" in merged["disagreements"]
+    assert "host-1 ended before its first step" in merged.disagreements
 
 
 def test_two_hosts_of_one_rank_are_a_finding(tmp_path: Path) -> None:
@@ -231,15 +233,14 @@ def test_a_damaged_file_is_a_finding(tmp_path: Path, name: str) -> None:
     folders = write(tmp_path, hosts(2))
     text = (folders[1] / name).read_text()
     (folders[1] / name).write_text("{" + text)
-    assert merge_hosts(folders, tmp_path, ROWS, 2)["disagreements"]
+    assert merge_hosts(folders, tmp_path, ROWS, 2).disagreements
 
 
-def test_an_event_without_a_field_is_a_finding_and_no_evidence(tmp_path: Path) -> None:
+def test_an_event_without_a_field_is_a_finding(tmp_path: Path) -> None:
     run = hosts(2)
     del run[1].events[0]["shape"]
     folders = write(tmp_path, run)
-    assert "shape" in merge_hosts(folders, tmp_path, ROWS, 2)["disagreements"][-1]
-    assert not (tmp_path / "steps.jsonl").exists()
+    assert "shape is missing" in merge_hosts(folders, tmp_path, ROWS, 2).disagreements[0]
 
 
 def test_one_hosts_record_does_not_pass_for_the_whole_run(tmp_path: Path) -> None:
@@ -281,7 +282,8 @@ def test_the_log_ends_with_the_host_that_failed(tmp_path: Path) -> None:
 def test_a_script_that_failed_on_one_host_has_failed(tmp_path: Path) -> None:
     run = hosts(2)
     run[1].observed["script"] = {"returned": False, "error": "ValueError: broken"}
-    assert merge(tmp_path, run).observed["script"] == run[1].observed["script"]
+    script = merge(tmp_path, run).observed.script
+    assert script == ScriptEnd(False, error="ValueError: broken")
 
 
 # --- whole Records --------------------------------------------------------------------------------
@@ -336,7 +338,7 @@ def test_half_of_a_merged_record_is_not_left(
             raise OSError("no space left")
         write_json(path, value)
 
-    monkeypatch.setattr(record, "write_json", full)
+    monkeypatch.setattr(writer, "write_json", full)
     with pytest.raises(OSError, match="no space"):
         merge_records(folders, tmp_path / "merged")
     assert not list(tmp_path.glob("merged*"))

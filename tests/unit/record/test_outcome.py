@@ -103,13 +103,6 @@ class TestBadly:
         path.write_bytes(b"ValueError: early\n" + b"x" * TAIL_BYTES)
         assert explain(1, path, None, 1.0).reason == "it exited with 1"
 
-    def test_as_plain_values(self, tmp_path: Path) -> None:
-        found = ended(tmp_path, 1, "KeyError: 'é'\n")
-        assert json.loads(json.dumps(found.to_json())) == {
-            "status": "failed", "reason": "KeyError: 'é'", "code": 1, "seconds": 1.5,
-            "log": ["KeyError: 'é'"],
-        }  # fmt: skip
-
 
 class TestEvents:
     def test_each_is_seen_once(self, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import manifests
 import pytest
 
+from harness.config.case import Case
 from harness.record.evidence import Record, Window
 from harness.record.phases import phases
 from harness.report.phases import phase_lines
@@ -22,10 +24,10 @@ def window(first: int, last: int, seconds: float, compiling: float = 0.0) -> Win
 
 def record(**observed: Any) -> Record:
     """A run of 20 seconds that was launched at 100."""
-    manifest = {
-        "engine": "hf", "started": 100.0, "ended": {"status": "ok", "seconds": 20.0},
-        "observed": {"phases": PHASES, "forked": False, **observed},
-    }  # fmt: skip
+    told = {"phases": PHASES, "forked": False, **observed}
+    manifest = manifests.parsed(
+        manifests.raw(Case("toy"), started=100.0, ended={"seconds": 20.0}, observed=told)
+    )
     windows = (window(0, 0, 3.0, 2.0), window(1, 1, 1.5, 1.0), window(2, 6, 0.5, 0.1),
                window(7, 9, 0.3))  # fmt: skip
     return Record(Path("run"), manifest, (), windows, (), ())

@@ -15,7 +15,7 @@ from harness.base.errors import BadInput
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.report.html import render, write_html
 
 
@@ -129,7 +129,7 @@ def test_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
     manifest = {"ended": ended, "observed": {"versions": {"torch": HOSTILE, HOSTILE: HOSTILE}}}
     a = record(tmp_path / "a", HOSTILE, manifest=manifest)
     b = record(
-        tmp_path / "b", "torchprime", manifest={"ended": {"status": "failed", "log": HOSTILE}}
+        tmp_path / "b", "torchprime", manifest={"ended": {"status": "failed", "log": [HOSTILE]}}
     )
     finding = Finding(HOSTILE, 1, HOSTILE, HOSTILE, {HOSTILE: HOSTILE})
     bad = rung(
@@ -310,20 +310,17 @@ def test_a_run_without_a_steady_window_says_so(tmp_path: Path, a: Record) -> Non
     assert [t["name"] for t in page.charts[DISTRIBUTION]["data"]] == ["hf"]
 
 
-@pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0])
-def test_a_window_without_a_time_is_not_drawn_on_a_log_scale(
-    tmp_path: Path, a: Record, seconds: float
-) -> None:
-    events = [window(0, 1, seconds), window(2, 2, 0.5)]
+def test_a_window_without_a_time_is_not_drawn_on_a_log_scale(tmp_path: Path, a: Record) -> None:
+    events = [window(0, 1, 0.0), window(2, 2, 0.5)]
     page = both(a, record(tmp_path / "c", "other", events=events))
     assert trace(page, TIMELINE, "other")["y"] == [0.5, 0.5, 0.5, None]
 
 
 def test_provenance_shows_what_differs_and_what_does_not(tmp_path: Path, a: Record) -> None:
-    source = {"sources": {"transformers": {"commit": "c0ffee"}}}
+    source = {"origin": {"commit": "c0ffee"}}
     page = both(a, record(tmp_path / "c", "other", manifest=source))
     differ, same = page.text.split("what is the same")
-    assert "sources.transformers.commit" in differ
+    assert "origin.commit" in differ
     assert "c0ffee" in differ
     assert "observed.versions.torch" in same
     assert "--xla_x=1" in same
@@ -332,7 +329,7 @@ def test_provenance_shows_what_differs_and_what_does_not(tmp_path: Path, a: Reco
 
 
 def test_how_a_run_ended_and_its_last_lines_are_shown(tmp_path: Path, a: Record) -> None:
-    ended = {"status": "killed", "reason": "time limit of 60 s", "log": "step 2\nloss nan"}
+    ended = {"status": "killed", "reason": "time limit of 60 s", "log": ["step 2", "loss nan"]}
     page = both(a, record(tmp_path / "c", "other", manifest={"ended": ended, "observed": {}}))
     assert "killed – time limit of 60 s" in page.text
     assert "step 2\nloss nan" in page.text

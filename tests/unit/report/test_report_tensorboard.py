@@ -69,11 +69,6 @@ def test_wall_times_are_those_of_the_steps_and_never_fall(tmp_path: Path) -> Non
     assert times == [1795563400.25, 1795563401.25, 1795563401.25]
 
 
-def test_a_record_without_times_has_curves_all_the_same(tmp_path: Path) -> None:
-    folder = write_events(record(tmp_path / "hf", at=None))
-    assert [step for step, _ in points(folder, "train/loss")] == [0, 1, 2]
-
-
 def test_a_second_write_replaces_and_gives_the_same_bytes(tmp_path: Path) -> None:
     run = record(tmp_path / "hf", events=[window(0, 1, 0.5)])
     (first,) = write_events(run).iterdir()

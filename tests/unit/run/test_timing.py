@@ -13,7 +13,7 @@ from harness.config.settings import Settings
 from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.result import Result, RungResult
-from harness.record.files import Record
+from harness.record.evidence import Record
 from harness.run import plan
 from harness.run import timing as measuring
 from harness.run.timing import measure, time_whole_runs

@@ -9,12 +9,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import manifests
 import pytest
 from builders import Trainer
 
 from harness.base.errors import BadInput
-from harness.record import files as record
-from harness.record.files import write_json
+from harness.record import layout
+from harness.record.writer import write_json
 from harness.run import workspace
 from harness.run.workspace import Slot, key_of, observer_digest, slot
 
@@ -31,11 +32,11 @@ def train(place: Slot, **fields: Any) -> None:
     trainer = Trainer(steps=3, **fields)
     place.begin()
     trainer.write(place.running)
-    place.finish(trainer.manifest())
+    place.finish(manifests.parsed(trainer.manifest()))
 
 
 def change_manifest(place: Slot, **fields: Any) -> None:
-    path = place.directory / record.MANIFEST
+    path = place.directory / layout.MANIFEST
     write_json(path, {**json.loads(path.read_text()), **fields})
 
 
@@ -58,13 +59,13 @@ class TestReuse:
         change_manifest(place, ended={"status": status})
         assert place.complete_record() is None
 
-    @pytest.mark.parametrize("name", [record.MANIFEST, record.STEPS, record.PARAMETERS])
+    @pytest.mark.parametrize("name", [layout.MANIFEST, layout.STEPS, layout.PARAMETERS])
     def test_one_without_all_its_files_is_not(self, place: Slot, name: str) -> None:
         train(place)
         (place.directory / name).unlink()
         assert place.complete_record() is None
 
-    @pytest.mark.parametrize("name", [record.MANIFEST, record.STEPS, record.PARAMETERS])
+    @pytest.mark.parametrize("name", [layout.MANIFEST, layout.STEPS, layout.PARAMETERS])
     def test_one_that_was_truncated_is_not(self, place: Slot, name: str) -> None:
         train(place)
         whole = (place.directory / name).read_bytes()
@@ -98,7 +99,7 @@ class TestReuse:
 class TestRuns:
     def test_one_begins_with_nothing_of_the_last(self, place: Slot) -> None:
         place.begin()
-        (place.running / record.STEPS).write_text("stale\n")
+        (place.running / layout.STEPS).write_text("stale\n")
         place.begin()
         assert os.listdir(place.running) == []
 

@@ -6,13 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import manifests
 import pytest
 from typer.testing import CliRunner
 
 from harness.base.errors import BadInput
 from harness.cli import train as cli
 from harness.cli.main import app
-from harness.record.files import Parameter, Record, Step
+from harness.config.training import Rows, TrainingRequest
+from harness.record.evidence import Parameter, Record, Step
+from harness.record.outcome import Ending
 from harness.train import hf as hf_side
 from harness.train import request as asked
 from harness.train.request import Side
@@ -20,11 +23,8 @@ from harness.train.request import Side
 
 def record(**changes: Any) -> Record:
     steps = tuple(Step(i, loss=6.0 - i, finished=True) for i in range(3))
-    manifest = {
-        "engine": "hf",
-        "case": {"steps": 3, "dtype": "bfloat16"},
-        "ended": {"status": "ok", "reason": "it ended by itself", "log": []},
-    }
+    case = TrainingRequest("bfloat16", 3, 8, 1, None, None, None, Rows(None))
+    manifest = manifests.parsed(manifests.raw(dataclasses.asdict(case)))
     weight = Parameter("w", (2,), "bfloat16", "", 0)
     ours = Record(Path("/out/runs/mine"), manifest, steps, (), (weight,), ())
     return dataclasses.replace(ours, **changes)
@@ -39,8 +39,8 @@ class TestSummary:
         ]
 
     def test_a_run_that_failed(self) -> None:
-        ended = {"status": "failed", "reason": "ValueError: no", "log": ["one", "two"]}
-        failed = record(steps=(), manifest={**record().manifest, "ended": ended})
+        ended = Ending("failed", "ValueError: no", 1, 1.0, ("one", "two"))
+        failed = record(steps=(), manifest=dataclasses.replace(record().manifest, ended=ended))
         assert cli.summary(failed) == [
             "0 of 3 steps trained",
             "it failed: ValueError: no",

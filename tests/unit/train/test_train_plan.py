@@ -223,8 +223,8 @@ class TestRecordedCase:
         case = self.case()
         assert (case.dtype, case.steps, case.global_batch, case.max_norm) == ("bfloat16", 20, 8, 1)
         assert case.mesh == {"fsdp": 4}
-        assert case.model["layers"] == 2
-        assert case.data == {"sequence_length": 128}
+        assert case.model.layers == 2
+        assert case.data.sequence_length == 128
         assert case.arguments["optim"] == "adafactor"
 
     def test_accumulation(self, here: Path) -> None:
@@ -417,7 +417,7 @@ class TestTorchprime:
         case: Any = side.plan.case
         assert (case.dtype, case.steps, case.global_batch) == ("bfloat16", 20, 8)
         assert case.mesh == {"data": 2, "fsdp": 4, "tensor": 1}
-        assert case.model["hidden_size"] == 64
+        assert case.model.hidden_size == 64
         assert case.max_norm == 1.0
         assert side.plan.environment["CPU_NUM_DEVICES"] == "4"
 

@@ -77,8 +77,8 @@ class TestDefaults:
         path = load_hf([f"workload={name}"]).train_script.args["config_name"]
         shape = shape_of(json.loads(Path(path).read_text()))
         assert shape is not None
-        assert shape["hidden_size"] % shape["heads"] == 0
-        assert shape["heads"] % shape["kv_heads"] == 0
+        assert shape.hidden_size % shape.heads == 0
+        assert shape.heads % shape.kv_heads == 0
 
     @pytest.mark.parametrize(
         ("name", "billions"), [("llama-3.0-8b", 8.03), ("llama-3.1-405b", 405.9)]
@@ -88,7 +88,7 @@ class TestDefaults:
     ) -> None:
         shape = shape_of(json.loads((TRAIN / "models" / f"{name}.json").read_text()))
         assert shape is not None
-        model = dataclasses.replace(Model(), **shape)  # type: ignore[arg-type]
+        model = dataclasses.replace(Model(), **vars(shape))
         sizes = Case(name="", model=model).parameter_shapes().values()
         count = sum(s[0] * (s[1] if len(s) > 1 else 1) for s in sizes)
         assert count / 1e9 == pytest.approx(billions, rel=1e-3)

@@ -1,0 +1,410 @@
+"""Reads a Record's files into `harness.record.evidence`: whatever is wrong is one BadInput."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from harness.base.errors import BadInput
+from harness.base.typed import STRICT, Count, Number, plain_json, typed_json
+from harness.config.case import Case, check_counts
+from harness.config.training import check_request
+from harness.record.evidence import (
+    Batch,
+    DeviceTimes,
+    Fingerprint,
+    Group,
+    Hosts,
+    Manifest,
+    Observed,
+    Parameter,
+    Record,
+    Step,
+    Window,
+)
+from harness.record.graph import ModuleGraph
+from harness.record.layout import (
+    DEVICE_TIMES,
+    GRAPH,
+    HOSTS,
+    MANIFEST,
+    OBSERVED,
+    PARAMETERS,
+    SCHEMA,
+    STEPS,
+)
+from harness.record.outcome import OK
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BatchEvent(Batch):
+    """A micro-batch was loaded, ahead of the step that consumes it; `index` counts from 0."""
+
+    index: Count
+    event: Literal["batch"]
+
+
+@dataclass(frozen=True)
+class OptimizerEvent:
+    """The optimizer's class and groups, at step 0 and where they change."""
+
+    __pydantic_config__ = STRICT
+
+    event: Literal["optimizer"]
+    step: Count
+    name: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """An optimizer step was taken; `at` is when, in seconds since 1970."""
+
+    __pydantic_config__ = STRICT
+
+    event: Literal["step"]
+    step: Count
+    micro: Count
+    lr: tuple[Number, ...]
+    max_norm: Number | None
+    at: Number
+
+
+@dataclass(frozen=True)
+class ValuesEvent:
+    """The values of a step, which are read when its window closes."""
+
+    __pydantic_config__ = STRICT
+
+    event: Literal["values"]
+    step: Count
+    losses: tuple[Number, ...]
+    gradient_norm: Number | None
+
+
+@dataclass(frozen=True)
+class WindowEvent:
+    """A timing window was closed."""
+
+    __pydantic_config__ = STRICT
+
+    event: Literal["window"]
+    window: Window
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """What parameters.json holds."""
+
+    __pydantic_config__ = STRICT
+
+    schema: int
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """What graph.json holds."""
+
+    __pydantic_config__ = STRICT
+
+    schema: int
+    step: ModuleGraph
+
+
+Event = BatchEvent | OptimizerEvent | StepEvent | ValuesEvent | WindowEvent
+"""One line of steps.jsonl."""
+
+EVENTS: dict[str, type[Event]] = {
+    "batch": BatchEvent,
+    "optimizer": OptimizerEvent,
+    "step": StepEvent,
+    "values": ValuesEvent,
+    "window": WindowEvent,
+}
+
+
+def read_record(directory: Path) -> Record:
+    """The Record in `directory`.
+
+    Raises BadInput where there is none, where its schema is not ours, where a file that its
+    manifest calls complete is missing, and where anything is damaged or told twice. A run that was
+    cut short reads up to its last whole line.
+    """
+    if directory.is_file():
+        raise BadInput(
+            f"{directory} is a file, and a Record is a folder, with a {MANIFEST} in it: name the "
+            "one that `parity run` names for each engine. (A stored baseline is none: `parity "
+            "gate` judges against it.)"
+        )
+    manifest = read_manifest(directory / MANIFEST)
+    well_ended = manifest.ended.status == OK
+    steps, windows, groups = read_steps(directory / STEPS, strict=well_ended)
+    parameters: tuple[Parameter, ...] = ()
+    if (directory / PARAMETERS).is_file():
+        parameters = read_parameters(directory / PARAMETERS)
+    elif well_ended:
+        raise BadInput(f"{directory / PARAMETERS} is missing from a Record that claims to be whole")
+    graph = _read(directory / GRAPH, _Graph) if (directory / GRAPH).is_file() else None
+    times = directory / DEVICE_TIMES
+    return Record(
+        directory,
+        manifest,
+        steps,
+        windows,
+        parameters,
+        groups,
+        None if graph is None else graph.step,
+        read_device_times(times) if times.is_file() else None,
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file. Raises BadInput that names file and key where anything is wrong."""
+    manifest = _read(path, Manifest)
+    asked = dataclasses.asdict(manifest.case)
+    try:
+        # A Case has defaults, and a Record none: what it does not say was not asked.
+        _check_complete(plain_json(path.read_bytes())["case"], asked, "case")
+        check_asked(manifest)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    return manifest
+
+
+def _check_complete(raw: dict[str, Any], whole: dict[str, Any], where: str) -> None:
+    for key, value in whole.items():
+        if key not in raw:
+            raise BadInput(f"{where}.{key} is missing")
+        if isinstance(value, dict) and isinstance(raw[key], dict):
+            _check_complete(raw[key], value, f"{where}.{key}")
+
+
+def check_asked(manifest: Manifest) -> None:
+    """Raise BadInput for a number of the manifest's case that nothing could be computed with."""
+    if isinstance(manifest.case, Case):
+        check_counts(manifest.case)
+    else:
+        check_request(manifest.case)
+
+
+def read_parameters(path: Path) -> tuple[Parameter, ...]:
+    """The parameters in a file. Raises BadInput that names file and key where anything is wrong."""
+    parameters = _read(path, _Parameters).parameters
+    try:
+        check_parameters(parameters)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    return parameters
+
+
+def check_parameters(parameters: Sequence[Parameter]) -> None:
+    """Raise BadInput where a parameter is there twice, or a sketch was cut short."""
+    if not parameters:
+        return
+    name, count = Counter(p.name for p in parameters).most_common(1)[0]
+    if count > 1:
+        raise BadInput(f"parameters: {name} is there twice")
+    sizes = {len(f.sketch): p.name for p in parameters for f in _fingerprints(p)}
+    if 0 in sizes or len(sizes) > 1:
+        shown = " and ".join(f"{size} sums in {name}" for size, name in sorted(sizes.items()))
+        raise BadInput(f"parameters: a sketch is cut short: {shown}")
+
+
+def _fingerprints(parameter: Parameter) -> list[Fingerprint]:
+    single = (parameter.initial, parameter.gradient, parameter.final)
+    return [f for f in (*single, *parameter.after) if f is not None]
+
+
+def read_device_times(path: Path) -> DeviceTimes:
+    """The device's step times in a file. Raises BadInput where there are none in it."""
+    times = _read(path, DeviceTimes)
+    if not times.seconds:
+        raise BadInput(f"{path}: seconds={{}}: it has no device")
+    return times
+
+
+def read_observed(directory: Path) -> Observed:
+    """What the probe saw of the process; nothing where it came to write nothing."""
+    path = directory / OBSERVED
+    return _read(path, Observed) if path.is_file() else Observed()
+
+
+def read_hosts(directory: Path) -> Hosts | None:
+    """What is known of several hosts; None for a run on one."""
+    return _read(directory / HOSTS, Hosts) if (directory / HOSTS).is_file() else None
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    """A file as a `kind`; its schema is looked at first where the kind has one."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path} does not exist: {path.parent} is not a Record, or its run has not ended. "
+            "A Record is the folder that `parity run` names for each engine."
+        ) from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        if "schema" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+            _check_schema(plain_json(text))
+        return typed_json(kind, text)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def _check_schema(raw: Any) -> None:
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if type(found) is not int or found != SCHEMA:
+        raise BadInput(
+            f"schema {found!r} is not {SCHEMA}, the one that this version of the harness reads. "
+            "Run the case again, or read the Record with the version that wrote it."
+        )
+
+
+def read_events(path: Path, strict: bool = False) -> list[Event]:
+    """The events of steps.jsonl. A damaged last line is a run cut short, unless `strict`.
+
+    Raises BadInput that names file, line and key for any other damage.
+    """
+    if not path.is_file():
+        if strict:
+            raise BadInput(f"{path} is missing from a Record that claims to be whole")
+        return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
+    events = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            raw = plain_json(line)
+        except BadInput as error:
+            # Only the last line has no end.
+            if strict or number < len(lines):
+                raise BadInput(f"{path}, line {number} is damaged: {error}") from None
+            continue
+        try:
+            events.append(_event(raw, line))
+        except BadInput as error:
+            raise BadInput(f"{path}, line {number}: {error}") from None
+    return events
+
+
+def parse_event(line: bytes) -> Event:
+    """One line of steps.jsonl. Raises BadInput where it is no event."""
+    return _event(plain_json(line), line)
+
+
+def _event(raw: Any, line: bytes) -> Event:
+    kind = raw.get("event") if isinstance(raw, dict) else None
+    if not isinstance(kind, str) or kind not in EVENTS:
+        raise BadInput(f"event={kind!r}: it is one of {', '.join(EVENTS)}")
+    return typed_json(EVENTS[kind], line)
+
+
+Groups = tuple[tuple[int, str, tuple[Group, ...]], ...]
+
+
+def read_steps(path: Path, strict: bool) -> tuple[tuple[Step, ...], tuple[Window, ...], Groups]:
+    """Steps, windows and optimizer groups in a steps.jsonl (`read_events`, `merge`)."""
+    events = read_events(path, strict)
+    try:
+        return merge(events)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+@dataclass
+class _Told:
+    """Events by what they are told of: each is told once."""
+
+    batches: dict[int, BatchEvent] = field(default_factory=dict)
+    steps: dict[int, StepEvent] = field(default_factory=dict)
+    values: dict[int, ValuesEvent] = field(default_factory=dict)
+
+
+def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...], Groups]:
+    """Steps, windows and optimizer groups out of the event log.
+
+    Batches are seen ahead of the steps that consume them (prefetch): batch i belongs to
+    micro-step i, and the `micro` counts of the finished steps say where each step's end is.
+
+    Raises BadInput where an event is there twice, or events contradict each other.
+    """
+    told = _Told()
+    windows: list[Window] = []
+    groups: list[tuple[int, str, tuple[Group, ...]]] = []
+    for event in events:
+        match event:
+            case BatchEvent():
+                _once(told.batches, event.index, event)
+            case StepEvent():
+                _once(told.steps, event.step, event)
+            case ValuesEvent():
+                _once(told.values, event.step, event)
+            case WindowEvent(window=window):
+                windows.append(window)
+            case OptimizerEvent():
+                groups.append((event.step, event.name, event.groups))
+    steps, consumed = [], 0
+    for index in sorted(told.steps.keys() | told.values.keys()):
+        step, values = told.steps.get(index), told.values.get(index)
+        micro = 0 if step is None else step.micro
+        # No further than batches go: a count may be damaged.
+        end = min(consumed + micro, max(told.batches, default=-1) + 1)
+        losses = () if values is None else values.losses
+        if step is not None and values is not None and len(losses) != micro:
+            raise BadInput(f"step {index} has {micro} micro-steps, but {len(losses)} losses")
+        steps.append(
+            Step(
+                index=index,
+                batches=tuple(
+                    _batch(told.batches[i]) for i in range(consumed, end) if i in told.batches
+                ),
+                loss=_sum(losses),
+                micro_losses=losses,
+                learning_rates=() if step is None else step.lr,
+                gradient_norm=None if values is None else values.gradient_norm,
+                max_norm=None if step is None else step.max_norm,
+                finished=step is not None and values is not None,
+            )
+        )
+        consumed += micro
+    return tuple(steps), tuple(windows), tuple(groups)
+
+
+E_ = TypeVar("E_", BatchEvent, StepEvent, ValuesEvent)
+
+
+def _once(told: dict[int, E_], index: int, event: E_) -> None:
+    if index in told:
+        raise BadInput(f"the {event.event} event {index} is there twice")
+    told[index] = event
+
+
+def _batch(event: BatchEvent) -> Batch:
+    return Batch(
+        event.tokens, event.labels, event.mask, event.rows, event.shape, event.targets,
+        event.first_targets,
+    )  # fmt: skip
+
+
+def _sum(losses: Sequence[float]) -> float | None:
+    """The sum; NaN over anything that is not finite, None where there are no values at all."""
+    if not losses:
+        return None
+    try:
+        return math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
+    except OverflowError:
+        return math.nan
