@@ -6,6 +6,7 @@ import dataclasses
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import who_deviates
+from harness.ladder.known_answers import unbelievable
 from harness.ladder.ladder import names, rungs
 from harness.ladder.noise_floor import checked
 from harness.ladder.result import Result, RungResult
@@ -17,14 +18,17 @@ from harness.record.outcome import OK, SHORT
 def judge(comparison: Comparison) -> PairVerdict:
     """The whole ladder for one pair of runs.
 
-    A run that crashed or was ended makes every rung INVALID, with how it ended. A run that stopped
-    early by itself is judged as far as its evidence goes, and never passes.
+    A run that crashed or was ended makes every rung INVALID, with how it ended, and so does a
+    device that computes fingerprints wrongly. A run that stopped early by itself is judged as far
+    as its evidence goes, and never passes.
     """
     a, b = comparison.a, comparison.b
     for record in (a, b):
         ended = record.ended
         if ended.status not in (OK, SHORT) or record.trained_steps == 0:
             return _all_invalid(comparison, f"{record.label} {ended.status}: {ended.reason}")
+    if (reason := unbelievable(comparison)) is not None:
+        return _all_invalid(comparison, reason)
     comparison, notes = checked(comparison)
     results: list[RungResult] = []
     for rung in rungs():

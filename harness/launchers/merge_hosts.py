@@ -35,11 +35,12 @@ from harness.record.outcome import OK
 
 OF_PROCESS = (
     "device", "device_kind", "accelerator_type", "devices", "processes", "mesh", "versions",
-    "flags", "input_sharding", "model",
+    "flags", "input_sharding", "model", "known_answers",
 )  # fmt: skip
 
 OF_PARAMETER = (
     "shape", "dtype", "sharding", "group", "initial", "gradient", "clipped_norm", "after", "final",
+    "state_after", "state_final",
 )  # fmt: skip
 
 COPIED = (layout.PARAMETERS, layout.GRAPH, layout.INITIAL)

@@ -16,16 +16,16 @@ own shape, so that a sharded tensor is neither reshaped nor gathered. A tensor o
 elements has positions 2^31 apart that share a hash: that two such elements changed places would
 not be seen.
 
-The graph holds no literal, whatever the size of the tensors, and no more than one small piece of
-the model is in it (`fingerprints`). Its operations are those that no device gets wrong easily: no
-shift by a tensor, no shift of a negative number, signs by a mask. `harness.probe.known_answers`
-has the device show that it computes them.
+Every tensor has a graph of its own: it holds no literal, whatever the size of the tensor, and
+tensors of one shape, dtype and sharding share one compilation. Its operations are those that no
+device gets wrong easily: no shift by a tensor, no shift of a negative number, signs by a mask.
+`harness.probe.known_answers` has the device show that it computes them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -39,136 +39,67 @@ SKETCH_SIZE = 8
 """Number of sign vectors: the estimate of |x - y| has a relative standard error of about
 sqrt(2 / SKETCH_SIZE) / 2, a quarter."""
 
-PIECE = 2**22
-"""Elements that one graph takes in: small tensors go together, a larger tensor is alone in its
-graph. What such a piece may need beside its tensors is a copy of them as fp32 and their hashes:
-8 bytes an element, 32 MiB, which is 0.2 % of the 16 GB of the smallest TPU."""
-
 _POSITIVE = 0x7FFFFFFF
-_LOWEST_SIGN_BIT = 6  # the low bits of a product are the least random
+_SIGN_BITS = [1 << bit for bit in range(6, 6 + SKETCH_SIZE)]
+"""Bits of a position's hash that are signs: the lowest bits of a product are the least random."""
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Fingerprints of one piece that may still be lazy. Row i belongs to tensor `order[i]`.
+    """The fingerprint of one tensor, which may still be lazy.
 
-    floats: [tensors, SKETCH_SIZE + 1] float32 (float64 for such tensors), the sketch, then the norm
-    bits:   [tensors] int32
+    floats: [SKETCH_SIZE + 1] float32 (float64 for such a tensor), the sketch, then the norm
+    bits:   scalar int32
     """
 
     floats: torch.Tensor
     bits: torch.Tensor
-    order: tuple[int, ...]
 
-    def read(self) -> dict[int, dict[str, Any]]:
-        """Transfer to the host: `bits`, `sketch` and `norm` by the tensor's index."""
-        floats, bits = self.floats.cpu().tolist(), self.bits.cpu().tolist()
-        return {
-            index: {"bits": b & 0xFFFFFFFF, "sketch": row[:-1], "norm": row[-1]}
-            for index, row, b in zip(self.order, floats, bits, strict=True)
-        }
+    def read(self) -> dict[str, Any]:
+        """Transfer to the host: `bits`, `sketch` and `norm`."""
+        *sketch, norm = self.floats.cpu().tolist()
+        return {"bits": self.bits.cpu().item() & 0xFFFFFFFF, "sketch": sketch, "norm": norm}
 
 
 def fingerprints(
-    tensors: Sequence[torch.Tensor],
-    sharding: Sequence[str],
-    materialise: Callable[[list[torch.Tensor]], None],
+    tensors: Sequence[torch.Tensor], materialise: Callable[[list[torch.Tensor]], None]
 ) -> list[dict[str, Any]]:
-    """A dict with `bits`, `sketch` and `norm` per tensor, in order; `norm` and `sketch` are floats.
+    """A dict with `bits`, `sketch` and `norm` per tensor, in order.
 
-    tensors:     what to take fingerprints of, on one device
-    sharding:    the sharding of each, any label: only tensors of equal label share an operation
     materialise: computes lazy tensors, and nothing else that is pending
     """
-    found: dict[int, dict[str, Any]] = {}
     pending = []
-    for piece in pieces(tensors, sharding):
-        pending.append(fingerprint_piece(tensors, piece))
+    for tensor in tensors:
+        pending.append(fingerprint(tensor))
         materialise([pending[-1].floats, pending[-1].bits])
-    for part in pending:
-        found |= part.read()
-    return [found[index] for index in range(len(tensors))]
+    return [each.read() for each in pending]
 
 
-def pieces(
-    tensors: Sequence[torch.Tensor], sharding: Sequence[str], size: int = PIECE
-) -> Iterator[list[list[int]]]:
-    """Cuts `tensors` into pieces of at most `size` elements, or of one tensor that is larger.
-
-    A piece is lists of indices, and the tensors of one list have equal shape, dtype and sharding.
-    Large tensors of one kind give one graph, which is compiled once and executed for each.
-    """
-    kinds: dict[tuple[Any, ...], list[int]] = {}
-    for index, (tensor, label) in enumerate(zip(tensors, sharding, strict=True)):
-        kinds.setdefault((tuple(tensor.shape), tensor.dtype, label), []).append(index)
-    piece: list[list[int]] = []
-    room = size
-    for (shape, *_), indices in kinds.items():
-        elements = max(1, math.prod(shape))
-        at_once = max(1, size // elements)
-        for start in range(0, len(indices), at_once):
-            alike = indices[start : start + at_once]
-            if piece and elements * len(alike) > room:
-                yield piece
-                piece, room = [], size
-            piece.append(alike)
-            room -= elements * len(alike)
-    if piece:
-        yield piece
+def fingerprint(tensor: torch.Tensor) -> Pending:
+    """The fingerprint of a tensor of any shape, lazily on an XLA device."""
+    tensor = tensor.detach()
+    tensor = tensor if tensor.dim() else tensor.reshape(1)
+    values = _accumulable(tensor)
+    hashes = _mix(_positions(tensor))
+    # Sums, not a matrix product: a TPU multiplies matrices in bfloat16. Eight of them, not one over
+    # a dimension of eight: the TPU's compiler writes that out, 1.5 GB for an embedding on 4 chips.
+    sketch = [torch.where((hashes & bit).bool(), -values, values).sum() for bit in _SIGN_BITS]
+    return Pending(torch.stack([*sketch, norm(tensor)]), _bits(_bit_patterns(tensor)))
 
 
-def fingerprint_piece(tensors: Sequence[torch.Tensor], piece: list[list[int]]) -> Pending:
-    """Fingerprints of the tensors that `piece` names, lazily on an XLA device."""
-    rows = [_fingerprint_rows(_stacked([tensors[i] for i in alike])) for alike in piece]
-    order = tuple(index for alike in piece for index in alike)
-    floats, bits = zip(*rows, strict=True)
-    return Pending(torch.cat(floats), torch.cat(bits), order)
-
-
-def norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """L2 norms [tensors], as in a fingerprint, lazily on an XLA device.
-
-    Nothing is stacked but the norms: this is for tensors within the trainer's own graph.
-    Raises ValueError when there are no tensors.
-    """
-    if not tensors:
-        raise ValueError("there is nothing to take a norm of")
-    return torch.cat([_norms(_accumulable(tensor.detach()[None])) for tensor in tensors])
-
-
-def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """[tensors, *shape]; a scalar's shape is [1]."""
-    rows = torch.stack([tensor.detach() for tensor in tensors])
-    return rows if rows.dim() > 1 else rows[:, None]
-
-
-def _fingerprint_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Floats [n, SKETCH_SIZE + 1] and bits [n] of rows [n, *shape]."""
-    values = _accumulable(rows)
-    hashes = _mix(_positions(rows))
-    # Sums, not a matrix product: a TPU multiplies matrices in bfloat16.
-    sketch = [
-        _sum(torch.where((hashes & (1 << bit)).bool(), -values, values))
-        for bit in range(_LOWEST_SIGN_BIT, _LOWEST_SIGN_BIT + SKETCH_SIZE)
-    ]
-    return torch.stack([*sketch, _norms(values)], 1), _bits(_bit_patterns(rows))
+def norm(tensor: torch.Tensor) -> torch.Tensor:
+    """The L2 norm, as in a fingerprint and as lazily; a scalar."""
+    values = _accumulable(tensor.detach())
+    return (values * values).sum().sqrt()
 
 
 def _bits(patterns: torch.Tensor) -> torch.Tensor:
-    """Bits [n] of int32 patterns [n, *shape]. The signs go in by themselves: see `_mix`."""
+    """Bits of int32 patterns. The signs go in by themselves: see `_mix`."""
     hashes = _mix(_positions(patterns))
     mixed = _mix((patterns & _POSITIVE) ^ hashes)
     # No two positions below 2^31 have the same hash: two flipped signs never cancel.
-    return _sum(mixed + torch.where(patterns < 0, hashes, torch.zeros_like(hashes)))
-
-
-def _norms(values: torch.Tensor) -> torch.Tensor:
-    return _sum(values * values).sqrt()
-
-
-def _sum(rows: torch.Tensor) -> torch.Tensor:
-    """Sums [n] over rows [n, *shape], of the same dtype."""
-    return rows.sum(tuple(range(1, rows.dim())), dtype=rows.dtype)
+    signs = torch.where(patterns < 0, hashes, torch.zeros_like(hashes))
+    return (mixed + signs).sum(dtype=torch.int32)
 
 
 def _accumulable(tensor: torch.Tensor) -> torch.Tensor:
@@ -186,49 +117,47 @@ def _mix(numbers: torch.Tensor) -> torch.Tensor:
     return mixed ^ (mixed >> 13)
 
 
-def _positions(rows: torch.Tensor) -> torch.Tensor:
-    """1, 2, 3 … modulo 2^31, as int32 in the shape of one row, row-major."""
-    if rows.device.type == "xla":
-        return _xla_positions()(rows)
-    count = rows[0].numel()
-    positions = torch.arange(1, count + 1, device=rows.device) & _POSITIVE
-    return positions.to(torch.int32).reshape(rows.shape[1:])
+def _positions(tensor: torch.Tensor) -> torch.Tensor:
+    """1, 2, 3 … modulo 2^31, as int32 in the shape of `tensor`, row-major."""
+    if tensor.device.type == "xla":
+        return _xla_positions()(tensor)
+    positions = torch.arange(1, tensor.numel() + 1, device=tensor.device) & _POSITIVE
+    return positions.to(torch.int32).reshape(tensor.shape)
 
 
 @cache
 def _xla_positions() -> Any:
-    """Positions as an XLA operation on rows: a sum of iotas, which shards like what it meets.
+    """Positions as an XLA operation: a sum of iotas, which is sharded like what it meets.
 
     torch_xla lowers `torch.arange` to a literal of 8 bytes an element.
     """
     import torch_xla.core.xla_builder as xb
     import torch_xla.core.xla_op_registry as registry
 
-    def positions(rows: Any) -> Any:
-        builder, shape = rows.builder(), rows.shape().sizes[1:]
+    def positions(tensor: Any) -> Any:
+        builder, shape = tensor.builder(), tensor.shape().sizes
 
         def number(value: int) -> Any:
             return xb.Op.scalar(builder, value, xb.Type.S32)
 
-        total = None
+        total = number(1)
         for dimension in range(len(shape)):
             stride = math.prod(shape[dimension + 1 :]) & _POSITIVE
             iota = xb.Op.iota(builder, xb.Shape.create(xb.Type.S32, shape), dimension)
-            part = iota * number(stride)
-            total = part if total is None else total + part
-        return (total + number(1)) & number(_POSITIVE)
+            total = total + iota * number(stride)
+        return total & number(_POSITIVE)
 
     return registry.register("parity_positions", positions)
 
 
-def _bit_patterns(rows: torch.Tensor) -> torch.Tensor:
-    """The elements' bit patterns as int32 [n, *shape]; a float64 is two of them, [n, *shape, 2]."""
-    if rows.device.type == "xla":
-        return _xla_bitcast(rows.element_size())(rows).to(torch.int32)
-    if rows.element_size() == 2:
-        return rows.contiguous().view(torch.int16).to(torch.int32)
-    patterns = rows.contiguous().view(torch.int32)
-    return patterns if rows.element_size() == 4 else patterns.unflatten(-1, (-1, 2))
+def _bit_patterns(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements' bit patterns as int32; a float64 is two of them, in a last dimension of 2."""
+    if tensor.device.type == "xla":
+        return _xla_bitcast(tensor.element_size())(tensor).to(torch.int32)
+    if tensor.element_size() == 2:
+        return tensor.contiguous().view(torch.int16).to(torch.int32)
+    patterns = tensor.contiguous().view(torch.int32)
+    return patterns if tensor.element_size() == 4 else patterns.unflatten(-1, (-1, 2))
 
 
 @cache

@@ -17,7 +17,7 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
-from harness.probe import batches
+from harness.probe import batches, known_answers
 from harness.probe.functions import Function, wrap
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
@@ -41,6 +41,7 @@ class Observer:
         self.optimizer: torch.optim.Optimizer | None = None
         self.root: torch.nn.Module | None = None
         self.input_sharding: str | None = None
+        self.known_answers: dict[str, Any] | None = None
         self.step = 0  # index of the optimizer step in progress
         self.losses: list[torch.Tensor] = []  # of the step in progress
         self.clip: tuple[float, Any] | None = None  # of the step in progress
@@ -169,6 +170,8 @@ class Observer:
             # Anew at every boundary until the first forward: weights may still be changed.
             with self.phases.spending("probe"):
                 self.parameters.take_initial(self.optimizer)
+                if self.known_answers is None:
+                    self.known_answers = known_answers.ask(self.runtime, self.parameters.dtypes())
             self.phases.mark(FIRST_WINDOW)
             self.windows.open(0)
         if self.unread and self.windows.is_due(self.unread[-1]["step"]):
@@ -202,6 +205,7 @@ class Observer:
             **self.runtime.describe(),
             "versions": versions(),
             "flags": flags(),
+            "known_answers": self.known_answers,
             "input_sharding": self.input_sharding,
             "model": None if self.root is None else type(self.root).__name__,
             "attention": _attention(self.root),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.probe.fingerprint import fingerprints, norms
+from harness.probe.fingerprint import fingerprints, norm
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.writer import Writer
@@ -34,6 +34,7 @@ class Parameters:
 
     def __init__(self, spec: Spec, writer: Writer, runtime: Runtime) -> None:
         self.spec, self.writer, self.runtime = spec, writer, runtime
+        self.optimizer: torch.optim.Optimizer | None = None
         self.owners: list[torch.Tensor] = []
         self.described: list[dict[str, Any]] = []
         self._by_owner: dict[int, dict[str, Any]] = {}
@@ -44,10 +45,15 @@ class Parameters:
 
     def take_initial(self, optimizer: torch.optim.Optimizer) -> None:
         """Fingerprint what the optimizer holds, before the first step."""
+        self.optimizer = optimizer
         self.owners = [p for group in optimizer.param_groups for p in group["params"]]
         if self.spec.save_initial:
             self._saved = {id(p): p.detach().cpu() for p in self.owners}
-        self._initial = self._values(self.owners, self.owners)
+        self._initial = self._values(self.owners)
+
+    def dtypes(self) -> list[torch.dtype]:
+        """The dtypes of what the optimizer holds."""
+        return sorted({p.dtype for p in self.owners}, key=str)
 
     def take_gradients(self, tensors: list[torch.Tensor]) -> None:
         """Keep the gradients of step 0, as they are before they are clipped."""
@@ -62,7 +68,7 @@ class Parameters:
         self.take_gradients(tensors)
         held = [t for t in tensors if t.grad is not None]
         if held:
-            self._clipped = (held, norms([t.grad for t in held]))
+            self._clipped = (held, torch.stack([norm(t.grad) for t in held]))
 
     def _describe(self, optimizer: Any, root: torch.nn.Module | None) -> list[torch.Tensor]:
         """Names, shapes and shardings in the order of the model."""
@@ -89,7 +95,7 @@ class Parameters:
         """After step 0: read what was kept of it."""
         if self._gradients is not None:
             held, gradients = self._gradients
-            values = self._values(gradients, held)
+            values = self._values(gradients)
             self._fill(held, values, lambda entry, value: entry.update(gradient=value))
         if self._clipped is not None:
             held, lazy = self._clipped
@@ -107,27 +113,35 @@ class Parameters:
         self._gradients, self._clipped, self._saved = None, None, {}
 
     def read_after_step(self) -> None:
-        """Fingerprint the parameters as they are after one of the first two steps."""
-        self._fill(
-            self.owners,
-            self._values(self.owners, self.owners),
-            lambda entry, value: entry.setdefault("after", []).append(value),
-        )
+        """Fingerprint the parameters and the optimizer's state after one of the first two steps."""
+        values, states = self._values(self.owners), self._states()
+        self._fill(self.owners, values, lambda e, v: e.setdefault("after", []).append(v))
+        self._fill(self.owners, states, lambda e, v: e.setdefault("state_after", []).append(v))
         self.writer.parameters(self.described)
 
     def read_final(self) -> None:
-        """Fingerprint the parameters at the end of training."""
+        """Fingerprint the parameters and the optimizer's state at the end of training."""
         if self.described and self._initial:
-            values = self._values(self.owners, self.owners)
-            self._fill(self.owners, values, lambda entry, value: entry.update(final=value))
+            values, states = self._values(self.owners), self._states()
+            self._fill(self.owners, values, lambda e, v: e.update(final=v))
+            self._fill(self.owners, states, lambda e, v: e.update(state_final=v))
             self.writer.parameters(self.described)
 
-    def _values(
-        self, tensors: list[torch.Tensor], owners: list[torch.Tensor]
-    ) -> list[dict[str, Any]]:
-        """Fingerprints of tensors that are sharded as the parameters that they belong to."""
-        labels = [self.runtime.sharding(owner) for owner in owners]
-        return fingerprints(tensors, labels, self.runtime.materialise)
+    def _values(self, tensors: list[torch.Tensor]) -> list[dict[str, Any]]:
+        return fingerprints(tensors, self.runtime.materialise)
+
+    def _states(self) -> list[dict[str, Any]]:
+        """For each owner, the fingerprints of what the optimizer keeps of it, by name.
+
+        Such as Adam's moments. Scalars are left out: a count of steps is no evidence of its own.
+        """
+        held = [] if self.optimizer is None else [self.optimizer.state.get(p) for p in self.owners]
+        states = [
+            {name: v for name, v in sorted((state or {}).items()) if torch.is_tensor(v) and v.dim()}
+            for state in held
+        ]
+        values = iter(self._values([tensor for state in states for tensor in state.values()]))
+        return [{name: next(values) for name in state} for state in states]
 
     def _fill(
         self,

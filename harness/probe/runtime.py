@@ -44,6 +44,12 @@ class Runtime(Protocol):
     def sharding(self, tensor: torch.Tensor) -> str:
         """The sharding annotation of a live tensor, "" for none."""
 
+    def devices(self) -> int:
+        """Number of devices that a tensor can be sharded over."""
+
+    def place(self, tensor: torch.Tensor, sharded: bool) -> torch.Tensor:
+        """A host's tensor on the device, its first dimension over all devices if `sharded`."""
+
     def start_profile(self, folder: str) -> None:
         """Begin to record what the device does."""
 
@@ -105,6 +111,21 @@ class XlaRuntime:
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
+
+    def devices(self) -> int:
+        import torch_xla.runtime as xr
+
+        return xr.global_runtime_device_count() if xr.is_spmd() else 1
+
+    def place(self, tensor: torch.Tensor, sharded: bool) -> torch.Tensor:
+        import torch_xla.distributed.spmd as xs
+
+        placed = tensor.to(self._xla.device())
+        if sharded:
+            devices = self.devices()
+            mesh = xs.Mesh(list(range(devices)), (devices,), ("all",))
+            xs.mark_sharding(placed, mesh, ("all", *[None] * (tensor.dim() - 1)))
+        return placed
 
     def start_profile(self, folder: str) -> None:
         import torch_xla.debug.profiler as profiler
@@ -176,6 +197,12 @@ class EagerRuntime:
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return ""
+
+    def devices(self) -> int:
+        return 1
+
+    def place(self, tensor: torch.Tensor, sharded: bool) -> torch.Tensor:
+        return tensor
 
     def start_profile(self, folder: str) -> None:
         return None

@@ -155,6 +155,47 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Fingerprint:
+    """See `harness.probe.fingerprint`: exact bits, a linear sketch and the L2 norm of a tensor."""
+
+    __pydantic_config__ = STRICT
+
+    bits: Count
+    sketch: tuple[Number, ...]
+    norm: Number
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """A tensor whose fingerprint is known, and what the run's device made of it.
+
+    device:   what the device computed
+    host:     what numpy computed, with exact sums
+    rounding: how far rounding can take a sum over the elements from the exact one
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    device: Fingerprint
+    host: Fingerprint
+    rounding: Finite
+
+
+@dataclass(frozen=True)
+class KnownAnswers:
+    """What shows, before step 0, that this device computes fingerprints as they are defined.
+
+    version: of that definition; fingerprints of two versions cannot be compared
+    """
+
+    __pydantic_config__ = STRICT
+
+    version: Count
+    tensors: tuple[KnownAnswer, ...]
+
+
+@dataclass(frozen=True)
 class Observed:
     """What the probe saw of the process. None and empty are what it did not see.
 
@@ -166,6 +207,7 @@ class Observed:
     attributes:            what PJRT says of the first device
     accelerator_type:      the TPU VM's own name of it, such as "v6e-8"
     model, attention:      the root module's class; its attention implementation, by its own name
+    known_answers:         None where the run ended before the device was asked
     script:                how the script ended
     phases:                where its seconds went
     forked:                from a process that had imported its libraries
@@ -186,6 +228,7 @@ class Observed:
     input_sharding: str | None = None
     model: str | None = None
     attention: str | None = None
+    known_answers: KnownAnswers | None = None
     script: ScriptEnd | None = None
     phases: Clock | None = None
     forked: bool = False
@@ -264,17 +307,6 @@ class DeviceTimes:
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """See `harness.probe.fingerprint`: exact bits, a linear sketch and the L2 norm of a tensor."""
-
-    __pydantic_config__ = STRICT
-
-    bits: Count
-    sketch: tuple[Number, ...]
-    norm: Number
-
-
-@dataclass(frozen=True)
 class Parameter:
     """One parameter under its canonical name (the engine's wrapper prefixes removed).
 
@@ -285,6 +317,9 @@ class Parameter:
     clipped_norm: L2 norm of the gradient that the optimizer saw at step 0
     after:        its value after step 0 and after step 1 (a warm-up's first update is zero)
     final:        its value when training ended
+    state_after:  what the optimizer keeps of it, by torch's names such as "exp_avg", after step 0
+                  and after step 1; scalars are left out
+    state_final:  the same when training ended
     """
 
     __pydantic_config__ = STRICT
@@ -299,6 +334,8 @@ class Parameter:
     clipped_norm: Number | None = None
     after: tuple[Fingerprint, ...] = ()
     final: Fingerprint | None = None
+    state_after: tuple[dict[str, Fingerprint], ...] = ()
+    state_final: dict[str, Fingerprint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import manifests
+from builders import KNOWN_ANSWERS
 
 from harness.config.case import to_dict
 from harness.config.compose import load
@@ -139,6 +140,7 @@ def run(
                     "flags": {"XLA_FLAGS": "--xla_x=1"},
                     "input_sharding": "{devices=[4,1]0,1,2,3}",
                     "attention": "eager",
+                    "known_answers": KNOWN_ANSWERS,
                     **(observed or {}),
                 },
                 **manifest,

@@ -1,0 +1,88 @@
+"""Known answers: what a Record needs before a number of its device is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from builders import Trainer, comparison
+
+from harness.ladder.judge import judge
+from harness.ladder.verdict import Result
+from harness.record.files import KnownAnswers, Record
+
+INVALID, PASS = Result.INVALID, Result.PASS
+
+
+@pytest.fixture(scope="module")
+def run() -> Record:
+    return Trainer().record()
+
+
+def answering(run: Record, index: int = 0, version: int = 1, **device: Any) -> Record:
+    """The Record of a run whose device answers otherwise for one tensor."""
+    assert run.known_answers is not None
+    tensors = list(run.known_answers.tensors)
+    changed = dataclasses.replace(tensors[index].device, **device)
+    tensors[index] = dataclasses.replace(tensors[index], device=changed)
+    return dataclasses.replace(run, known_answers=KnownAnswers(version, tuple(tensors)))
+
+
+def results(a: Record, b: Record, **given: Any) -> set[Result]:
+    return {rung.result for rung in judge(comparison(a, b, **given)).rungs}
+
+
+def test_right_ones_change_nothing(run: Record) -> None:
+    assert judge(comparison(run, run)).result is PASS
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_wrong_ones_are_invalid_at_every_rung(run: Record, index: int) -> None:
+    assert run.known_answers is not None
+    right = run.known_answers.tensors[index].device
+    for change in (
+        {"bits": right.bits ^ 1},
+        {"norm": right.norm + 1e-3},
+        {"norm": math.nan},
+        {"sketch": (*right.sketch[:-1], right.sketch[-1] - 1e-3)},
+        {"sketch": (math.inf, *right.sketch[1:])},
+        {"sketch": right.sketch[1:]},
+        {"sketch": ()},
+    ):
+        other = answering(run, index, **change)
+        assert results(run, other) == results(other, run) == {INVALID}
+
+
+def test_rounding_is_not_wrong(run: Record) -> None:
+    assert run.known_answers is not None
+    right = run.known_answers.tensors[1].device
+    other = answering(run, 1, sketch=tuple(s + 5e-5 for s in right.sketch), norm=right.norm - 5e-5)
+    assert judge(comparison(run, other)).result is PASS
+
+
+def test_missing_ones_are_invalid(run: Record) -> None:
+    for answers in (None, KnownAnswers(1, ())):
+        other = dataclasses.replace(run, known_answers=answers)
+        assert results(run, other) == results(other, run) == {INVALID}
+
+
+def test_another_version_is_invalid(run: Record) -> None:
+    other = answering(run, version=2)
+    assert results(run, other) == {INVALID}
+    assert judge(comparison(other, other)).result is PASS
+
+
+def test_the_control_and_the_float64_reference_count_too(run: Record) -> None:
+    assert run.known_answers is not None
+    wrong = answering(run, bits=run.known_answers.tensors[0].device.bits ^ 1)
+    assert results(run, run, control=(run, wrong)) == {INVALID}
+    assert results(run, run, arbiter=wrong) == {INVALID}
+    assert results(run, run, own={"a": wrong}) == {INVALID}
+
+
+def test_a_control_that_crashed_is_no_device_that_is_wrong(run: Record) -> None:
+    ended = {**run.manifest, "ended": {"status": "failed", "reason": "it crashed"}}
+    crashed = dataclasses.replace(run, manifest=ended, known_answers=None)
+    assert INVALID not in results(run, run, control=(run, crashed))
