@@ -10,7 +10,7 @@ import pytest
 from builders import Trainer, comparison
 
 from harness.ladder.judge import judge
-from harness.ladder.verdict import Result
+from harness.ladder.result import Result
 from harness.record.files import KnownAnswers, Record
 
 INVALID, PASS = Result.INVALID, Result.PASS

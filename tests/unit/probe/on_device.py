@@ -45,7 +45,7 @@ def compare(host: torch.Tensor, placed: torch.Tensor) -> dict[str, Any]:
 
 def shapes() -> Iterator[dict[str, Any]]:
     for dtype in DTYPES:
-        for shape in SHAPES:
+        for shape in SHAPES if dtype is torch.float32 else SHAPES[-4:-1]:
             host = tensor(shape, dtype)
             yield {"what": f"{dtype} {shape}", **compare(host, host.to(DEVICE))}
             yield {"what": f"eager {dtype} {shape}", **compare(host, host)}
