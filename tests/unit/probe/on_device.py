@@ -119,7 +119,7 @@ def of_builders() -> dict[str, Any]:
 
 if __name__ == "__main__":
     xr.use_spmd()
-    RUNTIME, DEVICE = XlaRuntime(), torch_xla.device()
+    RUNTIME, DEVICE = XlaRuntime(boundary=()), torch_xla.device()
     eager = known_answers.ask(EagerRuntime(), [torch.float64, torch.float32])
     told = {
         "shapes": list(shapes()),

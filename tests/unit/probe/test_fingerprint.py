@@ -35,7 +35,10 @@ def on_device(tmp_path_factory: pytest.TempPathFactory) -> Any:
     python = base_python(default_cache_dir())
     if not python.exists():
         pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
-    out = tmp_path_factory.getbasetemp().parent / "on_device.json"
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the session, which all of its processes have
+    out = folder / "on_device.json"
     with FileLock(f"{out}.lock"):
         if not out.exists():
             _run(python, out)
