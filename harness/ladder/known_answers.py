@@ -13,7 +13,7 @@ def unbelievable(c: Comparison) -> str | None:
 
     Every Record that numbers are taken from counts, the control's and the float64 reference too.
     """
-    beside = [*(c.control or ()), *c.own.values(), *([c.arbiter] if c.arbiter else [])]
+    beside = [*(c.noise_floor or ()), *c.own.values(), *([c.float64] if c.float64 else [])]
     records = [c.a, c.b, *(record for record in beside if record.complete)]
     versions: dict[int, Record] = {}
     for record in records:

@@ -77,12 +77,12 @@ def test_another_version_is_invalid(run: Record) -> None:
 def test_the_control_and_the_float64_reference_count_too(run: Record) -> None:
     assert run.known_answers is not None
     wrong = answering(run, bits=run.known_answers.tensors[0].device.bits ^ 1)
-    assert results(run, run, control=(run, wrong)) == {INVALID}
-    assert results(run, run, arbiter=wrong) == {INVALID}
+    assert results(run, run, noise_floor=(run, wrong)) == {INVALID}
+    assert results(run, run, float64=wrong) == {INVALID}
     assert results(run, run, own={"a": wrong}) == {INVALID}
 
 
 def test_a_control_that_crashed_is_no_device_that_is_wrong(run: Record) -> None:
     ended = {**run.manifest, "ended": {"status": "failed", "reason": "it crashed"}}
     crashed = dataclasses.replace(run, manifest=ended, known_answers=None)
-    assert INVALID not in results(run, run, control=(run, crashed))
+    assert INVALID not in results(run, run, noise_floor=(run, crashed))

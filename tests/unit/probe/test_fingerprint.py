@@ -1,4 +1,7 @@
-"""Fingerprints and known answers, as a mesh of 4 CPU devices computes them (on_device.py)."""
+"""`harness.probe.fingerprint` and `known_answers`, as a mesh of 4 CPU devices computes them.
+
+on_device.py runs there, in the engine's interpreter.
+"""
 
 from __future__ import annotations
 
