@@ -11,7 +11,7 @@ from builders import Trainer, comparison
 
 from harness.ladder.judge import judge
 from harness.ladder.result import Result
-from harness.record.files import KnownAnswers, Record
+from harness.record.evidence import KnownAnswers, Record
 
 INVALID, PASS = Result.INVALID, Result.PASS
 
@@ -23,11 +23,17 @@ def run() -> Record:
 
 def answering(run: Record, index: int = 0, version: int = 1, **device: Any) -> Record:
     """The Record of a run whose device answers otherwise for one tensor."""
-    assert run.known_answers is not None
-    tensors = list(run.known_answers.tensors)
+    assert run.observed.known_answers is not None
+    tensors = list(run.observed.known_answers.tensors)
     changed = dataclasses.replace(tensors[index].device, **device)
     tensors[index] = dataclasses.replace(tensors[index], device=changed)
-    return dataclasses.replace(run, known_answers=KnownAnswers(version, tuple(tensors)))
+    return told(run, KnownAnswers(version, tuple(tensors)))
+
+
+def told(run: Record, answers: KnownAnswers | None) -> Record:
+    """The Record of a run whose device gave these answers."""
+    observed = dataclasses.replace(run.observed, known_answers=answers)
+    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, observed=observed))
 
 
 def results(a: Record, b: Record, **given: Any) -> set[Result]:
@@ -40,8 +46,8 @@ def test_right_ones_change_nothing(run: Record) -> None:
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_wrong_ones_are_invalid_at_every_rung(run: Record, index: int) -> None:
-    assert run.known_answers is not None
-    right = run.known_answers.tensors[index].device
+    assert run.observed.known_answers is not None
+    right = run.observed.known_answers.tensors[index].device
     for change in (
         {"bits": right.bits ^ 1},
         {"norm": right.norm + 1e-3},
@@ -56,15 +62,15 @@ def test_wrong_ones_are_invalid_at_every_rung(run: Record, index: int) -> None:
 
 
 def test_rounding_is_not_wrong(run: Record) -> None:
-    assert run.known_answers is not None
-    right = run.known_answers.tensors[1].device
+    assert run.observed.known_answers is not None
+    right = run.observed.known_answers.tensors[1].device
     other = answering(run, 1, sketch=tuple(s + 5e-5 for s in right.sketch), norm=right.norm - 5e-5)
     assert judge(comparison(run, other)).result is PASS
 
 
 def test_missing_ones_are_invalid(run: Record) -> None:
     for answers in (None, KnownAnswers(1, ())):
-        other = dataclasses.replace(run, known_answers=answers)
+        other = told(run, answers)
         assert results(run, other) == results(other, run) == {INVALID}
 
 
@@ -75,14 +81,15 @@ def test_another_version_is_invalid(run: Record) -> None:
 
 
 def test_the_control_and_the_float64_reference_count_too(run: Record) -> None:
-    assert run.known_answers is not None
-    wrong = answering(run, bits=run.known_answers.tensors[0].device.bits ^ 1)
+    assert run.observed.known_answers is not None
+    wrong = answering(run, bits=run.observed.known_answers.tensors[0].device.bits ^ 1)
     assert results(run, run, noise_floor=(run, wrong)) == {INVALID}
     assert results(run, run, float64=wrong) == {INVALID}
     assert results(run, run, own={"a": wrong}) == {INVALID}
 
 
 def test_a_control_that_crashed_is_no_device_that_is_wrong(run: Record) -> None:
-    ended = {**run.manifest, "ended": {"status": "failed", "reason": "it crashed"}}
-    crashed = dataclasses.replace(run, manifest=ended, known_answers=None)
+    ended = dataclasses.replace(run.ended, status="failed", reason="it crashed")
+    manifest = dataclasses.replace(run.manifest, ended=ended)
+    crashed = told(dataclasses.replace(run, manifest=manifest), None)
     assert INVALID not in results(run, run, noise_floor=(run, crashed))

@@ -5,7 +5,6 @@ on_device.py runs there, in the engine's interpreter.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -15,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import Trainer, comparison, fingerprint, round_bfloat16
+from builders import Trainer, comparison, fingerprint, round_bfloat16, with_observed
 from filelock import FileLock
 
 from harness.environments.interpreters import base_python
 from harness.environments.sources import default_cache_dir
 from harness.ladder.judge import judge
 from harness.ladder.result import Result
-from harness.record.files import Record, known_answers
+from harness.record.evidence import Record
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,8 +60,8 @@ def _run(python: Path, out: Path) -> None:
 
 def asked(run: Record, answers: dict[str, Any]) -> Record:
     """The Record of a run whose device answered so."""
-    told = known_answers(run.directory, {"observed": {"known_answers": answers}})
-    return dataclasses.replace(run, known_answers=told)
+    told = {"version": answers["version"], "tensors": answers["tensors"]}
+    return with_observed(run, known_answers=told)
 
 
 class TestTheFormula:
