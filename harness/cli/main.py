@@ -6,6 +6,7 @@ Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 130 interrup
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import Annotated
 
@@ -44,6 +45,13 @@ for function in COMMANDS:
 app.add_typer(train, name="train")
 
 
+def _use_configs(folder: str | None) -> None:
+    if folder is not None:
+        from harness.config.folders import VARIABLE
+
+        os.environ[VARIABLE] = folder
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"parity-harness {__version__}")
@@ -58,6 +66,17 @@ def parity(
             "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
         ),
     ] = False,
+    configs: Annotated[
+        str | None,
+        typer.Option(
+            "--configs",
+            metavar="DIR",
+            callback=_use_configs,
+            help="folder with cases of your own; also PARITY_CONFIGS. ./parity_cases is used "
+            "without it",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Do two trainers train the same model the same way, at the same speed?"""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
+from harness.models.family import Model, family
 
 ALIGNED = "aligned"
 AS_SHIPPED = "as_shipped"
@@ -21,36 +22,6 @@ DTYPES = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "adafactor")
 SCHEDULES = ("linear", "constant", "cosine")
 AXES = ("data", "fsdp", "tensor", "context", "expert")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A decoder-only model's shape, and how its initial weights are drawn.
-
-    init_std:  standard deviation of matrices. The usual 0.02 makes attention nearly uniform and
-               hides faults in it; see docs/cases.md
-    norm_std:  standard deviation of norm weights around 1, so that a norm that is skipped shows
-    attention: Hugging Face name of the attention implementation, "eager" or "sdpa"
-    remat:     recompute each decoder layer's activations in the backward pass
-    """
-
-    __pydantic_config__ = STRICT
-
-    family: str = "llama"
-    vocab_size: int = 512
-    hidden_size: int = 64
-    intermediate_size: int = 192
-    layers: int = 2
-    heads: int = 4
-    kv_heads: int = 2
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    max_positions: int = 2048
-    tie_embeddings: bool = False
-    init_std: float = 0.1
-    norm_std: float = 0.2
-    attention: str = "eager"
-    remat: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,7 +51,8 @@ class Schedule:
 class Data:
     """Text and how rows are cut from it.
 
-    text:            a text file; a relative path is looked up here, then in configs/data/text
+    text:            a text file; a relative path is looked up here, then in data/text of each
+                     configuration folder
     sequence_length: tokens in a row
     stride:          tokens between the starts of neighbouring rows (aligned cases)
     masked_prefix:   largest share of a row whose labels are -100, drawn anew for each row, so that
@@ -148,29 +120,8 @@ class Case:
         return self.kind == ALIGNED
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its Hugging Face name, in the model's order."""
-        m = self.model
-        head_dim = m.hidden_size // m.heads
-        shapes: dict[str, tuple[int, ...]] = {
-            "model.embed_tokens.weight": (m.vocab_size, m.hidden_size)
-        }
-        for i in range(m.layers):
-            layer = f"model.layers.{i}"
-            shapes |= {
-                f"{layer}.self_attn.q_proj.weight": (m.heads * head_dim, m.hidden_size),
-                f"{layer}.self_attn.k_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
-                f"{layer}.self_attn.v_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
-                f"{layer}.self_attn.o_proj.weight": (m.hidden_size, m.heads * head_dim),
-                f"{layer}.mlp.gate_proj.weight": (m.intermediate_size, m.hidden_size),
-                f"{layer}.mlp.up_proj.weight": (m.intermediate_size, m.hidden_size),
-                f"{layer}.mlp.down_proj.weight": (m.hidden_size, m.intermediate_size),
-                f"{layer}.input_layernorm.weight": (m.hidden_size,),
-                f"{layer}.post_attention_layernorm.weight": (m.hidden_size,),
-            }
-        shapes["model.norm.weight"] = (m.hidden_size,)
-        if not m.tie_embeddings:
-            shapes["lm_head.weight"] = (m.vocab_size, m.hidden_size)
-        return shapes
+        """Shape of every parameter by its canonical name, in the model's order."""
+        return family(self.model.family).shapes(self.model)
 
     def parameter_spec(self, name: str) -> list[Any] | None:
         """The sharding table's partition spec for a parameter; None where no pattern matches."""
@@ -185,7 +136,6 @@ def check(case: Case) -> None:
     _one_of("case.dtype", case.dtype, DTYPES)
     _one_of("case.optimizer.name", case.optimizer.name, OPTIMIZERS)
     _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
-    _one_of("case.model.family", case.model.family, ("llama",))
     _one_of("case.model.attention", case.model.attention, ("eager", "sdpa"))
     _check_name(case.name)
     _check_numbers(case)
@@ -201,7 +151,7 @@ def check(case: Case) -> None:
             f"case.accumulation={case.accumulation} does not divide "
             f"case.global_batch={case.global_batch}"
         )
-    _check_model(case.model)
+    family(case.model.family).check(case.model)
     _check_mesh(case)
     _check_sharding(case)
 
@@ -282,18 +232,6 @@ def check_count(key: str, count: int, least: int = 1) -> None:
         raise BadInput(f"{key}={count}: it has to be at least {least}")
     if count > MOST:
         raise BadInput(f"{key}={count}: it has to be at most {MOST}")
-
-
-def _check_model(model: Model) -> None:
-    if model.hidden_size % model.heads or (model.hidden_size // model.heads) % 2:
-        raise BadInput(
-            f"case.model.heads={model.heads} does not divide hidden_size={model.hidden_size} into "
-            "heads of even size, which rotary embeddings need"
-        )
-    if model.heads % model.kv_heads:
-        raise BadInput(
-            f"case.model.kv_heads={model.kv_heads} does not divide case.model.heads={model.heads}"
-        )
 
 
 def _check_mesh(case: Case) -> None:

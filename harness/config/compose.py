@@ -1,11 +1,10 @@
-"""Composes Settings from configs/ and the overrides of a command line, by Hydra."""
+"""Composes Settings from configuration folders and the overrides of a command line, by Hydra."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,22 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import typed
+from harness.config.folders import config_folders, search_path
 from harness.config.settings import EngineOptions, Settings, check_settings
 
 OPTIONS = "engine_options"
 """Name under which configs/config.yaml finds the options of every registered engine."""
-
-
-def config_directory() -> Path:
-    """The folder of YAML files: within an installed package, beside it in a checkout.
-
-    Raises BadInput where it is at neither place.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "configs", package.parent / "configs"):
-        if (candidate / "case").is_dir():
-            return candidate
-    raise BadInput(f"configs/ is neither in {package} nor beside it: install the harness again")
 
 
 def load(overrides: list[str]) -> Settings:
@@ -47,6 +35,9 @@ def load(overrides: list[str]) -> Settings:
                 f"`{override}` is no override: write key=value, for example case=llama-tiny or "
                 "case.steps=40 (`parity cases` lists the cases)"
             )
+    own, *others = config_folders()
+    words = [search_path([folder.path for folder in others])]
+    words += [_added_floor(override) for override in overrides]
     GlobalHydra.instance().clear()
     kinds = {
         name: registry.load(registry.ENGINES, name, "engine").options
@@ -55,8 +46,7 @@ def load(overrides: list[str]) -> Settings:
     defaults = {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
     ConfigStore.instance().store(OPTIONS, {"engine": defaults})
     try:
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            words = [_added_floor(override) for override in overrides]
+        with initialize_config_dir(str(own.path), version_base="1.3"):
             raw = OmegaConf.to_container(compose("config", words), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(_explain(error)) from None
@@ -83,9 +73,20 @@ def _options(
     return {name: typed(kinds[name], value, f"engine.{name}") for name, value in raw.items()}
 
 
+def case_origins() -> dict[str, str]:
+    """Whose each case is, by its name, in the order of names."""
+    found = {
+        name.removeprefix("case/"): folder.origin
+        for folder in config_folders()
+        for name in folder.files
+        if name.startswith("case/")
+    }
+    return dict(sorted(found.items()))
+
+
 def case_names() -> list[str]:
-    """Names of the cases under configs/case."""
-    return sorted(path.stem for path in (config_directory() / "case").glob("*.yaml"))
+    """Names of all cases."""
+    return list(case_origins())
 
 
 def _explain(error: Exception) -> str:

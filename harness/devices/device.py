@@ -38,6 +38,8 @@ class Device:
     matmul_precision: in what float32 matrix products are computed where nobody asks for more
     kind_of:          the device kind of a Record, from the PJRT attributes of one device and the
                       machine's accelerator type, as far as the probe could see them
+    accelerator_type: what tells a trainer's process the machine's accelerator type, as
+                      MODULE:FUNCTION in its interpreter; None where nothing does
     planes:           names of the planes of an XLA profile that are devices; None where a profile
                       does not show the device, and the host's clock tells step times
     host_clock:       what has to be known of step times by the host's clock; "" for nothing
@@ -54,6 +56,7 @@ class Device:
     shared: bool
     matmul_precision: str
     kind_of: Callable[[Mapping[str, Any], str | None], str]
+    accelerator_type: str | None = None
     planes: re.Pattern[str] | None = None
     host_clock: str = ""
     signs: tuple[Sign, ...] = ()

@@ -116,6 +116,8 @@ DEVICE = Device(
     # xla::PrecisionConfig::DEFAULT; torch_xla.backends.set_mat_mul_precision asks for more.
     matmul_precision="bfloat16",
     kind_of=kind_of,
+    # From the environment or the VM's metadata, as torch_xla itself finds it to load libtpu.
+    accelerator_type="torch_xla._internal.tpu:get_tpu_type",
     # SparseCores have planes of their own ("/device:TPU:0 SparseCore 0"): they do not run the step.
     planes=re.compile(r"/device:TPU:\d+"),
     signs=(

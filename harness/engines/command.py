@@ -87,14 +87,15 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
 
     `injected` are the arguments of the engine's injection, if it has one.
     """
-    case = job.case
+    case, used = job.case, device(job.device)
     return Spec(
         steps=case.steps,
         micro_batch=case.micro_batch,
         window=case.window,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned,
-        profile=f"{RECORD}/{PROFILE}" if device(job.device).planes else None,
+        profile=f"{RECORD}/{PROFILE}" if used.planes else None,
+        accelerator_type=used.accelerator_type,
         injected=injected,
     )
 

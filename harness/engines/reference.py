@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
@@ -11,13 +14,17 @@ from harness.config.settings import EngineOptions
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
+    RECORD,
     SCRATCH,
+    SHARED,
+    SOURCE,
     Command,
     Job,
     common_environment,
     spec_for,
 )
 from harness.engines.spec import EngineSpec
+from harness.models.family import family
 
 SCRIPT = f"{PACKAGE}/trainers/reference.py"
 
@@ -41,7 +48,10 @@ def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
     case = job.case
     if case.optimizer.name != "adamw":
         raise BadInput(f"case.optimizer.name={case.optimizer.name}: the reference has only adamw")
+    builder = family(case.model.family).reference
     training: dict[str, Any] = {
+        "family": f"{SCRATCH}/family.py",
+        "builder": builder.__name__,
         "model": dataclasses.asdict(case.model),
         "weights": f"{INPUTS}/model/model.safetensors",
         "rows": f"{INPUTS}/rows.npz",
@@ -68,8 +78,25 @@ def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
         argv=(SCRIPT, f"{SCRATCH}/training.json"),
         spec=dataclasses.replace(spec, device=device, rows=rows),
         environment=common_environment(job),
-        files={"training.json": json.dumps(training, indent=1)},
+        files={"training.json": json.dumps(training, indent=1), "family.py": source_of(builder)},
     )
+
+
+def source_of(builder: Callable[..., Any]) -> str:
+    """The file in which `builder` is: what runs in the trainer, wherever that is.
+
+    It is a part of the Command, so that a family of another package need not be installed where it
+    is trained, and a changed one is another run. Raises BadInput where it cannot be sent as it is.
+    """
+    path = Path(inspect.getsourcefile(builder) or "")
+    text = path.read_text()
+    for name in (RECORD, INPUTS, SCRATCH, SOURCE, SHARED, PACKAGE):
+        if name in text:
+            raise BadInput(
+                f"{path}: {name} in it stands for a folder of the run, and would be replaced; call "
+                "it something else"
+            )
+    return text
 
 
 ENGINE = EngineSpec(

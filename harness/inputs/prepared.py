@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from harness.base.errors import BadInput
 from harness.config.case import Case
-from harness.config.compose import config_directory
+from harness.config.folders import config_folders
 
 RECIPE = 3
 """Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""
@@ -137,7 +137,8 @@ def _digest(case: Case, text: str) -> str:
     relevant = {
         "recipe": RECIPE,
         "text": hashlib.sha256(text.encode()).hexdigest(),
-        "model": asdict(case.model),
+        # A key that is not set is no part of a model: it may be newer than what was prepared.
+        "model": {k: v for k, v in asdict(case.model).items() if v is not None},
         "data": asdict(case.data),
         "rows": case.steps * case.global_batch if case.aligned else None,
         "kind": case.kind,
@@ -149,12 +150,13 @@ def _digest(case: Case, text: str) -> str:
 def _read_text(case: Case) -> str:
     path = Path(case.data.text).expanduser()
     if not path.is_absolute() and not path.is_file():
-        path = config_directory() / "data" / "text" / case.data.text
+        texts = [folder.path / "data" / "text" / case.data.text for folder in config_folders()]
+        path = next((text for text in texts if text.is_file()), texts[0])
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"case.data.text={case.data.text}: {path} cannot be read as text ({error}). Name a "
-            "UTF-8 text file, by an absolute path or one under configs/data/text"
+            "UTF-8 text file, by an absolute path or one under data/text of a configuration folder"
         ) from None
     return "\n".join(line.strip() for line in text.splitlines() if line.strip()) + "\n"

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from harness.base.errors import BadInput
 from harness.config.case import Case
 from harness.inputs.prepared import Inputs
+from harness.models.family import family
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 IGNORED = -100
@@ -109,23 +110,9 @@ def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, 
 
 
 def _make_model(case: Case, inputs: Inputs) -> None:
-    m = case.model
+    m, of_family = case.model, family(case.model.family)
     config: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": m.vocab_size,
-        "hidden_size": m.hidden_size,
-        "intermediate_size": m.intermediate_size,
-        "num_hidden_layers": m.layers,
-        "num_attention_heads": m.heads,
-        "num_key_value_heads": m.kv_heads,
-        "hidden_act": "silu",
-        "rms_norm_eps": m.rms_norm_eps,
-        "rope_theta": m.rope_theta,
-        "max_position_embeddings": m.max_positions,
-        "tie_word_embeddings": m.tie_embeddings,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
+        **of_family.in_engine("hf").config(m),
         "initializer_range": 0.02,
         "use_cache": False,
         "bos_token_id": 0,
@@ -147,7 +134,7 @@ def _weight(case: Case, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A seeded fp32 weight that depends on nothing but the case's seed and its own name."""
     seed = [case.seed, zlib.crc32(name.encode())]
     normal = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
-    value = 1 + case.model.norm_std * normal if len(shape) == 1 else case.model.init_std * normal
+    value = family(case.model.family).draw(case.model, name, normal)
     return value.astype(np.float32)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from harness.config.training import Shape
 from harness.devices.chips import model_flops_utilization
 from harness.devices.device import chip
-from harness.models.family import dense_flops_per_token
+from harness.models.family import Model, dense_flops_per_token, family
 from harness.record.evidence import Record
 
 FEWEST = 2
@@ -52,17 +53,24 @@ def throughput(record: Record, seconds: float) -> str:
         return text
     utilization = model_flops_utilization(
         tokens,
-        dense_flops_per_token(
-            layers=model.layers,
-            hidden_size=model.hidden_size,
-            intermediate_size=model.intermediate_size,
-            heads=model.heads,
-            kv_heads=model.kv_heads,
-            head_dim=model.hidden_size // model.heads,
-            vocab_size=model.vocab_size,
-            sequence_length=length,
-        ),
+        _flops_per_token(model, length),
         known,
         record.observed.devices or 1,
     )
     return f"{text}, {utilization:.1%} of peak FLOPs"
+
+
+def _flops_per_token(model: Model | Shape, sequence_length: int) -> float:
+    """Model FLOPs on one token; `parity train` knows only the shape of a dense transformer."""
+    if isinstance(model, Model):
+        return family(model.family).flops_per_token(model, sequence_length)
+    return dense_flops_per_token(
+        layers=model.layers,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.hidden_size // model.heads,
+        vocab_size=model.vocab_size,
+        sequence_length=sequence_length,
+    )

@@ -1,6 +1,116 @@
-"""What a model family is to the harness."""
+"""What a model family is to the harness, and where the registered ones are found.
+
+A family is one object in one file, registered under the entry point group `parity.models`, by the
+harness itself (`llama.py`) as by any other package. This file and a family's own are imported by
+the harness and by the reference trainer: both stay on the standard library, and a
+family's reference module imports torch where it is built.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.base import registry
+from harness.base.errors import CannotTrain
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KEY = "case.model.family"
+"""The key by which a user names a family."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder-only model's shape, and how its initial weights are drawn.
+
+    init_std:  standard deviation of matrices. The usual 0.02 makes attention nearly uniform and
+               hides faults in it; see docs/cases.md
+    norm_std:  standard deviation of norm weights around 1, so that a norm that is skipped shows
+    attention: Hugging Face name of the attention implementation, "eager" or "sdpa"
+    remat:     recompute each decoder layer's activations in the backward pass
+    options:   what only this family has, such as its number of experts; the family checks it
+    """
+
+    # As `harness.base.typed.STRICT`: pydantic itself is not in a trainer's interpreter.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    family: str = "llama"
+    vocab_size: int = 512
+    hidden_size: int = 64
+    intermediate_size: int = 192
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    max_positions: int = 2048
+    tie_embeddings: bool = False
+    init_std: float = 0.1
+    norm_std: float = 0.2
+    attention: str = "eager"
+    remat: bool = True
+    options: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class InEngine:
+    """What a family is called in one engine.
+
+    config: a Model in the engine's own terms: for hf the keys of config.json, for torchprime Hydra
+            overrides. Raises CannotTrain for what the engine's model cannot be
+    layer:  class of a decoder layer, which is wrapped, and rematerialised where that is asked for
+    """
+
+    config: Callable[[Model], dict[str, Any]]
+    layer: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family.
+
+    name:            `case.model.family`
+    check:           raises BadInput for the first thing in a Model that this family cannot be
+    shapes:          shape of every parameter by its canonical name, in the model's order. Canonical
+                     are the names that Hugging Face gives them
+    draw:            the initial weight of a parameter in fp32, from its name and standard normal
+                     numbers of its shape
+    flops_per_token: model FLOPs of training on one token, forward and backward, from a Model and
+                     the sequence length
+    engines:         what it is called in each engine that has it
+    reference:       builds the reference's torch module from a Model as a dict. It is a function of
+                     the family's file, imports torch itself, and gives a module that
+                     - has the canonical parameter names,
+                     - maps (tokens, labels) to the sum of the cross-entropies of all labels that
+                       are predicted and not -100, and computes in float64 where its weights are,
+                     - has a method `tie()` that shares again what moving to a device took apart
+    """
+
+    name: str
+    check: Callable[[Model], None]
+    shapes: Callable[[Model], dict[str, tuple[int, ...]]]
+    draw: Callable[[Model, str, np.ndarray], np.ndarray]
+    flops_per_token: Callable[[Model, int], float]
+    engines: Mapping[str, InEngine]
+    reference: Callable[[dict[str, Any]], Any]
+
+    def in_engine(self, engine: str) -> InEngine:
+        """What it is called in `engine`. Raises CannotTrain where the engine does not have it."""
+        if engine not in self.engines:
+            raise CannotTrain(
+                f"{KEY}={self.name}: {engine} is not known to train it; "
+                f"{', '.join(self.engines)} and the reference do"
+            )
+        return self.engines[engine]
+
+
+def family(name: str) -> Family:
+    """The family that is registered as `name`. Raises BadInput that names `case.model.family`."""
+    found: Family = registry.load(registry.MODELS, name, KEY)
+    return found
 
 
 def dense_flops_per_token(

@@ -44,7 +44,11 @@ def main(arguments: list[str]) -> int:
 
     spec = Spec.read(options.spec)
     writer = Writer(options.record)
-    runtime = XlaRuntime(spec.watch.boundary) if spec.device == "xla" else EagerRuntime()
+    runtime = (
+        XlaRuntime(spec.watch.boundary, spec.accelerator_type)
+        if spec.device == "xla"
+        else EagerRuntime()
+    )
     observer = Observer(spec, writer, runtime, phases)
     if spec.scopes:
         name_operations()

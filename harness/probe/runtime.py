@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -64,16 +65,20 @@ class Runtime(Protocol):
 
 
 class XlaRuntime:
-    """torch_xla: lazy tensors, counted by its metrics."""
+    """torch_xla: lazy tensors, counted by its metrics.
 
-    def __init__(self, boundary: tuple[str, ...]) -> None:
-        """`boundary` names the functions that send pending work to the device."""
+    boundary:         names of the functions that send pending work to the device
+    accelerator_type: MODULE:FUNCTION that tells the machine's accelerator type; None for none
+    """
+
+    def __init__(self, boundary: tuple[str, ...], accelerator_type: str | None = None) -> None:
         import torch_xla
         import torch_xla.core.xla_model as xm
         import torch_xla.debug.metrics as metrics
 
         self._xla, self._xm, self._metrics = torch_xla, xm, metrics
         self._boundary = boundary
+        self._type = accelerator_type
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
         def watched(original: Function) -> Function:
@@ -153,7 +158,7 @@ class XlaRuntime:
             "device": xr.device_type(),
             "device_kind": xr.device_type(),
             "attributes": attributes[0] if attributes else {},
-            "accelerator_type": accelerator_type(),
+            "accelerator_type": called(self._type) if self._type else None,
             "devices": xr.global_runtime_device_count(),
             "processes": self.process()[1],
             "process": self.process()[0],
@@ -224,19 +229,12 @@ class EagerRuntime:
         }
 
 
-def accelerator_type() -> str | None:
-    """The machine's accelerator type, such as "v5litepod-16"; None where nothing tells one.
-
-    As torch_xla itself finds it to load libtpu: in the environment, else in the TPU VM's metadata.
-    A machine that is none has no metadata, and is not asked. Never run on a chip.
-    """
-    if os.environ.get("PJRT_DEVICE") != "TPU":
-        return None
-    import torch_xla._internal.tpu as tpu
-
+def called(function: str) -> str | None:
+    """What MODULE:FUNCTION says of this machine; None where it cannot tell. Never run on a chip."""
+    module, _, name = function.partition(":")
     try:
-        found = tpu.get_tpu_env().get("ACCELERATOR_TYPE")
-    except Exception:  # no metadata server, or one without it: then the type is not known
+        found = getattr(importlib.import_module(module), name)()
+    except Exception:  # no metadata server, or none that knows: then it is not known
         return None
     return None if found is None else str(found)
 

@@ -55,7 +55,9 @@ class Spec:
     turns, side:  folder shared with another run, to run windows in turns with it, and which of the
                   two sides this one is
     scopes:       name the operations of the compiled graph after the modules they come from
-    profile:      folder for a profile of one steady window, on a TPU
+    profile:      folder for a profile of one steady window, of a device that a profile shows
+    accelerator_type: MODULE:FUNCTION of the trainer's interpreter that tells the machine's
+                  accelerator type; None where the device has none
     faults:       seeded defects
     """
 
@@ -72,6 +74,7 @@ class Spec:
     side: int = 0
     scopes: bool = False
     profile: str | None = None
+    accelerator_type: str | None = None
     faults: tuple[Fault, ...] = ()
 
     def to_json(self) -> str:

@@ -84,7 +84,7 @@ def plan(training: HfTraining, note: Note) -> Side:
             case=asked,
             engine=HF,
             label=directory.name,
-            command=Command(argv, ENGINE.watched(spec_of(asked, training.window)), files=files),
+            command=Command(argv, ENGINE.watched(spec_of(asked, training)), files=files),
             interpreter=interpreter,
             inputs=inputs_of(training),
             environment=environment,

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
-from harness.config.case import AS_SHIPPED, Case, Data, Model
+from harness.config.case import AS_SHIPPED, Case, Data
 from harness.config.training import Shape, TrainingRequest
 from harness.devices.device import device
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.inputs.prepared import Inputs, prepare, writing
 from harness.launchers.local import device_environment
 from harness.launchers.registry import choose
+from harness.models.family import Model
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
 from harness.run.execute import Devices, Reporter, launch_alone, placed
@@ -136,9 +137,14 @@ def inputs_of(training: Training) -> Inputs:
         raise BadInput(f"inputs: {error}") from None
 
 
-def spec_of(asked: TrainingRequest, window: int) -> Spec:
+def spec_of(asked: TrainingRequest, training: Training) -> Spec:
     """What the probe is told: to watch, and to change nothing."""
-    return Spec(steps=asked.steps, micro_batch=asked.micro_batch, window=window)
+    return Spec(
+        steps=asked.steps,
+        micro_batch=asked.micro_batch,
+        window=training.window,
+        accelerator_type=device(training.launcher.device).accelerator_type,
+    )
 
 
 def environment_of(training: Training, devices: int) -> dict[str, str]:

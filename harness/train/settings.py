@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
-from harness.config.compose import config_directory
+from harness.config.folders import config_directory, config_folders, search_path
 from harness.config.settings import Launcher
 from harness.engines.hf.match_arguments import nearest
 from harness.launchers.invocation import SECRET_NAME
@@ -177,11 +177,11 @@ def _parse(words: Sequence[str]) -> list[Override]:
 
 
 def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
-    configs = config_directory()
-    search = f"hydra.searchpath=[{(configs).as_uri()}]"
+    own, *others = (folder.path for folder in config_folders())
+    search = search_path([own, *(path / "train" for path in others), *others])
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(configs / "train"), version_base="1.3"):
+        with initialize_config_dir(str(own / "train"), version_base="1.3"):
             raw = OmegaConf.to_container(compose(name, [search, *words]), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(_explain(error, name)) from None

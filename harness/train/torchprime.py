@@ -75,7 +75,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
             label=directory.name,
             command=Command(
                 argv=(f"{SOURCE}/{SCRIPT}", *words),
-                spec=ENGINE.watched(spec_of(asked, training.window)),
+                spec=ENGINE.watched(spec_of(asked, training)),
                 pythonpath=(SOURCE,),
             ),
             interpreter=interpreter_of(training, cache, note),

@@ -61,6 +61,37 @@ print(command.spec.watch.tokens, command.spec.injected, "def inject(" in command
     assert told[1] == "inputs {'dtype': 'float32'} True"
 
 
+def test_a_model_family(tmp_path: Path) -> None:
+    package = walkthroughs.install("Add a model family", tmp_path)
+    code = """
+from harness.base.errors import BadInput
+from harness.config.compose import load
+from harness.models.family import family
+named = ["case.model.family=granite"]
+case = load([*named, "+case.model.options.logits_scaling=4"]).case
+in_hf = family("granite").in_engine("hf")
+print(in_hf.config(case.model)["logits_scaling"])
+print(in_hf.layer)
+try:
+    load(named)
+except BadInput as error:
+    print(error)
+"""
+    scaling, layer, refused = used(package, "-c", code).splitlines()
+    assert (scaling, layer) == ("4", "GraniteDecoderLayer")
+    assert "case.model.options=None: name logits_scaling" in refused
+
+
+def test_a_case(tmp_path: Path) -> None:
+    package = walkthroughs.install("Add a case", tmp_path)
+    code = """
+from harness.config.compose import case_origins, load
+case = load(["case=mine"]).case
+print(case_origins()["mine"], case.mesh["tensor"], case.global_batch)
+"""
+    assert used(package, "-c", code).strip() == "the package my-cases 2 16"
+
+
 def test_a_rung(tmp_path: Path) -> None:
     package = walkthroughs.install("Add a rung", tmp_path)
     collect = ("--collect-only", "-q", "--parity-case", "llama-tiny", "tests/parity/test_ladder.py")

@@ -26,6 +26,7 @@ from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
 from harness.environments.cache import Progress
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
+from harness.models.family import family
 from harness.probe.spec import Spec
 
 SCRIPT = f"{PACKAGE}/trainers/hf_clm.py"
@@ -53,7 +54,8 @@ def translate(job: Job[HfOptions]) -> Command:
     argv = [job.options.script or SCRIPT]
     for name, value in arguments.items():
         argv += flag(name, value)
-    layers = {"fsdp_transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+    layer = family(job.case.model.family).in_engine("hf").layer
+    layers = {"fsdp_transformer_layer_cls_to_wrap": [layer]}
     fsdp = {**layers, "xla": True, "xla_fsdp_v2": True, "xla_fsdp_grad_ckpt": job.case.model.remat}
     return Command(
         argv=tuple(argv),

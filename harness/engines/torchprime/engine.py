@@ -20,6 +20,7 @@ from harness.engines.command import (
 )
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
 from harness.environments.sources import Package
+from harness.models.family import family
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
@@ -106,15 +107,14 @@ def _check(job: Job[TrainerOptions]) -> None:
             f"case.optimizer.name=adamw: the torchprime in {job.source} trains with Adafactor "
             "only; use case=llama-tiny-adafactor"
         )
-    if case.model.tie_embeddings:
-        raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
 
 
 def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, Any]:
     case, model = job.case, job.case.model
     if case.dtype not in ("float32", "bfloat16"):
         raise CannotTrain(f"case.dtype={case.dtype}: torchprime trains in bfloat16 or float32")
-    layers = ["LlamaDecoderLayer"] if model.remat else []
+    known = family(model.family).in_engine("torchprime")
+    layers = [known.layer] if model.remat else []
     decay = (
         {}
         if case.optimizer.name == "adafactor"
@@ -127,17 +127,8 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
     if unknown:
         raise CannotTrain(f"case.mesh.{unknown[0]}: this torchprime's mesh has {', '.join(axes)}")
     return {
-        "model": "llama-3-8b",
+        **known.config(model),
         "model/sharding": "parity",
-        "model.vocab_size": model.vocab_size,
-        "model.hidden_size": model.hidden_size,
-        "model.intermediate_size": model.intermediate_size,
-        "model.num_hidden_layers": model.layers,
-        "model.num_attention_heads": model.heads,
-        "model.num_key_value_heads": model.kv_heads,
-        "model.rms_norm_eps": model.rms_norm_eps,
-        "model.rope_theta": model.rope_theta,
-        "model.max_position_embeddings": model.max_positions,
         "model.attention_kernel": None,
         "model.remat.activation_checkpoint_layers": layers,
         "model.remat.optimization_barrier_layers": layers,

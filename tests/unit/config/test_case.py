@@ -100,13 +100,16 @@ class TestNames:
         ("key", "value"),
         [
             ("kind", "shipped"), ("dtype", "float16"), ("dtype", "float64"),
-            ("optimizer.name", "sgd"), ("schedule.name", "step"), ("model.family", "mixtral"),
-            ("model.attention", "flash"),
+            ("optimizer.name", "sgd"), ("schedule.name", "step"), ("model.attention", "flash"),
         ],
     )  # fmt: skip
     def test_one_that_is_not_known(self, case: Case, key: str, value: str) -> None:
         with pytest.raises(BadInput, match=rf"case\.{key}={value}: it has to be one of "):
             check(changed(case, key, value))
+
+    def test_a_family_that_is_not_known(self, case: Case) -> None:
+        with pytest.raises(BadInput, match=r"case\.model\.family=lama: .* did you mean llama\?"):
+            check(changed(case, "model.family", "lama"))
 
     @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a b", "a\n"])
     def test_a_case_names_a_folder(self, case: Case, name: str) -> None:

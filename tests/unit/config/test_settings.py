@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.compose import case_names, config_directory, load
+from harness.config.compose import case_names, load
+from harness.config.folders import config_directory
 from harness.config.settings import Settings, check_settings
 
 

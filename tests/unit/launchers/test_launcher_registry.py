@@ -10,7 +10,8 @@ from host_samples import hosts, records
 from typer.testing import CliRunner, Result
 
 from harness.base.errors import BadInput
-from harness.config.compose import config_directory, load
+from harness.config.compose import load
+from harness.config.folders import config_directory
 from harness.launchers import saved
 from harness.launchers.docker import Docker
 from harness.launchers.launcher import Local

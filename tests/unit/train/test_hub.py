@@ -206,7 +206,7 @@ class TestToken:
 
 
 def test_the_way_out_is_a_workload_that_is_there() -> None:
-    from harness.config.compose import config_directory
+    from harness.config.folders import config_directory
 
     name = hub.TINY.partition("=")[2].split()[0]
     assert (config_directory() / "train" / "workload" / f"{name}.yaml").is_file()

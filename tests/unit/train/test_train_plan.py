@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.compose import config_directory
+from harness.config.folders import config_directory
 from harness.devices.tpu import DEVICE
 from harness.engines.hf import scripts
 from harness.engines.hf.engine import TRANSFORMERS

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.case import Case, Model
-from harness.config.compose import config_directory
+from harness.config.case import Case
+from harness.config.folders import config_directory
+from harness.models.family import Model
 from harness.train.paths import absolute
 from harness.train.request import shape_of
 from harness.train.settings import load_hf, load_torchprime

@@ -1,0 +1,259 @@
+"""Llama: everything that the harness knows of the family, in one file.
+
+Also the reference trainer imports it, in an interpreter without pydantic or Hydra.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import BadInput, CannotTrain
+from harness.models.family import Family, InEngine, Model, dense_flops_per_token
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def check(m: Model) -> None:
+    """Raise BadInput for a shape that no Llama has."""
+    if m.hidden_size % m.heads or (m.hidden_size // m.heads) % 2:
+        raise BadInput(
+            f"case.model.heads={m.heads} does not divide hidden_size={m.hidden_size} into "
+            "heads of even size, which rotary embeddings need"
+        )
+    if m.heads % m.kv_heads:
+        raise BadInput(
+            f"case.model.kv_heads={m.kv_heads} does not divide case.model.heads={m.heads}"
+        )
+    if m.options:
+        raise BadInput(f"case.model.options={m.options}: a Llama has none; drop the key")
+
+
+def shapes(m: Model) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter, in the model's order."""
+    head_dim = m.hidden_size // m.heads
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (m.vocab_size, m.hidden_size)
+    }
+    for i in range(m.layers):
+        layer = f"model.layers.{i}"
+        shapes |= {
+            f"{layer}.self_attn.q_proj.weight": (m.heads * head_dim, m.hidden_size),
+            f"{layer}.self_attn.k_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
+            f"{layer}.self_attn.v_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
+            f"{layer}.self_attn.o_proj.weight": (m.hidden_size, m.heads * head_dim),
+            f"{layer}.mlp.gate_proj.weight": (m.intermediate_size, m.hidden_size),
+            f"{layer}.mlp.up_proj.weight": (m.intermediate_size, m.hidden_size),
+            f"{layer}.mlp.down_proj.weight": (m.hidden_size, m.intermediate_size),
+            f"{layer}.input_layernorm.weight": (m.hidden_size,),
+            f"{layer}.post_attention_layernorm.weight": (m.hidden_size,),
+        }
+    shapes["model.norm.weight"] = (m.hidden_size,)
+    if not m.tie_embeddings:
+        shapes["lm_head.weight"] = (m.vocab_size, m.hidden_size)
+    return shapes
+
+
+def draw(m: Model, name: str, normal: np.ndarray) -> np.ndarray:
+    """Norm weights around 1, matrices around 0."""
+    return 1 + m.norm_std * normal if normal.ndim == 1 else m.init_std * normal
+
+
+def flops_per_token(m: Model, sequence_length: int) -> float:
+    """As of any dense transformer."""
+    return dense_flops_per_token(
+        layers=m.layers,
+        hidden_size=m.hidden_size,
+        intermediate_size=m.intermediate_size,
+        heads=m.heads,
+        kv_heads=m.kv_heads,
+        head_dim=m.hidden_size // m.heads,
+        vocab_size=m.vocab_size,
+        sequence_length=sequence_length,
+    )
+
+
+def hf_config(m: Model) -> dict[str, Any]:
+    """The model's keys of config.json, as transformers' LlamaConfig reads them."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": m.vocab_size,
+        "hidden_size": m.hidden_size,
+        "intermediate_size": m.intermediate_size,
+        "num_hidden_layers": m.layers,
+        "num_attention_heads": m.heads,
+        "num_key_value_heads": m.kv_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": m.rms_norm_eps,
+        "rope_theta": m.rope_theta,
+        "max_position_embeddings": m.max_positions,
+        "tie_word_embeddings": m.tie_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+    }
+
+
+def torchprime_config(m: Model) -> dict[str, Any]:
+    """torchprime's Hydra overrides. Raises CannotTrain for tied embeddings."""
+    if m.tie_embeddings:
+        raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
+    return {
+        "model": "llama-3-8b",
+        "model.vocab_size": m.vocab_size,
+        "model.hidden_size": m.hidden_size,
+        "model.intermediate_size": m.intermediate_size,
+        "model.num_hidden_layers": m.layers,
+        "model.num_attention_heads": m.heads,
+        "model.num_key_value_heads": m.kv_heads,
+        "model.rms_norm_eps": m.rms_norm_eps,
+        "model.rope_theta": m.rope_theta,
+        "model.max_position_embeddings": m.max_positions,
+    }
+
+
+def reference(model: dict[str, Any]) -> Any:
+    """The Llama that defines "the same": plain PyTorch, no transformers, no torchprime.
+
+    Its classes are in here because torch is: the harness itself has none.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class RMSNorm(nn.Module):
+        """Root mean square norm, computed in fp32 or better (Zhang and Sennrich 2019)."""
+
+        def __init__(self, size: int, eps: float) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            wide = x if x.dtype == torch.float64 else x.float()
+            wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+            return self.weight * wide.to(x.dtype)
+
+    def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Rotary position embedding of [batch, heads, sequence, head_dim], halves as in Llama."""
+        left, right = x.chunk(2, -1)
+        return x * cos + torch.cat((-right, left), -1) * sin
+
+    class Attention(nn.Module):
+        """Causal self-attention with grouped key and value heads; softmax in fp32 or better."""
+
+        def __init__(self, m: dict[str, Any]) -> None:
+            super().__init__()
+            size, self.heads, self.kv_heads = m["hidden_size"], m["heads"], m["kv_heads"]
+            self.head_dim = size // self.heads
+            self.scale = self.head_dim**-0.5
+            self.q_proj = nn.Linear(size, self.heads * self.head_dim, bias=False)
+            self.k_proj = nn.Linear(size, self.kv_heads * self.head_dim, bias=False)
+            self.v_proj = nn.Linear(size, self.kv_heads * self.head_dim, bias=False)
+            self.o_proj = nn.Linear(self.heads * self.head_dim, size, bias=False)
+
+        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+            batch, length, _ = x.shape
+            q, k, v = (
+                projection(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
+                for projection in (self.q_proj, self.k_proj, self.v_proj)
+            )
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            k, v = (self.repeat(t) for t in (k, v))
+            scores = q @ k.transpose(2, 3) * self.scale
+            future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+            scores = scores.masked_fill(future, float("-inf"))
+            wide = scores if scores.dtype == torch.float64 else scores.float()
+            mixed = wide.softmax(-1).to(v.dtype) @ v
+            return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+        def repeat(self, x: torch.Tensor) -> torch.Tensor:
+            """[batch, kv_heads, …] to [batch, heads, …]: each head beside its copies."""
+            batch, heads, length, size = x.shape
+            copies = self.heads // self.kv_heads
+            x = x[:, :, None].expand(batch, heads, copies, length, size)
+            return x.reshape(batch, heads * copies, length, size)
+
+    class MLP(nn.Module):
+        """SwiGLU feed-forward (Shazeer 2020)."""
+
+        def __init__(self, m: dict[str, Any]) -> None:
+            super().__init__()
+            self.gate_proj = nn.Linear(m["hidden_size"], m["intermediate_size"], bias=False)
+            self.up_proj = nn.Linear(m["hidden_size"], m["intermediate_size"], bias=False)
+            self.down_proj = nn.Linear(m["intermediate_size"], m["hidden_size"], bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+    class Layer(nn.Module):
+        """One pre-norm decoder layer."""
+
+        def __init__(self, m: dict[str, Any]) -> None:
+            super().__init__()
+            self.self_attn, self.mlp = Attention(m), MLP(m)
+            self.input_layernorm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
+            self.post_attention_layernorm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
+
+        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+            x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+            return x + self.mlp(self.post_attention_layernorm(x))
+
+    class Decoder(nn.Module):
+        """Embedding, layers and the final norm; parameter names are Hugging Face's."""
+
+        def __init__(self, m: dict[str, Any]) -> None:
+            super().__init__()
+            self.embed_tokens = nn.Embedding(m["vocab_size"], m["hidden_size"])
+            self.layers = nn.ModuleList(Layer(m) for _ in range(m["layers"]))
+            self.norm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
+            self.head_dim, self.theta = m["hidden_size"] // m["heads"], m["rope_theta"]
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.embed_tokens(tokens)
+            wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+            frequency = torch.arange(0, self.head_dim, 2, device=x.device).to(wide) / self.head_dim
+            position = torch.arange(tokens.shape[1], device=x.device).to(wide)
+            angle = position[:, None] * (1.0 / self.theta**frequency)
+            angle = torch.cat((angle, angle), -1)
+            cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+            for layer in self.layers:
+                x = layer(x, cos, sin)
+            return self.norm(x)
+
+    class Llama(nn.Module):
+        """A Llama with its language-model head."""
+
+        def __init__(self, m: dict[str, Any]) -> None:
+            super().__init__()
+            self.model = Decoder(m)
+            self.lm_head = nn.Linear(m["hidden_size"], m["vocab_size"], bias=False)
+            self.tied = m["tie_embeddings"]
+            self.tie()
+
+        def tie(self) -> None:
+            """Share the embeddings with the head, where the model does."""
+            if self.tied:
+                self.lm_head.weight = self.model.embed_tokens.weight
+
+        def forward(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            """Sum of the cross-entropies of all labels that are predicted and not -100."""
+            logits = self.lm_head(self.model(tokens))
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            predicted, wanted = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            return F.cross_entropy(predicted, wanted, ignore_index=-100, reduction="sum")
+
+    return Llama(model)
+
+
+FAMILY = Family(
+    name="llama",
+    check=check,
+    shapes=shapes,
+    draw=draw,
+    flops_per_token=flops_per_token,
+    engines={
+        "hf": InEngine(hf_config, "LlamaDecoderLayer"),
+        "torchprime": InEngine(torchprime_config, "LlamaDecoderLayer"),
+    },
+    reference=reference,
+)

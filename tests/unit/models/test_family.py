@@ -1,0 +1,150 @@
+"""Model families: Llama's file, and one from another package."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from outside import installed
+from safetensors.numpy import load_file
+
+import harness
+from harness.base.errors import BadInput, CannotTrain
+from harness.config.case import Case, check
+from harness.config.compose import load
+from harness.config.settings import EngineOptions
+from harness.engines import reference
+from harness.engines.command import SCRATCH, Job
+from harness.engines.hf.engine import HfOptions
+from harness.engines.hf.engine import translate as translate_hf
+from harness.engines.reference import source_of
+from harness.inputs.prepared import prepare
+from harness.models import llama
+from harness.models.family import Model, family
+
+TINY = Model()
+
+
+class TestLlama:
+    def test_options_are_for_others(self) -> None:
+        with pytest.raises(BadInput, match=r"case\.model\.options=.*a Llama has none"):
+            llama.check(dataclasses.replace(TINY, options={"experts": 4}))
+
+    def test_torchprime_has_no_tied_one(self) -> None:
+        with pytest.raises(CannotTrain, match="untied head"):
+            llama.torchprime_config(dataclasses.replace(TINY, tie_embeddings=True))
+
+    def test_norms_are_drawn_around_one_and_matrices_around_zero(self) -> None:
+        normal = np.array([-1.0, 0.0, 2.0])
+        assert llama.draw(TINY, "model.norm.weight", normal).tolist() == [0.8, 1.0, 1.4]
+        found = llama.draw(TINY, "lm_head.weight", normal[None])
+        np.testing.assert_allclose(found, [[-0.1, 0.0, 0.2]])
+
+    def test_engines_that_are_not_known_to_have_it(self) -> None:
+        with pytest.raises(CannotTrain, match=r"llama: maxtext is not known to train it; hf"):
+            llama.FAMILY.in_engine("maxtext")
+
+    def test_its_file_needs_nothing_but_the_standard_library(self) -> None:
+        """It is imported in trainers' interpreters, which have neither pydantic nor Hydra."""
+        script = (
+            "import sys\n"
+            "import harness.models.llama\n"
+            "ours = ('torch', 'numpy', 'pydantic', 'hydra', 'omegaconf')\n"
+            "print([name for name in ours if name in sys.modules])"
+        )
+        folder = Path(harness.__file__).parents[1]
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[]"
+
+
+FAMILY = """
+import dataclasses
+from harness.base.errors import BadInput
+from harness.models.family import Family, InEngine
+from harness.models.llama import FAMILY as LLAMA
+
+
+def check(m):
+    if set(m.options or {}) != {"scale"}:
+        raise BadInput("case.model.options: a scaled family has a scale")
+
+
+def shapes(m):
+    return {**LLAMA.shapes(dataclasses.replace(m, options=None)), "model.scale": (m.hidden_size,)}
+
+
+def draw(m, name, normal):
+    return m.options["scale"] + 0 * normal if name == "model.scale" else LLAMA.draw(m, name, normal)
+
+
+def hf_config(m):
+    return {**LLAMA.in_engine("hf").config(m), "model_type": "scaled", **m.options}
+
+
+def build(model):
+    import torch
+    raise NotImplementedError
+
+
+FAMILY = Family(
+    name="scaled", check=check, shapes=shapes, draw=draw,
+    flops_per_token=lambda m, length: 1.0 * length,
+    engines={"hf": InEngine(hf_config, "ScaledLayer")}, reference=build,
+)
+"""
+
+
+def scaled(**options: Any) -> Case:
+    case = load([]).case
+    model = dataclasses.replace(case.model, family="scaled", options=options)
+    return dataclasses.replace(
+        case, model=model, sharding={**case.sharding, "model.scale": [None]}, steps=3
+    )
+
+
+class TestFromOutside:
+    def test_a_family_is_one_file_of_any_package(self, tmp_path: Path) -> None:
+        points = {"parity.models": {"scaled": "outside_scaled:FAMILY"}}
+        with installed(tmp_path / "site", {"outside_scaled.py": FAMILY}, points):
+            case = scaled(scale=3.0)
+            check(case)
+            with pytest.raises(BadInput, match=r"case\.model\.options"):
+                check(scaled())
+            with pytest.raises(BadInput, match=r"case\.sharding has no pattern .* model\.scale"):
+                check(dataclasses.replace(case, sharding=load([]).case.sharding))
+            overrides = ["case.model.family=scaled", "+case.model.options={scale: 2.0}"]
+            assert load(
+                [*overrides, "+case.sharding={model.scale: [null]}"]
+            ).case.model.options == {"scale": 2.0}
+
+            inputs = prepare(case, tmp_path / "inputs")
+            weights = load_file(inputs.weights)
+            assert set(weights["model.scale"].tolist()) == {3.0}
+            config = json.loads((inputs.model / "config.json").read_text())
+            assert (config["model_type"], config["scale"]) == ("scaled", 3.0)
+
+            wrapped = json.loads(translate_hf(Job(case, HfOptions())).files["fsdp.json"])
+            assert wrapped["fsdp_transformer_layer_cls_to_wrap"] == ["ScaledLayer"]
+            command = reference.translate(Job(case, EngineOptions()))
+            assert command.files["family.py"] == FAMILY
+            training = json.loads(command.files["training.json"])
+            assert (training["family"], training["builder"]) == (f"{SCRATCH}/family.py", "build")
+            assert training["model"]["options"] == {"scale": 3.0}
+            assert family("scaled").flops_per_token(case.model, 7) == 7.0
+            with pytest.raises(CannotTrain, match="torchprime is not known to train it"):
+                family("scaled").in_engine("torchprime")
+
+    def test_a_file_that_would_be_changed_on_its_way_is_refused(self, tmp_path: Path) -> None:
+        broken = FAMILY.replace("raise NotImplementedError", 'source = 1; return f"{source}"')
+        points = {"parity.models": {"scaled": "outside_broken:FAMILY"}}
+        with (
+            installed(tmp_path / "site", {"outside_broken.py": broken}, points),
+            pytest.raises(BadInput, match=r"outside_broken\.py: \{source\}"),
+        ):
+            source_of(family("scaled").reference)
