@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
@@ -52,13 +53,17 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
     rung, what, series = curve.rung, curve.what, curve.series
     asked = max(c.a.asked_steps, c.b.asked_steps)
     left, right = series(c.a), series(c.b)
-    steps = sorted({*range(asked), *left, *right})
+    beyond = sorted(i for i in left.keys() | right.keys() if i >= asked)
+    total = asked + len(beyond)
     for name, values in ((name_a, left), (name_b, right)):
-        absent = [i for i in steps if values.get(i) is None]
-        if absent:
-            finding = Finding(f"step {absent[0]}: {name} has no {what}", absent[0])
-            text = f"{name} has no {what} at {len(absent)} of {len(steps)} steps, first at "
-            return RungResult.failed(rung, f"{text}{absent[0]}", findings=(finding,))
+        there = {i for i, value in values.items() if value is not None}
+        if len(there) < total:
+            # Counted, not listed: a damaged case may ask for a thousand million steps.
+            first = next(i for i in chain(range(asked), beyond) if i not in there)
+            finding = Finding(f"step {first}: {name} has no {what}", first)
+            text = f"{name} has no {what} at {total - len(there)} of {total} steps, first at "
+            return RungResult.failed(rung, f"{text}{first}", findings=(finding,))
+    steps = sorted(left)
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.complete:
             text = f"{name} did not train just the {record.asked_steps} steps that were asked for"
