@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -71,6 +71,9 @@ class Refused(Exception):
     """The run cannot be forked, for this reason."""
 
 
+ENDED = "the server that has its libraries imported has ended"
+
+
 class Gone(Refused):
     """The server that was asked has ended, or does not answer."""
 
@@ -113,14 +116,22 @@ class Server:
         """Whether something runs that it has forked."""
         return any(process.poll() is None for process in self.forked)
 
-    def request(self, message: Mapping[str, Any], standard: tuple[int, int, int]) -> Forked:
-        """Have a process forked. Raises Refused where the server does not, or is gone."""
+    def ask(self, message: Mapping[str, Any], standard: tuple[int, int, int]) -> socket.socket:
+        """Ask for a process. Returns the socket on which `answered` waits for it. Raises Gone."""
         own, theirs = socket.socketpair()
         own.settimeout(PATIENCE)
         try:
             with theirs:
                 socket.send_fds(self.control, [b"1"], [*standard, theirs.fileno()])
             own.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            own.close()
+            raise Gone(ENDED) from None
+        return own
+
+    def answered(self, own: socket.socket) -> Forked:
+        """The process that was asked for, once it is there. Raises Refused where there is none."""
+        try:
             answer = _read(own)
         except OSError:
             answer = None
@@ -129,7 +140,7 @@ class Server:
             raise
         if answer is None:
             own.close()
-            raise Gone("the server that has its libraries imported has ended")
+            raise Gone(ENDED)
         if "refused" in answer:
             own.close()
             raise Refused(str(answer["refused"]))
@@ -161,14 +172,21 @@ class Interpreter:
                 start_new_session=True,
             )  # fmt: skip
         self.server = Server(own, [])
+        self.asked: dict[tuple[str, ...], socket.socket] = {}
         self.branches: dict[tuple[str, ...], Server] = {}
+
+    def expect(self, libraries: tuple[str, ...]) -> None:
+        """Begin to import these in a branch, if it is not there yet. Waits for nothing."""
+        if libraries not in self.asked and libraries not in self.branches:
+            with self._said() as said, open(os.devnull, "rb") as nothing:
+                standard = (nothing.fileno(), said.fileno(), said.fileno())
+                self.asked[libraries] = self.server.ask({"libraries": libraries}, standard)
 
     def branch(self, libraries: tuple[str, ...]) -> Server:
         """The server that has imported these as well. Raises Refused where there can be none."""
-        if libraries not in self.branches:
-            with self._said() as said, open(os.devnull, "rb") as nothing:
-                standard = (nothing.fileno(), said.fileno(), said.fileno())
-                process = self.server.request({"libraries": libraries}, standard)
+        self.expect(libraries)
+        if libraries in self.asked:
+            process = self.server.answered(self.asked.pop(libraries))
             self.branches[libraries] = Server(process.answers, [])
         return self.branches[libraries]
 
@@ -183,8 +201,9 @@ class Interpreter:
 
     def close(self) -> None:
         """End it, its branches, and whatever still runs that they have forked."""
-        for server in (*self.branches.values(), self.server):
-            server.control.close()
+        servers = (*self.branches.values(), self.server)
+        for control in (*self.asked.values(), *(server.control for server in servers)):
+            control.close()
         try:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:
@@ -200,16 +219,19 @@ class Pool:
         self.lock = threading.Lock()
         self.interpreters: dict[str, Interpreter] = {}
 
+    def expect(self, invocation: Invocation, imports: Imports) -> None:
+        """Begin to import what `invocation` needs, if it can be forked. Waits for nothing."""
+        environment = {**os.environ, **invocation.environment}
+        if why_not(invocation, environment) is None:
+            with self.lock, self._interpreter(invocation, environment, imports) as interpreter:
+                interpreter.expect(imports.libraries)
+
     def fork(self, invocation: Invocation, stream: IO[bytes], imports: Imports) -> Forked:
         """Start `invocation` in a process that has its libraries imported. Raises Refused."""
         environment = {**os.environ, **invocation.environment}
         reason = why_not(invocation, environment)
         if reason is not None:
             raise Refused(reason)
-        shared = {name: value for name, value in environment.items() if name not in OF_ONE_RUN}
-        shared["PYTHONPATH"] = os.pathsep.join(map(str, imports.path))
-        python = invocation.argv[0]
-        key = json.dumps([python, imports.interpreter, imports.first, sorted(shared.items())])
         message = {
             "argv": invocation.argv,
             "cwd": str(invocation.cwd),
@@ -218,26 +240,41 @@ class Pool:
             "limits": {name: resource.getrlimit(number) for name, number in LIMITS.items()},
             "umask": _umask(),
         }
-        with self.lock, open(os.devnull, "rb") as nothing:
+        with (
+            self.lock,
+            open(os.devnull, "rb") as nothing,
+            self._interpreter(invocation, environment, imports) as interpreter,
+        ):
+            server = interpreter.branch(imports.libraries)
             standard = (nothing.fileno(), stream.fileno(), stream.fileno())
-            interpreter = self._interpreter(key, lambda: Interpreter(python, shared, imports.first))
-            try:
-                return interpreter.branch(imports.libraries).request(message, standard)
-            except BaseException as error:
-                # After Ctrl-C nobody waits any more for what it is importing.
-                if isinstance(error, Gone) or not isinstance(error, Refused):
-                    self.interpreters.pop(key).close()
-                raise
+            return server.answered(server.ask(message, standard))
 
-    def _interpreter(self, key: str, make: Callable[[], Interpreter]) -> Interpreter:
-        found = self.interpreters.pop(key, None) or make()
+    @contextlib.contextmanager
+    def _interpreter(
+        self, invocation: Invocation, environment: Mapping[str, str], imports: Imports
+    ) -> Iterator[Interpreter]:
+        """The one that the run belongs to. It is ended where it is gone, or nobody waits for it."""
+        shared = {name: value for name, value in environment.items() if name not in OF_ONE_RUN}
+        shared["PYTHONPATH"] = os.pathsep.join(map(str, imports.path))
+        python = invocation.argv[0]
+        key = json.dumps([python, imports.interpreter, imports.first, sorted(shared.items())])
+        found = self.interpreters.pop(key, None) or Interpreter(python, shared, imports.first)
         self.interpreters[key] = found
+        self._end_unused(key)
+        try:
+            yield found
+        except BaseException as error:
+            if isinstance(error, Gone) or not isinstance(error, Refused):
+                self.interpreters.pop(key).close()
+            raise
+
+    def _end_unused(self, key: str) -> None:
+        """End what has not been used for longest, but for that of `key`, as there are too many."""
         for other in list(self.interpreters):
             if len(self.interpreters) <= AT_MOST:
                 break
             if other != key and not self.interpreters[other].busy:
                 self.interpreters.pop(other).close()
-        return found
 
     def close(self) -> None:
         """End every server."""
@@ -261,6 +298,12 @@ def why_not(invocation: Invocation, environment: Mapping[str, str]) -> str | Non
         if folder in value and name not in OF_ONE_RUN:
             return f"{name} names a folder of this run, and may be read by what is imported"
     return None
+
+
+def expect(invocation: Invocation, imports: Imports) -> None:
+    """Say that this run is coming, so that its server is ready by then."""
+    with contextlib.suppress(Refused):  # that is told when it comes
+        POOL.expect(invocation, imports)
 
 
 def start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,12 +105,19 @@ class Local:
         """Start it and wait for it."""
         invocation = self.invocation(run)
         invocation.write_files()
-        start = None if self.note is None else self._fork(run, self.note)
+        start = None
+        if self.note is not None:
+            start = functools.partial(forked.start, imports=_imports(run), note=self.note)
         return local.launch(invocation, run.places.record, self.limits, on_event, self.stop, start)
 
-    def _fork(self, run: Run, note: Note) -> local.Start:
-        imports = forked.Imports(run.libraries, run.interpreter.pythonpath, run.interpreter.key)
-        return lambda invocation, stream: forked.start(invocation, stream, imports, note)
+    def expect(self, run: Run) -> None:
+        """Say that `run` is coming, so that what it is forked from is ready by then."""
+        if self.note is not None:
+            forked.expect(self.invocation(run), _imports(run))
+
+
+def _imports(run: Run) -> forked.Imports:
+    return forked.Imports(run.libraries, run.interpreter.pythonpath, run.interpreter.key)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Windows:
         if self.spec.profile is not None and first == COMPILING_STEPS + self.spec.window:
             self.runtime.start_profile(self.spec.profile)
             self.profiling = True
+        self.runtime.wait()  # what was executed before is counted before
         self.start = (time.perf_counter(), time.process_time(), self.runtime.counters())
 
     def close(self, last: int) -> None:

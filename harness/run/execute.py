@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +62,16 @@ class Reporter(Protocol):
 
     def reused(self, label: str, directory: Path) -> None:
         """A complete Record of this very run was there already."""
+
+
+def expect(plans: Iterable[Plan], workspace: Path, settings: Settings, reporter: Reporter) -> None:
+    """Say which runs are coming, before the first is launched: those that have no Record yet."""
+    launcher = choose(settings, reporter.note)
+    if isinstance(launcher, Local):
+        for plan in plans:
+            place = slot(workspace, plan.case.name, _folder(plan), placed(plan, launcher).key)
+            if not place.directory.exists():
+                launcher.expect(run_of(plan, place))
 
 
 def obtain(plan: Plan, workspace: Path, settings: Settings, reporter: Reporter) -> Record:

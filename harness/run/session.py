@@ -19,7 +19,7 @@ from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import choose
 from harness.record.evidence import Record
-from harness.run.execute import Reporter, obtain
+from harness.run.execute import Reporter, expect, obtain
 from harness.run.float64 import own_float64, plan_float64
 from harness.run.plan import Plan, Planner, plan_control, planner
 from harness.run.timing import Measurements, measure
@@ -107,10 +107,9 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     """Launch what is not in the workspace yet, and judge every pair with the first engine."""
     settings = planned.settings
     workspace = Path(settings.workspace)
-    subjects = [
-        obtain(subject, workspace, settings.launcher, reporter)
-        for subject in _apart(planned.subjects)
-    ]
+    apart = _apart(planned.subjects)
+    expect(apart, workspace, settings.launcher, reporter)
+    subjects = [obtain(subject, workspace, settings.launcher, reporter) for subject in apart]
     control = _control(planned, subjects[0], workspace, reporter)
     verdicts = []
     for index in range(1, len(subjects)):
