@@ -24,8 +24,10 @@ from pathlib import Path
 from overhead import QUIET, ROOT, in_folder, run_once
 
 from harness.config.compose import load
+from harness.config.settings import SeededFault
 from harness.inputs.prepared import prepare
-from harness.record.files import MANIFEST, read_record
+from harness.record.layout import MANIFEST
+from harness.record.reader import read_record
 from harness.report.phases import phase_lines
 from harness.run import session
 from harness.run.plan import plan_run
@@ -54,13 +56,13 @@ def command_seconds(words: list[str], workspace: Path) -> float:
 
 def fault_seconds(words: list[str], workspace: Path) -> list[float]:
     """Wall seconds of planning, launching and judging one more fault, again and again."""
-    settings = load([*words, f"workspace={workspace}", "arbiter=never"])
+    settings = load([*words, f"workspace={workspace}", "float64=never"])
     first, second = settings.engines[:2]
     other_way = dataclasses.replace(settings, engines=[second, first])
     session.run(session.plan(other_way, QUIET), QUIET)
     seconds = []
     for arguments in FAULTS:
-        fault = {"name": "learning_rate", "arguments": arguments}
+        fault = SeededFault(name="learning_rate", arguments=dict(arguments))
         options = dataclasses.replace(settings.engine[first], faults=[fault])
         faulty = dataclasses.replace(other_way, engine={**settings.engine, first: options})
         start = time.perf_counter()
@@ -85,13 +87,16 @@ def main() -> None:
             records = [read_record(path.parent) for path in workspace.glob(f"*/*/{MANIFEST}")]
             cached = command_seconds(words, workspace)
             bare.append(bare_seconds(words, beside))
+            print("\n".join(phase_lines(sorted(records, key=lambda r: r.manifest.started))))
+            print(
+                f"bare {bare[0]:.1f} s, verdict {verdict:.1f} s, cached {cached:.2f} s", flush=True
+            )
             faults = fault_seconds(words, workspace)
             bare.append(bare_seconds(words, beside))
             # Each beside the bare runs right before and after it.
             found["verdict"].append(verdict / statistics.mean(bare[:2]))
             found["fault"].append(statistics.mean(faults) / statistics.mean(bare[1:]))
             found["cached"].append(cached)
-        print("\n".join(phase_lines(sorted(records, key=lambda r: r.manifest["started"]))))
         print(
             f"round {number + 1}: bare {', '.join(f'{s:.1f}' for s in bare)} s, "
             f"verdict {verdict:.1f} s, faults {', '.join(f'{s:.1f}' for s in faults)} s, "

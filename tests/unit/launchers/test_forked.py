@@ -47,7 +47,8 @@ print(json.dumps({
                if n.startswith("RLIMIT_")},
     "signals": {n.name: str(signal.getsignal(n)) for n in signal.valid_signals()
                 if isinstance(n, signal.Signals)},
-    "masks": [line for line in status if line.startswith(("Umask", "SigB", "SigI", "SigC", "SigP", "Shd", "Threads"))],
+    "masks": [line for line in status
+              if line.startswith(("Umask", "SigB", "SigI", "SigC", "SigP", "Shd", "Threads"))],
     "flags": str(sys.flags),
     "executable": sys.executable,
     "main": [main.__name__, main.__spec__.name, main.__package__, main.__file__],
