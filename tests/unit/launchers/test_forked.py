@@ -412,6 +412,41 @@ class TestServers:
         assert len(pool.interpreters) == forked.AT_MOST
         assert not any('["NUMBER", "0"]' in key for key in pool.interpreters)
 
+    def test_what_is_expected_is_imported_ahead(self, tmp_path: Path, pool: Pool) -> None:
+        invocation = write(tmp_path, "pass")
+        forked.expect(invocation, IMPORTS)
+        (interpreter,) = pool.interpreters.values()
+        assert list(interpreter.asked) == [IMPORTS.libraries]
+        forked.expect(write(tmp_path, "pass"), IMPORTS)
+        assert run(invocation).status == ending.OK
+        assert list(pool.interpreters.values()) == [interpreter]
+        assert list(interpreter.branches) == [IMPORTS.libraries]
+        assert not interpreter.asked
+
+    def test_what_is_expected_and_never_comes_ends_with_its_session(
+        self, tmp_path: Path, pool: Pool
+    ) -> None:
+        forked.expect(write(tmp_path, "pass"), IMPORTS)
+        (interpreter,) = pool.interpreters.values()
+        pool.close()
+        assert gone(interpreter.process.pid)
+
+    def test_one_that_was_killed_is_replaced(self, tmp_path: Path, pool: Pool) -> None:
+        run(write(tmp_path, "pass"))
+        (first,) = pool.interpreters.values()
+        first.process.kill()
+        first.process.wait()
+        said: list[str] = []
+        invocation = write(tmp_path, "pass")
+        found = launch(
+            invocation, invocation.cwd, ENOUGH, lambda event: None,
+            start=lambda i, stream: forked.start(i, stream, IMPORTS, said.append),
+        )  # fmt: skip
+        assert found.status == ending.OK
+        assert "has ended" in said[0]
+        assert run(write(tmp_path, "pass")).status == ending.OK
+        assert list(pool.interpreters.values()) != [first]
+
     def test_two_runs_at_once(self, tmp_path: Path, pool: Pool) -> None:
         script = "import sys, time\ntime.sleep(0.3)\nsys.exit(int(sys.argv[1]))"
         with (tmp_path / "log").open("wb") as stream:
