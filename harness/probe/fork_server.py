@@ -245,5 +245,6 @@ def main(arguments: list[str]) -> str | None:
 
 if __name__ == "__main__":
     module = main(sys.argv[1:])
-    if module is not None:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module is None:
+        os._exit(0)  # there is nothing to be written, and much that would be taken apart
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

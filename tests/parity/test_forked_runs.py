@@ -58,7 +58,7 @@ def test_a_forked_run_is_bitwise_a_launched_one(
     fresh_workspace: Path,
 ) -> None:
     pair = Pair("llama-tiny", "hf", "reference" if engine == "hf" else engine, "cpu")
-    alone = ("launcher.fork_server=false", "tolerance.control=table", "float64=never")
+    alone = ("launcher.fork_server=false", "tolerance.noise_floor=table", "float64=never")
     found = []
     for workspace, *overrides in (
         (parity_workspace,), (fresh_workspace, *alone, f"workspace='{fresh_workspace}'")
