@@ -19,6 +19,7 @@ from harness.models.family import Model, family
 ALIGNED = "aligned"
 AS_SHIPPED = "as_shipped"
 DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("default", "high", "highest")
 OPTIMIZERS = ("adamw", "adafactor")
 SCHEDULES = ("linear", "constant", "cosine")
 AXES = ("data", "fsdp", "tensor", "context", "expert")
@@ -79,6 +80,9 @@ class Case:
                   and initialisation
     sharding:     partition spec by parameter, `*` for a layer's number: for each dimension null, a
                   mesh axis, or a list of them
+    precision:    in how many passes of bfloat16 a device multiplies float32 matrices that has no
+                  wider products: torch_xla's `set_mat_mul_precision`. "default" leaves it as the
+                  trainer has it; null is "highest" for an aligned case in float32, else "default"
     global_batch: rows in one optimizer step, over all devices and micro-batches
     accumulation: micro-batches in one optimizer step
     max_norm:     gradient clipping threshold, L2 over all parameters; null for none
@@ -95,6 +99,7 @@ class Case:
     sharding: dict[str, list[str | list[str] | None]] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     dtype: str = "float32"
+    precision: str | None = None
     steps: int = 20
     global_batch: int = 8
     accumulation: int = 1
@@ -113,6 +118,13 @@ class Case:
     def micro_batch(self) -> int:
         """Rows in one micro-batch, over all devices."""
         return self.global_batch // self.accumulation
+
+    @property
+    def matmul_precision(self) -> str:
+        """One of PRECISIONS: `precision`, or what its null stands for."""
+        if self.precision is not None:
+            return self.precision
+        return "highest" if self.aligned and self.dtype == "float32" else "default"
 
     @property
     def aligned(self) -> bool:
@@ -134,6 +146,7 @@ def check(case: Case) -> None:
     """Raise BadInput for the first thing in `case` that cannot be trained."""
     _one_of("case.kind", case.kind, (ALIGNED, AS_SHIPPED))
     _one_of("case.dtype", case.dtype, DTYPES)
+    _one_of("case.precision", case.matmul_precision, PRECISIONS)
     _one_of("case.optimizer.name", case.optimizer.name, OPTIMIZERS)
     _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
     _one_of("case.model.attention", case.model.attention, ("eager", "sdpa"))

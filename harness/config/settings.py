@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.base import registry
+from harness.base.conditions import CONDITIONS
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT
 from harness.config.case import DTYPES, Case, check
@@ -47,6 +48,8 @@ class Launcher:
     time_limit: seconds that a run may take
     silence:    seconds that a run may go without an event or a line of output
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
+    condition:    what device to compute like, one of `harness.base.conditions`; null for the device
+                  itself
     fork_server: fork runs on the CPU mesh from a process that has their libraries imported
     """
 
@@ -58,6 +61,7 @@ class Launcher:
     silence: float = 600.0
     fast_compile: bool = True
     fork_server: bool = True
+    condition: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -144,6 +148,11 @@ def check_settings(settings: Settings) -> None:
     if settings.float64 not in ("auto", "never"):
         raise BadInput(f"float64={settings.float64}: it is auto or never")
     registry.check(registry.DEVICES, settings.launcher.device, "launcher.device")
+    condition = settings.launcher.condition
+    if condition is not None and condition not in CONDITIONS:
+        raise BadInput(
+            f"launcher.condition={condition}: it has to be one of {', '.join(CONDITIONS)}"
+        )
     if settings.graph not in ("counters", "hlo"):
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
     timing = settings.timing

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.base import registry
+from harness.base.conditions import CONDITIONS
 from harness.devices.chips import Chip
 from harness.record.evidence import Observed
 from harness.record.outcome import Sign
@@ -87,11 +88,16 @@ def device_of(observed: Observed) -> Device | None:
 
 
 def with_kind(observed: Observed) -> Observed:
-    """What the probe observed, with the device's kind (`device_kind`) in its device's own words."""
+    """What the probe observed, with the device's kind (`device_kind`) in its device's own words.
+
+    A device that another one was computed like is a kind of its own: "CPU, products in bfloat16".
+    """
     found = device_of(observed)
     if found is None:
         return observed
     kind = found.kind_of(observed.attributes, observed.accelerator_type)
+    if observed.condition is not None:
+        kind = f"{kind}, {CONDITIONS[observed.condition]}"
     return dataclasses.replace(observed, device_kind=kind)
 
 

@@ -223,10 +223,11 @@ def _exceeded(verdict: PairVerdict) -> bool:
 def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     """Launch the candidate alone, and judge it against what is stored."""
     workspace, case = Path(pair.settings.workspace), pair.settings.case
-    reporter.note(f"{plan.label} against the stored baseline: case {case.name}")
+    told = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
+    reporter.note(f"{plan.label} against the stored baseline: {told}")
     own = obtain(plan, workspace, pair.settings.launcher, reporter)
     records = {str(own.directory): own}
-    compared = f"case {case.name}: {plan.label} ({plan.origin.get('description')}) against "
+    compared = f"{told}: {plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
         names, places = ("baseline", own.label), ("", str(own.directory))
         because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"

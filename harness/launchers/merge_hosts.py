@@ -34,8 +34,9 @@ from harness.record.evidence import Hosts, Observed, Record
 from harness.record.outcome import OK
 
 OF_PROCESS = (
-    "device", "device_kind", "accelerator_type", "devices", "processes", "mesh", "versions",
-    "flags", "input_sharding", "model", "known_answers",
+    "device", "device_kind", "accelerator_type", "matmul_precision", "condition", "devices",
+    "processes", "mesh", "versions", "flags", "input_sharding", "model",
+    "known_answers",
 )  # fmt: skip
 
 OF_PARAMETER = (

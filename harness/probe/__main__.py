@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
     phases = Phases()
     phases.watch_imports()
     from harness.probe import preimported
+    from harness.probe.conditions import compute_like
     from harness.probe.faults import seeding
     from harness.probe.inject import inject
     from harness.probe.observer import Observer
@@ -50,6 +51,9 @@ def main(arguments: list[str]) -> int:
         else EagerRuntime()
     )
     observer = Observer(spec, writer, runtime, phases)
+    runtime.set_precision(spec.precision)
+    if spec.condition is not None:
+        compute_like(spec.condition)
     if spec.scopes:
         name_operations()
     seeding.before_observing(spec)

@@ -206,6 +206,7 @@ class Observer:
             "versions": versions(),
             "flags": flags(),
             "known_answers": self.known_answers,
+            "condition": self.spec.condition,
             "input_sharding": self.input_sharding,
             "model": None if self.root is None else type(self.root).__name__,
             "attention": _attention(self.root),

@@ -26,6 +26,9 @@ VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_N
 class Runtime(Protocol):
     """The device side of a process, as far as a probe is concerned."""
 
+    def set_precision(self, precision: str) -> None:
+        """Ask for a matmul precision; "default" leaves it as it is."""
+
     def on_boundary(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the trainer itself has sent its pending work to the device."""
 
@@ -79,6 +82,12 @@ class XlaRuntime:
         self._xla, self._xm, self._metrics = torch_xla, xm, metrics
         self._boundary = boundary
         self._type = accelerator_type
+
+    def set_precision(self, precision: str) -> None:
+        if precision != "default":
+            from torch_xla.backends import set_mat_mul_precision
+
+            set_mat_mul_precision(precision)
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
         def watched(original: Function) -> Function:
@@ -162,6 +171,7 @@ class XlaRuntime:
             "devices": xr.global_runtime_device_count(),
             "processes": self.process()[1],
             "process": self.process()[0],
+            "matmul_precision": matmul_precision(),
             "mesh": None
             if mesh is None
             else {
@@ -173,6 +183,9 @@ class XlaRuntime:
 
 class EagerRuntime:
     """Eager PyTorch on the host: every value is there as soon as it is asked for."""
+
+    def set_precision(self, precision: str) -> None:
+        return None  # the host's products are as wide as their operands
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
         # Nothing is lazy: a finished step is a boundary, and so is the start of training.
@@ -227,6 +240,15 @@ class EagerRuntime:
             "process": 0,
             "mesh": None,
         }
+
+
+def matmul_precision() -> str | None:
+    """What torch_xla asks of products of float32 matrices; None for one that cannot be asked."""
+    try:
+        from torch_xla.backends import get_mat_mul_precision
+    except ImportError:  # before torch_xla 2.8
+        return None
+    return str(get_mat_mul_precision())
 
 
 def called(function: str) -> str | None:

@@ -44,6 +44,8 @@ class Spec:
     micro_batch:  rows in one micro-batch over all processes
     window:       optimizer steps in one timing window after the two that compile
     device:       "xla", or "cpu" for a trainer in eager PyTorch
+    precision:    matmul precision to be set; "default" leaves it as it is
+    condition:    what device to compute like, one of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer
     rows:         .npz with `input_ids` and `labels`, each [rows, sequence]; they replace what the
                   engine's DataLoader yields, in order. None leaves the engine's own batches
@@ -65,6 +67,8 @@ class Spec:
     micro_batch: int
     window: int = 5
     device: str = "xla"
+    precision: str = "default"
+    condition: str | None = None
     watch: Watch = field(default_factory=Watch)
     rows: str | None = None
     inject: str | None = None

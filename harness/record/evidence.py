@@ -206,6 +206,8 @@ class Observed:
     input_sharding:        annotation of the input tokens, "" where they have none
     attributes:            what PJRT says of the first device
     accelerator_type:      the TPU VM's own name of it, such as "v6e-8"
+    matmul_precision:      "default", "high" or "highest", as torch_xla told it at the end
+    condition:             what device was computed like, of `harness.base.conditions`
     model, attention:      the root module's class; its attention implementation, by its own name
     known_answers:         None where the run ended before the device was asked
     script:                how the script ended
@@ -219,6 +221,8 @@ class Observed:
     device_kind: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     accelerator_type: str | None = None
+    matmul_precision: str | None = None
+    condition: str | None = None
     devices: Count | None = None
     processes: Count | None = None
     process: Count | None = None

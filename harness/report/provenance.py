@@ -23,6 +23,7 @@ def facts(record: Record) -> tuple[tuple[str, str], ...]:
         "ended": " – ".join(text for text in (ended.status, ended.reason) if text),
         "steps": f"{record.trained_steps} finished of {record.asked_steps}",
         "devices": f"{seen.devices or MISSING} × {seen.device_kind or MISSING}",
+        "matmul precision": seen.matmul_precision or MISSING,
         "mesh": " × ".join(f"{axis} {size}" for axis, size in axes.items() if size != 1),
         "input sharding": seen.input_sharding or "",
         "versions": ", ".join(f"{p} {versions[p]}" for p in PACKAGES if p in versions),

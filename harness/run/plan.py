@@ -101,6 +101,10 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
     command = engine.command(job)
     if engine.fit is not None and checkout is not None:
         command = engine.fit(job, command, checkout, interpreter, note)
+    condition = settings.launcher.condition
+    command = dataclasses.replace(
+        command, spec=dataclasses.replace(command.spec, condition=condition)
+    )
     return Plan(
         engine=engine_name,
         label=redact(name) if named_source else engine_name,

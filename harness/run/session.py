@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.conditions import CONDITIONS
 from harness.config.settings import Settings, Tolerance
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
@@ -53,12 +54,14 @@ class Planned:
         first, *others = self.subjects
         case = self.settings.case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
+        like = self.settings.launcher.condition
+        device = self.settings.launcher.device + ("" if like is None else f", {CONDITIONS[like]}")
         names = " and ".join(_told(plan) for plan in others)
         named = ", ".join(self.missing)
         missing = f" ({named} is missing, see the notes)" if self.missing else ""
         return (
-            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, "
-            f"{case.steps} steps, mesh {mesh} on {self.settings.launcher.device}"
+            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, matmul "
+            f"precision {case.matmul_precision}, {case.steps} steps, mesh {mesh} on {device}"
         )
 
 

@@ -44,6 +44,7 @@ DEVICES = {
     "device": "CPU",
     "device_kind": "CPU",
     "devices": 4,
+    "matmul_precision": "highest",
     "processes": 1,
     "process": 0,
     "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},

@@ -134,6 +134,7 @@ def run(
                     "device": "CPU",
                     "devices": 4,
                     "device_kind": "CPU",
+                    "matmul_precision": "highest",
                     "processes": 1,
                     "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},
                     "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},

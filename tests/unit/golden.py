@@ -234,6 +234,7 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
         yield f"b: {fields}", comparison(A, with_parameter(B, 0, **fields))
     for observed in (
         {"device_kind": "TPU v6e"}, {"devices": 8}, {"devices": None}, {"attention": "sdpa"},
+        {"matmul_precision": "default"}, {"matmul_precision": None},
         {"mesh": {"axes": {"fsdp": 1}, "device_order": [0]}},
         {"versions": {"torch": "2.8.0", "torch_xla": "2.9.0"}}, {"input_sharding": None},
         {"input_sharding": ""}, {"mesh": None},

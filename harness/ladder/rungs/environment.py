@@ -16,13 +16,14 @@ DEVICE_FACTS = {
     "device_kind": "device kind",
     "devices": "number of devices",
     "processes": "number of processes",
+    "matmul_precision": "matmul precision",
 }
 VERSIONS = ("torch", "torch_xla")
 """Packages that every run has, and without whose versions nothing is known of it."""
 
 
 def environment(c: Comparison) -> RungResult:
-    """Device kind and count, torch, torch_xla, PJRT and XLA flags; and that a run's hosts agree."""
+    """Devices, versions, matmul precision and XLA flags; and that a run's hosts agree."""
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         unknown = _unobserved(record)
         if unknown is not None:
@@ -42,7 +43,8 @@ def environment(c: Comparison) -> RungResult:
         for text in host_findings(record)
     )
     findings = (
-        _other_attention(c)
+        _other_precision(c)
+        + _other_attention(c)
         + hosts
         + tuple(
             Finding(f"{text}: {name_a} has {x}, {name_b} has {y}", a=x, b=y)
@@ -52,8 +54,25 @@ def environment(c: Comparison) -> RungResult:
     )
     return RungResult.identity(
         "environment", findings, f"{a.devices} {a.device_kind} devices, torch_xla "
-        f"{a.versions['torch_xla']}, equal flags",
+        f"{a.versions['torch_xla']}, matmul precision {a.matmul_precision}, equal flags",
     )  # fmt: skip
+
+
+def _other_precision(c: Comparison) -> tuple[Finding, ...]:
+    """A run whose products were not computed as its case asks: the trainer set it otherwise."""
+    findings = []
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        asked, found = _asked_precision(record), record.observed.matmul_precision
+        if asked is not None and found != asked:
+            text = f"matmul precision of {name} is {found}, but the case asks for {asked}"
+            findings.append(Finding(text, a=found, b=asked))
+    return tuple(findings)
+
+
+def _asked_precision(record: Record) -> str | None:
+    """The matmul precision that a case sets; None where it is left to the trainer."""
+    asked = record.case.matmul_precision if isinstance(record.case, Case) else "default"
+    return None if asked == "default" else asked
 
 
 def _other_attention(c: Comparison) -> tuple[Finding, ...]:
@@ -91,7 +110,7 @@ def _asked_attention(record: Record) -> str | None:
 
 RUNG = Rung(
     name="environment",
-    what="device kind and count, torch, torch_xla, PJRT, XLA flags",
+    what="device kind and count, torch, torch_xla, PJRT, matmul precision, XLA flags",
     judge=environment,
     prepared=(ALIGNED, AS_SHIPPED),
     blamed_for=Stage.STARTING,

@@ -101,6 +101,7 @@ class TestNames:
         [
             ("kind", "shipped"), ("dtype", "float16"), ("dtype", "float64"),
             ("optimizer.name", "sgd"), ("schedule.name", "step"), ("model.attention", "flash"),
+            ("precision", "bfloat16"), ("precision", ""),
         ],
     )  # fmt: skip
     def test_one_that_is_not_known(self, case: Case, key: str, value: str) -> None:
@@ -115,6 +116,23 @@ class TestNames:
     def test_a_case_names_a_folder(self, case: Case, name: str) -> None:
         with pytest.raises(BadInput, match=r"case\.name="):
             check(dataclasses.replace(case, name=name))
+
+    @pytest.mark.parametrize(
+        ("fields", "precision"),
+        [
+            ({}, "highest"),
+            ({"dtype": "bfloat16"}, "default"),
+            ({"kind": AS_SHIPPED}, "default"),  # what the trainers do by themselves
+            ({"precision": "default"}, "default"),
+            ({"precision": "high"}, "high"),
+            ({"kind": AS_SHIPPED, "precision": "highest"}, "highest"),
+            ({"dtype": "bfloat16", "precision": "highest"}, "highest"),
+        ],
+    )
+    def test_matmul_precision(self, case: Case, fields: dict[str, str], precision: str) -> None:
+        found = dataclasses.replace(case, **fields)  # type: ignore[arg-type]
+        check(found)
+        assert found.matmul_precision == precision
 
     def test_kinds(self, case: Case) -> None:
         assert case.aligned

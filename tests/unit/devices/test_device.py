@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from outside import installed
 
+from harness.base.conditions import CONDITIONS
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.devices import cpu, tpu
@@ -88,6 +89,19 @@ class TestKinds:
     def test_the_cpu_mesh(self) -> None:
         observed = Observed(device="CPU", attributes={"name": "CPU:0"})
         assert with_kind(observed).device_kind == "CPU"
+
+    @pytest.mark.parametrize("condition", CONDITIONS)
+    def test_a_device_that_another_is_computed_like_is_a_kind_of_its_own(
+        self, condition: str
+    ) -> None:
+        observed = Observed(device="CPU", condition=condition)
+        assert with_kind(observed).device_kind == f"CPU, {CONDITIONS[condition]}"
+        tpu_like = Observed(
+            device="TPU", attributes=PLACE, accelerator_type="v6e-8", condition=condition
+        )
+        kind = with_kind(tpu_like).device_kind
+        assert kind == f"TPU v6e, {CONDITIONS[condition]}"
+        assert chip(kind) is None
 
     @pytest.mark.parametrize(
         "fields", [{}, {"device": "CUDA", "device_kind": "CUDA"}, {"device_kind": "eager CPU"}]

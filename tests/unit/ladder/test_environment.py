@@ -43,7 +43,9 @@ class TestEnvironment:
     def test_equal(self, a: Record, b: Record) -> None:
         result = environment(comparison(a, b))
         assert result.result is PASS
-        assert result.explanation == "4 CPU devices, torch_xla 2.9.0, equal flags"
+        assert result.explanation == (
+            "4 CPU devices, torch_xla 2.9.0, matmul precision highest, equal flags"
+        )
 
     @pytest.mark.parametrize(
         ("path", "value", "text"),
@@ -87,7 +89,8 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         "path",
         [
-            ("device",), ("device_kind",), ("devices",), ("processes",), ("versions",), ("flags",),
+            ("device",), ("device_kind",), ("devices",), ("processes",), ("matmul_precision",),
+            ("versions",), ("flags",),
             ("versions", "torch"), ("versions", "torch_xla"),
         ],
     )  # fmt: skip
@@ -103,6 +106,28 @@ class TestEnvironment:
     def test_no_flags_are_not_equal_flags(self, a: Record, b: Record) -> None:
         a, b = (with_observed(r, flags={}) for r in (a, b))
         assert environment(comparison(a, b)).result is INVALID
+
+    @pytest.mark.parametrize("found", ["default", "high"])
+    def test_both_below_the_precision_that_the_case_asks_for(
+        self, found: str, a: Record, b: Record
+    ) -> None:
+        pair = [with_observed(r, matmul_precision=found) for r in (a, b)]
+        result = environment(comparison(*pair))
+        assert (result.result, result.value) == (FAIL, 2)
+        assert f"matmul precision of hf is {found}, but the case asks for highest" in (
+            result.explanation
+        )
+
+    @pytest.mark.parametrize(
+        "asked", [{"dtype": "bfloat16"}, {"kind": "as_shipped"}, {"precision": "default"}]
+    )
+    def test_what_the_case_leaves_to_the_trainers_is_theirs_but_equal(
+        self, asked: dict[str, str], a: Record, b: Record
+    ) -> None:
+        a, b = (with_manifest(r, lambda m: m["case"].update(asked)) for r in (a, b))
+        a = with_observed(a, matmul_precision="high")
+        assert environment(comparison(a, b)).result is FAIL
+        assert environment(comparison(a, with_observed(b, matmul_precision="high"))).result is PASS
 
     def test_attention_as_the_case_asks(self, a: Record, b: Record) -> None:
         pair = [with_observed(r, attention="eager") for r in (a, b)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.conditions import CONDITIONS
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.config.settings import Settings
@@ -13,7 +14,8 @@ from harness.engines.hf import engine as hf
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout
 from harness.inputs.prepared import Inputs, prepare
-from harness.run import plan
+from harness.run import float64, plan
+from harness.run.float64 import plan_float64
 from harness.run.plan import plan_run
 
 PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "interpreter")
@@ -21,7 +23,8 @@ PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "inter
 
 @pytest.fixture(autouse=True)
 def no_interpreter_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "interpreter_for", lambda *_: PYTHON)
+    for module in (plan, float64):
+        monkeypatch.setattr(module, "interpreter_for", lambda *_: PYTHON)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,35 @@ def test_a_token_is_in_no_label(inputs: Inputs, monkeypatch: pytest.MonkeyPatch)
     found = plan_run("hf@https://x:s3cr3t@example.com/a/b@v1", load([]), inputs, lambda _: None)
     assert found.label == "hf@https://***@example.com/a/b@v1"
     assert "s3cr3t" not in str(found)
+
+
+class TestNumerics:
+    """What a run computes like is told to the probe, and names its Record."""
+
+    def test_precision_is_the_case_s(self, inputs: Inputs) -> None:
+        plans = {
+            asked: planned(load([f"case.precision={asked}"]), inputs)
+            for asked in ("null", "default", "high", "highest")
+        }
+        told = {asked: found.command.spec.precision for asked, found in plans.items()}
+        assert told == {
+            "null": "highest", "default": "default", "high": "high", "highest": "highest"
+        }  # fmt: skip
+        assert len({plans[asked].key for asked in ("default", "high", "highest")}) == 3
+
+    @pytest.mark.parametrize("condition", CONDITIONS)
+    def test_a_condition_is_the_device_s(self, condition: str, inputs: Inputs) -> None:
+        settings = load([f"launcher.condition={condition}"])
+        found = planned(settings, inputs)
+        assert found.command.spec.condition == condition
+        assert found.key != planned(load([]), inputs).key
+        reference = plan_run("reference", settings, inputs, lambda _: None)
+        assert reference.command.spec.condition == condition
+
+    def test_float64_is_computed_on_the_host_as_it_is(self, inputs: Inputs) -> None:
+        settings = load(["launcher.condition=bf16_products"])
+        spec = plan_float64(settings, inputs, lambda _: None).command.spec
+        assert (spec.device, spec.condition) == ("cpu", None)
 
 
 class TestScript:
