@@ -3,7 +3,8 @@
 `python benchmarks/detection.py [--trials N] [--share 0.03] [KEY=VALUE]...` runs an engine against
 itself, windows in turns. Each trial is two such pairs, launched anew: one of equals, and one whose
 second side is slowed down by that share of the time that the equals took. Prints each decision,
-then both tables. A pair takes `timing.windows` × 2 × seconds per step, and the time to start.
+then both tables. A launch of a pair takes `timing.windows` × 2 × seconds per step, and the time to
+start.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from rich.console import Console
 
 from harness.config.compose import load
 from harness.config.settings import SeededFault
-from harness.ladder.rungs.step_time import Launches, judge_launches, samples_of
+from harness.ladder.rungs.step_time import judge_launches
+from harness.ladder.timed import Launches, by_host
 from harness.report.progress import ConsoleReporter
 from harness.run.plan import planner
 from harness.run.timing import time_in_turns
@@ -27,8 +29,8 @@ QUIET = ConsoleReporter(Console(quiet=True))
 
 def median_step(launches: Launches) -> float:
     """Median seconds per step of all windows of both sides."""
-    sides = samples_of(launches, paired=True)
-    return statistics.median(t for side in sides for launch in side for t in launch)
+    timed = by_host(launches)
+    return statistics.median(t for side in (timed.a, timed.b) for launch in side for t in launch)
 
 
 def main() -> None:
@@ -42,6 +44,7 @@ def main() -> None:
     engines = f"engines=[{options.engine},{options.engine}]"
     settings = load([engines, "tolerance.step_time=0.015", *options.overrides])
     sides = (planner(options.engine, QUIET.note),) * 2
+    most = settings.timing.launches * settings.timing.looks
     tables: dict[float, Counter[str]] = {0.0: Counter(), options.share: Counter()}
     for trial in range(options.trials):
         equals: Launches = ()
@@ -50,7 +53,7 @@ def main() -> None:
             if share:
                 seconds = share * median_step(equals)
                 faults = [SeededFault("slowdown", {"seconds": round(seconds, 6)})]
-            launches = time_in_turns(sides, settings, QUIET, faults, first_launch=trial)
+            launches = time_in_turns(sides, settings, QUIET, faults, first_launch=trial * most)
             equals = equals or launches
             result = judge_launches(launches, settings.tolerance, settings.timing.looks)
             table[result.result.value] += 1

@@ -39,10 +39,13 @@ class Device:
     matmul_precision: in what float32 matrix products are computed where nobody asks for more
     kind_of:          the device kind of a Record, from the PJRT attributes of one device and the
                       machine's accelerator type, as far as the probe could see them
+    step_time:        `tolerance.step_time` where nobody says otherwise; None does not judge
     accelerator_type: what tells a trainer's process the machine's accelerator type, as
                       MODULE:FUNCTION in its interpreter; None where nothing does
     planes:           names of the planes of an XLA profile that are devices; None where a profile
                       does not show the device, and the host's clock tells step times
+    is_own:           whether PJRT's attributes of a device are those of this one, and not of
+                      another whose plugin is loaded in its place
     host_clock:       what has to be known of step times by the host's clock; "" for nothing
     signs:            what a log shows where the device was busy or lost
     chips:            known chips by device kind, in lower case
@@ -57,8 +60,10 @@ class Device:
     shared: bool
     matmul_precision: str
     kind_of: Callable[[Mapping[str, Any], str | None], str]
+    step_time: float | None
     accelerator_type: str | None = None
     planes: re.Pattern[str] | None = None
+    is_own: Callable[[Mapping[str, Any]], bool] = lambda attributes: True
     host_clock: str = ""
     signs: tuple[Sign, ...] = ()
     chips: Mapping[str, Chip] = field(default_factory=dict)
@@ -99,6 +104,12 @@ def with_kind(observed: Observed) -> Observed:
     if observed.condition is not None:
         kind = f"{kind}, {CONDITIONS[observed.condition]}"
     return dataclasses.replace(observed, device_kind=kind)
+
+
+def planes_of(observed: Observed) -> re.Pattern[str] | None:
+    """The planes of a run's profile that are its devices; None where no profile shows them."""
+    used = device_of(observed)
+    return used.planes if used is not None and used.is_own(observed.attributes) else None
 
 
 def chip(kind: str) -> Chip | None:

@@ -85,17 +85,21 @@ def environment(devices: int, fast_compile: bool, inherited: Mapping[str, str]) 
     return {"PJRT_DEVICE": PJRT}
 
 
+def is_tpu(attributes: Mapping[str, Any]) -> bool:
+    """A TPU has a place on its slice (`coords`) and in its chip (`core_on_chip`)."""
+    return "coords" in attributes and "core_on_chip" in attributes
+
+
 def kind_of(attributes: Mapping[str, Any], accelerator_type: str | None) -> str:
     """The kind by the VM's accelerator type, where the device is a TPU by its own attributes.
 
-    A TPU has a place on its slice (`coords`) and in its chip (`core_on_chip`). Another device,
-    whose PJRT plugin is loaded in libtpu's place, is called by the attributes that it has. Nothing
-    is made up: an accelerator type that is not known is told as it is.
+    Another device, whose PJRT plugin is loaded in libtpu's place, is called by the attributes that
+    it has. Nothing is made up: an accelerator type that is not known is told as it is.
 
     >>> kind_of({"coords": [0, 0, 0], "core_on_chip": 0}, "v5litepod-16")
     'TPU v5e'
     """
-    if "coords" in attributes and "core_on_chip" in attributes:
+    if is_tpu(attributes):
         if not accelerator_type:
             return "TPU of unknown type"
         family = accelerator_type.partition("-")[0]
@@ -116,10 +120,15 @@ DEVICE = Device(
     # xla::PrecisionConfig::DEFAULT; torch_xla.backends.set_mat_mul_precision asks for more.
     matmul_precision="bfloat16",
     kind_of=kind_of,
+    # The smallest that three launches a side confirm nearly always where launches differ by 0.6 %,
+    # and six where they differ by 1 %, as on a quiet CPU mesh (docs/findings/step-time.md). By the
+    # clock of a TPU they should differ by less; that was never measured.
+    step_time=0.03,
     # From the environment or the VM's metadata, as torch_xla itself finds it to load libtpu.
     accelerator_type="torch_xla._internal.tpu:get_tpu_type",
     # SparseCores have planes of their own ("/device:TPU:0 SparseCore 0"): they do not run the step.
     planes=re.compile(r"/device:TPU:\d+"),
+    is_own=is_tpu,
     signs=(
         # In libtpu 0.0.21, and as users saw them: jax-ml/jax#10192, google/gvisor#11545.
         Sign(

@@ -24,7 +24,7 @@ class Comparison:
     float64:     the same case by the float64 reference, where it was run
     own:         by Record folder: step 0 in float64 from that Record's own weights and batch
     graphs:      a run of each side that has its compiled step, where it was dumped
-    timing:      runs of both sides whose windows took turns, one pair for each launch
+    timing:      runs of both sides that were launched to be timed, one pair for each launch
     looks:       how often the timing may be looked at: each look is the stricter for it
     broken:      names of the rungs above that do not hold
     """

@@ -2,40 +2,94 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+import math
 
 from harness.config.training import Shape
 from harness.devices.chips import model_flops_utilization
-from harness.devices.device import chip
+from harness.devices.device import chip, planes_of
+from harness.ladder.step_ratio import midmean
 from harness.models.family import Model, dense_flops_per_token, family
-from harness.record.evidence import Record
+from harness.record.evidence import DeviceTimes, Record
 
-FEWEST = 2
-"""Gaps of one device that tell a scatter at all."""
-
-
-def device_samples(
-    launches: Sequence[tuple[Record, Record]],
-) -> tuple[list[list[float]], list[list[float]]] | None:
-    """The device's step times by side and launch; None where not every run was profiled."""
-    sides = [[steps_of(pair[side]) for pair in launches] for side in (0, 1)]
-    return (sides[0], sides[1]) if all(all(side) for side in sides) else None
+FEWEST_STEPS = 3
+"""Steps of a profile that tell of more than one gap between two."""
 
 
-def steps_of(record: Record) -> list[float]:
-    """Seconds of each profiled step; empty where there are too few.
+def is_profiled(record: Record) -> bool:
+    """Whether the device's own clock is what tells this run's step times."""
+    return record.device_times is not None or planes_of(record.observed) is not None
 
-    The median over devices: they step together, so that more of them are not more measurements.
+
+def profile_fault(record: Record, tolerance: float | None) -> str | None:
+    """What is wrong with the profile of a run that has to have one; None where it can be believed.
+
+    tolerance: of step times; where devices that step together differ by more, there is no one step
+               time of all. None does not compare them.
+
+    A profile is of one whole window, between two syncs: every device executes the step equally
+    often in it, a whole number of times for each step. So whatever is missing shows.
     """
-    gaps = [device for device in device_seconds(record) if len(device) >= FEWEST]
-    # Profiles begin and end within a step, not in the same one on every device.
-    return [statistics.median(at) for at in zip(*gaps, strict=False)]
+    if record.manifest.profile is not None:
+        return record.manifest.profile
+    times = record.device_times
+    if times is None:
+        return "the device was not profiled: ask for more case.steps, at least two steady windows"
+    if times.complaints:
+        return f"the profiler complained: {times.complaints[0]}"
+    if times.idle_devices:
+        return f"{', '.join(times.idle_devices)} never ran {times.module} in the profile"
+    # Of several hosts one profile is kept, with the devices of that host.
+    here = (record.observed.devices or 0) // (record.observed.processes or 1)
+    if len(times.seconds) != here:
+        return f"the profile shows {len(times.seconds)} of {here} devices"
+    return _lost_executions(record, times) or _apart(times, tolerance)
 
 
-def device_seconds(record: Record) -> tuple[tuple[float, ...], ...]:
-    """Seconds between successive steps, by device; empty where no profile was taken."""
-    return () if record.device_times is None else tuple(record.device_times.seconds.values())
+def _lost_executions(record: Record, times: DeviceTimes) -> str | None:
+    executions = {device: len(gaps) + 1 for device, gaps in times.seconds.items()}
+    most = max(executions.values())
+    for device, count in executions.items():
+        if count != most:
+            return (
+                f"{device} ran {times.module} {count} times in the profile, another device {most} "
+                "times: events were dropped, or it was cut short"
+            )
+    steps = _profiled_steps(record)
+    if steps == 0 or most % steps:
+        return f"the profile shows {most} executions in {steps} steps: events were dropped"
+    if steps < FEWEST_STEPS:
+        return f"the profile shows {steps} steps: ask for a longer case.window"
+    return None
+
+
+def _profiled_steps(record: Record) -> int:
+    return sum(window.steps for window in record.windows if window.profiled)
+
+
+def _apart(times: DeviceTimes, tolerance: float | None) -> str | None:
+    if tolerance is None:
+        return None
+    means = {device: midmean(gaps) for device, gaps in times.seconds.items()}
+    fastest = min(means, key=means.__getitem__)
+    slower = [device for device, mean in means.items() if mean > (1 + tolerance) * means[fastest]]
+    if not slower:
+        return None
+    return (
+        f"{len(slower)} of {len(means)} devices are slower ({slower[0]}: {means[slower[0]]:.4g} s "
+        f"a step; {fastest}: {means[fastest]:.4g} s), and devices of one run step together"
+    )
+
+
+def device_steps(record: Record) -> list[float]:
+    """Seconds between the profiled steps, on the slowest device: the others wait for it.
+
+    A step in which the module runs more than once (gradient accumulation) takes all of its gaps.
+    """
+    assert record.device_times is not None
+    seconds = record.device_times.seconds
+    gaps = seconds[max(seconds, key=lambda device: midmean(seconds[device]))]
+    runs = (len(gaps) + 1) // _profiled_steps(record)
+    return [math.fsum(gaps[i : i + runs]) for i in range(0, len(gaps) - runs + 1, runs)]
 
 
 def throughput(record: Record, seconds: float) -> str:

@@ -77,8 +77,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--parity-until-decided", type=float, default=None, metavar="TOLERANCE",
-        help="judge step times by this tolerance (0.015 is 1.5 %%), and go on with twice the "
-        "windows, up to four times, until it is decided or timing.budget is used up",
+        help="judge step times by this tolerance (0.015 is 1.5 %%), and go on with more launches, "
+        "up to four times, until it is decided or timing.budget is used up",
     )  # fmt: skip
     group.addoption(
         "--parity-workspace", default="workspace", metavar="DIR", help="where Records are kept"

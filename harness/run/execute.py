@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from harness import __version__
 from harness.base.errors import BadInput
 from harness.config.settings import Launcher as Settings
-from harness.devices.device import device_of, with_kind
+from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
 from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
@@ -236,7 +236,7 @@ def _launch(
         turns=turns,
         observed=observed,
         hosts=reader.read_hosts(place.running),
-        profile=_keep_device_times(place, observed),
+        profile=keep_device_times(place.running, observed),
         ended=_judge_ending(outcome, plan.case.steps, place),
     )
     result = place.finish(manifest)
@@ -247,24 +247,24 @@ def _launch(
     return result
 
 
-def _keep_device_times(place: Slot, observed: Observed) -> str | None:
-    """Read the device's profile, where one was taken; what is wrong with it, or None."""
+def keep_device_times(folder: Path, observed: Observed) -> str | None:
+    """Read the device's profile in a Record's folder into it; what is wrong with it, or None."""
     # A run on several hosts leaves one a host: they step together, so that any of them will do.
-    folders = (place.running, *sorted(place.running.glob("host-*")))
+    folders = (folder, *sorted(folder.glob("host-*")))
     files = [p for f in folders for p in sorted((f / layout.PROFILE).rglob("*.xplane.pb"))]
-    used = device_of(observed)
-    if not files or used is None or used.planes is None:
+    planes = planes_of(observed)
+    if not files or planes is None:
         return None
     from harness.compiler.xplane import step_seconds
 
     try:
-        times = step_seconds(files[-1], used.planes)
+        times = step_seconds(files[-1], planes)
     except BadInput as error:
         return str(error)
     kept = DeviceTimes(
         times.module, dict(times.seconds), times.idle_devices, tuple(times.complaints)
     )
-    writer.write_json(place.running / layout.DEVICE_TIMES, dataclasses.asdict(kept))
+    writer.write_json(folder / layout.DEVICE_TIMES, dataclasses.asdict(kept))
     return None
 
 

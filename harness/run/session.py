@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.conditions import CONDITIONS
-from harness.config.settings import Settings, Tolerance
+from harness.config.settings import BY_DEVICE, Settings, Tolerance
+from harness.devices.device import device
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
 from harness.inputs.prepared import prepare, with_perturbed_weights
@@ -76,6 +77,7 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     Where an engine's code cannot be had, its stand-in takes its place, if it `may_substitute`, and
     the first line of the output says so. Raises BadInput for whatever cannot work.
     """
+    settings = with_device_tolerance(settings)
     workspace = Path(settings.workspace)
     check_floors(settings.tolerance)
     choose(settings.launcher, reporter.note)  # its options are checked before anything is made
@@ -104,6 +106,15 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
             if stand_in not in settings.engines:
                 add(stand_in)
     return Planned(settings, tuple(subjects), tuple(planners), tuple(notes), tuple(missing))
+
+
+def with_device_tolerance(settings: Settings) -> Settings:
+    """`settings` with the device's own tolerance of step times, where nobody asks for another."""
+    if settings.tolerance.step_time != BY_DEVICE:
+        return settings
+    limit = device(settings.launcher.device).step_time
+    tolerance = dataclasses.replace(settings.tolerance, step_time=limit)
+    return dataclasses.replace(settings, tolerance=tolerance)
 
 
 def run(planned: Planned, reporter: Reporter) -> Outcome:

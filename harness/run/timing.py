@@ -13,7 +13,8 @@ from harness.config.settings import SeededFault, Settings
 from harness.devices.device import device
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.result import Result
-from harness.ladder.rungs.step_time import Launches, judge_launches
+from harness.ladder.rungs.step_time import judge_launches
+from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.record.steady import COMPILING_STEPS
 from harness.run.execute import Reporter, obtain, obtain_in_turns
@@ -28,7 +29,7 @@ class Measurements:
     """What was measured of a pair beside its curves.
 
     graphs: a Record of each side that has its compiled step, or says why it has none
-    timing: the Records of both sides, for each launch of the last look
+    timing: the Records of both sides, for each launch
     """
 
     graphs: tuple[Record, Record] | None = None
@@ -42,12 +43,21 @@ def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
         a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
         graphs = (a, b)
     timing: Launches = ()
-    if settings.tolerance.step_time is not None and settings.case.aligned:
-        if device(settings.launcher.device).shared and settings.launcher.name == "local":
+    if settings.tolerance.judged_step_time is not None:
+        if can_take_turns(settings):
             timing = time_in_turns(sides, settings, reporter)
-        elif max(settings.timing.launches, settings.timing.looks) > 1:
+        else:
             timing = time_whole_runs(sides, settings, inputs, reporter)
     return Measurements(graphs, timing)
+
+
+def can_take_turns(settings: Settings) -> bool:
+    """Whether two runs can be alive at once and run their windows in turns.
+
+    A case as shipped is run as it is: its steps and its data are its own.
+    """
+    shared = device(settings.launcher.device).shared and settings.launcher.name == "local"
+    return shared and settings.case.aligned
 
 
 def compiled_step_of(
@@ -79,19 +89,16 @@ def time_in_turns(
     faults: Sequence[SeededFault] = (),
     first_launch: int = 0,
 ) -> Launches:
-    """Time both sides window by window; look until it is decided, each time at twice the windows.
+    """Time both sides window by window, in turns; look until it is decided.
 
     `faults` are seeded into the second side. Launches are numbered from `first_launch`, so that a
     later call measures anew.
     """
-    timing = settings.timing
-    numbers = range(first_launch, first_launch + timing.launches)
 
-    def look_at(look: int) -> Launches:
-        windows = timing.windows * 2**look
-        return tuple(_launch(sides, settings, windows, n, faults, reporter) for n in numbers)
+    def launch(number: int) -> tuple[Record, Record]:
+        return _in_turns(sides, settings, first_launch + number, faults, reporter)
 
-    return _until_decided(settings, reporter, look_at)
+    return _until_decided(settings, reporter, launch)
 
 
 def time_whole_runs(
@@ -99,7 +106,7 @@ def time_whole_runs(
 ) -> Launches:
     """Time both sides run by run, A B B A …, where the device belongs to one process at a time.
 
-    Each look is at twice the launches; those that were made before count again. Never run on a TPU.
+    Never run on a TPU.
     """
     workspace = Path(settings.workspace)
     plans = [replan(settings, inputs) for replan in sides]
@@ -114,19 +121,18 @@ def time_whole_runs(
         }
         return records[0], records[1]
 
-    def look_at(look: int) -> Launches:
-        return tuple(launch(number) for number in range(settings.timing.launches * 2**look))
-
-    return _until_decided(settings, reporter, look_at)
+    return _until_decided(settings, reporter, launch)
 
 
 def _until_decided(
-    settings: Settings, reporter: Reporter, look_at: Callable[[int], Launches]
+    settings: Settings, reporter: Reporter, launch: Callable[[int], tuple[Record, Record]]
 ) -> Launches:
+    """All launches of as many looks as it takes; each look is at those of the looks before too."""
     timing, started = settings.timing, time.monotonic()
     launches: Launches = ()
-    for look in range(timing.looks):
-        launches = look_at(look)
+    for _ in range(timing.looks):
+        made = len(launches)
+        launches += tuple(launch(number) for number in range(made, made + timing.launches))
         judged = judge_launches(launches, settings.tolerance, timing.looks)
         if judged.result is not Result.INCONCLUSIVE:
             break
@@ -136,15 +142,15 @@ def _until_decided(
     return launches
 
 
-def _launch(
+def _in_turns(
     sides: Sides,
     settings: Settings,
-    windows: int,
     launch: int,
     faults: Sequence[SeededFault],
     reporter: Reporter,
 ) -> tuple[Record, Record]:
-    case = timing_case(settings.case, windows, settings.timing.steps_per_window)
+    timing = settings.timing
+    case = timing_case(settings.case, timing.windows, timing.steps_per_window)
     long = dataclasses.replace(settings, case=case)
     workspace = Path(settings.workspace)
     inputs = prepare(case, workspace / "inputs")

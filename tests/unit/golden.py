@@ -287,15 +287,23 @@ def _timings() -> Iterator[tuple[str, Comparison]]:
     a = Trainer(steps=60, window=1).record()
     for seconds in (0.1, 0.104, 0.12, 0.08):
         b = Trainer(label="b", steps=60, window=1, seconds=seconds).record()
-        yield f"a step of b takes {seconds} s", comparison(*in_turns(a, b), tolerance=limits)
-    noisy = Trainer(label="b", steps=30, window=1, seed=3, seconds=0.1045).record()
+        pair = in_turns(a, b)
+        yield (
+            f"a step of b takes {seconds} s",
+            comparison(*pair, tolerance=limits, timing=(pair,) * 3),
+        )
+    sides = [
+        Trainer(label="b", steps=30, window=1, seconds=s).record() for s in (0.10, 0.103, 0.106)
+    ]
     short = Trainer(steps=30, window=1).record()
-    yield "undecided", comparison(*in_turns(short, noisy), tolerance=limits)
+    undecided = tuple(in_turns(short, side, launch) for launch, side in enumerate(sides))
+    yield "undecided", comparison(*undecided[0], tolerance=limits, timing=undecided)
     now_and_then = Trainer(label="b", steps=60, window=1).record()
     for step in range(12, 60, 9):
         now_and_then = with_window(now_and_then, step, seconds=0.14)
-    yield "b is slow now and then", comparison(*in_turns(a, now_and_then), tolerance=limits)
-    yield "one launch that took no turns", comparison(a, a, tolerance=limits)
+    pair = in_turns(a, now_and_then)
+    yield "b is slow now and then", comparison(*pair, tolerance=limits, timing=(pair,) * 3)
+    yield "one launch", comparison(a, a, tolerance=limits)
     stalls = with_window(Trainer(label="b", steps=60, window=1).record(), 20, seconds=1.5)
     launches = tuple(in_turns(a, stalls, launch) for launch in range(3))
     yield (

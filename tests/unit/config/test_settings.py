@@ -11,7 +11,8 @@ import pytest
 from harness.base.errors import BadInput
 from harness.config.compose import case_names, load
 from harness.config.folders import config_directory
-from harness.config.settings import Settings, check_settings
+from harness.config.settings import BY_DEVICE, Settings, check_settings
+from harness.run.session import with_device_tolerance
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ class TestDefaults:
         assert settings.engines == ["hf", "torchprime"]
         assert set(settings.engine) == {"hf", "torchprime", "reference"}
         assert settings.tolerance.noise_floor == "ulp"
-        assert settings.tolerance.step_time is None
+        assert settings.tolerance.step_time == BY_DEVICE
+        assert settings.tolerance.judged_step_time is None
+        assert settings.timing.launches >= 3
         assert settings.tolerance.floor == {}  # the documented ones stand beside the rungs
 
     def test_cases(self) -> None:
@@ -159,7 +162,20 @@ class TestLimitsThatAreNone:
             check_settings(changed(ours, "tolerance.floor", {"float16": {"loss": 1.0}}))
 
     def test_without_a_tolerance_of_step_times_they_are_not_judged(self) -> None:
-        assert load(["tolerance.step_time=null"]).tolerance.step_time is None
+        assert load(["tolerance.step_time=null"]).tolerance.judged_step_time is None
+
+    @pytest.mark.parametrize("value", ["auto", "by-device", "off"])
+    def test_a_word_that_is_none(self, value: str) -> None:
+        with pytest.raises(BadInput, match=rf"tolerance\.step_time={value}: .*by_device"):
+            load([f"tolerance.step_time={value}"])
+
+    @pytest.mark.parametrize(("device", "limit"), [("cpu", None), ("tpu", 0.03)])
+    def test_the_devices_own(self, device: str, limit: float | None) -> None:
+        settings = with_device_tolerance(load([f"launcher.device={device}"]))
+        assert settings.tolerance.judged_step_time == limit
+        for word, asked in (("0.5", 0.5), ("null", None)):
+            words = [f"launcher.device={device}", f"tolerance.step_time={word}"]
+            assert with_device_tolerance(load(words)).tolerance.judged_step_time == asked
 
 
 def test_settings_cannot_be_changed() -> None:

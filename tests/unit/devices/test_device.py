@@ -192,6 +192,7 @@ DEVICE = Device(
     missing=lambda: None,
     shared=False,
     matmul_precision="float16",
+    step_time=0.02,
     kind_of=lambda attributes, accelerator: f"NPU {attributes['board']}",
     planes=re.compile("/device:NPU:.*"),
     signs=(Sign((re.compile("board taken"),), BUSY, "another process has the board"),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from builders import (
 
 from harness.config.training import Rows
 from harness.ladder.comparison import Comparison
-from harness.ladder.device_time import steps_of, throughput
+from harness.ladder.device_time import device_steps, profile_fault, throughput
 from harness.ladder.result import Result
 from harness.ladder.rungs.step_time import (
     judge_launches,
@@ -52,10 +53,19 @@ def under(limit: float | None, a: Record, b: Record, **given: Any) -> Comparison
     return comparison(a, b, tolerance=tolerance(step_time=limit), **given)
 
 
-def profiled(run: Record, *devices: list[float]) -> Record:
-    """A run of which a TPU's profile was taken: seconds between steps, by device."""
-    seconds = {f"/device:TPU:{n}": tuple(gaps) for n, gaps in enumerate(devices)}
-    return dataclasses.replace(run, device_times=DeviceTimes("step", seconds, (), ()))
+def profiled(run: Record, *devices: list[float], **fields: Any) -> Record:
+    """A run of which a profile was taken: seconds between steps, by device, four of them."""
+    gaps = devices if len(devices) != 1 else devices * 4
+    seconds = {f"/device:TPU:{n}": tuple(gaps) for n, gaps in enumerate(gaps)}
+    steps = len(gaps[0]) + 1
+    last = run.windows[-1].last
+    window = Window(last + 1, last + steps, 9.0, 1.0, 0, steps, 0, {}, profiled=True)
+    run = with_manifest(run, lambda m: m["case"].update(steps=last + steps + 1))
+    return dataclasses.replace(
+        run,
+        windows=(*run.windows, window),
+        device_times=dataclasses.replace(DeviceTimes("step", seconds, (), ()), **fields),
+    )
 
 
 class TestDeviceTime:
@@ -63,89 +73,52 @@ class TestDeviceTime:
     share = 51_200_000 * (6 * (2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192) + 64 * 512)
                           + 12 * 2 * 128 * 4 * 16) / 918e12  # fmt: skip
 
-    def judged(self, a: Record, b: Record, x: Record, y: Record, limit: float | None) -> Any:
-        windows = [timed(run, *noisy()) for run in (a, b)]
-        pair = [
-            dataclasses.replace(w, device_times=run.device_times)
-            for w, run in zip(windows, (x, y), strict=True)
-        ]
-        return step_time(under(limit, *pair))
-
     @pytest.mark.parametrize(("ratio", "expected"), [(1.0, PASS), (1.2, FAIL), (1 / 1.2, FAIL)])
     def test_it_counts_more_than_the_hosts_windows(
         self, a: Record, b: Record, ratio: float, expected: Result
     ) -> None:
-        x, y = profiled(a, noisy(seed=5)), profiled(b, noisy(ratio, seed=6))
-        result = self.judged(a, b, x, y, 0.05)
+        x = profiled(timed(a, *noisy(3.0)), noisy(seed=5))
+        y = profiled(timed(b, *noisy()), noisy(ratio, seed=6))
+        result = step_time(under(0.05, x, y, timing=((x, y),) * 3))
         assert result.result is expected
-        assert "40 and 40 gaps between device steps" in result.explanation
+        assert "120 and 120 gaps between device steps in 3 launches" in result.explanation
 
-    @pytest.mark.parametrize("gaps", [[], [[]], [[0.3]]])
-    def test_where_only_one_was_profiled_windows_count(
-        self, a: Record, b: Record, gaps: list[list[float]]
-    ) -> None:
-        for x, y in (
-            (profiled(a, noisy(3.0)), profiled(b, *gaps)),
-            (profiled(a, *gaps), profiled(b, noisy(3.0))),
-        ):
-            result = self.judged(a, b, x, y, 0.05)
-            assert result.result is INCONCLUSIVE
-            assert "40 and 40 windows" in result.explanation
+    def test_one_launch_decides_nothing(self, a: Record, b: Record) -> None:
+        x, y = profiled(timed(a, *noisy()), noisy()), profiled(timed(b, *noisy()), noisy())
+        assert step_time(under(0.05, x, y)).result is INCONCLUSIVE
 
-    def test_more_devices_are_not_more_measurements(self, a: Record, b: Record) -> None:
-        """They step together: with three steps of 256 devices one knows three steps."""
-        few, more = noisy(count=3, noise=0.05), noisy(count=3, seed=1, noise=0.05)
-        one = self.judged(a, b, profiled(a, few), profiled(b, more), 0.05)
-        many = self.judged(a, b, profiled(a, *[few] * 256), profiled(b, *[more] * 256), 0.05)
-        assert many == one
-        assert one.result is INCONCLUSIVE
-        assert steps_of(profiled(a, *[few] * 256)) == few
+    def test_the_slowest_device_counts(self, a: Record) -> None:
+        run = profiled(timed(a, *noisy()), [0.1] * 4, [0.11] * 4, [0.1] * 4, [0.1] * 4)
+        assert device_steps(run) == [0.11] * 4
 
-    def test_steps_of_two_runs_are_no_pairs(self, a: Record, b: Record) -> None:
-        """What happens to coincide in two profiles is noise all the same."""
-        wild = noisy(count=4, noise=0.5)
-        x, y = profiled(a, wild), profiled(b, [t * 1.001 for t in wild])
-        assert self.judged(a, b, x, y, 0.05).result is INCONCLUSIVE
-
-    def test_whole_runs_are_repeats(self, a: Record, b: Record) -> None:
+    def test_whole_runs_are_launches(self, a: Record, b: Record) -> None:
         """Launches that differ by 5 % are known to differ once there are several of them."""
         levels = (1.0, 1.05, 0.95, 1.0)
-        launches = tuple(
-            (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
-             profiled(timed(b, *noisy()), noisy(level, seed=2 * i + 1)))
-            for i, level in enumerate(levels)
-        )  # fmt: skip
-        result = step_time(under(0.03, a, b, timing=launches))
+
+        def launches(*levels: float) -> tuple[tuple[Record, Record], ...]:
+            return tuple(
+                (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
+                 profiled(timed(b, *noisy()), noisy(level, seed=2 * i + 1)))
+                for i, level in enumerate(levels)
+            )  # fmt: skip
+
+        different = launches(*levels)
+        result = step_time(under(0.03, a, b, timing=different))
         assert result.result is INCONCLUSIVE
-        assert "160 and 160 gaps between device steps" in result.explanation
-        assert judge_launches(launches, tolerance(step_time=0.03), 1) == result
-        alike = tuple(
-            (profiled(timed(a, *noisy()), noisy(seed=2 * i)),
-             profiled(timed(b, *noisy()), noisy(seed=2 * i + 1)))
-            for i in range(4)
-        )  # fmt: skip
-        assert step_time(under(0.03, a, b, timing=alike)).result is PASS
-        assert judge_launches(alike, tolerance(step_time=0.03), 1).result is PASS
-
-    def test_one_launch_without_a_profile_leaves_the_windows(self, a: Record, b: Record) -> None:
-        whole = profiled(timed(a, *noisy()), noisy()), profiled(timed(b, *noisy()), noisy(3.0))
-        lost = whole[0], profiled(timed(b, *noisy()))
-        result = step_time(under(0.05, a, b, timing=(whole, lost)))
-        assert "80 and 80 windows)" in result.explanation
-        assert result.result is PASS
-
-    def test_devices_that_began_within_another_step(self, a: Record) -> None:
-        run = profiled(a, [0.1, 0.2, 0.3], [0.1, 0.4], [0.3, 0.2, 0.5], [0.9])
-        assert steps_of(run) == [0.1, 0.2]
+        assert judge_launches(different, tolerance(step_time=0.03), 1) == result
+        assert step_time(under(0.03, a, b, timing=launches(1, 1, 1, 1))).result is PASS
 
     @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
     @pytest.mark.parametrize("limit", [0.05, None])
     def test_a_time_that_is_none(
         self, a: Record, b: Record, seconds: float, limit: float | None
     ) -> None:
-        fine, broken = profiled(a, noisy()), profiled(b, noisy(), [0.1, seconds, 0.1])
+        fine, broken = (
+            profiled(timed(run, *noisy()), [0.1] * 3, [0.1, gap, 0.1], [0.1] * 3, [0.1] * 3)
+            for run, gap in ((a, 0.1), (b, seconds))
+        )
         for x, y in ((fine, broken), (broken, fine), (broken, broken)):
-            result = self.judged(a, b, x, y, limit)
+            result = step_time(under(limit, x, y))
             assert result.result is INVALID
             assert f"a step took {seconds} s on a device" in result.explanation
 
@@ -164,3 +137,163 @@ class TestDeviceTime:
         assert throughput(unknown, 0.5) == "hf: 1,024 tokens a second"
         nothing = as_training(a, data=Rows(None))
         assert throughput(nothing, 0.5) == "hf: 0.5 s a step"
+
+
+Damage = Callable[[Record], Record]
+
+
+def with_times(run: Record, **fields: Any) -> Record:
+    assert run.device_times is not None
+    return dataclasses.replace(run, device_times=dataclasses.replace(run.device_times, **fields))
+
+
+def of_device(
+    number: int, change: Callable[[tuple[float, ...]], tuple[float, ...] | None]
+) -> Damage:
+    """Changes the gaps of one device, or leaves it out."""
+
+    def apply(run: Record) -> Record:
+        assert run.device_times is not None
+        seconds = dict(run.device_times.seconds)
+        changed = change(seconds.pop(f"/device:TPU:{number}"))
+        if changed is not None:
+            seconds[f"/device:TPU:{number}"] = changed
+        return with_times(run, seconds=seconds)
+
+    return apply
+
+
+def every(*damages: Damage) -> Damage:
+    def apply(run: Record) -> Record:
+        for damage in damages:
+            run = damage(run)
+        return run
+
+    return apply
+
+
+def merged(gaps: tuple[float, ...]) -> tuple[float, ...]:
+    """An execution in the middle was dropped: two gaps are one."""
+    return (*gaps[:5], gaps[5] + gaps[6], *gaps[7:])
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a device is missing": (of_device(5, lambda gaps: None), "the profile shows 7 of 8 devices"),
+    "a device is idle": (
+        every(of_device(5, lambda gaps: None),
+              lambda run: with_times(run, idle_devices=("/device:TPU:5",))),
+        "/device:TPU:5 never ran step",
+    ),
+    "one is cut short": (of_device(2, lambda gaps: gaps[:-1]), "/device:TPU:2 ran step 19 times"),
+    "one lost half": (of_device(0, lambda gaps: gaps[:10]), "/device:TPU:0 ran step 11 times"),
+    "one lost its first": (of_device(7, lambda gaps: gaps[1:]), "/device:TPU:7 ran step 19 times"),
+    "one event of one device": (of_device(3, merged), "/device:TPU:3 ran step 19 times"),
+    "one event of all": (
+        every(*(of_device(n, merged) for n in range(8))), "19 executions in 20 steps",
+    ),
+    "three are slower": (
+        every(*(of_device(n, lambda gaps: tuple(1.2 * g for g in gaps)) for n in (1, 4, 6))),
+        "3 of 8 devices are slower",
+    ),
+    "events were dropped": (
+        lambda run: with_times(run, complaints=("dropped 1,024 events",)),
+        "the profiler complained: dropped 1,024 events",
+    ),
+    "another plane's name": (
+        lambda run: dataclasses.replace(
+            with_manifest(run, lambda m: m.update(profile="no plane of the device: /device:GPU:0")),
+            device_times=None,
+        ),
+        "no plane of the device: /device:GPU:0",
+    ),
+    "no profile": (
+        lambda run: dataclasses.replace(run, device_times=None), "the device was not profiled",
+    ),
+    "no profiled window": (
+        lambda run: dataclasses.replace(
+            run, windows=(*run.windows[:-1], dataclasses.replace(run.windows[-1], profiled=False))
+        ),
+        "20 executions in 0 steps",
+    ),
+}  # fmt: skip
+
+
+class TestProfilesThatLie:
+    """Each used to leave the others to be judged, or the windows, and to PASS."""
+
+    def eight(self, run: Record, seed: int = 0) -> Record:
+        run = with_observed(timed(run, *noisy(seed=seed)), device="TPU", devices=8,
+                            attributes={"coords": [0, 0, 0], "core_on_chip": 0})  # fmt: skip
+        gaps = noisy(count=19, seed=seed)
+        return profiled(run, *[gaps] * 8)
+
+    def test_whole_ones_pass(self, a: Record, b: Record) -> None:
+        launches = tuple((self.eight(a, 2 * i), self.eight(b, 2 * i + 1)) for i in range(3))
+        assert step_time(under(0.05, a, b, timing=launches)).result is PASS
+
+    @pytest.mark.parametrize("name", DAMAGES)
+    @pytest.mark.parametrize("side", ["a", "b", "both"])
+    @pytest.mark.parametrize("everywhere", [True, False])
+    def test_it_is_said_and_never_passes(
+        self, a: Record, b: Record, name: str, side: str, everywhere: bool
+    ) -> None:
+        damage, said = DAMAGES[name]
+        launches = []
+        for i in range(3):
+            x, y = self.eight(a, 2 * i), self.eight(b, 2 * i + 1)
+            if everywhere or i == 1:
+                x = x if side == "b" else damage(x)
+                y = y if side == "a" else damage(y)
+            launches.append((x, y))
+        who = "b" if side == "b" else "hf"
+        result = step_time(under(0.05, a, b, timing=tuple(launches)))
+        assert result.result is INVALID
+        assert result.explanation.startswith(f"{who}, launch {1 if everywhere else 2} of 3: ")
+        assert said in result.explanation
+        assert said in result.findings[0].text
+        if name != "three are slower":  # by a tolerance, and there is none
+            unasked = step_time(under(None, *launches[1]))
+            assert unasked.result is NOT_EXERCISED
+            assert any(said in finding.text for finding in unasked.findings)
+
+    def test_the_hosts_clock_may_still_fail_it(self, a: Record, b: Record) -> None:
+        damage, said = DAMAGES["a device is missing"]
+        x = damage(self.eight(a))
+        y = damage(profiled(with_observed(timed(b, *noisy(1.2)), devices=8), *[[0.1] * 19] * 8))
+        result = step_time(under(0.05, x, y, timing=((x, y),) * 3))
+        assert result.result is FAIL
+        assert said in result.findings[0].text
+
+    def test_several_executions_a_step_are_whole_too(self, a: Record) -> None:
+        """Gradient accumulation: the module runs twice for each step of the window."""
+        run = self.eight(a)
+        window = dataclasses.replace(run.windows[-1], last=run.windows[-1].first + 9)
+        run = dataclasses.replace(run, windows=(*run.windows[:-1], window))
+        assert profile_fault(run, 0.05) is None
+        assert run.device_times is not None
+        gaps = run.device_times.seconds["/device:TPU:0"]
+        assert device_steps(run) == [gaps[i] + gaps[i + 1] for i in range(0, 18, 2)]
+
+    def test_a_profile_of_one_host_of_two(self, a: Record) -> None:
+        run = with_observed(self.eight(a), devices=16, processes=2)
+        assert profile_fault(run, 0.05) is None
+        assert "8 of 16 devices" in str(profile_fault(with_observed(run, processes=1), 0.05))
+
+    def test_a_plugin_that_is_no_tpu_is_judged_by_the_hosts_clock(
+        self, a: Record, b: Record
+    ) -> None:
+        """A GPU behind TPU_LIBRARY_PATH: its profile has no plane that the TPU's file names."""
+        attributes = {"device_vendor": "NVIDIA"}
+        pairs = []
+        for i in range(3):
+            x, y = (
+                with_observed(timed(run, *noisy(seed=seed)), device="TPU",
+                              device_kind="PJRT plugin (NVIDIA)", attributes=attributes)
+                for run, seed in ((a, 2 * i), (b, 2 * i + 1))
+            )  # fmt: skip
+            pairs.append((x, y))
+        result = step_time(under(0.05, a, b, timing=tuple(pairs)))
+        assert result.result is PASS
+        assert "windows in 3 launches" in result.explanation
+        said = "hf: by the host's clock, as no profile is known of PJRT plugin (NVIDIA)"
+        assert said in [finding.text for finding in result.findings]

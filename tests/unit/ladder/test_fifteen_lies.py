@@ -44,14 +44,14 @@ from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.inputs.prepared import prepare
 from harness.ladder.distances import exceeds
-from harness.ladder.intervals import Decision, equivalence
+from harness.ladder.equivalence import Decision, confidence_of_look, judge_samples
 from harness.ladder.judge import judge
 from harness.ladder.ladder import LADDER, metrics, names
 from harness.ladder.ladder import rung as rung_of
-from harness.ladder.resampling import ratio_interval
 from harness.ladder.result import Result
 from harness.ladder.rungs import backward, loss_curve
 from harness.ladder.rungs import step_time as speed
+from harness.ladder.timed import by_host
 from harness.ladder.verdict import EXIT_CODES, PairVerdict, overall
 from harness.record import outcome as ending
 from harness.record.evidence import Record, Window
@@ -269,14 +269,14 @@ class TestLie06OneSidedChecks:
             assert [r.result for r in forth.rungs] == [r.result for r in back.rungs]
 
     def test_a_trainer_that_is_faster(self) -> None:
-        slow = [[1.0 + 0.01 * (i % 3) for i in range(40)]]
-        fast = [[t / 1.3 for t in slow[0]]]
-        interval = ratio_interval(slow, fast, paired=False)
-        assert equivalence(interval, 0.05) is Decision.FAIL_FASTER
-        back = ratio_interval(fast, slow, paired=False)
-        assert equivalence(back, 0.05) is Decision.FAIL_SLOWER
-        assert back.low == pytest.approx(1 / interval.high)
-        assert back.high == pytest.approx(1 / interval.low)
+        slow = [[level + 0.01 * (i % 3) for i in range(40)] for level in (1.0, 1.01, 1.02)]
+        fast = [[t / 1.3 for t in launch] for launch in slow[::-1]]
+        judged = judge_samples(slow, fast, 0.05, in_turns=False)
+        assert judged.decision is Decision.FAIL_FASTER
+        back = judge_samples(fast, slow, 0.05, in_turns=False)
+        assert back.decision is Decision.FAIL_SLOWER
+        assert back.located.low == pytest.approx(1 / judged.located.high)
+        assert back.located.high == pytest.approx(1 / judged.located.low)
 
 
 class TestLie07TolerancesWithoutANoiseModel:
@@ -309,9 +309,9 @@ class TestLie07TolerancesWithoutANoiseModel:
             load([f"tolerance.margin={value}"])
 
     def test_noise_alone_leads_neither_to_pass_nor_to_fail(self) -> None:
-        wild = [[0.1, 0.4, 0.2, 0.3, 0.15, 0.35]]
-        interval = ratio_interval(wild, [wild[0][::-1]], paired=False)
-        assert equivalence(interval, 0.05) is Decision.INCONCLUSIVE
+        wild = [[seconds] * 6 for seconds in (0.1, 0.4, 0.2, 0.3, 0.15, 0.35)]
+        judged = judge_samples(wild, wild[::-1], 0.05, in_turns=False)
+        assert judged.decision is Decision.INCONCLUSIVE
 
 
 class TestLie08GoldensThatDriftWithADependency:
@@ -482,7 +482,7 @@ class TestLie12AWarmUpOfFixedLength:
 
         pair = in_turns(run("a", False), run("b", True))
         assert len(pair[1].steady_windows) == 37
-        c = comparison(*pair, tolerance=tolerance(step_time=0.02))
+        c = comparison(*pair, tolerance=tolerance(step_time=0.02), timing=(pair,) * 3)
         assert speed.step_time(c).result is PASS
         assert any("step 10 left out" in f.text for f in speed.step_time(c).findings)
 
@@ -513,7 +513,7 @@ class TestLie13RetriesUntilGreen:
         assert judged(a, b, tolerance=limits) == judged(a, b, tolerance=limits)
 
     def test_looking_again_asks_for_more(self) -> None:
-        assert speed.confidence(1) < speed.confidence(2) < speed.confidence(10) < 1
+        assert confidence_of_look(1) < confidence_of_look(2) < confidence_of_look(10) < 1
 
 
 class TestLie14GreenBecauseSkipped:
@@ -591,9 +591,9 @@ class TestLie15MisalignedSeries:
         a = with_manifest(dataclasses.replace(A, windows=tuple(windows)), lambda m: None)
         b = dataclasses.replace(a, windows=(*windows[:4], dataclasses.replace(
             windows[4], compilations=1), *windows[5:]))  # fmt: skip
-        left, right = speed.samples_of(((a, b),), paired=True)
-        assert left == right
-        assert len(left[0]) == 9
+        timed = by_host((in_turns(a, b),))
+        assert timed.a == timed.b
+        assert len(timed.a[0]) == 9
 
 
 def test_every_rung_is_judged_by_a_function_of_its_own() -> None:

@@ -211,7 +211,7 @@ class TestRealBugs:
         a = Trainer(steps=60, window=1).record()
         b = Trainer(label="b", steps=60, window=1, seconds=0.1166).record()
         for pair in (in_turns(a, b), in_turns(b, a)):
-            verdict = judge(comparison(*pair, tolerance=limits))
+            verdict = judge(comparison(*pair, tolerance=limits, timing=(pair,) * 3))
             assert blamed(verdict) == "step_time"
             assert verdict.result is FAIL
 
@@ -447,7 +447,7 @@ class TestMissing:
     """Whatever is missing, the rung that rests on it does not pass, even where both lack it."""
 
     def judged(self, a: Record, b: Record) -> PairVerdict:
-        return judge(comparison(a, b, tolerance=LIMITS))
+        return judge(comparison(a, b, tolerance=LIMITS, timing=((a, b),) * 3))
 
     def test_with_all_of_it_every_rung_passes(self) -> None:
         verdict = self.judged(LONG, OTHER)

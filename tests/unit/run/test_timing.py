@@ -13,10 +13,12 @@ from harness.config.settings import Settings
 from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.result import Result, RungResult
+from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.run import plan
 from harness.run import timing as measuring
-from harness.run.timing import measure, time_whole_runs
+from harness.run.session import with_device_tolerance
+from harness.run.timing import measure, time_in_turns, time_whole_runs
 
 PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "interpreter")
 
@@ -69,33 +71,86 @@ class TestWholeRuns:
     def test_a_b_b_a(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert self.run(asked(tmp_path, "timing.launches=4"), monkeypatch, False) == 4
+        settings = asked(tmp_path, "timing.launches=4", "timing.looks=1")
+        assert self.run(settings, monkeypatch, False) == 4
         assert sides(launched) == "ABBAABBA"
         assert {p.role for p in launched.plans} == {"timing"}
         assert len({p.key for p in launched.plans}) == 8
 
-    def test_each_look_takes_twice_the_launches_and_keeps_the_earlier_ones(
+    def test_each_look_makes_as_many_launches_more_and_keeps_the_earlier_ones(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings = asked(tmp_path, "timing.launches=1", "timing.looks=3")
-        assert self.run(settings, monkeypatch, False, True) == 2
-        assert sides(launched) == "ABABBA"
-        keys = [p.key for p in launched.plans]
-        assert keys[:2] == keys[2:4]
+        settings = asked(tmp_path, "timing.launches=3", "timing.looks=5")
+        assert self.run(settings, monkeypatch, False, True) == 6
+        assert sides(launched) == "ABBA" * 3
+        assert len({p.key for p in launched.plans}) == 12
+        assert self.run(settings, monkeypatch, *[False] * 5) == 15
+
+    def test_what_more_launches_cannot_decide_ends_it(
+        self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A profile that cannot be believed is INVALID, however often it is taken."""
+        invalid = RungResult("step_time", Result.INVALID, "")
+        monkeypatch.setattr(measuring, "judge_launches", lambda *_: invalid)
+        settings = asked(tmp_path, "timing.looks=5")
+        inputs = prepare(settings.case, tmp_path / "inputs")
+        found = time_whole_runs(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
+        assert len(found) == 3
 
     def test_the_budget(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = asked(tmp_path, "timing.looks=3", "timing.budget=1e-9")
-        assert self.run(settings, monkeypatch, False, False, False) == 1
+        assert self.run(settings, monkeypatch, False, False, False) == 3
 
-    def test_only_where_they_are_asked_for(self, tmp_path: Path, launched: Launched) -> None:
-        for words, count in (([], 0), (["timing.launches=2"], 4)):
-            launched.plans.clear()
-            settings = asked(tmp_path, *words)
-            inputs = prepare(settings.case, tmp_path / "inputs")
-            found = measure(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
-            assert (len(launched.plans), len(found.timing)) == (count, count // 2)
+    @pytest.mark.parametrize(
+        ("words", "launches"),
+        [
+            (["launcher.device=tpu"], 3),
+            (["launcher.device=tpu", "tolerance.step_time=0.01"], 3),
+            (["launcher.device=tpu", "timing.launches=5"], 5),
+            (["launcher.device=tpu", "tolerance.step_time=null"], 0),
+            (["launcher.device=cpu"], 0),
+            # its own steps and data cannot take turns
+            (["case=llama-tiny-as-shipped", "launcher.device=cpu", "tolerance.step_time=0.02"], 3),
+        ],
+    )
+    def test_at_least_three_a_side_unless_it_is_the_cpu_mesh(
+        self, tmp_path: Path, launched: Launched, words: list[str], launches: int
+    ) -> None:
+        words = [*words, f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.looks=1"]
+        settings = with_device_tolerance(load(words))
+        inputs = prepare(settings.case, tmp_path / "inputs")
+        found = measure(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
+        assert (len(launched.plans), len(found.timing)) == (2 * launches, launches)
+
+
+class TestInTurns:
+    def test_a_further_look_adds_launches(
+        self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And none of them is measured again, or with other windows."""
+        made: list[tuple[plan.Plan, plan.Plan]] = []
+
+        def obtained(plans: tuple[plan.Plan, plan.Plan], *_: Any) -> tuple[Record, Record]:
+            made.append(plans)
+            return launched.run, launched.run
+
+        monkeypatch.setattr(measuring, "obtain_in_turns", obtained)
+        undecided = RungResult("step_time", Result.INCONCLUSIVE, "")
+        looked: list[int] = []
+
+        def judge(launches: Launches, *_: Any) -> RungResult:
+            looked.append(len(launches))
+            return undecided
+
+        monkeypatch.setattr(measuring, "judge_launches", judge)
+        words = ["tolerance.step_time=0.02", "timing.launches=3", "timing.windows=4"]
+        settings = load([f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.looks=2", *words])
+        found = time_in_turns(SIDES, settings, Silent())  # type: ignore[arg-type]
+        assert (looked, len(found)) == ([3, 6], 6)
+        assert [a.repeat for a, _ in made] == [0, 1, 2, 3, 4, 5]
+        assert {p.case.steps for pair in made for p in pair} == {2 + 4}
 
 
 class TestWhatIsMeasured:

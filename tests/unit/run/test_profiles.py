@@ -1,0 +1,129 @@
+"""From a device's profile on disk to what the rung of step time says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import Trainer, comparison, tolerance, with_observed
+from profiles import plane, steps, text
+
+from harness.ladder.result import Result
+from harness.ladder.rungs.step_time import step_time
+from harness.record.evidence import Record, Window
+from harness.record.layout import DEVICE_TIMES
+from harness.record.reader import read_device_times
+from harness.run.execute import keep_device_times
+
+COUNT = 8
+STEPS = 20
+TPU = {"coords": [0, 0, 0], "core_on_chip": 0}
+GPU = {"device_vendor": "NVIDIA"}
+
+
+def device(
+    number: int, *, of: str = "TPU", every: float = 10.0, lost: tuple[int, ...] = ()
+) -> bytes:
+    """One device of a profile of `STEPS` steps, without the executions that were lost."""
+    starts = [every * step for step in range(STEPS) if step not in lost]
+    return plane(f"/device:{of}:{number}", steps("step(11)", starts))
+
+
+def whole() -> list[bytes]:
+    return [device(number) for number in range(COUNT)]
+
+
+def run_with(folder: Path, profile: bytes, attributes: dict[str, Any]) -> Record:
+    """A run on eight TPU devices whose third steady window was profiled."""
+    run = Trainer(steps=10, window=1, asked=10 + STEPS).record()
+    window = Window(10, 9 + STEPS, 9.0, 1.0, 0, STEPS, 0, {}, profiled=True)
+    calm = tuple(w for w in run.windows if w.first < 10)
+    run = with_observed(
+        dataclasses.replace(run, windows=(*calm, window)),
+        device="TPU", device_kind="TPU v6e", devices=COUNT, attributes=attributes,
+    )  # fmt: skip
+    place = folder / "profile" / "plugins" / "host"
+    place.mkdir(parents=True)
+    (place / "host.xplane.pb").write_bytes(profile)
+    fault = keep_device_times(folder, run.observed)
+    times = folder / DEVICE_TIMES
+    return dataclasses.replace(
+        run,
+        manifest=dataclasses.replace(run.manifest, profile=fault),
+        device_times=read_device_times(times) if times.is_file() else None,
+    )
+
+
+PROFILES = {
+    "one device missing": (whole()[1:], "the profile shows 7 of 8 devices"),
+    "one that never ran the step": (
+        [*whole()[1:], plane("/device:TPU:0")], "/device:TPU:0 never ran step(11)",
+    ),
+    "one cut short": (
+        [*whole()[1:], device(0, lost=(17, 18, 19))], "/device:TPU:0 ran step(11) 17 times",
+    ),
+    "one with a single execution": (
+        [*whole()[1:], device(0, lost=tuple(range(1, 20)))], "only one execution of step(11)",
+    ),
+    "three of eight slower": (
+        [*whole()[3:], *(device(number, every=12.0) for number in range(3))],
+        "3 of 8 devices are slower",
+    ),
+    "an event dropped on one device": (
+        [*whole()[1:], device(0, lost=(9,))], "/device:TPU:0 ran step(11) 19 times",
+    ),
+    "an event dropped on all": (
+        [device(number, lost=(9,)) for number in range(COUNT)], "19 executions in 20 steps",
+    ),
+    "GPU planes": (
+        [device(number, of="GPU") for number in range(COUNT)],
+        "no plane of the device (/device:TPU:\\d+). Its planes: /device:GPU:0",
+    ),
+    "custom planes": (
+        [device(number, of="CUSTOM") for number in range(COUNT)], "no plane of the device",
+    ),
+    "what the profiler complained of": (
+        [*whole(), text(3, "1024 events were dropped")],
+        "the profiler complained: 1024 events were dropped",
+    ),
+    "cut within a plane": ([b"".join(whole())[:-7]], "is truncated"),
+    "cut between two planes": (whole()[:-1], "the profile shows 7 of 8 devices"),
+    "empty": ([], "is empty"),
+}  # fmt: skip
+
+
+def judged(x: Record, y: Record) -> Any:
+    c = comparison(x, y, tolerance=tolerance(step_time=0.05), timing=((x, y),) * 3)
+    return step_time(c)
+
+
+def test_a_whole_profile_passes(tmp_path: Path) -> None:
+    x, y = (run_with(tmp_path / side, b"".join(whole()), TPU) for side in "xy")
+    result = judged(x, y)
+    assert result.result is Result.PASS
+    assert "57 and 57 gaps between device steps in 3 launches" in result.explanation
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("broken", ["x", "y", "xy"])
+def test_what_is_wrong_is_said_and_never_passes(tmp_path: Path, name: str, broken: str) -> None:
+    parts, said = PROFILES[name]
+    x, y = (
+        run_with(tmp_path / side, b"".join(parts if side in broken else whole()), TPU)
+        for side in "xy"
+    )
+    result = judged(x, y)
+    assert result.result is Result.INVALID
+    assert said in result.explanation
+
+
+def test_the_planes_of_a_plugin_that_is_no_tpu_are_not_looked_for(tmp_path: Path) -> None:
+    """Which planes are the device stands in the device's file: this one has none of its own."""
+    profile = b"".join(device(number, of="GPU") for number in range(COUNT))
+    x, y = (run_with(tmp_path / side, profile, GPU) for side in "xy")
+    assert x.manifest.profile is None
+    result = judged(x, y)
+    assert result.result is Result.PASS
+    assert any("by the host's clock" in finding.text for finding in result.findings)
