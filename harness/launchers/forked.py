@@ -38,7 +38,8 @@ OF_ONE_RUN = ("PYTHONPATH", "PYTEST_CURRENT_TEST")
 is read by no library while it is imported."""
 
 AT_MOST = 3
-"""Interpreters and environments that have servers at a time. One takes about 0.5 GB of memory."""
+"""Interpreters and environments that have servers at a time. One takes about 0.7 GB of memory, most
+of which its branches and its runs share."""
 
 PADDING = " " * 16_384
 """Room for the arguments of a run, as `ps` shows them."""

@@ -129,7 +129,8 @@ def launch(
                     reason = "the run that it took turns with was ended"
                 if reason is not None:
                     break
-                time.sleep(POLL)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL)
         finally:
             _end_group(process)
     for event in tail.read():
