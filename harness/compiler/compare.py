@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.compiler.origins import module_path
 from harness.record.graph import Collective, ModuleGraph
 
 _SHOWN = 3
@@ -27,7 +28,9 @@ class _Group:
 
     @classmethod
     def of(cls, collective: Collective) -> _Group:
-        return cls(collective.kind, collective.shape, collective.dtype, _path(collective.op_name))
+        return cls(
+            collective.kind, collective.shape, collective.dtype, module_path(collective.op_name)
+        )
 
 
 def describe_difference(a_name: str, a: ModuleGraph, b_name: str, b: ModuleGraph) -> list[str]:
@@ -123,16 +126,6 @@ def _sources(groups: Mapping[_Output, tuple[int, list[str]]]) -> str:
         texts.append(f"{where} ({shape}{f', {n} times' if n > 1 else ''})")
     left = len(texts) - _SHOWN
     return "; ".join(texts[:_SHOWN]) + (f"; and {left} more" if left > 0 else "")
-
-
-def _path(op_name: str) -> str:
-    """The module that an operation belongs to, with the number of its layer as "*".
-
-    "model/layers.3.mlp.up_proj/aten__mm" gives "model/layers.*.mlp.up_proj"; an operation without
-    a module stays as it is, so that "aten__mm (autograd/graph.py)" still says something.
-    """
-    path = op_name.rpartition("/")[0] if "/" in op_name.partition(" (")[0] else op_name
-    return re.sub(r"(?<=[./_])\d+(?=[./_]|$)", "*", path)
 
 
 def _local(module: ModuleGraph) -> dict[str, int]:

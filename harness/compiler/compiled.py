@@ -11,8 +11,10 @@ from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
 from harness.compiler.buffers import Memory, read_memory
 from harness.compiler.executions import Executions
+from harness.compiler.flops import flops
 from harness.compiler.hlo import parse_module
-from harness.compiler.hlo_text import parse
+from harness.compiler.hlo_text import Module, parse
+from harness.compiler.origins import module_path, origin
 from harness.compiler.schedule import bytes_accessed, kernels, layout_copies
 from harness.record.graph import Collective, ModuleGraph
 
@@ -22,6 +24,23 @@ GENERATED = "generated"
 FAILED = "failed"
 NOT_WAITED_FOR = "not waited for"
 
+UNNAMED = "(unnamed)"
+"""Path of what does not say where it comes from."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one module of the model makes a device do, in one execution.
+
+    flops  of matrix products
+    bytes  read and written; see `harness.compiler.schedule`
+    """
+
+    __pydantic_config__ = STRICT
+
+    flops: int
+    bytes: int
+
 
 @dataclass(frozen=True)
 class CompiledModule:
@@ -29,7 +48,7 @@ class CompiledModule:
 
     graph            operations, collectives, FLOPs, rematerialisation: exact
     memory           HBM that the compiler assigned
-    bytes_accessed   read and written in one execution; see `harness.compiler.schedule`
+    work             by path of the model's module, its layers taken together
     layout_copies    copies that only change a layout, and
     layout_copy_bytes  their bytes
     kernels          executions of hand-written kernels by name
@@ -44,7 +63,7 @@ class CompiledModule:
 
     graph: ModuleGraph
     memory: Memory
-    bytes_accessed: int
+    work: dict[str, Work]
     layout_copies: int
     layout_copy_bytes: int
     kernels: dict[str, int]
@@ -76,8 +95,20 @@ class CompiledStep:
     flags: str
     devices: int
     device_kind: str
+    digest: str
     error: str | None
+    unknown: str | None
     modules: tuple[CompiledModule, ...]
+
+    @property
+    def chip(self) -> str:
+        """The target's chip, such as "v6e"."""
+        return self.target.rpartition(" ")[2].partition(":")[0]
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the compiler made all that it was given time for."""
+        return self.error is None and self.unknown is None
 
     @property
     def flops(self) -> int:
@@ -87,7 +118,7 @@ class CompiledStep:
     @property
     def bytes_accessed(self) -> int:
         """Bytes read and written in a step, on one device."""
-        return sum(m.executions * m.bytes_accessed for m in self.modules)
+        return sum(work.bytes for work in self.work.values())
 
     @property
     def peak_bytes(self) -> int:
@@ -104,9 +135,22 @@ class CompiledStep:
         )
 
     @property
-    def main(self) -> ModuleGraph:
-        """The graph of the module with the most FLOPs, which is the step or most of it."""
-        return max((m.graph for m in self.modules), key=lambda graph: graph.flops)
+    def work(self) -> dict[str, Work]:
+        """What each module of the model makes a device do in a step."""
+        found: dict[str, Work] = {}
+        for module in self.modules:
+            for path, work in module.work.items():
+                known = found.get(path, Work(0, 0))
+                found[path] = Work(
+                    known.flops + module.executions * work.flops,
+                    known.bytes + module.executions * work.bytes,
+                )
+        return found
+
+    @property
+    def fingerprint(self) -> tuple[tuple[str, int], ...]:
+        """Equal for steps that are the same instruction by instruction."""
+        return tuple((m.graph.fingerprint, m.executions) for m in self.modules)
 
     @property
     def seconds(self) -> float:
@@ -140,12 +184,23 @@ def compiled_module(
     return CompiledModule(
         graph=dataclasses.replace(graph, peak_memory_bytes=memory.peak),
         memory=memory,
-        bytes_accessed=bytes_accessed(module, runs),
+        work=_work(module, runs),
         layout_copies=copies,
         layout_copy_bytes=size,
         kernels=kernels(module, runs),
         **outside,
     )
+
+
+def _work(module: Module, runs: Executions) -> dict[str, Work]:
+    moved: Counter[str] = Counter()
+    for instruction, size in bytes_accessed(module, runs):
+        moved[module_path(origin(instruction)) or UNNAMED] += size
+    multiplied: Counter[str] = Counter()
+    for computation, instruction, n in runs.each(module):
+        if done := n * flops(computation, instruction):
+            multiplied[module_path(origin(instruction)) or UNNAMED] += done
+    return {p: Work(multiplied[p], moved[p]) for p in sorted({*moved, *multiplied})}
 
 
 def to_json(step: CompiledStep) -> dict[str, Any]:
@@ -160,6 +215,6 @@ def from_json(data: Any) -> CompiledStep:
             f"compiled facts are of another version than {VERSION}: compile the step again"
         )
     step = typed(CompiledStep, data.get("step"))
-    if step.error is None and not step.modules:
+    if step.compiles and not step.modules:
         raise BadInput(f"compiled facts for {step.target} hold no module and no error")
     return step

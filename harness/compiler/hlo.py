@@ -21,6 +21,7 @@ from harness.compiler.hlo_text import (
     elements,
     parse,
 )
+from harness.compiler.origins import DATA, Consumers, origin
 from harness.compiler.schedule import is_overlapped
 from harness.record.graph import Collective, ModuleGraph
 
@@ -87,6 +88,7 @@ def _facts(module: Module, barriers: int | None, memory: int | None) -> ModuleGr
 
 def _collectives(module: Module, runs: Executions) -> tuple[Collective, ...]:
     found: Counter[Collective] = Counter()
+    consumers = Consumers(module)
     for computation, instruction, n in runs.each(module):
         kind = instruction.opcode.removesuffix("-start")
         if kind not in _COLLECTIVES or n == 0 or _is_repeated(computation, instruction):
@@ -104,13 +106,19 @@ def _collectives(module: Module, runs: Executions) -> tuple[Collective, ...]:
             bytes=sum(array.bytes for array in output),
             groups=instruction.attributes.get("replica_groups")
             or instruction.attributes.get("source_target_pairs", ""),
-            op_name=_origin(instruction) or _origin(caller),
+            op_name=_source(instruction, caller, consumers),
             count=0,
             overlapped=is_overlapped(computation, instruction),
         )
         found[collective] += n
     counted = [dataclasses.replace(c, count=n) for c, n in found.items()]
     return tuple(sorted(counted, key=dataclasses.astuple))
+
+
+def _source(instruction: Instruction, caller: Instruction, consumers: Consumers) -> str:
+    """Where a collective comes from; one that only moves an argument, what it is moved for."""
+    own = origin(instruction) or origin(caller)
+    return consumers.origin(caller) if own in ("", DATA) else own
 
 
 def _is_repeated(computation: Computation, instruction: Instruction) -> bool:
@@ -136,26 +144,6 @@ def _shape(output: tuple[Array, ...]) -> str:
     runs = [(str(array), len(list(same))) for array, same in groupby(output)]
     texts = [text if n == 1 else f"{text}×{n}" for text, n in runs]
     return texts[0] if len(output) == 1 else f"({', '.join(texts)})"
-
-
-def _origin(instruction: Instruction) -> str:
-    """Where an instruction comes from, free of what changes between runs and machines.
-
-    torch_xla numbers each scope ("LlamaMLP.7/aten__mm"), and a source path depends on where a
-    package is installed.
-    """
-    metadata = instruction.attributes.get("metadata", "")
-    op_name = _metadata(metadata, "op_name")
-    *scopes, operation = op_name.split("/")
-    if scopes:
-        return "/".join([*(re.sub(r"\.\d+$", "", scope) for scope in scopes), operation])
-    source = "/".join(_metadata(metadata, "source_file").split("/")[-2:])
-    return f"{operation} ({source})" if operation and source else operation or source
-
-
-def _metadata(metadata: str, key: str) -> str:
-    match = re.search(rf'\b{key}="((?:[^"\\]|\\.)*)"', metadata)
-    return match[1] if match else ""
 
 
 def _custom_calls(module: Module, runs: Executions) -> dict[str, int]:

@@ -7,6 +7,7 @@ generated, which takes most of the time. Nothing here needs a TPU.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -46,6 +47,8 @@ REPORT = "*.after_optimizations-memory-usage-report.txt"
 OPTIMIZED = "*.after_optimizations_after_buffer_assignment.txt"
 """Files of a dump in the order in which libtpu 0.0.21 and 0.0.52 write them. Code comes after."""
 
+OUT_OF_MEMORY = "the system ended the compiler: most likely this machine ran out of memory"
+
 POLL = 0.1
 SETTLED = 1.0
 """Seconds after which a file that has not grown is taken for whole; its reader proves it."""
@@ -80,7 +83,8 @@ class _Ending:
     """How the compiler's process ended.
 
     devices, device_kind, version: of the target; 0 and "" where libtpu knows no such slice
-    error:   the compiler's words, or why it was ended; None where nothing was wrong
+    error:   the compiler's words where it failed
+    stopped: why it was ended before its facts were there
     known_chips: the chips that libtpu knows, where it does not know the target
     code:    what became of the machine code
     seconds: until the facts were there
@@ -91,6 +95,7 @@ class _Ending:
     device_kind: str
     version: str
     error: str | None
+    stopped: str | None
     known_chips: tuple[str, ...] | None
     code: str
     seconds: float
@@ -124,7 +129,7 @@ def compile_step(
                     raise BadInput(_unknown(target, compiler.release, error, chips))
                 if facts := _facts(dump, module, ending):
                     made.append(facts)
-            if ending.error is not None:
+            if ending.error is not None or ending.stopped is not None:
                 break
     if ending is None:
         raise BadInput("no module of a step was given to compile")
@@ -135,9 +140,35 @@ def compile_step(
         flags=flags,
         devices=ending.devices,
         device_kind=ending.device_kind,
+        digest=digest_of(modules),
         error=ending.error,
+        unknown=ending.stopped,
         modules=tuple(made),
     )
+
+
+def devices_of(target: Target, compiler: TpuCompiler) -> int:
+    """How many devices the target has.
+
+    Raises BadInput where libtpu knows no such slice, naming the chips that it knows.
+    """
+    limits = Limits(seconds=60.0, code_seconds=0.0, memory=2.0**33)
+    with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
+        ending = _run(None, compiler, target, "", limits, Path(folder))
+    if ending.known_chips is not None:
+        raise BadInput(_unknown(target, compiler.release, ending.error or "", ending.known_chips))
+    if not ending.devices:
+        why = ending.error or ending.stopped
+        raise BadInput(f"libtpu {compiler.release} cannot be used on this machine: {why}")
+    return ending.devices
+
+
+def digest_of(modules: Sequence[Module]) -> str:
+    """SHA-256 of the modules and of how often a step executes each."""
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(f"{module.executions}:".encode() + module.proto.read_bytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -157,7 +188,7 @@ def _alone(lock: Path, progress: Progress) -> Iterator[None]:
 
 
 def _run(
-    proto: Path,
+    proto: Path | None,
     compiler: TpuCompiler,
     target: Target,
     flags: str,
@@ -168,7 +199,7 @@ def _run(
     request = folder / "request.json"
     asked = {
         "library": str(compiler.library),
-        "module": str(proto.resolve()),
+        "module": None if proto is None else str(proto.resolve()),
         "topology": target.topology,
         "slices": target.slices,
         "dump": str(dump),
@@ -193,11 +224,14 @@ def _run(
             process.wait()
     found = _events(told)
     failed, devices = found.get("failed", {}), found.get("devices", {})
-    error, code = watched.stopped, NOT_WAITED_FOR
+    error, stopped, code = None, watched.stopped, NOT_WAITED_FOR
     if "compiled" in found:
         code = GENERATED
     elif failed:
         error, code = str(failed["error"]).strip(), FAILED
+    elif watched.ended_by_itself and process.returncode == -signal.SIGKILL:
+        # The machine's failure, not the compiler's: whatever it had made by then counts.
+        stopped = None if _written(dump) else OUT_OF_MEMORY
     elif watched.ended_by_itself:
         error, code = _last_words(said, process.returncode), FAILED
     return _Ending(
@@ -205,6 +239,7 @@ def _run(
         device_kind=str(devices.get("kind", "")),
         version=" ".join(str(devices.get("version", "")).split()),
         error=error,
+        stopped=stopped,
         known_chips=tuple(failed["known"]) if "known" in failed else None,
         code=code,
         seconds=watched.seconds,
@@ -291,8 +326,6 @@ def _last_words(log: Path, code: int) -> str:
     text = log.read_text(errors="replace")
     if fatal := _FATAL.search(text):
         return fatal[1].strip()
-    if code == -signal.SIGKILL:
-        return "the system ended the compiler: most likely this machine ran out of memory"
     last = [line for line in text.splitlines() if line.strip()][-1:]
     return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
 

@@ -6,7 +6,8 @@ Run by `harness.compiler.libtpu` in an interpreter of its own: it imports jaxlib
 library, and nothing of the harness. The request is an object with
 
     library   path of libtpu.so
-    module    path of the module: a serialized HloModuleProto before optimizations, with global
+    module    path of the module, or null where only the slice is asked about: a serialized
+              HloModuleProto before optimizations, with global
     shapes topology  libtpu's name of one slice, such as "v6e:2x2" slices    number of slices dump
     folder that XLA writes the optimized module and its reports into
 
@@ -53,8 +54,6 @@ def main(path: str) -> int:
     """Compile what the request at `path` asks for. Returns 0 where it compiled."""
     with open(path) as stream:
         request = json.load(stream)
-    with open(request["module"], "rb") as stream:
-        module = stream.read()
     try:
         xla_client.load_pjrt_plugin_dynamically("tpu", request["library"])
         xla_client.initialize_pjrt_plugin("tpu")
@@ -68,8 +67,11 @@ def main(path: str) -> int:
         kind=devices[0].device_kind,
         version=devices[0].client.platform_version,
     )
+    if request["module"] is None:
+        return 0
     try:
-        code = program(module)
+        with open(request["module"], "rb") as stream:
+            code = program(stream.read())
         options = compile_options(devices, request["dump"])
         started = time.monotonic()
         devices[0].client.compile(code, _jax.DeviceList(tuple(devices)), options)

@@ -38,18 +38,18 @@ def scheduled(module: Module) -> Iterator[Computation]:
                 names += instruction.calls
 
 
-def bytes_accessed(module: Module, runs: Executions) -> int:
-    """Bytes that the instructions of one execution read and write on one device.
+def bytes_accessed(module: Module, runs: Executions) -> Iterator[tuple[Instruction, int]]:
+    """Bytes that each scheduled instruction reads and writes in one execution on one device.
 
-    Each scheduled instruction reads its operands and writes its result; what happens within a
-    fusion stays in registers. An operand of which a fusion only takes slices counts as the slices.
-    Copies between memories (a TPU's prefetches into VMEM) count like any other; collectives do too.
+    It reads its operands and writes its result; what happens within a fusion stays in registers. An
+    operand of which a fusion only takes slices counts as the slices. Copies between memories (a
+    TPU's prefetches into VMEM) count like any other; collectives do too.
     """
-    total = 0
     for computation in scheduled(module):
         n = runs.count.get(computation.name, 0)
-        total += n * sum(_moved(module, computation, i) for i in computation.instructions)
-    return total
+        for instruction in computation.instructions:
+            if moved := n * _moved(module, computation, instruction):
+                yield instruction, moved
 
 
 def _moved(module: Module, computation: Computation, instruction: Instruction) -> int:

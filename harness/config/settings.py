@@ -128,10 +128,32 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Compiler:
+    """The TPU's own compiler, where a target is named.
+
+    libtpu:       its release on PyPI
+    time_limit:   seconds until a module's facts have to be there
+    code_seconds: seconds that generating machine code may go on after that: it finds failures of
+    its
+                  own, and takes most of the time
+    memory_limit: GiB that the compiler's process may hold
+    """
+
+    __pydantic_config__ = STRICT
+
+    libtpu: str = "0.0.21"
+    time_limit: float = 1800.0
+    code_seconds: float = 60.0
+    memory_limit: float = 16.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """One invocation: the case, the engines to compare pairwise with the first, and how.
 
     engine: the options of every registered engine by its name
+    target: slices of TPUs that steps are compiled for, such as "v6e:2x2"; they need not be there
+    slices: number of such slices in one target
     """
 
     __pydantic_config__ = STRICT
@@ -144,7 +166,15 @@ class Settings:
     float64: str = "auto"
     graph: str = "counters"
     timing: Timing = field(default_factory=Timing)
+    target: str | list[str] | None = None
+    slices: int = 1
+    compiler: Compiler = field(default_factory=Compiler)
     workspace: str = "workspace"
+
+    @property
+    def targets(self) -> list[str]:
+        """`target` as a list."""
+        return [self.target] if isinstance(self.target, str) else list(self.target or ())
 
 
 def check_settings(settings: Settings) -> None:
@@ -170,15 +200,18 @@ def check_settings(settings: Settings) -> None:
         )
     if settings.graph not in ("counters", "hlo"):
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
+    if not 0 <= settings.compiler.code_seconds < math.inf:
+        seconds = settings.compiler.code_seconds
+        raise BadInput(f"compiler.code_seconds={seconds}: it has to be finite, and not negative")
     timing = settings.timing
     for name in ("windows", "steps_per_window", "launches", "looks"):
         if getattr(timing, name) < 1:
             raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
-    _check_limits(settings.launcher, settings.tolerance)
+    _check_limits(settings.launcher, settings.tolerance, settings.compiler)
     check(settings.case)
 
 
-def _check_limits(launcher: Launcher, tolerance: Tolerance) -> None:
+def _check_limits(launcher: Launcher, tolerance: Tolerance, compiler: Compiler) -> None:
     """A limit that is NaN or infinite is none: nothing would ever be beyond it."""
     if isinstance(tolerance.step_time, str) and tolerance.step_time != BY_DEVICE:
         raise BadInput(
@@ -188,6 +221,8 @@ def _check_limits(launcher: Launcher, tolerance: Tolerance) -> None:
         "launcher.time_limit": launcher.time_limit,
         "launcher.silence": launcher.silence,
         "tolerance.margin": tolerance.margin,
+        "compiler.time_limit": compiler.time_limit,
+        "compiler.memory_limit": compiler.memory_limit,
     }
     if tolerance.judged_step_time is not None:
         limits["tolerance.step_time"] = tolerance.judged_step_time

@@ -49,6 +49,12 @@ CHIPS = {
     ),
 }  # fmt: skip
 
+
+def chip(name: str) -> Chip | None:
+    """The chip that libtpu calls so ("v6e", "tpu7x"); None where it is not known here."""
+    return CHIPS.get(f"tpu {name}") or CHIPS.get(name)
+
+
 # What accelerator types begin with (v5litepod-16), and the kind that each is. v5e and v6e are
 # called both ways, by Cloud TPU and by GKE.
 KINDS = {

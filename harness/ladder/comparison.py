@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.base.errors import BadInput
+from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
 from harness.ladder.result import Limit
@@ -24,6 +25,7 @@ class Comparison:
     float64:     the same case by the float64 reference, where it was run
     own:         by Record folder: step 0 in float64 from that Record's own weights and batch
     graphs:      a run of each side that has its compiled step, where it was dumped
+    compiled:    the step of each side as the TPU's own compiler makes it, a pair for each target
     timing:      runs of both sides that were launched to be timed, one pair for each launch
     looks:       how often the timing may be looked at: each look is the stricter for it
     broken:      names of the rungs above that do not hold
@@ -36,6 +38,7 @@ class Comparison:
     float64: Record | None = None
     own: Mapping[str, Record] = field(default_factory=dict)
     graphs: tuple[Record, Record] | None = None
+    compiled: tuple[tuple[CompiledStep, CompiledStep], ...] = ()
     timing: tuple[tuple[Record, Record], ...] = ()
     looks: int = 1
     broken: tuple[str, ...] = ()

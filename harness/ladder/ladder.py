@@ -13,6 +13,7 @@ from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs import (
     backward,
     clip,
+    compiled,
     data,
     environment,
     forward,
@@ -39,6 +40,7 @@ LADDER = (
     loss_curve.RUNG,
     grad_norm_curve.RUNG,
     graph.RUNG,
+    compiled.RUNG,
     step_time.RUNG,
 )
 """The rungs of this package. `rungs` is what is judged: packages add theirs (`parity.rungs`)."""

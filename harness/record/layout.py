@@ -4,6 +4,8 @@
     steps.jsonl      events in the order in which they were observed, flushed one by one
     parameters.json  every parameter: shape, dtype, sharding, fingerprints
     graph.json       the compiled step, where it was dumped (`harness.compiler`)
+    modules.json     the modules that a step executes, before optimizations, each in modules/
+    compiled/        the step as the TPU's own compiler makes it, a file a target and compiler
     profile/         the device's profile of one window, on a TPU (xplane), and
     device_times.json  the seconds between its steps, read from it
     tensorboard/     event files under the same tags for every engine
@@ -26,6 +28,8 @@ OBSERVED = "observed.json"
 STEPS = "steps.jsonl"
 PARAMETERS = "parameters.json"
 GRAPH = "graph.json"
+MODULES = "modules.json"
+COMPILED = "compiled"
 LOG = "trainer.log"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"

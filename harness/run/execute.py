@@ -271,10 +271,15 @@ def keep_device_times(folder: Path, observed: Observed) -> str | None:
 def _keep_graph(place: Slot) -> None:
     """Read the dump of the compiled step into the Record; the dump itself is not kept."""
     from harness.compiler import read_dump, steady_state_module
+    from harness.run.compiling import keep_modules
 
-    step = steady_state_module(read_dump(place.scratch / "hlo"))
+    dump = place.scratch / "hlo"
+    modules = read_dump(dump)
+    step = steady_state_module(modules)
     kept = {"schema": layout.SCHEMA, "step": dataclasses.asdict(step)}
     writer.write_json(place.running / layout.GRAPH, kept)
+    heaviest = next(n for n, module in enumerate(modules) if module is step)
+    keep_modules(dump, place.scratch / "executions.log", heaviest, place.running)
 
 
 def placed(plan: Plan, launcher: Launcher) -> Plan:

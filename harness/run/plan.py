@@ -139,7 +139,7 @@ DUMP_STEPS = 4
 def plan_graph(subject: Plan) -> Plan:
     """A short run that dumps its compiled step, with the operations named after their modules."""
     flags = subject.environment.get("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    dump = f"--xla_dump_to={SCRATCH}/hlo --xla_dump_hlo_as_text"
+    dump = f"--xla_dump_to={SCRATCH}/hlo --xla_dump_hlo_as_text --xla_dump_hlo_as_proto"
     command = dataclasses.replace(
         subject.command, spec=dataclasses.replace(subject.command.spec, scopes=True)
     )
@@ -150,6 +150,9 @@ def plan_graph(subject: Plan) -> Plan:
             **subject.environment,
             "XLA_FLAGS": f"{flags} {dump}".strip(),
             "XLA_HLO_DEBUG": "1",
+            # Which of the modules a step executes: see `harness.compiler.executed`.
+            "PT_XLA_DEBUG_LEVEL": "2",
+            "PT_XLA_DEBUG_FILE": f"{SCRATCH}/executions.log",
         },
         role="graph",
         label=f"{subject.label}'s graph",

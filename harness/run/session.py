@@ -21,10 +21,17 @@ from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import choose
 from harness.record.evidence import Record
+from harness.run.compiling import (
+    CompiledPairs,
+    Compiling,
+    compiled_pairs,
+    kept_pairs,
+    plan_compiling,
+)
 from harness.run.execute import Reporter, expect, obtain
 from harness.run.float64 import own_float64, plan_float64
 from harness.run.plan import Plan, Planner, plan_control, planner
-from harness.run.timing import Measurements, measure
+from harness.run.timing import Measurements, compiled_step_of, measure
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Planned:
 
     planners: how each of the subjects is planned, for what is measured of it beside
     missing:  engines that could not be had, in whose place others stand
+    compiling: what steps are compiled for, where that is asked for
     """
 
     settings: Settings
@@ -48,6 +56,7 @@ class Planned:
     planners: tuple[Planner, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    compiling: Compiling | None = None
 
     @property
     def compared(self) -> str:
@@ -81,6 +90,7 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     workspace = Path(settings.workspace)
     check_floors(settings.tolerance)
     choose(settings.launcher, reporter.note)  # its options are checked before anything is made
+    compiling = plan_compiling(settings, reporter.note)
     inputs = prepare(settings.case, workspace / "inputs")
     subjects: list[Plan] = []
     planners: list[Planner] = []
@@ -105,7 +115,9 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
             )
             if stand_in not in settings.engines:
                 add(stand_in)
-    return Planned(settings, tuple(subjects), tuple(planners), tuple(notes), tuple(missing))
+    return Planned(
+        settings, tuple(subjects), tuple(planners), tuple(notes), tuple(missing), compiling
+    )
 
 
 def with_device_tolerance(settings: Settings) -> Settings:
@@ -128,15 +140,22 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     verdicts = []
     for index in range(1, len(subjects)):
         measured = Measurements()
+        compiled: CompiledPairs = ()
         if subjects[0].complete and subjects[index].complete:
             sides = (planned.planners[0], planned.planners[index])
-            measured = measure(sides, settings, planned.subjects[0].inputs, reporter)
+            inputs = planned.subjects[0].inputs
+            measured = measure(sides, settings, inputs, reporter)
+            if planned.compiling is not None:
+                a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
+                pair = (subjects[0], subjects[index])
+                compiled = compiled_pairs(pair, (a, b), planned.compiling, reporter.note)
         comparison = Comparison(
             a=subjects[0],
             b=subjects[index],
             tolerance=settings.tolerance,
             noise_floor=control,
             graphs=measured.graphs,
+            compiled=compiled,
             timing=measured.timing,
             looks=settings.timing.looks,
         )
@@ -197,7 +216,7 @@ def _judge_with_float64(
 def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
     """Judge two Records as they are, without launching anything."""
     check_floors(tolerance)
-    comparison = Comparison(a, b, tolerance)
+    comparison = Comparison(a, b, tolerance, compiled=kept_pairs(a, b))
     verdict = Verdict(
         f"{a.label} ({a.directory}) against {b.label} ({b.directory})",
         a.case.name,

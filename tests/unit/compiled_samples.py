@@ -45,7 +45,9 @@ def sample_step(release: str = "0.0.52", **changes: Any) -> CompiledStep:
         flags="",
         devices=4,
         device_kind="TPU v6 lite",
+        digest="abc",
         error=None,
+        unknown=None,
         modules=(sample_module(release),),
     )
     return dataclasses.replace(step, **changes)

@@ -1,11 +1,12 @@
 """Stands in for libtpu_worker.py: what it does is in LIBTPU_INIT_ARGS, one word after the other.
 
-Words: devices, dump, dump-cut, before, compiled, failed, unknown, sleep, abort, exit.
+Words: devices, dump, dump-cut, before, compiled, failed, unknown, sleep, abort, kill, exit.
 """
 
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ for word in os.environ["LIBTPU_INIT_ARGS"].split():
         event = {"event": "devices", "count": 4, "kind": "TPU v6 lite", "version": "a\nb"}
         print(json.dumps(event), flush=True)
     elif word.startswith("dump"):
-        shutil.copytree(request["module"], dump)
+        shutil.copytree(Path(request["module"]).read_text(), dump)
         if word == "dump-cut":
             (path,) = dump.glob("*after_buffer_assignment.txt")
             path.write_text(path.read_text()[:5000])
@@ -35,6 +36,8 @@ for word in os.environ["LIBTPU_INIT_ARGS"].split():
         sys.exit(1)
     elif word == "sleep":
         time.sleep(60)
+    elif word == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     elif word == "abort":
         print("F1127 08:23:30.704825   29470 statusor.cc:89] NOT_FOUND: a file", file=sys.stderr)
         os.abort()

@@ -33,8 +33,10 @@ def compiled(
     """What comes out where libtpu does what `words` say; its "module" is the dump that it makes."""
     allowed = Limits(**{"seconds": 20.0, "code_seconds": 10.0, "memory": 2.0**33, **limits})
     compiler = TpuCompiler(Path(sys.executable), Path("libtpu.so"), "0.0.52")
+    proto = tmp_path / "module.pb"
+    proto.write_text(str(DUMP))
     return compile_step(
-        [Module(DUMP, n + 1) for n in range(modules)],
+        [Module(proto, n + 1) for n in range(modules)],
         compiler,
         Target(target),
         words,
@@ -104,15 +106,26 @@ def test_it_crashes_while_code_is_generated(tmp_path: Path) -> None:
 )
 def test_over_its_time(words: str, stage: str, tmp_path: Path) -> None:
     step = compiled(words, tmp_path, seconds=1.0)
-    assert step.error is not None
-    assert "limit of 1 s" in step.error
-    assert stage in step.error
+    assert step.error is None
+    assert step.unknown is not None
+    assert "limit of 1 s" in step.unknown
+    assert stage in step.unknown
 
 
 def test_over_its_memory(tmp_path: Path) -> None:
     step = compiled("devices sleep", tmp_path, memory=2.0**20)
-    assert step.error is not None
-    assert "GiB" in step.error
+    assert step.unknown is not None
+    assert "GiB" in step.unknown
+
+
+def test_the_system_ends_it(tmp_path: Path) -> None:
+    step = compiled("devices kill", tmp_path)
+    assert (step.error, step.modules) == (None, ())
+    assert step.unknown is not None
+    assert "memory" in step.unknown
+    later = compiled("devices dump kill", tmp_path)  # while code was generated
+    assert later.compiles
+    assert [m.code for m in later.modules] == [NOT_WAITED_FOR]
 
 
 def test_a_dump_that_is_cut_off_is_no_fact(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Why two compiled steps differ: the operations that make it, by module of the model."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from harness.compiler.compiled import CompiledStep
+from harness.compiler.origins import module_path
+
+SHOWN = 10
+"""Causes that are told."""
+
+_PATHS = 2
+"""Modules of the model that one cause names."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One difference, and the share of its side's total that it is."""
+
+    text: str
+    share: float
+
+
+def explain(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> tuple[str, ...]:
+    """The causes of the difference, the `SHOWN` largest, the largest first; () if none."""
+    causes = [
+        *_collectives(a_name, a, b_name, b),
+        *_work(a_name, a, b_name, b),
+        *_memory(a_name, a, b_name, b),
+        *_kernels(a_name, a, b_name, b),
+    ]
+    causes.sort(key=lambda cause: -cause.share)
+    left = len(causes) - SHOWN
+    told = [cause.text for cause in causes[:SHOWN]]
+    return (*told, f"and {left} smaller differences") if left > 0 else tuple(told)
+
+
+def _collectives(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
+    """Collectives that one side has more of, by kind and shape; paths say where to look for them.
+
+    Two engines need not call their modules alike: a gather of one shape that one side does under
+    another name is no difference.
+    """
+    causes = []
+    counted = _counted(a), _counted(b)
+    total = max(sum(c.total_bytes for c in s.collectives) for s in (a, b)) or 1
+    for kind, shape in sorted({*counted[0], *counted[1]}):
+        paths, size = Counter(counted[0].get((kind, shape), {})), _size(a, b, kind, shape)
+        paths.subtract(counted[1].get((kind, shape), {}))
+        more = sum(paths.values())
+        if not more:
+            continue
+        name, sign = (a_name, 1) if more > 0 else (b_name, -1)
+        where = [path for path, n in paths.items() if n * sign > 0]
+        number = abs(more)
+        text = (
+            f"{name}: {number} more {kind}{'s' * (number > 1)} of {shape} a step, "
+            f"{_quantity(number * size, 'B')}, in {_listed(where)}"
+        )
+        causes.append(Cause(text, number * size / total))
+    return causes
+
+
+def _counted(step: CompiledStep) -> dict[tuple[str, str], Counter[str]]:
+    """Collectives a step by kind and shape, and then by path."""
+    found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for collective in step.collectives:
+        path = _without_file(module_path(collective.op_name)) or "an unnamed operation"
+        found[collective.kind, collective.shape][path] += collective.count
+    return found
+
+
+def _size(a: CompiledStep, b: CompiledStep, kind: str, shape: str) -> int:
+    return next(
+        c.bytes for s in (a, b) for c in s.collectives if (c.kind, c.shape) == (kind, shape)
+    )
+
+
+def _work(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
+    """Work that one side does more of, by module of the model."""
+    causes = []
+    for unit, field, total in (
+        ("FLOP", "flops", max(a.flops, b.flops)),
+        ("B", "bytes", max(a.bytes_accessed, b.bytes_accessed)),
+    ):
+        of_a, of_b = _on_common_paths(
+            {path: getattr(work, field) for path, work in a.work.items()},
+            {path: getattr(work, field) for path, work in b.work.items()},
+        )
+        for path in sorted({*of_a, *of_b}):
+            more = of_a.get(path, 0) - of_b.get(path, 0)
+            if more:
+                name = a_name if more > 0 else b_name
+                what = "read and written" if unit == "B" else "of matrix products"
+                text = f"{name}: {_quantity(abs(more), unit)} more {what} a step in {path}"
+                causes.append(Cause(text, abs(more) / total))
+    return causes
+
+
+def _on_common_paths(a: dict[str, int], b: dict[str, int]) -> tuple[Counter[str], Counter[str]]:
+    """Both, with what one side cuts into finer modules added up in the nearest that both have."""
+    common = _prefixes(a) & _prefixes(b)
+    found: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    for side, sums in zip((a, b), found, strict=True):
+        for path, number in side.items():
+            parts = _without_file(path).split("/")
+            ends = range(len(parts), 0, -1)
+            nearest = next((p for n in ends if (p := "/".join(parts[:n])) in common), parts[0])
+            sums[nearest] += number
+    return found
+
+
+def _prefixes(paths: dict[str, int]) -> set[str]:
+    split = [_without_file(path).split("/") for path in paths]
+    return {"/".join(parts[:n]) for parts in split for n in range(1, len(parts) + 1)}
+
+
+def _without_file(path: str) -> str:
+    """Newer releases of libtpu do not tell the source file of an operation."""
+    return path.partition(" (")[0]
+
+
+def _memory(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
+    """What one side holds more of in its largest module."""
+    causes = []
+    held = [max((m.memory for m in s.modules), key=lambda m: m.peak, default=None) for s in (a, b)]
+    x, y = held
+    if x is None or y is None:
+        return []
+    total = max(x.peak, y.peak) or 1
+    for what in ("arguments", "outputs", "temporaries", "constants"):
+        more = getattr(x, what) - getattr(y, what)
+        if more:
+            name = a_name if more > 0 else b_name
+            text = f"{name}: {_quantity(abs(more), 'B')} more HBM for {what}"
+            causes.append(Cause(text, abs(more) / total))
+    return causes
+
+
+def _kernels(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
+    """Hand-written kernels of which one side executes more."""
+    executed = []
+    for step in (a, b):
+        found: Counter[str] = Counter()
+        for module in step.modules:
+            for kernel, n in module.kernels.items():
+                found[kernel] += n * module.executions
+        executed.append(found)
+    x, y = executed
+    return [
+        Cause(f"kernel {kernel}: {a_name} {x[kernel]} times a step, {b_name} {y[kernel]}", 1.0)
+        for kernel in sorted({*x, *y})
+        if x[kernel] != y[kernel]
+    ]
+
+
+def _listed(paths: list[str]) -> str:
+    more = len(paths) - _PATHS
+    return " or ".join(paths[:_PATHS]) + (f" or {more} others" if more > 0 else "")
+
+
+def _quantity(number: float, unit: str) -> str:
+    """A number with three digits and a decimal prefix.
+
+    >>> _quantity(1_234_567, "B")
+    '1.23 MB'
+    """
+    for prefix in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {prefix}{unit}"
+        number /= 1000
+    return f"{number:,.3g} T{unit}"

@@ -1,0 +1,162 @@
+"""The compiled rung: the step as the TPU's own compiler makes it for a slice that need not be
+there.
+
+Two versions of one engine ought to compile to the same step: there everything is exact. Two engines
+may compile differently and still be at parity, within the tolerances of the graph rung.
+"""
+
+from __future__ import annotations
+
+import re
+
+from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep
+from harness.compiler.explain import explain
+from harness.devices.tpu import chip
+from harness.ladder.comparison import Comparison
+from harness.ladder.compiled_step import BYTES, FLOPS, IDENTICAL, SOURCE, relative
+from harness.ladder.result import Finding, Limit, Result, RungResult
+from harness.ladder.rung import Rung
+
+NAME = "compiled"
+
+Pair = tuple[CompiledStep, CompiledStep]
+
+
+def compiled(c: Comparison) -> RungResult:
+    """Every target: both compile, fit, and do the same work. The worst of them is the result."""
+    if not c.compiled:
+        text = "no target was named (target=v6e:2x2 compiles both steps for such a slice)"
+        return RungResult.not_exercised(NAME, text)
+    one_engine = c.a.engine == c.b.engine
+    results = [judge_pair(c.names, pair, one_engine) for pair in c.compiled]
+    for worst in (Result.FAIL, Result.INVALID):
+        found = [result for result in results if result.result is worst]
+        if found:
+            return found[0]
+    furthest = max(results, key=lambda result: (result.value or 0.0) / ((result.limit or 0) or 1))
+    return RungResult.passed(
+        NAME, "; ".join(result.explanation for result in results), furthest.value,
+        Limit(furthest.limit or 0, furthest.limit_source), detects=furthest.detects,
+        findings=tuple(finding for result in results for finding in result.findings),
+    )  # fmt: skip
+
+
+def judge_pair(names: tuple[str, str], pair: Pair, one_engine: bool) -> RungResult:
+    """One target, by two compiled steps alone.
+
+    one_engine: whether both are versions of one engine, which ought to compile to one step
+    """
+    a, b = pair
+    if wrong := incomparable(names, pair):
+        return RungResult.invalid(NAME, wrong)
+    where = f"for {a.target} with libtpu {a.libtpu}"
+    failed = [(name, step) for name, step in zip(names, pair, strict=True) if step.error]
+    if failed:
+        findings = tuple(Finding(does_not_compile(name, step)) for name, step in failed)
+        also = "" if len(failed) == 2 else f"; {names[failed[0][0] == names[0]]} does"
+        text = f"{findings[0].text.splitlines()[0]}{also}"
+        return RungResult.failed(NAME, text, len(failed), Limit(0, "both compile"), findings)
+    sizes = [does_not_fit(name, step) for name, step in zip(names, pair, strict=True)]
+    too_large = [text for text in sizes if text is not None]
+    if too_large:
+        findings = tuple(map(Finding, too_large))
+        return RungResult.failed(NAME, too_large[0], len(findings), Limit(0, "both fit"), findings)
+    causes = explain(names[0], a, names[1], b)
+    findings = tuple(map(Finding, causes))
+    if one_engine and a.fingerprint == b.fingerprint:
+        text = f"{where} the steps are identical ({_shown(a)})"
+        return RungResult.passed(
+            NAME, text, 0, IDENTICAL, detects=f"any other instruction{_scope(pair)}"
+        )
+    if one_engine:
+        first = causes[0] if causes else "the same work in another order or layout"
+        return RungResult.failed(
+            NAME, f"{where} the steps differ: {first}", len(causes) or 1, IDENTICAL, findings
+        )
+    measured = {
+        "matrix-product FLOPs": (relative(a.flops, b.flops), FLOPS),
+        "bytes read and written": (relative(a.bytes_accessed, b.bytes_accessed), BYTES),
+        "bytes of collectives": (relative(_moved(a), _moved(b)), BYTES),
+        "HBM": (relative(a.peak_bytes, b.peak_bytes), BYTES),
+    }
+    what, (difference, limit) = max(
+        measured.items(), key=lambda item: (item[1][0] or 0.0) / item[1][1]
+    )
+    if difference is None or difference > limit:
+        text = f"{where} {what} a step differ by {difference or 0:.1%}"
+        text += f": {causes[0]}" if causes else ""
+        return RungResult.failed(NAME, text, difference, Limit(limit, SOURCE), findings)
+    text = (
+        f"{where} FLOPs, bytes, collectives and HBM are alike (furthest apart: {what}, "
+        f"{difference:.2%}; {names[0]} {_shown(a)}, {names[1]} {_shown(b)})"
+    )
+    return RungResult.passed(
+        NAME, text, difference, Limit(limit, SOURCE),
+        detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{_scope(pair)}",
+        findings=findings,
+    )  # fmt: skip
+
+
+def incomparable(names: tuple[str, str], pair: Pair) -> str | None:
+    """Why two compiled steps say nothing of each other; None where they do."""
+    a, b = pair
+    for name, step in zip(names, pair, strict=True):
+        if step.unknown is not None:
+            return f"{name} was not compiled for {step.target}: {step.unknown}"
+        if step.error is None and not step.modules:
+            return f"{name} has no module that was compiled for {step.target}"
+        if step.error is None and not step.flops:
+            return f"{name}'s step for {step.target} multiplies no matrices"
+    for what in ("target", "libtpu"):
+        x, y = getattr(a, what), getattr(b, what)
+        if x != y:
+            return f"{names[0]} was compiled with {what} {x}, {names[1]} with {y}"
+    return None
+
+
+def does_not_compile(name: str, step: CompiledStep) -> str:
+    """The compiler's error word for word, with the flag of the trainer that it names."""
+    flags = re.findall(r"--(\w+)(?:=\S*)?", step.flags)
+    rejected = [flag for flag in flags if flag in (step.error or "")]
+    because = f" because of its flag --{rejected[0]}" if rejected else ""
+    return (
+        f"{name} does not compile for {step.target} with libtpu {step.libtpu}{because}: "
+        f"{step.error}"
+    )
+
+
+def does_not_fit(name: str, step: CompiledStep) -> str | None:
+    """Where a step needs more HBM than a device of its target has; None where it fits.
+
+    The compiler itself fails before that, as it keeps some of the memory for itself.
+    """
+    found = chip(step.chip)
+    if found is None or step.peak_bytes <= found.hbm_bytes / found.devices:
+        return None
+    gib = 2**30
+    return (
+        f"{name} needs {step.peak_bytes / gib:.2f} GiB of HBM on {step.target}, which has "
+        f"{found.hbm_bytes / found.devices / gib:.0f}"
+    )
+
+
+def _moved(step: CompiledStep) -> int:
+    return sum(collective.total_bytes for collective in step.collectives)
+
+
+def _shown(step: CompiledStep) -> str:
+    counted = ", ".join(f"{n} {kind}" for kind, n in step.counts().items()) or "no collectives"
+    return f"{step.flops:.4g} FLOPs, {step.peak_bytes / 2**20:,.4g} MiB of HBM, {counted}"
+
+
+def _scope(pair: Pair) -> str:
+    """What a PASS cannot tell, where no machine code was waited for."""
+    codes = [module.code for step in pair for module in step.modules]
+    return "; machine code was not waited for" if NOT_WAITED_FOR in codes else ""
+
+
+RUNG = Rung(
+    NAME,
+    "what the TPU's own compiler makes of the step for a slice: HBM, FLOPs, bytes, collectives",
+    compiled,
+)

@@ -1,0 +1,170 @@
+"""Compiles the steps that were recorded with libtpu, for every target that the settings name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import BadInput
+from harness.base.typed import plain_json
+from harness.compiler.compiled import CompiledStep, from_json, to_json
+from harness.compiler.libtpu import FLAGS, Limits, Module, compile_step, devices_of, digest_of
+from harness.compiler.target import Target, parse_targets
+from harness.config.settings import Settings
+from harness.environments.cache import Progress
+from harness.environments.compilers import TpuCompiler, tpu_compiler
+from harness.environments.sources import default_cache_dir
+from harness.record import layout, writer
+from harness.record.evidence import Record
+
+CompiledPairs = tuple[tuple[CompiledStep, CompiledStep], ...]
+"""The steps of both sides, for each target."""
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """What steps are to be compiled for, and by which compiler."""
+
+    compiler: TpuCompiler
+    targets: tuple[Target, ...]
+    limits: Limits
+
+
+def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
+    """What the settings ask for, checked against libtpu itself; None where they name no target.
+
+    Raises BadInput for a slice that libtpu does not know, and one that the case's mesh does not
+    fit.
+    """
+    if not settings.targets:
+        return None
+    targets = parse_targets(settings.targets, settings.slices)
+    options = settings.compiler
+    compiler = tpu_compiler(options.libtpu, default_cache_dir(), progress)
+    for target in targets:
+        devices = devices_of(target, compiler)
+        if devices != settings.case.devices:
+            mesh = " × ".join(f"{axis} {size}" for axis, size in settings.case.mesh.items())
+            raise BadInput(
+                f"target={target.topology}: {target.name} has {devices} devices, and the mesh of "
+                f"case {settings.case.name} {settings.case.devices} ({mesh}): name a slice of "
+                f"{settings.case.devices}, or another case.mesh"
+            )
+    limits = Limits(options.time_limit, options.code_seconds, options.memory_limit * 2**30)
+    return Compiling(compiler, targets, limits)
+
+
+def compiled_pairs(
+    subjects: tuple[Record, Record],
+    modules: tuple[Record, Record],
+    compiling: Compiling,
+    progress: Progress,
+) -> CompiledPairs:
+    """The steps of both runs compiled for each target.
+
+    subjects: the runs; their Records keep what comes out, and are asked first
+    modules:  the runs whose dumps have the steps' modules
+    """
+    pairs = []
+    for target in compiling.targets:
+        a, b = (
+            compiled_for(subject, dumped, compiling, target, progress)
+            for subject, dumped in zip(subjects, modules, strict=True)
+        )
+        pairs.append((a, b))
+    return tuple(pairs)
+
+
+def compiled_for(
+    subject: Record, modules: Record, compiling: Compiling, target: Target, progress: Progress
+) -> CompiledStep:
+    """The step of one run compiled for one target, once for each module and compiler."""
+    release = compiling.compiler.release
+    path = subject.directory / layout.COMPILED / f"{target.file_name}-libtpu-{release}.json"
+    step = step_modules(modules)
+    if isinstance(step, str):
+        return _unknown(target.name, release, step)
+    flags = flags_of(modules)
+    if path.is_file():
+        kept = from_json(plain_json(path.read_bytes()))
+        if (kept.digest, kept.flags, kept.unknown) == (digest_of(step), flags, None):
+            return kept
+    progress(f"{subject.label}: compiling for {target.name} with libtpu {release}")
+    lock = default_cache_dir() / "libtpu.lock"
+    made = compile_step(step, compiling.compiler, target, flags, compiling.limits, lock, progress)
+    path.parent.mkdir(exist_ok=True)
+    writer.write_json(path, to_json(made))
+    return made
+
+
+def kept_pairs(a: Record, b: Record) -> CompiledPairs:
+    """What both Records keep, for the targets and compilers that they have in common.
+
+    Where they have none in common, the steps of one are paired with none of the other.
+    """
+    of_a, of_b = _kept(a), _kept(b)
+    common = [key for key in of_a if key in of_b]
+    if common:
+        return tuple((of_a[key], of_b[key]) for key in common)
+    absent = "its Record keeps no step for this target and libtpu"
+    return (
+        *((step, _unknown(step.target, step.libtpu, absent)) for step in of_a.values()),
+        *((_unknown(step.target, step.libtpu, absent), step) for step in of_b.values()),
+    )
+
+
+def _kept(found: Record) -> dict[tuple[str, str], CompiledStep]:
+    paths = sorted((found.directory / layout.COMPILED).glob("*.json"))
+    steps = [from_json(plain_json(path.read_bytes())) for path in paths]
+    return {(step.target, step.libtpu): step for step in steps}
+
+
+def _unknown(target: str, libtpu: str, why: str) -> CompiledStep:
+    """A step of which nothing is known."""
+    return CompiledStep(target, libtpu, "", "", 0, "", "", None, why, ())
+
+
+def step_modules(recorded: Record) -> list[Module] | str:
+    """The modules of a step, out of the Record of the run that dumped them, or why it has none."""
+    if not recorded.complete:
+        return f"{recorded.label} {recorded.ended.status}: {recorded.ended.reason}"
+    path = recorded.directory / layout.MODULES
+    if not path.is_file():
+        return f"{recorded.label}: it kept no module of its step"
+    told = plain_json(path.read_bytes())
+    if "missing" in told:
+        return f"{recorded.label}: {told['missing']}"
+    return [Module(recorded.directory / m["file"], m["executions"]) for m in told["step"]]
+
+
+def flags_of(recorded: Record) -> str:
+    """The compiler flags that the trainer gives libtpu on a TPU."""
+    command = recorded.manifest.command
+    return "" if command is None else command.environment.get(FLAGS, "")
+
+
+def keep_modules(dump: Path, log: Path, heaviest: int, directory: Path) -> None:
+    """Keep the modules of the steady step, as they were before optimizations, in a Record.
+
+    heaviest: which of the modules of the `dump` is the step or most of it, in order of compilation
+    log:      torch_xla's own of compilations and executions
+    """
+    from harness.compiler.executed import bare_module, executed_modules, module_protos, steady_step
+
+    try:
+        if not log.is_file():
+            raise BadInput("torch_xla wrote no log of what it executed")
+        step = steady_step(executed_modules(log.read_text(errors="replace")), heaviest)
+        protos = module_protos(dump)
+        if max(step) >= len(protos):
+            raise BadInput("torch_xla executed a module that is not in the dump")
+        kept: list[dict[str, str | int]] = []
+        (directory / "modules").mkdir(exist_ok=True)
+        for number, executions in step.items():
+            name = f"modules/{len(kept)}.hlo.pb"
+            (directory / name).write_bytes(bare_module(protos[number].read_bytes()))
+            kept.append({"file": name, "executions": executions})
+    except BadInput as error:
+        writer.write_json(directory / layout.MODULES, {"missing": str(error)})
+    else:
+        writer.write_json(directory / layout.MODULES, {"step": kept})

@@ -1,0 +1,101 @@
+"""The causes of a difference: each test is one way in which a wrong one could be named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from compiled_samples import sample_module, sample_step
+
+from harness.compiler.compiled import CompiledStep, Work
+from harness.compiler.explain import SHOWN, explain
+from harness.compiler.origins import module_path
+from harness.record.graph import Collective
+
+
+def gather(path: str, count: int = 1, shape: str = "f32[16]", size: int = 64) -> Collective:
+    return Collective("all-gather", shape, "f32", size, "{{0,1}}", path, count)
+
+
+def step(*collectives: Collective, work: dict[str, tuple[int, int]] | None = None) -> CompiledStep:
+    changes: dict[str, Any] = {"graph": {"collectives": collectives}}
+    done = {"lm_head": (100, 1000)} if work is None else work
+    changes["work"] = {path: Work(*numbers) for path, numbers in done.items()}
+    return sample_step(modules=(sample_module(**changes),))
+
+
+def test_equal_steps_have_none() -> None:
+    assert explain("hf", sample_step(), "torchprime", sample_step()) == ()
+
+
+def test_a_gather_more_by_its_module() -> None:
+    more, less = step(gather("model/lm_head/aten__mm", 2)), step(gather("model/lm_head/aten__mm"))
+    for a, b in ((more, less), (less, more)):
+        (text,) = explain("a", a, "b", b)
+        assert text.startswith("a:" if a is more else "b:")
+        assert "model/lm_head" in text
+        assert "1 more all-gather of f32[16]" in text
+
+
+def test_the_same_gather_under_another_name_is_no_difference() -> None:
+    a, b = step(gather("x/y/aten__mm")), step(gather("model/y/aten__mm"))
+    assert explain("a", a, "b", b) == ()
+
+
+def test_layers_are_taken_together() -> None:
+    a = step(*(gather(f"model/layers/{n}/mlp/aten__mm") for n in range(3)))
+    (text,) = explain("a", a, "b", step())
+    assert "3 more all-gathers" in text
+
+
+def test_the_largest_come_first_and_ten_at_most() -> None:
+    many = [gather(f"m{n}/aten__mm", shape=f"f32[{n}]", size=4 * n) for n in range(1, 31)]
+    texts = explain("a", step(*many), "b", step())
+    assert len(texts) == SHOWN + 1
+    assert "f32[30]" in texts[0]
+    assert f"{30 - SHOWN} smaller" in texts[-1]
+
+
+def test_work_by_module() -> None:
+    a = step(work={"model/layers/*/mlp": (300, 10), "lm_head": (1, 10)})
+    b = step(work={"model/layers/*/mlp": (100, 10), "lm_head": (1, 10)})
+    (text,) = explain("a", a, "b", b)
+    assert text.startswith("a: 200 FLOP more")
+    assert "model/layers/*/mlp" in text
+
+
+def test_what_one_side_cuts_finer_is_no_difference() -> None:
+    a = step(work={"model/attn": (100, 10), "aten__add (optim/adam.py)": (0, 5)})
+    b = step(work={"model/attn/block": (70, 4), "model/attn/q": (30, 6), "aten__add": (0, 5)})
+    assert explain("a", a, "b", b) == ()
+
+
+def test_memory_by_what_it_is_for() -> None:
+    memory = dataclasses.replace(sample_module().memory, temporaries=10**6)
+    larger = sample_step(modules=(sample_module(memory=memory),))
+    (text,) = explain("a", sample_step(), "b", larger)
+    assert text.startswith("b:")
+    assert "temporaries" in text
+
+
+def test_kernels() -> None:
+    a = sample_step(modules=(sample_module(kernels={"flash": 2}),))
+    (text,) = explain("a", a, "b", sample_step())
+    assert "flash" in text
+
+
+@pytest.mark.parametrize(
+    ("op_name", "path"),
+    [
+        ("LlamaForCausalLM/model/layers/3/mlp/up_proj/aten__mm", "model/layers/*/mlp/up_proj"),
+        ("backward/model/layers/3/aten__add/aten__add", "backward/model/layers/*"),
+        ("model/q_proj/q_proj/einsum_linear_forward/aten__einsum", "model/q_proj"),
+        ("LlamaForCausalLM/aten__log_softmax", "aten__log_softmax"),
+        ("aten__mul/aten__mul", "aten__mul"),
+        ("aten__mm (autograd/graph.py)", "aten__mm (autograd/graph.py)"),
+        ("", ""),
+    ],
+)
+def test_the_module_of_an_operation(op_name: str, path: str) -> None:
+    assert module_path(op_name) == path

@@ -1,0 +1,207 @@
+"""The compiled rung: each test is one way in which it could lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from builders import Trainer, comparison
+from compiled_samples import sample_module, sample_step
+
+from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep, Work
+from harness.ladder.result import Result, RungResult
+from harness.ladder.rungs.compiled import RUNG, compiled, does_not_fit, judge_pair
+
+NAMES = ("hf", "torchprime")
+
+
+def judged(a: CompiledStep, b: CompiledStep, one_engine: bool = False) -> RungResult:
+    return judge_pair(NAMES, (a, b), one_engine)
+
+
+def other(**changes: Any) -> CompiledStep:
+    """The sample step with its module changed."""
+    return sample_step(modules=(sample_module(**changes),))
+
+
+def heavier(factor: float, what: str) -> CompiledStep:
+    """The sample step with `factor` times of something."""
+    module = sample_module()
+    if what == "flops":
+        return other(graph={"flops": round(module.graph.flops * factor)})
+    if what == "hbm":
+        more = round(module.memory.peak * (factor - 1))
+        held = module.memory.temporaries + more
+        return other(memory=dataclasses.replace(module.memory, temporaries=held))
+    if what == "bytes":
+        work = {p: Work(w.flops, round(w.bytes * factor)) for p, w in module.work.items()}
+        return other(work=work)
+    assert what == "collectives"
+    (*_, last) = module.graph.collectives
+    grown = dataclasses.replace(last, bytes=round(10000 * factor))
+    return other(graph={"collectives": (*module.graph.collectives[:-1], grown)})
+
+
+class TestEvidence:
+    def test_no_target(self) -> None:
+        c = comparison(Trainer().record(), Trainer().record())
+        assert compiled(c).result is Result.NOT_EXERCISED
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_a_side_of_which_nothing_is_known(self, side: int) -> None:
+        pair = [sample_step(), sample_step()]
+        pair[side] = sample_step(modules=(), unknown="its run crashed")
+        result = judged(pair[0], pair[1])
+        assert result.result is Result.INVALID
+        assert NAMES[side] in result.explanation
+
+    def test_neither_side_is_known(self) -> None:
+        nothing = sample_step(modules=(), unknown="its run crashed")
+        assert judged(nothing, nothing, True).result is Result.INVALID
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_no_module_and_no_error(self, one_engine: bool) -> None:
+        empty = sample_step(modules=())
+        assert judged(empty, empty, one_engine).result is Result.INVALID
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_a_step_that_multiplies_nothing(self, one_engine: bool) -> None:
+        idle = other(graph={"flops": 0})
+        assert judged(idle, idle, one_engine).result is Result.INVALID
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_another_libtpu_on_each_side(self, one_engine: bool) -> None:
+        result = judged(sample_step("0.0.21"), sample_step("0.0.52"), one_engine)
+        assert result.result is Result.INVALID
+        assert "0.0.21" in result.explanation
+
+    def test_another_target_on_each_side(self) -> None:
+        result = judged(sample_step(), sample_step(target="v5e:2x2"))
+        assert result.result is Result.INVALID
+
+    def test_a_limit_of_ours_is_no_error_of_the_trainer(self) -> None:
+        slow = sample_step(modules=(), unknown="not compiled within its limit of 9 s")
+        result = judged(sample_step(), slow)
+        assert result.result is Result.INVALID
+        assert "9 s" in result.explanation
+
+
+class TestCompiles:
+    ERROR = "INTERNAL: no\nInstruction: %v11"
+
+    @pytest.mark.parametrize("side", [0, 1])
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_one_side_does_not(self, side: int, one_engine: bool) -> None:
+        pair = [sample_step(), sample_step()]
+        pair[side] = sample_step(modules=(), error=self.ERROR)
+        result = judged(pair[0], pair[1], one_engine)
+        assert result.result is Result.FAIL
+        assert [f.text.split()[0] for f in result.findings] == [NAMES[side]]
+        assert self.ERROR in result.findings[0].text  # word for word
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_both_alike_do_not(self, one_engine: bool) -> None:
+        broken = sample_step(modules=(), error=self.ERROR)
+        result = judged(broken, broken, one_engine)
+        assert result.result is Result.FAIL
+        assert len(result.findings) == 2
+
+    def test_facts_that_were_there_do_not_make_up_for_it(self) -> None:
+        """libtpu 0.0.52 on v5p: everything is there but the code, which cannot be generated."""
+        broken = sample_step(error=self.ERROR)
+        assert judged(broken, sample_step(), True).result is Result.FAIL
+
+    def test_the_flag_that_it_names(self) -> None:
+        flags = "--xla_one=true --xla_tpu_two=false"
+        error = "FAILED_PRECONDITION: disable it with xla_tpu_two=false"
+        result = judged(sample_step(), sample_step(modules=(), error=error, flags=flags))
+        assert "--xla_tpu_two" in result.explanation
+        assert "xla_one" not in result.explanation
+
+
+class TestFits:
+    def test_more_than_the_chip_has(self) -> None:
+        large = heavier(2**35 / sample_module().memory.peak + 1, "hbm")
+        assert judged(large, large).result is Result.FAIL
+        assert judged(large, large, True).result is Result.FAIL
+
+    def test_each_chip_has_its_own(self) -> None:
+        large = heavier(20 * 2**30 / sample_module().memory.peak, "hbm")
+        for target, fits in (("v5e:2x2", False), ("v6e:2x2", True), ("2 × v5e:2x2", False),
+                             ("tpu7x:1x2x1", True), ("v9x:2x2", True)):  # fmt: skip
+            text = does_not_fit("hf", dataclasses.replace(large, target=target))
+            assert (text is None) is fits
+
+    def test_a_core_has_half_of_a_chip(self) -> None:
+        large = heavier(100 * 2**30 / sample_module().memory.peak, "hbm")
+        assert does_not_fit("hf", dataclasses.replace(large, target="tpu7x:1x2x1")) is not None
+
+
+class TestTwoEngines:
+    def test_alike(self) -> None:
+        result = judged(sample_step(), heavier(1.005, "flops"))
+        assert result.result is Result.PASS
+        assert result.detects
+
+    @pytest.mark.parametrize(
+        ("what", "within", "beyond"),
+        [("flops", 1.005, 1.02), ("hbm", 1.2, 1.4), ("bytes", 1.2, 1.4), ("collectives", 1.2, 1.4)],
+    )
+    def test_each_quantity_both_ways(self, what: str, within: float, beyond: float) -> None:
+        for factor, expected in ((within, Result.PASS), (beyond, Result.FAIL)):
+            step = heavier(factor, what)
+            assert judged(heavier(1.0, what), step).result is expected
+            assert judged(step, heavier(1.0, what)).result is expected
+
+    def test_no_collectives_at_all_on_one_side(self) -> None:
+        alone = other(graph={"collectives": ()})
+        assert judged(sample_step(), alone).result is Result.FAIL
+        assert judged(alone, alone).result is Result.PASS
+
+    def test_a_module_more(self) -> None:
+        twice = sample_step(modules=(sample_module(), sample_module()))
+        assert judged(sample_step(), twice).result is Result.FAIL
+
+    def test_code_that_was_not_waited_for_is_said(self) -> None:
+        result = judged(sample_step(), other(code=NOT_WAITED_FOR))
+        assert result.result is Result.PASS
+        assert NOT_WAITED_FOR in result.detects
+        assert NOT_WAITED_FOR not in judged(sample_step(), sample_step()).detects
+
+    def test_the_causes_are_its_evidence(self) -> None:
+        result = judged(sample_step(), heavier(2.0, "flops"))
+        assert result.result is Result.FAIL
+        assert judged(sample_step(), other(graph={"collectives": ()})).findings
+
+
+class TestOneEngine:
+    def test_identical(self) -> None:
+        assert judged(sample_step(), sample_step(), True).result is Result.PASS
+
+    def test_anything_else_fails(self) -> None:
+        """Within every tolerance, and yet not the same step."""
+        changed = other(graph={"fingerprint": "f" * 64})
+        assert judged(sample_step(), changed).result is Result.PASS
+        assert judged(sample_step(), changed, True).result is Result.FAIL
+
+    def test_as_many_executions(self) -> None:
+        assert judged(sample_step(), other(executions=2), True).result is Result.FAIL
+
+
+class TestTargets:
+    def pairs(self, *pairs: tuple[CompiledStep, CompiledStep]) -> RungResult:
+        c = comparison(Trainer().record(), Trainer("torchprime").record())
+        return compiled(dataclasses.replace(c, compiled=pairs))
+
+    def test_one_bad_target_is_enough(self) -> None:
+        good = (sample_step(), sample_step())
+        bad = (sample_step(), sample_step(error="no"))
+        missing = (sample_step(), sample_step(unknown="gone"))
+        assert self.pairs(good, good).result is Result.PASS
+        assert self.pairs(good, missing).result is Result.INVALID
+        assert self.pairs(missing, good, bad).result is Result.FAIL
+
+    def test_its_name(self) -> None:
+        assert RUNG.name == "compiled"
+        assert self.pairs((sample_step(), sample_step())).rung == RUNG.name

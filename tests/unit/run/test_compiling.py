@@ -1,0 +1,218 @@
+"""What is compiled, and what a Record keeps of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import Trainer
+from compiled_samples import sample_step
+
+from harness.base.errors import BadInput
+from harness.compiler.compiled import to_json
+from harness.compiler.libtpu import Limits, digest_of
+from harness.compiler.target import Target
+from harness.config.compose import load
+from harness.environments.compilers import TpuCompiler
+from harness.record import layout, writer
+from harness.record.evidence import Record
+from harness.record.reader import read_record
+from harness.run import compiling
+from harness.run.compiling import (
+    Compiling,
+    compiled_for,
+    keep_modules,
+    kept_pairs,
+    plan_compiling,
+    step_modules,
+)
+
+LOG = "".join(
+    f"{kind} Analysis:   Graph Hash: {graph}\n"
+    for kind, graph in (
+        ("Compilation", "aa"), ("Execution", "aa"), ("Compilation", "bb"), ("Execution", "bb"),
+        ("Execution", "aa"), ("Execution", "aa"), ("Execution", "bb"),
+    )
+)  # fmt: skip
+
+COMPILING = Compiling(
+    TpuCompiler(Path("python"), Path("libtpu.so"), "0.0.52"), (Target("v6e:2x2"),), Limits(9, 9, 9)
+)
+
+
+def ignore(text: str) -> None:
+    return None
+
+
+def dump(folder: Path) -> Path:
+    """A dump of two modules, of which the second is the heaviest."""
+    folder.mkdir()
+    for number in (0, 27):
+        module = b"\x0a\x04name" + bytes([number]) * 30
+        path = folder / f"module_{number:04}.a.1.before_optimizations.hlo.pb"
+        path.write_bytes(b"\x0a" + bytes([len(module)]) + module)
+    return folder
+
+
+def recorded(tmp_path: Path, name: str = "graph", log: str | None = LOG) -> Record:
+    """The Record of a run that dumped its modules."""
+    path = Trainer().write(tmp_path / name)
+    log_file = tmp_path / f"{name}.log"
+    if log is not None:
+        log_file.write_text(log)
+    keep_modules(dump(tmp_path / f"{name}-dump"), log_file, 1, path)
+    manifest = json.loads((path / layout.MANIFEST).read_text())
+    environment = {"LIBTPU_INIT_ARGS": "--xla_x=1", "OTHER": "1"}
+    manifest["command"] = {"argv": ["train.py"], "environment": environment, "pythonpath": []}
+    writer.write_json(path / layout.MANIFEST, manifest)
+    return read_record(path)
+
+
+class TestModules:
+    def test_all_that_a_step_executes(self, tmp_path: Path) -> None:
+        modules = step_modules(recorded(tmp_path))
+        assert isinstance(modules, list)
+        assert [m.executions for m in modules] == [2, 1]
+        assert [m.proto.read_bytes()[-1] for m in modules] == [0, 27]
+
+    @pytest.mark.parametrize("log", [None, "", LOG[:200], LOG.replace("bb", "cc", 1)])
+    def test_a_log_that_does_not_tell(self, log: str | None, tmp_path: Path) -> None:
+        told = step_modules(recorded(tmp_path, log=log))
+        assert isinstance(told, str)
+
+    def test_a_run_that_kept_none(self, tmp_path: Path) -> None:
+        plain = read_record(Trainer().write(tmp_path / "plain"))
+        assert isinstance(step_modules(plain), str)
+
+    def test_a_run_that_crashed(self, tmp_path: Path) -> None:
+        run = recorded(tmp_path)
+        ended = dataclasses.replace(run.ended, status="failed", reason="SIGSEGV")
+        manifest = dataclasses.replace(run.manifest, ended=ended)
+        told = step_modules(dataclasses.replace(run, manifest=manifest))
+        assert isinstance(told, str)
+        assert "SIGSEGV" in told
+
+
+class TestCompiledFor:
+    @pytest.fixture
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """What was compiled: the arguments of each call."""
+        calls: list[Any] = []
+
+        def compile_step(modules: Any, compiler: Any, target: Any, flags: str, *_: Any) -> Any:
+            calls.append((target.name, flags))
+            return sample_step(digest=digest_of(modules), flags=flags, unknown=self.unknown)
+
+        monkeypatch.setattr(compiling, "compile_step", compile_step)
+        return calls
+
+    unknown: str | None = None
+
+    def get(self, subject: Record, run: Record) -> Any:
+        return compiled_for(subject, run, COMPILING, COMPILING.targets[0], ignore)
+
+    def test_once_for_each_module_and_compiler(self, tmp_path: Path, made: list[Any]) -> None:
+        run = recorded(tmp_path)
+        first = self.get(run, run)
+        assert made == [("v6e:2x2", "--xla_x=1")]
+        assert self.get(run, run) == first
+        assert len(made) == 1
+        (path,) = (run.directory / layout.COMPILED).iterdir()
+        assert path.name == "v6e-2x2-libtpu-0.0.52.json"
+        other = dataclasses.replace(COMPILING, compiler=TpuCompiler(Path(), Path(), "0.0.21"))
+        compiled_for(run, run, other, COMPILING.targets[0], ignore)
+        assert len(made) == 2
+
+    def test_another_module_is_compiled_again(self, tmp_path: Path, made: list[Any]) -> None:
+        run = recorded(tmp_path)
+        self.get(run, run)
+        (run.directory / "modules" / "1.hlo.pb").write_bytes(b"another")
+        self.get(run, run)
+        assert len(made) == 2
+
+    def test_other_flags_compile_it_again(self, tmp_path: Path, made: list[Any]) -> None:
+        run = recorded(tmp_path)
+        self.get(run, run)
+        manifest = dataclasses.replace(run.manifest, command=None)
+        self.get(run, dataclasses.replace(run, manifest=manifest))
+        assert [flags for _, flags in made] == ["--xla_x=1", ""]
+
+    def test_what_a_limit_stopped_is_tried_again(self, tmp_path: Path, made: list[Any]) -> None:
+        run = recorded(tmp_path)
+        self.unknown = "over its limit"
+        self.get(run, run)
+        self.get(run, run)
+        assert len(made) == 2
+
+    def test_without_a_module_nothing_is_compiled(self, tmp_path: Path, made: list[Any]) -> None:
+        run = recorded(tmp_path, log="")
+        step = self.get(run, run)
+        assert (step.unknown is not None, step.modules, made) == (True, (), [])
+
+
+class TestKeptPairs:
+    def keep(self, tmp_path: Path, name: str, *steps: Any) -> Record:
+        path = Trainer().write(tmp_path / name)
+        (path / layout.COMPILED).mkdir()
+        for number, step in enumerate(steps):
+            writer.write_json(path / layout.COMPILED / f"{number}.json", to_json(step))
+        return read_record(path)
+
+    def test_none_is_no_pair(self, tmp_path: Path) -> None:
+        plain = read_record(Trainer().write(tmp_path / "plain"))
+        assert kept_pairs(plain, plain) == ()
+
+    def test_what_both_have(self, tmp_path: Path) -> None:
+        a = self.keep(tmp_path, "a", sample_step(), sample_step(target="v5e:2x2"))
+        b = self.keep(tmp_path, "b", sample_step("0.0.21"), sample_step())
+        assert kept_pairs(a, b) == ((sample_step(), sample_step()),)
+
+    def test_nothing_in_common_is_not_silent(self, tmp_path: Path) -> None:
+        a, b = self.keep(tmp_path, "a", sample_step()), self.keep(tmp_path, "b")
+        for pair in (kept_pairs(a, b), kept_pairs(b, a)):
+            ((x, y),) = pair
+            assert {x.unknown is None, y.unknown is None} == {True, False}
+
+    def test_a_damaged_file(self, tmp_path: Path) -> None:
+        a = self.keep(tmp_path, "a", sample_step())
+        (path,) = (a.directory / layout.COMPILED).iterdir()
+        path.write_text(path.read_text()[:200])
+        with pytest.raises(BadInput):
+            kept_pairs(a, a)
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def _no_libtpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compiling, "tpu_compiler", lambda *_: COMPILING.compiler)
+        monkeypatch.setattr(
+            compiling, "devices_of", lambda target, _: 8 if "4x2" in target.name else 4
+        )
+
+    def test_no_target(self) -> None:
+        assert plan_compiling(load([]), ignore) is None
+
+    def test_one_and_several(self) -> None:
+        for words, count in (("v6e:2x2", 1), ("[v6e:2x2,v5p:2x2x1]", 2)):
+            planned = plan_compiling(load([f"target={words}"]), ignore)
+            assert planned is not None
+            assert len(planned.targets) == count
+            assert planned.limits.memory == 16 * 2**30
+
+    def test_a_mesh_that_does_not_fit(self) -> None:
+        with pytest.raises(BadInput, match="8 devices"):
+            plan_compiling(load(["target=v6e:4x2"]), ignore)
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["target=v6e"], ["target=v6e:2x2", "slices=0"], ["compiler.time_limit=0"],
+            ["compiler.code_seconds=-1"], ["compiler.memory_limit=.nan"], ["compiler.release=1"],
+        ],
+    )  # fmt: skip
+    def test_bad_input(self, words: list[str]) -> None:
+        with pytest.raises(BadInput):
+            plan_compiling(load(words), ignore)
