@@ -92,7 +92,14 @@ def examine(sources: Mapping[str, str | None]) -> Iterator[Finding]:
             yield source_finding(engine, sources.get(engine.name), cache)
     for found in devices():
         reason = found.missing()
-        number = "as many as asked for" if found.count is None else str(found.count())
+        count = found.count and found.count()
+        number = (
+            "as many as asked for"
+            if found.count is None
+            else "unknown"
+            if count is None
+            else str(count)
+        )
         state = f"{number}; float32 products in {found.matmul_precision}"
         yield Finding(found.title, reason is None, state, reason or "")
     for tool, use in (("git", "sources by git URL"), ("docker", "launcher=docker")):

@@ -28,8 +28,9 @@ def run(
     from harness.config.compose import load
     from harness.report.phases import phase_lines
     from harness.run import session
+    from harness.run.preflight import ready
 
-    settings = load(overrides_of(overrides, torchprime))
+    settings = ready(load(overrides_of(overrides, torchprime)))
     reporter = progress()
     try:
         planned = session.plan(settings, reporter)

@@ -50,6 +50,7 @@ class Launcher:
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
     condition:    what device to compute like, one of `harness.base.conditions`; null for the device
                   itself
+    scale_mesh:   scale the case's mesh along fsdp to the devices that there are
     fork_server: fork runs on the CPU mesh from a process that has their libraries imported
     """
 
@@ -62,6 +63,7 @@ class Launcher:
     fast_compile: bool = True
     fork_server: bool = True
     condition: str | None = None
+    scale_mesh: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 

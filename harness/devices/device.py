@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.base import registry
@@ -31,9 +32,15 @@ class Device:
     pjrt:             what `torch_xla.runtime.device_type()` says on it
     environment:      variables of a run on so many devices, given those of the harness's own
                       environment that a run inherits, and whether compilation is to be cheap
-    count:            how many there are on this machine; None where a run gets as many as it asks
-                      for
+    count:            how many PJRT devices a run on this machine has, over all hosts that run it
+                      together: a function that returns None where that is not known beforehand.
+                      None where a run gets as many as it asks for
     missing:          why nothing can run on it here and how to get it; None where something can
+    busy:             who has it at the moment, and what to do about it; None where nobody does
+    undriven:         why an interpreter (its Python, and its packages' versions by normalized name)
+                      cannot drive it; None where it can
+    of_type:          number of PJRT devices of one slice of an accelerator type ("v6e-8"), None
+                      for a type that is not known
     shared:           two processes can have it at once, so that two trainers can run their timing
                       windows in turns
     matmul_precision: in what float32 matrix products are computed where nobody asks for more
@@ -55,25 +62,21 @@ class Device:
     title: str
     pjrt: str
     environment: Callable[[int, bool, Mapping[str, str]], dict[str, str]]
-    count: Callable[[], int] | None
+    count: Callable[[], int | None] | None
     missing: Callable[[], str | None]
     shared: bool
     matmul_precision: str
     kind_of: Callable[[Mapping[str, Any], str | None], str]
     step_time: float | None
     accelerator_type: str | None = None
+    busy: Callable[[], str | None] = lambda: None
+    undriven: Callable[[Path, Mapping[str, str]], str | None] = lambda python, packages: None
+    of_type: Callable[[str], int | None] = lambda accelerator_type: None
     planes: re.Pattern[str] | None = None
     is_own: Callable[[Mapping[str, Any]], bool] = lambda attributes: True
     host_clock: str = ""
     signs: tuple[Sign, ...] = ()
     chips: Mapping[str, Chip] = field(default_factory=dict)
-
-    def mesh(self) -> dict[str, int] | None:
-        """The mesh of a case that is to have all of this machine: fsdp over what there is.
-
-        None where there is nothing to go by: the case's own mesh says how many devices to make.
-        """
-        return None if self.count is None else {"fsdp": self.count()}
 
 
 def device(name: str) -> Device:

@@ -1,9 +1,17 @@
-"""TPUs, without importing torch: what chips this machine has, and what each kind can do."""
+"""TPUs, without importing torch: what chips this machine has, who has them, what each can do.
+
+`TPU_LIBRARY_PATH` names the PJRT plugin that torch_xla loads as a TPU's. Where that is not libtpu,
+the device is whatever the plugin drives: nothing is known of it before a run.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import math
+import os
 import re
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +22,28 @@ from harness.record.outcome import BUSY, GONE, Sign
 GOOGLE = "0x1ae0"
 """PCI vendor of TPU chips."""
 
-# PCI device ids by which torch_xla tells chips (torch_xla/_internal/tpu.py): v2 and v3 on,
-# to v7.
-TPU_DEVICES = frozenset({"0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"})
+PCI = Path("/sys/bus/pci/devices")
+
+# PJRT devices of a chip, by the PCI device ids by which torch_xla tells chips
+# (torch_xla/_internal/tpu.py). A v2, v3 (0x0027) or TPU7x (0x0076) is two of them.
+TPU_DEVICES = {
+    "0x0027": 2, "0x0056": 1, "0x005e": 1, "0x0062": 1, "0x0063": 1, "0x006f": 1, "0x0076": 2,
+}  # fmt: skip
+
+LIBRARY = "TPU_LIBRARY_PATH"
+
+LOCK = Path("/tmp/libtpu_lockfile")
+"""What libtpu locks (lockf) for as long as a process has all chips of a host."""
+
+METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/tpu-env"
+"""A TPU VM's own description of its slice: a line `NAME: 'value'` for each fact."""
+
+# Chips of a slice: hosts (or processes) along x, y, z, and chips of each. GKE has the older names.
+BOUNDS = (
+    ("TPU_PROCESS_BOUNDS", "TPU_HOST_BOUNDS"),
+    ("TPU_CHIPS_PER_PROCESS_BOUNDS", "TPU_CHIPS_PER_HOST_BOUNDS"),
+)
+VISIBLE = ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES")
 
 PJRT = "TPU"
 
@@ -63,27 +90,162 @@ KINDS = {
 }  # fmt: skip
 
 
-def tpu_chips(pci: Path = Path("/sys/bus/pci/devices")) -> int:
-    """Number of TPU chips that are attached to this host."""
-    chips = 0
+# Accelerator types whose number counts TensorCores of which two are one PJRT device.
+MEGACORE = ("v4", "v5p")
+
+
+def tpu_env(url: str = METADATA) -> dict[str, str]:
+    """What the VM's metadata says of its slice; nothing where there is no metadata server."""
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
+
+
+def plugin(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The PJRT plugin that is to be loaded in libtpu's place; None where libtpu is."""
+    named = environ.get(LIBRARY)
+    return None if not named or Path(named).name.startswith("libtpu") else Path(named)
+
+
+def attached(pci: Path = PCI) -> list[str]:
+    """PCI device ids of the TPU chips that are attached to this host."""
+    found = []
     for device in pci.glob("*"):
         try:
             vendor = (device / "vendor").read_text().strip()
             kind = (device / "device").read_text().strip()
         except OSError:
             continue
-        chips += vendor == GOOGLE and kind in TPU_DEVICES
-    return chips
+        if vendor == GOOGLE and kind in TPU_DEVICES:
+            found.append(kind)
+    return found
 
 
-def why_no_tpu(pci: Path = Path("/sys/bus/pci/devices")) -> str | None:
+def tpu_devices(
+    pci: Path = PCI,
+    environ: Mapping[str, str] = os.environ,
+    metadata: Callable[[], Mapping[str, str]] = tpu_env,
+) -> int | None:
+    """PJRT devices of a run that is started here: those of its slice, on all hosts, and slices.
+
+    None for a plugin that is not libtpu, whose devices it alone knows.
+    """
+    if plugin(environ) is not None:
+        return None
+    chips = attached(pci)
+    if not chips:
+        return 0
+    told = environ if environ.get("TPU_SKIP_MDS_QUERY") else {**metadata(), **environ}
+    bounds = [next((told[n] for n in names if told.get(n)), None) for names in BOUNDS]
+    visible = next((environ[name] for name in VISIBLE if environ.get(name)), None)
+    if None not in bounds:
+        count = math.prod(int(size) for text in bounds for size in str(text).split(","))
+    else:
+        count = len(chips if visible is None else visible.split(","))
+    return count * TPU_DEVICES[chips[0]] * int(told.get("MEGASCALE_NUM_SLICES") or 1)
+
+
+def devices_of_type(accelerator_type: str) -> int | None:
+    """PJRT devices of one slice of an accelerator type, None for one that is not known.
+
+    >>> devices_of_type("v5litepod-16"), devices_of_type("v5p-16")
+    (16, 8)
+    """
+    family, _, size = accelerator_type.lower().partition("-")
+    if family not in KINDS or not size.isdecimal():
+        return None
+    return int(size) // 2 if family in MEGACORE else int(size)
+
+
+def why_no_tpu(pci: Path = PCI, environ: Mapping[str, str] = os.environ) -> str | None:
     """Why nothing can run on a TPU here; None if something can."""
-    if tpu_chips(pci):
+    named = environ.get(LIBRARY)
+    if named and not Path(named).is_file():
+        return (
+            f"{LIBRARY}={named} is not a file: name a PJRT plugin, or leave the variable out for "
+            "the libtpu of the engine's interpreter"
+        )
+    if plugin(environ) is not None or attached(pci):
         return None
     return (
-        f"this machine has no TPU: no PCI device of vendor {GOOGLE} is in {pci}. Run on a TPU VM; "
-        "the CPU mesh is what runs elsewhere (-m cpu)"
+        f"this machine has no TPU: no PCI device of vendor {GOOGLE} is in {pci}, and {LIBRARY} "
+        "names no other PJRT plugin. Run on a TPU VM; the CPU mesh is what runs elsewhere (-m cpu)"
     )
+
+
+def why_busy(
+    lock: Path = LOCK, proc: Path = Path("/proc"), environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """Who has this host's TPU, so that libtpu would refuse to start; None if nobody has."""
+    if plugin(environ) is not None:
+        return None
+    for process, path in _open_chips(proc):
+        return f"process {process} has {path} open: end it, or wait for it, and run again"
+    # A process that asks for some of the chips, or is told to, does without the lock.
+    if environ.get("ALLOW_MULTIPLE_LIBTPU_LOAD") or environ.get("TPU_CHIPS_PER_PROCESS_BOUNDS"):
+        return None
+    if _can_lock(lock):
+        return None
+    return (
+        f"{lock} is taken: another process has the TPU, or had it as another user. End it (`sudo "
+        f"lsof -w {lock} /dev/accel* /dev/vfio/*` names it); where there is none, `sudo rm {lock}`"
+    )
+
+
+def why_undriven(
+    python: Path, packages: Mapping[str, str], environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """Why an interpreter's torch_xla cannot drive a TPU; None where it can."""
+    if environ.get(LIBRARY):
+        return None  # as the user says
+    wanted = _wanted_libtpu(python, packages.get("torch-xla", ""))
+    found = packages.get("libtpu")
+    if found is not None and (wanted is None or found == wanted):
+        return None
+    has = "no libtpu" if found is None else f"libtpu {found}"
+    needed = "one" if wanted is None else f"libtpu {wanted}"
+    pin = "libtpu" if wanted is None else f"libtpu=={wanted}"
+    return (
+        f"{python} has {has}, and its torch_xla {packages.get('torch-xla')} needs {needed}: "
+        f"install {pin} there, or name a library by {LIBRARY}"
+    )
+
+
+def _wanted_libtpu(python: Path, torch_xla: str) -> str | None:
+    """The libtpu that a torch_xla is released with, by its own requirements (extra `tpu`)."""
+    pattern = f"lib/python*/site-packages/torch_xla-{torch_xla}.dist-info/METADATA"
+    for metadata in python.parent.parent.glob(pattern):
+        pinned = re.search(r"^Requires-Dist: libtpu==([^\s;]+)", metadata.read_text(), re.M)
+        return None if pinned is None else pinned[1]
+    return None
+
+
+def _open_chips(proc: Path) -> Iterator[tuple[str, str]]:
+    """Processes with a chip's device file open, as far as this user may look."""
+    for link in proc.glob("[0-9]*/fd/*"):
+        try:
+            path = os.readlink(link)
+        except OSError:
+            continue
+        if re.fullmatch(r"/dev/(accel|vfio/)\d+", path):
+            yield link.parents[1].name, path
+
+
+def _can_lock(lock: Path) -> bool:
+    """Whether the file is not there, or can be locked by this user, as libtpu would."""
+    try:
+        with lock.open("r+") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except OSError:  # another user's, or locked
+        return False
+    return True
 
 
 def environment(devices: int, fast_compile: bool, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -120,8 +282,11 @@ DEVICE = Device(
     title="TPU chips",
     pjrt=PJRT,
     environment=environment,
-    count=tpu_chips,
+    count=tpu_devices,
     missing=why_no_tpu,
+    busy=why_busy,
+    undriven=why_undriven,
+    of_type=devices_of_type,
     shared=False,
     # xla::PrecisionConfig::DEFAULT; torch_xla.backends.set_mat_mul_precision asks for more.
     matmul_precision="bfloat16",
@@ -149,13 +314,27 @@ DEVICE = Device(
             "another process has the TPU: `sudo lsof -w /dev/accel* /dev/vfio/*` names it. End it, "
             "or wait for it, and run again",
         ),
+        # Memory that is gone before this process has asked for any is somebody else's.
+        Sign(
+            (
+                re.compile("RESOURCE_EXHAUSTED"),
+                re.compile(
+                    r"TPU initialization failed|Failed to initialize TPU system"
+                    r"|InitializePjRt|PJRT_Client_Create"
+                ),
+            ),
+            BUSY,
+            "the device had no memory left before the run used any: another process has it. End "
+            "it, or wait for it, and run again",
+        ),
         # libtpu's session master, of a slice of which it lost a chip or a host. Not the
         # coordination service's "heartbeat timeout": a trainer that crashes on another host gives
         # that too.
         Sign(
             (
                 re.compile(
-                    r"SLICE_FAILURE_(CHIP_DRIVER_ERROR|WORKER_UNAVAILABLE|FLAPPING_TASK_ERROR)"
+                    r"SLICE_FAILURE_(CHIP_DRIVER_ERROR|WORKER_UNAVAILABLE|FLAPPING_TASK_ERROR"
+                    r"|INIT_ERROR)"
                     r"|Slice health check failed"
                 ),
             ),

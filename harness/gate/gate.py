@@ -31,6 +31,7 @@ from harness.record.evidence import Record
 from harness.run import session
 from harness.run.execute import Reporter, obtain
 from harness.run.plan import Plan, plan_control
+from harness.run.preflight import ready
 from harness.run.session import Outcome, Planned
 
 SMOKE = ("llama-tiny",)
@@ -102,7 +103,7 @@ def gate_pairs(
         baseline = Ref(str(candidate.trained_with))
     found = []
     for case in chosen_cases(cases):
-        settings = load([f"case={case}", *overrides])
+        settings = ready(load([f"case={case}", *overrides]))
         found.append(GatePair(settings, candidate, baseline, False, stored))
         # Another torch_xla is not in the other trainer's environment: they would differ by it.
         other = None if candidate.package == TORCH_XLA else _other(settings, candidate.engine)

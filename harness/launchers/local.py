@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import IO, Any, Protocol
 from harness.devices.device import device
 from harness.launchers.invocation import Invocation
 from harness.record import layout
-from harness.record.outcome import Ending, Sign, explain
+from harness.record.outcome import BUSY, FAILED, KILLED, OUT_OF_MEMORY, Ending, Sign, explain
 from harness.record.tail import EventTail
 
 GRACE = 5.0
@@ -48,11 +49,13 @@ class Limits:
     time_limit: seconds in all
     silence:    seconds without any sign of life
     signs:      of the device
+    busy:       who else has the device once a run has ended; None where nobody has
     """
 
     time_limit: float
     silence: float
     signs: tuple[Sign, ...] = ()
+    busy: Callable[[], str | None] = lambda: None
 
 
 def device_environment(name: str, devices: int, fast_compile: bool) -> dict[str, str]:
@@ -135,7 +138,16 @@ def launch(
             _end_group(process)
     for event in tail.read():
         on_event(event)
-    return explain(process.returncode, log, reason, time.monotonic() - started, limits.signs)
+    seconds = time.monotonic() - started
+    return blamed(explain(process.returncode, log, reason, seconds, limits.signs), limits)
+
+
+def blamed(ending: Ending, limits: Limits) -> Ending:
+    """The ending of a run that failed, where another process has the device: that one's doing."""
+    if ending.status not in (FAILED, OUT_OF_MEMORY, KILLED):
+        return ending
+    reason = limits.busy()
+    return ending if reason is None else dataclasses.replace(ending, status=BUSY, reason=reason)
 
 
 def _end_group(process: Process) -> None:

@@ -17,13 +17,28 @@ LAUNCHERS = ("local", "docker", "xpk")
 
 def limits_of(settings: Settings) -> Limits:
     """When a run by `settings` is given up, and what its device shows where that fails."""
-    return Limits(settings.time_limit, settings.silence, device(settings.device).signs)
+    chosen = device(settings.device)
+    return Limits(settings.time_limit, settings.silence, chosen.signs, chosen.busy)
 
 
 def here(settings: Settings, note: Note, stop: threading.Event | None = None) -> Local:
     """The launcher of this machine. Runs are forked where their device is not one process's own."""
     fork = settings.fork_server and device(settings.device).shared
     return Local(limits_of(settings), stop, note if fork else None)
+
+
+def devices_of(settings: Settings) -> int | None:
+    """How many devices a run by `settings` has; None where it gets what it asks for, or nobody
+    knows beforehand. Raises BadInput for an option of a launcher that is not known."""
+    chosen = device(settings.device)
+    if settings.name == "xpk":
+        from harness.launchers.xpk import XpkOptions
+
+        given = {key: value for key, value in settings.options.items() if value is not None}
+        options = options_of(XpkOptions, saved() | given).checked()
+        slice_ = chosen.of_type(str(options.tpu_type))
+        return None if slice_ is None else slice_ * options.num_slices
+    return None if chosen.count is None else chosen.count()
 
 
 def choose(settings: Settings, note: Note) -> Launcher:

@@ -76,12 +76,12 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
     from harness.gate.gate import gate_pairs
     from harness.gate.refs import parse
 
-    words = [
-        f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
-        *config.getoption("--parity-override"),
-    ]
+    words = [f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'"]
+    if config.getoption("--parity-scale-mesh"):
+        words.append("launcher.scale_mesh=true")
     if (torchprime := config.getoption("--parity-torchprime")) is not None:
         words.append(f"engine.torchprime.source='{torchprime}'")
+    words += config.getoption("--parity-override")  # theirs is the last word
     before = config.getoption("--parity-baseline")
     try:
         return gate_pairs(

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -71,6 +71,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Hydra override for every case, such as case.steps=40; may be repeated",
     )  # fmt: skip
     group.addoption(
+        "--parity-scale-mesh", action="store_true",
+        help="scale each case's mesh along fsdp to the devices that there are "
+        "(launcher.scale_mesh=true); otherwise a mesh that does not fit them is refused",
+    )  # fmt: skip
+    group.addoption(
         "--parity-require", action="append", default=[],
         choices=(*registry.names(registry.DEVICES), "torchprime"),
         help="fail, instead of skipping, where this is missing; may be repeated",
@@ -114,7 +119,8 @@ def pytest_report_collectionfinish(
 
     cases = ", ".join(config.getoption("--parity-case") or DEFAULT_CASES)
     workspace = Path(config.getoption("--parity-workspace")).resolve()
-    here = "".join(f"; {found.count()} {found.title}" for found in devices() if found.count)
+    counts = [(found.title, found.count and found.count()) for found in devices()]
+    here = "".join(f"; {count} {title}" for title, count in counts if count is not None)
     return f"parity: cases {cases}; workspace {workspace}{here}"
 
 
@@ -214,6 +220,7 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
     from harness.devices.device import device
     from harness.engines.sources import MissingSource
     from harness.run import session
+    from harness.run.preflight import ready
 
     required = config.getoption("--parity-require")
     used = device(pair.device)
@@ -225,30 +232,30 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
         f"engines=[{pair.a},{pair.b}]",
         f"launcher.device={pair.device}",
         f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
-        *(f"case.mesh.{axis}={size}" for axis, size in (used.mesh() or {}).items()),
-        *config.getoption("--parity-override"),
-        *overrides,
     ]
+    if config.getoption("--parity-scale-mesh"):
+        words.append("launcher.scale_mesh=true")
     if config.getoption("--parity-until-decided") is not None:
         tolerance = config.getoption("--parity-until-decided")
         words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
     if config.getoption("--parity-torchprime") is not None:
         words.append(f"engine.torchprime.source='{config.getoption('--parity-torchprime')}'")
+    words += [*config.getoption("--parity-override"), *overrides]  # theirs is the last word
     reporter = reporter_of(config)
     try:
-        planned = session.plan(load(words), reporter, may_substitute=False)
+        settings = ready(load(words))
+        planned = session.plan(settings, reporter, may_substitute=False)
+        with termination_interrupts():
+            return session.run(planned, reporter)
     except MissingSource as error:
         _missing(error.engine, str(error), required)
     except BadInput as error:
         pytest.fail(f"bad input: {error}", pytrace=False)
-    try:
-        with termination_interrupts():
-            return session.run(planned, reporter)
     finally:
         reporter.close()
 
 
-def _missing(what: str, reason: str, required: list[str]) -> None:
+def _missing(what: str, reason: str, required: list[str]) -> NoReturn:
     """Something that this machine lacks: a skip that names it, an error where it is required."""
     if what in required:
         pytest.fail(f"--parity-require {what}: {reason}", pytrace=False)

@@ -18,8 +18,9 @@ PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
     "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
 )  # fmt: skip
-PLACES = ("TPU_LIBRARY_PATH",)
-"""Variables that only say where something is: importing libtpu sets one. Its version is told."""
+TOLD_OTHERWISE = ("TPU_LIBRARY_PATH", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION")
+"""Variables that repeat what is told already: where libtpu is, and torch_xla's name and version,
+which importing them sets."""
 VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
 
 
@@ -274,5 +275,5 @@ def versions() -> dict[str, str]:
 
 def flags() -> dict[str, str]:
     """Environment variables that can change what is computed. No token is among them."""
-    names = sorted(k for k in os.environ if k.startswith(VARIABLES) and k not in PLACES)
+    names = sorted(k for k in os.environ if k.startswith(VARIABLES) and k not in TOLD_OTHERWISE)
     return {name: os.environ[name] for name in names}

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from harness import __version__
 from harness.base.errors import BadInput
 from harness.config.settings import Launcher as Settings
+from harness.devices.device import device as find_device
 from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
 from harness.environments.sources import default_cache_dir
@@ -160,13 +161,16 @@ def _folder(plan: Plan) -> str:
 
 
 class Devices:
-    """Holds the machine's devices: two trainers at once would starve each other's collectives."""
+    """Holds the machine's devices: two trainers at once would starve each other's collectives.
+
+    Raises BadInput where a process that is not a run of the harness has them.
+    """
 
     def __init__(self, device: str, reporter: Reporter) -> None:
         cache = default_cache_dir()
         cache.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(cache / f"device-{device}.lock")
-        self.reporter = reporter
+        self.device, self.reporter = device, reporter
 
     def __enter__(self) -> None:
         try:
@@ -174,6 +178,10 @@ class Devices:
         except Timeout:
             self.reporter.note("waiting for another run on this machine's devices")
             self.lock.acquire()
+        # Whoever has them now is none of ours.
+        if (reason := find_device(self.device).busy()) is not None:
+            self.lock.release()
+            raise BadInput(f"launcher.device={self.device}: {reason}")
 
     def __exit__(self, *exception: object) -> None:
         self.lock.release()

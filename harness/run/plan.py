@@ -23,6 +23,7 @@ from harness.environments.interpreters import Interpreter, base_interpreter, nam
 from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.launchers.local import device_environment
+from harness.run.preflight import check_library
 from harness.run.workspace import key_of
 
 ORIGIN = ("commit", "dirty", "version", "script", "files")
@@ -95,6 +96,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
     checkout = checkout_of(engine, source, cache, note)
     interpreter = interpreter_for(options, cache, note)
     interpreter = engine.interpreter(interpreter, checkout, cache, note)
+    check_library(settings.launcher, interpreter)
     device = settings.launcher.device
     folder = None if checkout is None else checkout.path
     job = Job(settings.case, options, folder, device)

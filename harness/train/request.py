@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from harness.devices.device import device
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.inputs.prepared import Inputs, prepare, writing
 from harness.launchers.local import device_environment
-from harness.launchers.registry import choose
+from harness.launchers.registry import choose, devices_of
 from harness.models.family import Model
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
+from harness.run import preflight
 from harness.run.execute import Devices, Reporter, launch_alone, placed
 from harness.run.plan import Note, Plan
 from harness.run.workspace import Slot
@@ -92,20 +94,32 @@ def own_log(directory: Path) -> str:
 
 
 def check_device(training: Training) -> None:
-    """Raises BadInput where a local run wants a device that this machine has none of."""
-    launcher = training.launcher
-    if launcher.name == "local" and (reason := device(launcher.device).missing()):
+    """Raises BadInput where a run on this machine wants a device that it has none of."""
+    try:
+        preflight.check_device(training.launcher)
+    except BadInput as error:
         raise BadInput(
-            f"launcher.device={launcher.device}: {reason}. workload=llama-3.0-8b-tiny trains on "
-            "the CPU mesh here, launcher=xpk on a cluster."
-        )
+            f"{error}. workload=llama-3.0-8b-tiny trains on the CPU mesh here, launcher=xpk on a "
+            "cluster."
+        ) from None
+
+
+def check_mesh(mesh: Mapping[str, int], training: Training, shown: str) -> None:
+    """Raises BadInput for a mesh of another number of devices than the run has."""
+    found = devices_of(training.launcher)
+    if found is not None and found != math.prod(mesh.values()):
+        wrong = preflight.mesh_does_not_fit(mesh, found, shown)
+        raise BadInput(f"{wrong}: name a mesh of {found}")
 
 
 def interpreter_of(training: Training, cache: Path, note: Note) -> Interpreter:
     """The interpreter that is named, or the harness's own."""
     if training.python is not None:
-        return named_interpreter(Path(training.python), cache)
-    return base_interpreter(cache, note)
+        found = named_interpreter(Path(training.python), cache)
+    else:
+        found = base_interpreter(cache, note)
+    preflight.check_library(training.launcher, found)
+    return found
 
 
 def inputs_of(training: Training) -> Inputs:

@@ -35,6 +35,7 @@ from harness.train.paths import absolute
 from harness.train.request import (
     Side,
     check_device,
+    check_mesh,
     directory_of,
     environment_of,
     inputs_of,
@@ -67,6 +68,8 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     if training.launcher.name == "local":
         _check_hub(config, training, note)
     asked = _asked(config)
+    assert asked.mesh is not None
+    check_mesh(asked.mesh, training, "the mesh of torchprime's configuration")
     mesh = math.prod(int(size) for size in config["ici_mesh"].values())
     return Side(
         Plan(

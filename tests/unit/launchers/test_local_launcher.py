@@ -263,6 +263,41 @@ os.kill(os.getpid(), 9)
         assert len(seen[0]) == 2
 
 
+class TestBlame:
+    """A run that failed while another process had its device says nothing of the trainer."""
+
+    @pytest.mark.parametrize("status", [ending.FAILED, ending.OUT_OF_MEMORY, ending.KILLED])
+    def test_another_process_has_the_device(self, status: str) -> None:
+        taken = Limits(1.0, 1.0, busy=lambda: "process 4321 has /dev/accel0 open")
+        found = local.blamed(Ending(status, "it ran out of memory", 1, 1.0, ("log",)), taken)
+        assert (found.status, found.reason) == (ending.BUSY, "process 4321 has /dev/accel0 open")
+        assert found.log == ("log",)
+        assert found.status in ending.OF_MACHINE
+
+    @pytest.mark.parametrize("status", [ending.FAILED, ending.OUT_OF_MEMORY, ending.KILLED])
+    def test_nobody_else_has_it(self, status: str) -> None:
+        own = Ending(status, "its own doing", 1, 1.0)
+        assert local.blamed(own, ENOUGH) == own
+
+    @pytest.mark.parametrize("status", [ending.OK, ending.TIMED_OUT, ending.GONE, ending.STARVED])
+    def test_other_endings_are_told_as_they_are(self, status: str) -> None:
+        def ask() -> str:
+            raise AssertionError("there is nothing to ask")
+
+        told = Ending(status, "as it was", 0, 1.0)
+        assert local.blamed(told, Limits(1.0, 1.0, busy=ask)) == told
+
+    def test_a_run_that_dies_beside_it(self, tmp_path: Path) -> None:
+        """As `launch` ends it: RESOURCE_EXHAUSTED while somebody else has the memory."""
+        script = "import sys; sys.exit('RESOURCE_EXHAUSTED: Out of memory')"
+        invocation = Invocation((sys.executable, "-c", script), {}, tmp_path)
+        alone = launch(invocation, tmp_path, ENOUGH, lambda event: None)
+        assert alone.status == ending.OUT_OF_MEMORY
+        beside = Limits(30.0, 30.0, busy=lambda: "process 4321 has it")
+        ended = launch(invocation, tmp_path, beside, lambda event: None)
+        assert (ended.status, ended.reason) == (ending.BUSY, "process 4321 has it")
+
+
 class TestDevices:
     def test_the_cpu_mesh(self, monkeypatch: pytest.MonkeyPatch) -> None:
         _clear(monkeypatch)

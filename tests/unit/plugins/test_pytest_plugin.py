@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from report_samples import CLIP, pair, verdict
 
+from harness.base.errors import BadInput
+from harness.config import compose
 from harness.ladder.verdict import Verdict
 from harness.plugins import ladder as plugin
 
@@ -42,6 +44,32 @@ def of_case(case: str, *rungs: Any) -> Verdict:
     return dataclasses.replace(
         verdict(pair(*rungs), compared="hf against the stored baseline"), case=case
     )
+
+
+def test_the_user_s_overrides_are_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is appended after them: whatever an option says, an override says otherwise."""
+    asked: list[list[str]] = []
+
+    def load(words: list[str]) -> None:
+        asked.append(words)
+        raise BadInput("that was all")
+
+    monkeypatch.setattr(compose, "load", load)
+    options = {
+        "--parity-require": [], "--parity-workspace": "w", "--parity-scale-mesh": True,
+        "--parity-until-decided": 0.02, "--parity-torchprime": "x",
+        "--parity-override": ["case.mesh.fsdp=2"],
+    }  # fmt: skip
+    config: Any = SimpleNamespace(
+        getoption=options.get, stash=pytest.Stash(), get_verbosity=lambda: 0
+    )
+    pair_ = plugin.Pair("llama-tiny-2d", "hf", "reference", "cpu")
+    with pytest.raises(pytest.fail.Exception, match="bad input: that was all"):
+        plugin.pair_outcome(config, pair_, "case.steps=3")
+    (words,) = asked
+    assert words[-2:] == ["case.mesh.fsdp=2", "case.steps=3"]
+    assert "launcher.scale_mesh=true" in words
+    assert [word for word in words if word.startswith("case.mesh")] == ["case.mesh.fsdp=2"]
 
 
 def test_a_side_without_a_record_does_not_cost_the_report(tmp_path: Path) -> None:

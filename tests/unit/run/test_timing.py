@@ -20,7 +20,8 @@ from harness.run import timing as measuring
 from harness.run.session import with_device_tolerance
 from harness.run.timing import measure, time_in_turns, time_whole_runs
 
-PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "interpreter")
+PACKAGES = {"transformers": "4.57.6", "torch-xla": "2.9.0", "libtpu": "0.0.21"}
+PYTHON = Interpreter(Path("/python"), (), PACKAGES, {}, "interpreter")
 
 
 SIDES = (plan.planner("hf", lambda _: None),) * 2

@@ -1,0 +1,73 @@
+"""Before anything is prepared or launched: is there such a device, and does the mesh fit it?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from harness.base.errors import BadInput
+from harness.config.case import Case, check
+from harness.config.settings import Launcher, Settings
+from harness.devices.device import device
+from harness.environments.interpreters import Interpreter
+from harness.launchers.registry import devices_of
+
+
+def ready(settings: Settings) -> Settings:
+    """The settings, with the mesh of their case scaled to the devices where that is asked for.
+
+    Raises BadInput where this machine has no such device, or the mesh is of another number.
+    """
+    check_device(settings.launcher)
+    found, case = devices_of(settings.launcher), settings.case
+    if found is None or found == case.devices:
+        return settings
+    if not settings.launcher.scale_mesh:
+        raise BadInput(
+            f"{mesh_does_not_fit(case.mesh, found)}: write {_way_out(case, found)}, or let it be "
+            "scaled along fsdp by launcher.scale_mesh=true (pytest: --parity-scale-mesh)"
+        )
+    return dataclasses.replace(settings, case=scaled(case, found))
+
+
+def check_device(launcher: Launcher) -> None:
+    """Raises BadInput where a run on this machine wants a device that it has none of."""
+    if launcher.name == "xpk":
+        return  # the cluster's
+    if (reason := device(launcher.device).missing()) is not None:
+        raise BadInput(f"launcher.device={launcher.device}: {reason}")
+
+
+def check_library(launcher: Launcher, interpreter: Interpreter) -> None:
+    """Raises BadInput where an interpreter of this machine has not what drives the device."""
+    if launcher.name != "local":
+        return  # what is in the image
+    reason = device(launcher.device).undriven(interpreter.python, interpreter.packages)
+    if reason is not None:
+        raise BadInput(f"launcher.device={launcher.device}: {reason}")
+
+
+def mesh_does_not_fit(mesh: Mapping[str, int], found: int, key: str = "case.mesh") -> str:
+    """What is wrong with a mesh of another number of devices than a run has."""
+    axes = " × ".join(f"{axis} {size}" for axis, size in mesh.items())
+    wanted = math.prod(mesh.values())
+    return f"{key} ({axes}) is of {wanted} devices, but a run with this launcher has {found}"
+
+
+def scaled(case: Case, devices: int) -> Case:
+    """The case with as much fsdp as makes its mesh one of `devices`. Raises BadInput."""
+    others = case.devices // case.mesh["fsdp"]
+    if devices % others:
+        raise BadInput(
+            f"{mesh_does_not_fit(case.mesh, devices)}, which its other axes ({others} together) do "
+            "not divide: no fsdp would do; choose another case.mesh"
+        )
+    fitting = dataclasses.replace(case, mesh={**case.mesh, "fsdp": devices // others})
+    check(fitting)
+    return fitting
+
+
+def _way_out(case: Case, found: int) -> str:
+    others = case.devices // case.mesh["fsdp"]
+    return f"case.mesh.fsdp={found // others}" if found % others == 0 else "another case.mesh"
