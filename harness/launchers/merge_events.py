@@ -26,8 +26,8 @@ from harness.record.writer import encode
 E = TypeVar("E", bound=StepEvent | ValuesEvent)
 
 OF_STEP: dict[type[StepEvent] | type[ValuesEvent], tuple[str, ...]] = {
-    StepEvent: ("micro", "lr", "max_norm"),
-    ValuesEvent: ("losses", "gradient_norm"),
+    StepEvent: ("micro", "lr", "max_norm", "clips"),
+    ValuesEvent: ("losses", "gradient_norm", "norms", "cross_entropies"),
 }
 """Fields of a step's events that are the same on all hosts."""
 

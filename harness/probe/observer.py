@@ -17,7 +17,8 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
-from harness.probe import batches, known_answers
+from harness.probe import batches, clipping, known_answers
+from harness.probe.clipping import Clipping
 from harness.probe.functions import Function, wrap
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
@@ -44,7 +45,8 @@ class Observer:
         self.known_answers: dict[str, Any] | None = None
         self.step = 0  # index of the optimizer step in progress
         self.losses: list[torch.Tensor] = []  # of the step in progress
-        self.clip: tuple[float, Any] | None = None  # of the step in progress
+        self.cross_entropies: list[tuple[str, torch.Tensor]] = []  # of step 0
+        self.clipping = Clipping(self._before_clipping)
         self.rates: list[float] = []  # of the step in progress
         self.unread: list[dict[str, Any]] = []  # finished steps whose values were not read yet
         self.hyper: Any = None
@@ -60,7 +62,8 @@ class Observer:
         optimizer_hooks.register_optimizer_step_post_hook(self._after_step)
         self.forward_hook = module_hooks.register_module_forward_pre_hook(self._before_forward)
         self._watch_backward()
-        self._watch_clipping()
+        self._watch_cross_entropy()
+        self.clipping.watch(self.spec.watch.clipping)
         batches.watch(self.spec.watch, self._on_batch, self._replacement())
         self.runtime.on_boundary(self._boundary)
 
@@ -81,23 +84,39 @@ class Observer:
         def backward(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() == self.main_thread:
                 self.losses.append(tensor.detach())
-            return original(tensor, *args, **kwargs)
+            result = original(tensor, *args, **kwargs)
+            if self.step == 0 and not self.clipping.calls:
+                # Should they be clipped by a function that is not watched.
+                self.parameters.take_gradients(self._trained())
+            return result
 
         torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
 
-    def _watch_clipping(self) -> None:
+    def _watch_cross_entropy(self) -> None:
+        """What the loss of step 0 is made of: trainers divide it before they call `backward()`."""
+
         def watched(original: Function) -> Function:
-            def clip(parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
-                parameters = [parameters] if torch.is_tensor(parameters) else list(parameters)
-                if self.step == 0:
-                    self.parameters.take_gradients(parameters)
-                norm = original(parameters, max_norm, *args, **kwargs)
-                self.clip = (float(max_norm), norm.detach() if torch.is_tensor(norm) else norm)
-                return norm
+            def cross_entropy(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                mine = self.step == 0 and threading.get_ident() == self.main_thread
+                if mine and result.requires_grad:
+                    reduction = str(kwargs.get("reduction", "mean"))
+                    self.cross_entropies.append((reduction, result.detach()))
+                return result
 
-            return clip
+            return cross_entropy
 
-        wrap(self.spec.watch.clipping, watched)
+        wrap(("torch.nn.functional:cross_entropy",), watched)
+
+    def _before_clipping(self, parameters: list[torch.Tensor]) -> None:
+        """All gradients are kept as they are before the first of them is clipped."""
+        if self.step == 0 and not self.clipping.calls:
+            self.parameters.take_gradients(self._trained() or parameters)
+
+    def _trained(self) -> list[torch.Tensor]:
+        """What the optimizer holds, in its order."""
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        return [p for group in groups for p in group["params"]]
 
     def _replacement(self) -> Any:
         if self.spec.rows is None:
@@ -142,22 +161,25 @@ class Observer:
             name = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
             self.writer.event("optimizer", step=self.step, name=name, groups=described)
         if self.step == 0:
-            self.parameters.take_clipped(optimizer, self.root)
+            self.parameters.take_clipped(optimizer, self.root, self.clipping.calls)
             self.forward_hook.remove()
         self.rates = [float(group["lr"]) for group in groups]
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        calls = self.clipping.take()
+        plain = clipping.one_call(calls, sum(p.grad is not None for p in self._trained()))
         self.writer.event(
             "step",
             step=self.step,
             micro=len(self.losses),
             lr=self.rates,
-            max_norm=None if self.clip is None else self.clip[0],
+            max_norm=clipping.maximum(calls),
+            clips=[] if plain else [call.describe() for call in calls],
             at=time.time(),
         )
-        norm = None if self.clip is None else self.clip[1]
-        self.unread.append({"step": self.step, "losses": self.losses, "gradient_norm": norm})
-        self.losses, self.clip = [], None
+        values = {"step": self.step, "losses": self.losses, "calls": calls, "plain": plain}
+        self.unread.append({**values, "cross_entropies": self.cross_entropies})
+        self.losses, self.cross_entropies = [], []
         self.step += 1
 
     # --- between steps ------------------------------------------------------------------------
@@ -186,10 +208,19 @@ class Observer:
 
     def _read_window(self, last: int) -> None:
         for step in self.unread:
-            losses = [float(loss) for loss in step["losses"]]
-            norm = step["gradient_norm"]
-            norm = None if norm is None else float(norm)
-            self.writer.event("values", step=step["step"], losses=losses, gradient_norm=norm)
+            norms = [None if call.norm is None else float(call.norm) for call in step["calls"]]
+            self.writer.event(
+                "values",
+                step=step["step"],
+                losses=[float(loss) for loss in step["losses"]],
+                gradient_norm=clipping.total_norm(step["calls"], norms),
+                norms=[] if step["plain"] else norms,
+                cross_entropies=[
+                    {"reduction": reduction, "value": float(value)}
+                    for reduction, value in step["cross_entropies"]
+                    if value.dim() == 0
+                ],
+            )
         self.unread = []
         if last == 0:
             self.parameters.read_first_step()

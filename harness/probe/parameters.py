@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from harness.probe.clipping import Call
 from harness.probe.fingerprint import fingerprints, norm
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
@@ -56,16 +57,26 @@ class Parameters:
         return sorted({p.dtype for p in self.owners}, key=str)
 
     def take_gradients(self, tensors: list[torch.Tensor]) -> None:
-        """Keep the gradients of step 0, as they are before they are clipped."""
+        """Keep the gradients of step 0 as they are now, in place of those that were kept before."""
         held = [t for t in tensors if t.grad is not None]
-        if held and self._gradients is None:
+        if held:
             # Clipping multiplies in place. On a lazy device the copy is a name and no memory.
             self._gradients = (held, [t.grad.detach().clone() for t in held])
 
-    def take_clipped(self, optimizer: Any, root: torch.nn.Module | None) -> None:
-        """Describe every parameter, and measure the gradients that the optimizer sees at step 0."""
+    def take_clipped(
+        self, optimizer: Any, root: torch.nn.Module | None, calls: list[Call]
+    ) -> None:
+        """Describe every parameter, and measure the gradients that the optimizer sees at step 0.
+
+        calls: of functions that clip, before this
+        """
         tensors = self._describe(optimizer, root)
-        self.take_gradients(tensors)
+        if self._gradients is None:
+            self.take_gradients(tensors)
+        for index, call in enumerate(calls):
+            for tensor in call.parameters:
+                if id(tensor) in self._by_owner:
+                    self._by_owner[id(tensor)]["clipped_by"].append(index)
         held = [t for t in tensors if t.grad is not None]
         if held:
             self._clipped = (held, torch.stack([norm(t.grad) for t in held]))
@@ -84,6 +95,7 @@ class Parameters:
                 "dtype": str(p.dtype).removeprefix("torch."),
                 "sharding": self.runtime.sharding(p),
                 "group": group_of.get(id(p)),
+                "clipped_by": [],
             }
             for name, p in named
         ]

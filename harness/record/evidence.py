@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from harness.base.typed import STRICT, Count, Finite, Number
 from harness.config.case import ALIGNED, AS_SHIPPED, Case
@@ -319,6 +319,7 @@ class Parameter:
     initial:      its value before the first step
     gradient:     its gradient at step 0, before clipping; None if it had none
     clipped_norm: L2 norm of the gradient that the optimizer saw at step 0
+    clipped_by:   indices of the calls of step 0 that clipped it (`Clip`)
     after:        its value after step 0 and after step 1 (a warm-up's first update is zero)
     final:        its value when training ended
     state_after:  what the optimizer keeps of it, by torch's names such as "exp_avg", after step 0
@@ -336,6 +337,7 @@ class Parameter:
     initial: Fingerprint | None = None
     gradient: Fingerprint | None = None
     clipped_norm: Number | None = None
+    clipped_by: tuple[Count, ...] = ()
     after: tuple[Fingerprint, ...] = ()
     final: Fingerprint | None = None
     state_after: tuple[dict[str, Fingerprint], ...] = ()
@@ -375,14 +377,45 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """One call of a function that clips gradients.
+
+    kind:       "norm" for a largest norm, "value" for a largest absolute value
+    limit:      that largest norm or value
+    parameters: how many it was called for
+    norm:       what it measured, or was given; None for values, and where it was not read
+    """
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["norm", "value"]
+    limit: Number
+    parameters: Count
+    norm: Number | None = None
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """What one call of `cross_entropy` returned: the "mean" over its labels, or their "sum"."""
+
+    __pydantic_config__ = STRICT
+
+    reduction: str
+    value: Number
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimizer step.
 
-    loss:           sum of the scalars on which `backward()` was called
-    micro_losses:   those scalars
-    learning_rates: what each group really used
-    gradient_norm:  what `clip_grad_norm_` returned; None where it was not called
-    max_norm:       what it was called with; None where it was not called
+    loss:            sum of the scalars on which `backward()` was called
+    micro_losses:    those scalars
+    learning_rates:  what each group really used
+    gradient_norm:   L2 norm of the gradients as it was measured for clipping; None where it was not
+    max_norm:        the one norm that they were clipped to; None for none, and for several
+    clips:           every call of a function that clips; empty where one call for all parameters
+                     is all that there was: `max_norm` and `gradient_norm` tell of it
+    cross_entropies: of step 0, in order, for each call that is part of a loss
     """
 
     __pydantic_config__ = STRICT
@@ -394,6 +427,8 @@ class Step:
     learning_rates: tuple[Number, ...] = ()
     gradient_norm: Number | None = None
     max_norm: Number | None = None
+    clips: tuple[Clip, ...] = ()
+    cross_entropies: tuple[CrossEntropy, ...] = ()
     finished: bool = False
 
 

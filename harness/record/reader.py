@@ -16,6 +16,8 @@ from harness.config.case import Case, check_counts
 from harness.config.training import check_request
 from harness.record.evidence import (
     Batch,
+    Clip,
+    CrossEntropy,
     DeviceTimes,
     Fingerprint,
     Group,
@@ -75,11 +77,12 @@ class StepEvent:
     lr: tuple[Number, ...]
     max_norm: Number | None
     at: Number
+    clips: tuple[Clip, ...] = ()
 
 
 @dataclass(frozen=True)
 class ValuesEvent:
-    """The values of a step, which are read when its window closes."""
+    """The values of a step, which are read when its window closes; `norms` has one a clip."""
 
     __pydantic_config__ = STRICT
 
@@ -87,6 +90,8 @@ class ValuesEvent:
     step: Count
     losses: tuple[Number, ...]
     gradient_norm: Number | None
+    norms: tuple[Number | None, ...] = ()
+    cross_entropies: tuple[CrossEntropy, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -377,11 +382,24 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
                 learning_rates=() if step is None else step.lr,
                 gradient_norm=None if values is None else values.gradient_norm,
                 max_norm=None if step is None else step.max_norm,
+                clips=_clips(step, values),
+                cross_entropies=() if values is None else values.cross_entropies,
                 finished=step is not None and values is not None,
             )
         )
         consumed += micro
     return tuple(steps), tuple(windows), tuple(groups)
+
+
+def _clips(step: StepEvent | None, values: ValuesEvent | None) -> tuple[Clip, ...]:
+    """The calls of a step, with their norms where they were read."""
+    calls = () if step is None else step.clips
+    if values is None:
+        return calls
+    if step is not None and len(values.norms) != len(calls):
+        raise BadInput(f"step {step.step} has {len(calls)} clips, but {len(values.norms)} norms")
+    pairs = zip(calls, values.norms, strict=False)
+    return tuple(dataclasses.replace(call, norm=norm) for call, norm in pairs)
 
 
 E_ = TypeVar("E_", BatchEvent, StepEvent, ValuesEvent)

@@ -13,6 +13,7 @@ from harness.ladder.distances import (
     relative_distance,
     worst,
 )
+from harness.ladder.loss import divided
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
@@ -45,6 +46,10 @@ def backward(c: Comparison) -> RungResult:
                 text += f"{shown(norms[1])} in {y.label}, relative distance {distance:.2g}"
                 findings.append(Finding(text, 0, parameter, norms[0], norms[1]))
     name, value, x, y = max(values, key=lambda v: nan_last(v[1]))
+    if wrong := [text for record in (c.a, c.b) if (text := divided(record)) is not None]:
+        text = f"step 0: {'; '.join(wrong)}: its gradients are not those of the loss"
+        findings.insert(0, Finding(text, 0))
+        return RungResult.failed("backward", text, value, limit, tuple(findings))
     if findings:
         ratio = _common_ratio(x, y)
         common = "" if ratio is None else f"; all gradients have the ratio {ratio:.6g}"

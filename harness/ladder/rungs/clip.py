@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.distances import exceeds, relative_difference, worst
+from harness.ladder.distances import by_name, exceeds, relative_difference, worst
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import gradient_norm, shown
-from harness.record.evidence import Record
+from harness.record.evidence import Clip, Record, Step
 
 TOTAL_NORM_EPSILON = 1e-6
 """`clip_grad_norm_` scales by max_norm / (norm + 1e-6), at most by 1 (torch.nn.utils)."""
+
+AS_ASKED = 4e-3
+"""One unit in the last place of a bfloat16: a scale that is so near to what the case asks for is
+taken to be meant by a function that is not watched. Its exact limit comes after."""
 
 
 def clip(c: Comparison) -> RungResult:
@@ -39,33 +44,51 @@ def clip(c: Comparison) -> RungResult:
     def fail(text: str, at_fault: float | None, most: Limit) -> RungResult:
         return RungResult.failed("clip", text, at_fault, most, findings)
 
-    if x.threshold != y.threshold:
-        without = [n for n, side in zip(c.names, (x, y), strict=True) if side.threshold is None]
+    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
+    for side in (x, y):
+        if side.by_itself and side.threshold is None:
+            text = f"step 0: {both}: {side.label}'s gradients were "
+            text += "clipped" if side.scale < 1 else "scaled"
+            return fail(f"{text} by a function that is not watched", abs(side.scale - 1), limit)
+    if x.clips_to != y.clips_to:
+        without = [side.label for side in (x, y) if side.clips_to == (None, None)]
         cause = f"{without[0]} does not clip" if without else "the thresholds differ"
         return fail(f"step 0: {both}: {cause}", value, limit)
-    other = _other_threshold(c)
+    other = _other_threshold(c, [side.label for side in (x, y) if side.by_itself])
     if other is not None:
         return fail(other, None, limit)
-    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
-    for name, side in zip(c.names, (x, y), strict=True):
+    for side in (x, y):
         if side.threshold is not None and exceeds(side.measuring_error(), accuracy.value):
-            text = f"step 0: {name} measured a gradient norm of {shown(side.measured)}, but the "
-            text += f"gradients' norm is {side.norm:.6g}"
+            text = f"step 0: {side.label} measured a gradient norm of {shown(side.measured)}, but "
+            text += f"the gradients' norm is {side.norm:.6g}"
             return fail(text, side.measuring_error(), accuracy)
+        apart = side.apart(each.value)
+        if apart is not None:
+            text = f"step 0: {side.label} clips {len(side.clips)} sets of parameters, each by a "
+            return fail(f"{text}norm of its own: {apart}", None, each)
+        if side.threshold is None and any(call.kind == "norm" for call in side.clips):
+            return fail(f"step 0: {side.label} clips to several norms", None, each)
+        if side.by_value is not None:
+            continue
         if exceeds(side.scaling_error(), limit.value):
-            text = f"step 0: {both}: {name} ought to have scaled by {side.wanted():.6g}"
+            text = f"step 0: {both}: {side.label} ought to have scaled by {side.wanted():.6g}"
             return fail(text, side.scaling_error(), limit)
         if exceeds(side.unevenness, each.value):
-            text = f"step 0: {name} did not scale all gradients alike: {side.odd_one} by "
+            text = f"step 0: {side.label} did not scale all gradients alike: {side.odd_one} by "
             return fail(
                 f"{text}{side.odd_scale:.6g}, all by {side.scale:.6g}", side.unevenness, each
             )
     if c.holds("data", "init") and exceeds(value, limit.value):
         return fail(f"step 0: {both}", value, limit)
-    if x.threshold is None:
+    if x.by_value is not None and c.holds("data", "init", "forward", "backward"):
+        name, distance = worst(_clipped_norm_differences(c.a, c.b))
+        if exceeds(distance, each.value):
+            text = f"step 0: {both}, but {name}'s gradients differ by {distance:.2g} thereafter"
+            return fail(text, distance, each)
+    if x.clips_to == (None, None):
         return RungResult.not_exercised("clip", "neither run clips, as the case asks")
     above = sum((s.gradient_norm or 0) > (s.max_norm or math.inf) for s in c.a.steps)
-    if max(x.norm, y.norm) <= x.threshold:
+    if x.threshold is not None and max(x.norm, y.norm) <= x.threshold:
         text = f"the gradient norm of step 0 ({x.norm:.4g}) is within the maximum "
         text += (
             f"{x.threshold:g}, so that no scaling could be seen ({above} later steps are above it)"
@@ -81,31 +104,55 @@ def clip(c: Comparison) -> RungResult:
 class _Clipping:
     """What one run did to its gradients at step 0.
 
-    threshold: what `clip_grad_norm_` was called with; None where it was not called
-    measured:  the norm that it returned
+    threshold: the norm that clipping functions were called with; None where none was. Where the
+               trainer clips by another function, that of the case, if it does as the case asks
+    by_itself: the trainer clips by a function that is not watched
+    by_value:  the absolute value that functions were called with; None where none was called
+    measured:  the norm that was measured, or handed over, to clip by
     norm:      the norm before clipping, from fp32 sums
     scale:     norm of the gradients that the optimizer saw, over `norm`
     odd_one:   the parameter whose own scale is furthest from that
     odd_scale: its scale
+    clips:     the calls, where there was not one for all parameters
+    scales:    by parameter, the scale that its calls come to
     """
 
+    label: str
     threshold: float | None
+    by_itself: bool
+    by_value: float | None
     measured: float | None
     norm: float
     scale: float
     odd_one: str
     odd_scale: float
+    clips: tuple[Clip, ...]
+    scales: Mapping[str, float]
+
+    @property
+    def clips_to(self) -> tuple[float | None, float | None]:
+        """The largest norm and the largest absolute value."""
+        return self.threshold, self.by_value
 
     @property
     def unevenness(self) -> float:
         """Relative difference of the odd one's scale."""
         return abs(self.odd_scale / self.scale - 1) if self.scale > 0 else math.nan
 
+    def apart(self, limit: float) -> str | None:
+        """Two parameters that the calls scale otherwise, where they do; one norm was asked for."""
+        if not self.scales:
+            return None
+        low, high = (of(self.scales, key=self.scales.__getitem__) for of in (min, max))
+        if not exceeds(relative_difference(self.scales[low], self.scales[high]), limit):
+            return None
+        return f"{low} is scaled by {self.scales[low]:.6g}, {high} by {self.scales[high]:.6g}"
+
     def wanted(self) -> float:
         """The scale that the threshold and the run's own measurement ask for."""
         if self.threshold is None or self.measured is None:
             return 1.0
-        return min(1.0, self.threshold / (self.measured + TOTAL_NORM_EPSILON))
+        return _wanted(self.threshold, self.measured)
 
     def scaling_error(self) -> float:
         """Relative difference of the applied and the wanted scale."""
@@ -117,10 +164,12 @@ class _Clipping:
 
     def described(self) -> str:
         """In words."""
-        return (
-            f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, "
-            f"{_maximum(self.threshold)})"
-        )
+        how = _maximum(self.threshold)
+        if self.by_itself:
+            how += " by a function that is not watched"
+        if self.by_value is not None:
+            how += f", values to {self.by_value:g}"
+        return f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, {how})"
 
 
 def _clipping(record: Record) -> _Clipping | None:
@@ -135,27 +184,83 @@ def _clipping(record: Record) -> _Clipping | None:
     }
     odd_one, _ = worst({name: abs(s - scale) for name, s in scales.items()})
     first = record.steps[0]
-    return _Clipping(first.max_norm, first.gradient_norm, norm, scale, odd_one, scales[odd_one])
+    threshold, measured = first.max_norm, first.gradient_norm
+    called = any(step.clips or step.max_norm is not None for step in record.steps)
+    by_itself = not called and exceeds(abs(scale - 1), AS_ASKED)
+    if by_itself:
+        asked, measured = record.case.max_norm, norm
+        as_asked = asked is not None and all(
+            not exceeds(abs(s / _wanted(asked, norm) - 1), AS_ASKED) for s in scales.values()
+        )
+        threshold = asked if as_asked else None
+    return _Clipping(
+        record.label, threshold, by_itself,
+        max((call.limit for call in first.clips if call.kind == "value"), default=None),
+        measured, norm, scale, odd_one, scales[odd_one], first.clips,
+        _called_scales(record, first.clips),
+    )  # fmt: skip
 
 
-def _other_threshold(c: Comparison) -> str | None:
-    """The first step at which a run clips otherwise than the other, or than the case asks."""
-    left, right = ({s.index: s.max_norm for s in r.steps if s.finished} for r in (c.a, c.b))
-    for step in sorted(left.keys() & right.keys()):
-        if left[step] != right[step]:
-            return (
-                f"step {step}: {c.a.label} clips to {_maximum(left[step])}, {c.b.label} to "
-                f"{_maximum(right[step])}"
-            )
+def _wanted(threshold: float, norm: float) -> float:
+    """The scale that gradients of this norm are clipped by."""
+    return min(1.0, threshold / (norm + TOTAL_NORM_EPSILON))
+
+
+def _called_scales(record: Record, clips: tuple[Clip, ...]) -> dict[str, float]:
+    """By parameter with a gradient, the scale that the calls of step 0 come to."""
+    scales = {p.name: 1.0 for p in record.parameters if p.gradient is not None} if clips else {}
+    for parameter in record.parameters:
+        for call in (clips[i] for i in parameter.clipped_by if i < len(clips)):
+            if call.kind == "norm" and parameter.name in scales:
+                norm = math.nan if call.norm is None else call.norm
+                scales[parameter.name] *= _wanted(call.limit, norm)
+    return scales
+
+
+def _clipped_norm_differences(a: Record, b: Record) -> dict[str, float]:
+    """By parameter, the relative difference of the gradients' norms that the optimizer saw."""
+    left, right = by_name(a), by_name(b)
+    return {
+        name: relative_difference(left[name].clipped_norm, right[name].clipped_norm)
+        for name in left
+        if name in right and left[name].gradient is not None
+    }
+
+
+def _other_threshold(c: Comparison, by_itself: Sequence[str]) -> str | None:
+    """The first step at which a run clips otherwise than the other, or than the case asks.
+
+    by_itself: runs that clip by a function that is not watched: no threshold of theirs is known
+    """
+    left, right = (
+        {s.index: _thresholds(s) for s in r.steps if s.finished} for r in (c.a, c.b)
+    )
+    if not by_itself:
+        for step in sorted(left.keys() & right.keys()):
+            if left[step] != right[step]:
+                return (
+                    f"step {step}: {c.a.label} clips to {_maxima(left[step])}, {c.b.label} to "
+                    f"{_maxima(right[step])}"
+                )
     for record, thresholds in ((c.a, left), (c.b, right)):
         asked = record.case.max_norm
-        for step, threshold in sorted(thresholds.items()):
-            if threshold != asked:
+        for step, (threshold, _) in sorted(thresholds.items()):
+            if threshold != asked and record.label not in by_itself:
                 return (
                     f"step {step}: {record.label} clips to {_maximum(threshold)}, but the case "
                     f"asks for {_maximum(asked)}"
                 )
     return None
+
+
+def _thresholds(step: Step) -> tuple[float | None, tuple[float, ...]]:
+    """The largest norm of a step, and the largest absolute values."""
+    return step.max_norm, tuple(sorted({c.limit for c in step.clips if c.kind == "value"}))
+
+
+def _maxima(thresholds: tuple[float | None, tuple[float, ...]]) -> str:
+    norm, values = thresholds
+    return _maximum(norm) + "".join(f", values to {value:g}" for value in values)
 
 
 def _maximum(threshold: float | None) -> str:

@@ -34,6 +34,8 @@ def data(c: Comparison) -> RungResult:
     ]
     if findings:
         findings.insert(0, _overview(c, *zip(*common, strict=True)))
+    skipped = [f for r in (c.a, c.b) for f in _skipped_updates(r)]
+    findings = skipped + findings
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         findings += _other_batches_than_asked(name, record)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
@@ -60,6 +62,22 @@ def _unobserved_batches(name: str, step: Step) -> str | None:
     if not all(batch.tokens and batch.labels for batch in step.batches):
         return f"step {step.index}: tokens or labels of {name} were not observed"
     return None
+
+
+def _skipped_updates(record: Record) -> list[Finding]:
+    """Where a run went on to the next batches without an update, which other steps have."""
+    asked = record.case.accumulation
+    micro = {step.index: len(step.micro_losses) for step in record.steps if step.finished}
+    skipped = [step for step, n in micro.items() if n > asked and n % asked == 0]
+    if len(skipped) == len(micro):
+        return []
+    return [
+        Finding(
+            f"an update was skipped at step {step}: {record.label} took {micro[step]} micro-batches"
+            f" until the next one, and the case asks for {asked}", step, None, micro[step], asked,
+        )
+        for step in skipped
+    ]  # fmt: skip
 
 
 def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:

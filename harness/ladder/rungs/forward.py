@@ -6,6 +6,7 @@ import math
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
+from harness.ladder.loss import first_loss
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
@@ -37,11 +38,6 @@ def forward(c: Comparison) -> RungResult:
         "forward", f"the losses of step 0 {same} ({x:.7g})", value, limit,
         detects=f"a relative difference of {limit.value:.2g}", findings=(finding,),
     )  # fmt: skip
-
-
-def first_loss(record: Record) -> float | None:
-    """The loss of step 0."""
-    return record.steps[0].loss if record.steps and record.steps[0].index == 0 else None
 
 
 def first_loss_distance(a: Record, b: Record) -> float | None:

@@ -37,6 +37,11 @@ def nan_loss(step: int) -> None:
     _change_backward(step, lambda loss: loss * math.nan)
 
 
+def divided_loss(by: float) -> None:
+    """`backward()` is called on a part of the loss, which is itself as it was."""
+    _change_backward(None, lambda loss: loss / by)
+
+
 def recompile(step: int) -> None:
     """One step has a graph of its own, which computes the same."""
     _change_backward(step, lambda loss: loss + torch.zeros_like(loss).detach().cos() - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from typing import Any
 
 import torch
@@ -60,3 +62,20 @@ def lost_update(step: int) -> None:
 
     optimizer_hooks.register_optimizer_step_pre_hook(keep)
     optimizer_hooks.register_optimizer_step_post_hook(undo)
+
+
+def skip_update(step: int) -> None:
+    """The optimizer is not called at one step; its gradients are lost, and training goes on."""
+    initialise, seen = torch.optim.Optimizer.__init__, {"steps": 0}
+
+    @functools.wraps(initialise)
+    def init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        initialise(optimizer, *args, **kwargs)
+
+        def maybe(self: Any, closure: Any = None) -> Any:
+            seen["steps"] += 1
+            return None if seen["steps"] == step + 1 else type(self).step(self, closure)
+
+        optimizer.step = types.MethodType(maybe, optimizer)
+
+    torch.optim.Optimizer.__init__ = init  # type: ignore[method-assign]

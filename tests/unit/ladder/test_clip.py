@@ -26,7 +26,7 @@ from harness.ladder.rungs.backward import (
     gradient_norm,
 )
 from harness.ladder.rungs.clip import applied_scale, clip, scale_distance
-from harness.record.evidence import Record
+from harness.record.evidence import Clip, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -236,7 +236,7 @@ class TestClip:
         for order in (pair, pair[::-1]):
             result = clip(comparison(*order))
             assert result.result is FAIL
-            assert "hf ought to have scaled by 1" in result.explanation
+            assert "hf's gradients were clipped by a function that is not" in result.explanation
 
     def test_no_norm_exceeds_the_maximum(self) -> None:
         pair = [Trainer(label=label, max_norm=0.62).record() for label in "ab"]
@@ -413,3 +413,81 @@ def _rescaled(run: Record) -> Record:
         if parameter.gradient is not None:
             run = with_parameter(run, index, clipped_norm=parameter.gradient.norm * scale)
     return run
+
+
+def by_calls(run: Record, sets: list[list[int]], norms: list[float | None]) -> Record:
+    """The Record of a trainer that calls `clip_grads_with_norm_` for sets of parameters."""
+    limit = run.case.max_norm
+    assert limit is not None
+    calls = zip(sets, norms, strict=True)
+    clips = tuple(Clip("norm", limit, len(indices), norm) for indices, norm in calls)
+    for call, indices in enumerate(sets):
+        for index in indices:
+            held = run.parameters[index].clipped_by
+            run = with_parameter(run, index, clipped_by=(*held, call))
+    return with_step(run, 0, clips=clips)
+
+
+class TestForms:
+    """Gradients are clipped by one call, by one a group, by value, or by a trainer's own means."""
+
+    def test_calls_for_each_group_by_one_norm(self, a: Record, b: Record) -> None:
+        norm = b.steps[0].gradient_norm
+        result = clip(comparison(a, by_calls(b, [[0, 2], [1]], [norm, norm])))
+        assert result.result is PASS
+
+    def test_calls_for_each_parameter_by_its_own_norm(self, a: Record) -> None:
+        b = EachByItself(label="b").record()
+        norms = [p.gradient.norm for p in b.parameters if p.gradient is not None]
+        b = by_calls(b, [[0], [1], [2]], list(norms))
+        for pair in ((a, b), (b, a), (b, b)):
+            result = clip(comparison(*pair))
+            assert result.result is FAIL
+            assert "b clips 3 sets of parameters, each by a norm of its own" in result.explanation
+
+    def test_one_parameter_that_no_call_is_for(self, a: Record) -> None:
+        b = OneForgotten(label="b").record()
+        b = by_calls(b, [[0, 2]], [b.steps[0].gradient_norm])
+        result = clip(comparison(a, b))
+        assert result.result is FAIL
+        assert "model.norm.weight" in result.explanation
+
+    @pytest.mark.parametrize("asked", [0.2, None])
+    def test_a_function_that_is_not_watched(self, asked: float | None) -> None:
+        """What the case asks for passes; anything else is named."""
+        plain = Trainer(label="a", max_norm=asked).record()
+        own = Trainer(label="b", max_norm=0.2).record()
+        steps = tuple(
+            dataclasses.replace(step, max_norm=None, gradient_norm=None) for step in own.steps
+        )
+        own = dataclasses.replace(own, steps=steps)
+        own = with_manifest(own, lambda m: m["case"].update(max_norm=asked))
+        for pair in ((plain, own), (own, plain), (own, own)):
+            result = clip(comparison(*pair))
+            assert result.result is (FAIL if asked is None else PASS)
+            assert "by a function that is not watched" in result.explanation
+
+    def test_a_function_that_is_not_watched_and_does_something_else(self, a: Record) -> None:
+        b = ByHand(label="b").record()
+        for pair in ((a, b), (b, b)):
+            result = clip(comparison(*pair))
+            assert result.result is FAIL
+            assert "b's gradients were clipped by a function that is not" in result.explanation
+
+    def test_values(self) -> None:
+        class ByValue(Trainer):
+            def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+                return {n: np.clip(g, -0.02, 0.02) for n, g in gradients.items()}, None, None
+
+        def run(label: str, trainer: type[Trainer] = ByValue, limit: float = 0.02) -> Record:
+            record = trainer(label=label, max_norm=None).record()
+            clips = (Clip("value", limit, 3),)
+            steps = tuple(dataclasses.replace(step, clips=clips) for step in record.steps)
+            return dataclasses.replace(record, steps=steps)
+
+        a = run("a")
+        assert clip(comparison(a, run("b"))).result is PASS
+        plain = Trainer(label="b", max_norm=None).record()
+        for b in (plain, run("b", limit=0.03), run("b", Trainer), with_step(run("b"), 5, clips=())):
+            for pair in ((a, b), (b, a)):
+                assert clip(comparison(*pair)).result is FAIL

@@ -1,0 +1,149 @@
+"""What the probe sees of a trainer, in the engine's interpreter where there is one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from harness.environments.interpreters import base_python
+from harness.environments.sources import default_cache_dir
+from harness.ladder.loss import division, mean_cross_entropy
+from harness.record.evidence import Parameter, Step
+from harness.record.layout import PARAMETERS, STEPS
+from harness.record.reader import read_parameters, read_steps
+
+ROOT, HERE = Path(__file__).parents[3], Path(__file__).parent
+MAX_NORM = 0.1
+"""What the trainer clips to."""
+
+RUNS: list[dict[str, Any]] = [
+    {}, {"clip": "imported early"}, {"clip": "two calls"}, {"clip": "two calls for each group"},
+    {"clip": "each parameter"}, {"clip": "values"}, {"clip": "own"}, {"clip": "none"},
+    {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a run left."""
+
+    steps: tuple[Step, ...]
+    parameters: tuple[Parameter, ...]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Records of all runs: made once, however many processes the tests run in."""
+    python = base_python(default_cache_dir())
+    if not python.exists():
+        pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "watched_runs"
+    with FileLock(f"{out}.lock"):
+        if not (out / "done").exists():
+            done = subprocess.run(
+                [python, HERE / "watch_runs.py", out], capture_output=True, text=True,
+                input="".join(json.dumps(run) + "\n" for run in RUNS),
+                env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "PJRT_DEVICE": "CPU"},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+            (out / "done").touch()
+    return out
+
+
+def watched(folder: Path, **run: Any) -> Watched:
+    """What the run with these arguments left."""
+    place = folder / str(RUNS.index(run))
+    steps, _, _ = read_steps(place / STEPS, strict=True)
+    return Watched(steps, read_parameters(place / PARAMETERS))
+
+
+def norms(run: Watched) -> list[tuple[float, float]]:
+    """Norms of each gradient of step 0, before and after clipping."""
+    found = [(p.gradient, p.clipped_norm) for p in run.parameters]
+    return [(g.norm, n) for g, n in found if g is not None and n is not None]
+
+
+class TestClipping:
+    @pytest.mark.parametrize(
+        "clip", ["imported early", "two calls", "two calls for each group", "each parameter", "own"]
+    )
+    def test_gradients_are_taken_before_it(self, folder: Path, clip: str) -> None:
+        plain, other = watched(folder), watched(folder, clip=clip)
+        assert len(norms(plain)) == 2
+        assert [p.gradient for p in other.parameters] == [p.gradient for p in plain.parameters]
+
+    def test_plain(self, folder: Path) -> None:
+        run = watched(folder)
+        total = math.hypot(*(before for before, _ in norms(run)))
+        assert total > MAX_NORM
+        assert [step.max_norm for step in run.steps] == [MAX_NORM] * 4
+        assert run.steps[0].gradient_norm == pytest.approx(total, rel=1e-6)
+        assert not run.steps[0].clips
+        for before, after in norms(run):
+            assert after == pytest.approx(before * MAX_NORM / total, rel=1e-4)
+
+    @pytest.mark.parametrize("clip", ["imported early", "two calls"])
+    def test_another_form_of_the_same(self, folder: Path, clip: str) -> None:
+        plain, other = watched(folder), watched(folder, clip=clip)
+        assert norms(other) == norms(plain)
+        for x, y in zip(plain.steps, other.steps, strict=True):
+            assert (x.max_norm, x.gradient_norm, x.clips) == (y.max_norm, y.gradient_norm, y.clips)
+
+    def test_one_norm_for_calls_for_each_group(self, folder: Path) -> None:
+        plain, other = watched(folder), watched(folder, clip="two calls for each group")
+        assert norms(other) == norms(plain)
+        for x, y in zip(plain.steps, other.steps, strict=True):
+            assert (x.max_norm, x.gradient_norm) == (y.max_norm, y.gradient_norm)
+            assert [(c.kind, c.parameters, c.norm) for c in y.clips] == [
+                ("norm", 1, x.gradient_norm)
+            ] * 2
+        assert [p.clipped_by for p in other.parameters] == [(0,), (1,)]
+
+    def test_each_parameter_by_its_own_norm(self, folder: Path) -> None:
+        run = watched(folder, clip="each parameter")
+        assert [c.norm for c in run.steps[0].clips] == pytest.approx(
+            [before for before, _ in norms(run)], rel=1e-6
+        )
+        assert run.steps[0].gradient_norm == pytest.approx(
+            watched(folder).steps[0].gradient_norm, rel=1e-6
+        )
+
+    def test_values(self, folder: Path) -> None:
+        run = watched(folder, clip="values")
+        for step in run.steps:
+            assert (step.max_norm, step.gradient_norm) == (None, None)
+            assert [(c.kind, c.limit, c.parameters) for c in step.clips] == [("value", 0.01, 2)]
+        assert all(after < before for before, after in norms(run))
+
+    def test_a_function_that_is_not_watched(self, folder: Path) -> None:
+        run = watched(folder, clip="own")
+        assert norms(run) == [(b, pytest.approx(a)) for b, a in norms(watched(folder))]
+        assert all(step.max_norm is None and not step.clips for step in run.steps)
+
+    def test_none(self, folder: Path) -> None:
+        run = watched(folder, clip="none")
+        assert all(before == after for before, after in norms(run))
+
+
+class TestLoss:
+    @pytest.mark.parametrize(("divide", "by"), [(2, 1.0), (4, 2.0), (None, 0.5)])
+    def test_what_backward_was_called_on(
+        self, folder: Path, divide: float | None, by: float
+    ) -> None:
+        run = watched(folder, accumulation=2, **({} if divide is None else {"divide": divide}))
+        step = run.steps[0]
+        assert len(step.micro_losses) == len(step.cross_entropies) == 2
+        assert mean_cross_entropy(step) == pytest.approx(by * step.loss, rel=1e-6)
+        assert division(step) == by
+
+    def test_only_step_0_is_looked_into(self, folder: Path) -> None:
+        assert [len(step.cross_entropies) for step in watched(folder).steps] == [1, 0, 0, 0]

@@ -1,0 +1,89 @@
+"""A trainer of a few lines in eager PyTorch, for the probe to watch. Run by `watch_runs.py`.
+
+Its argument is a JSON object: `clip` names how it clips, `accumulation` and `divide` how its loss
+is scaled, `repeat` a step that trains on the batch of the step before once more.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import early_import
+import torch
+from torch.utils.data import DataLoader
+
+MAX_NORM = 0.1
+
+
+class Model(torch.nn.Module):
+    """A bigram model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(16, 8)
+        self.head = torch.nn.Linear(8, 16, bias=False)
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
+        logits = self.head(self.embed(input_ids))[:, :-1].flatten(0, 1)
+        return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+
+
+def total(parameters: list[Any]) -> torch.Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters])
+
+
+def two_calls(parameters: list[Any]) -> None:
+    torch.nn.utils.clip_grads_with_norm_(parameters, MAX_NORM, total(parameters))
+
+
+def two_calls_for_each_group(parameters: list[Any]) -> None:
+    norm = total(parameters)
+    for parameter in parameters:
+        torch.nn.utils.clip_grads_with_norm_([parameter], MAX_NORM, total_norm=norm)
+
+
+def each_parameter(parameters: list[Any]) -> None:
+    for parameter in parameters:
+        torch.nn.utils.clip_grad_norm_(parameter, max_norm=MAX_NORM)
+
+
+def own(parameters: list[Any]) -> None:
+    scale = torch.clamp(MAX_NORM / (total(parameters) + 1e-6), max=1.0)
+    for parameter in parameters:
+        parameter.grad.mul_(scale)
+
+
+CLIPPING = {
+    "plain": lambda ps: torch.nn.utils.clip_grad_norm_(ps, MAX_NORM),
+    "imported early": lambda ps: early_import.clip_grad_norm_(ps, MAX_NORM),
+    "two calls": two_calls,
+    "two calls for each group": two_calls_for_each_group,
+    "each parameter": each_parameter,
+    "values": lambda ps: torch.nn.utils.clip_grad_value_(ps, 0.01),
+    "own": own,
+    "none": lambda ps: None,
+}
+
+
+def main(clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1) -> None:
+    torch.manual_seed(0)
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (24, 6))]
+    loader: Any = DataLoader(rows, batch_size=2)  # type: ignore[arg-type]
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model.train()
+    batches, held = iter(loader), {}
+    for step in range(4):
+        for _ in range(accumulation):
+            batch = next(batches)
+            held = held if step == repeat else batch
+            (model(**held) / divide).backward()
+        CLIPPING[clip](list(model.parameters()))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

@@ -1,0 +1,42 @@
+"""Runs `tiny_trainer.py` once for each line of its input, each watched in a process of its own.
+
+`watch_runs.py OUT < LINES`: each line is the trainer's argument, and run i leaves its Record in
+OUT/i. Everything is imported before the probe's hooks are there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import early_import  # noqa: F401
+
+from harness.probe.__main__ import main
+from harness.probe.spec import Spec
+
+TRAINER = str(Path(__file__).with_name("tiny_trainer.py"))
+
+
+def run(folder: Path, argument: str) -> None:
+    """One watched run, in a fork of this process."""
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit(f"{argument} failed")
+        return
+    folder.mkdir(parents=True)
+    spec = folder / "spec.json"
+    spec.write_text(Spec(steps=4, micro_batch=2, window=2, device="cpu").to_json())
+    code = 1
+    try:
+        code = main(["--record", str(folder), "--spec", str(spec), "--", TRAINER, argument])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    for number, line in enumerate(sys.stdin.read().splitlines()):
+        run(Path(sys.argv[1]) / str(number), line)
