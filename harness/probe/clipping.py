@@ -15,7 +15,7 @@ NORM, VALUE = "norm", "value"
 """Kinds of clipping: to a maximal norm, and to a maximal absolute value."""
 
 WITH_NORM = "torch.nn.utils:clip_grads_with_norm_"
-"""`f(parameters, max_norm, total_norm)`, since torch 2.6: scales by what `get_total_norm` measured."""
+"""`f(parameters, max_norm, total_norm)`, since torch 2.6; `get_total_norm` measures the norm."""
 
 BY_VALUE = "torch.nn.utils:clip_grad_value_"
 """`f(parameters, clip_value)`."""

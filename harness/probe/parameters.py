@@ -63,9 +63,7 @@ class Parameters:
             # Clipping multiplies in place. On a lazy device the copy is a name and no memory.
             self._gradients = (held, [t.grad.detach().clone() for t in held])
 
-    def take_clipped(
-        self, optimizer: Any, root: torch.nn.Module | None, calls: list[Call]
-    ) -> None:
+    def take_clipped(self, optimizer: Any, root: torch.nn.Module | None, calls: list[Call]) -> None:
         """Describe every parameter, and measure the gradients that the optimizer sees at step 0.
 
         calls: of functions that clip, before this

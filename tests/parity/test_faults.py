@@ -48,7 +48,6 @@ FAULTS = (
     Seeded("kv_order", "forward"),
     Seeded("label_shift", "forward"),
     Seeded("loss_dtype", "forward"),
-    Seeded("divided_loss", "backward", bf16=False, text="ratio 0.5"),
     Seeded("no_clipping", "clip", text="does not clip"),
     Seeded("clipping_each_parameter", "clip", text="each by a norm of its own"),
     Seeded("unwatched_clipping", "clip", "{factor: 0.5}", text="a function that is not watched"),
@@ -85,9 +84,29 @@ def test_fault_fails_at_its_own_rung_in_bf16(fault: Seeded, request: pytest.Fixt
     _check(fault, "llama-tiny-bf16", request.config)
 
 
-def _check(fault: Seeded, case: str, config: Any) -> None:
+@pytest.mark.cpu
+def test_gradients_of_half_the_loss(request: pytest.FixtureRequest) -> None:
+    """The losses do not differ, and the first rung that fails says what `backward()` was given."""
+    fault = Seeded("divided_loss", "backward", text="divided by 2, once too often")
+    _check(fault, "llama-tiny", request.config, "case.accumulation=2")
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("form", ["two_call_clipping", "unwatched_clipping"])
+def test_another_form_of_the_same_clipping_passes(
+    form: str, request: pytest.FixtureRequest
+) -> None:
+    pair = Pair("llama-tiny", "reference", "hf", "cpu")
+    overrides = ("float64=never", Seeded(form, "").override)
+    verdict = pair_outcome(request.config, pair, *overrides).verdict.pairs[0]
+    assert verdict.rung("backward").result is Result.PASS
+    assert verdict.rung("clip").result is Result.PASS
+
+
+def _check(fault: Seeded, case: str, config: Any, *overrides: str) -> None:
     pair = Pair(case, "reference", "hf", "cpu")
-    verdict = pair_outcome(config, pair, "float64=never", fault.override).verdict.pairs[0]
+    overrides = ("float64=never", fault.override, *overrides)
+    verdict = pair_outcome(config, pair, *overrides).verdict.pairs[0]
     first = next((r.rung for r in verdict.rungs if r.result is Result.FAIL), None)
     assert first == fault.rung, verdict.headline
     assert fault.text in verdict.rung(fault.rung).explanation

@@ -46,7 +46,8 @@ def backward(c: Comparison) -> RungResult:
                 text += f"{shown(norms[1])} in {y.label}, relative distance {distance:.2g}"
                 findings.append(Finding(text, 0, parameter, norms[0], norms[1]))
     name, value, x, y = max(values, key=lambda v: nan_last(v[1]))
-    if wrong := [text for record in (c.a, c.b) if (text := divided(record)) is not None]:
+    wrong = [said for record in (c.a, c.b) if (said := divided(record)) is not None]
+    if wrong:
         text = f"step 0: {'; '.join(wrong)}: its gradients are not those of the loss"
         findings.insert(0, Finding(text, 0))
         return RungResult.failed("backward", text, value, limit, tuple(findings))

@@ -232,9 +232,7 @@ def _other_threshold(c: Comparison, by_itself: Sequence[str]) -> str | None:
 
     by_itself: runs that clip by a function that is not watched: no threshold of theirs is known
     """
-    left, right = (
-        {s.index: _thresholds(s) for s in r.steps if s.finished} for r in (c.a, c.b)
-    )
+    left, right = ({s.index: _thresholds(s) for s in r.steps if s.finished} for r in (c.a, c.b))
     if not by_itself:
         for step in sorted(left.keys() & right.keys()):
             if left[step] != right[step]:

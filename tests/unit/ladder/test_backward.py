@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from builders import (
     Arrays,
+    CountsFirst,
+    CountsRight,
     Trainer,
     comparison,
     fingerprint,
     total_norm,
     with_parameter,
+    with_step,
     without,
 )
 
+from harness.ladder.loss import division
 from harness.ladder.result import Result
 from harness.ladder.rungs.backward import (
     backward,
@@ -26,7 +31,7 @@ from harness.ladder.rungs.backward import (
 )
 from harness.ladder.rungs.clip import clip
 from harness.ladder.rungs.forward import forward
-from harness.record.evidence import Record
+from harness.record.evidence import CrossEntropy, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -205,3 +210,71 @@ class TestBfloat16:
         run = Trainer(dtype="bfloat16").record()
         weights = Trainer(dtype="bfloat16").initial()["model.norm.weight"]
         assert run.parameters[1].initial == fingerprint(weights, "bfloat16")
+
+
+class DividedOnceMore(Trainer):
+    """Divides its loss by the number of micro-batches before `backward()`; it is a mean already."""
+
+    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
+        return super().divisor(batches, index) * len(batches)
+
+
+class Summed(Trainer):
+    """Forgets that the means of its micro-batches are not a mean when they are added up."""
+
+    def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
+        return super().divisor(batches, index) / len(batches)
+
+
+def with_cross_entropies(run: Record, reduction: str = "mean", by: float = 1.0) -> Record:
+    """The Record of a trainer whose cross-entropies were seen; the losses are `by` times them."""
+    first = run.steps[0]
+    targets = [batch.targets for batch in first.batches]
+    sums = [loss / by * sum(targets) for loss in first.micro_losses]
+    values = sums if reduction == "sum" else [s / t for s, t in zip(sums, targets, strict=True)]
+    return with_step(run, 0, cross_entropies=tuple(CrossEntropy(reduction, v) for v in values))
+
+
+class TestWhatBackwardWasCalledOn:
+    """The loss does not differ, only the gradients do: forward passes, and backward says why."""
+
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    @pytest.mark.parametrize(
+        ("trainer", "by", "said"),
+        [(DividedOnceMore, 1 / 3, "b called backward() on its loss divided by 3, once too often"),
+         (Summed, 3.0, "b called backward() on the sum of its 3 micro-batches' mean losses")],
+    )  # fmt: skip
+    def test_a_division_that_only_gradients_show(
+        self, reduction: str, trainer: type[Trainer], by: float, said: str
+    ) -> None:
+        right = with_cross_entropies(Trainer(label="a", accumulation=3).record(), "sum")
+        wrong = trainer(label="b", accumulation=3).record()
+        wrong = with_cross_entropies(wrong, reduction, by)
+        for pair in ((right, wrong), (wrong, right), (wrong, wrong)):
+            assert forward(comparison(*pair)).result is PASS
+            result = backward(comparison(*pair))
+            assert result.result is FAIL
+            assert said in result.explanation
+
+    def test_another_count_of_labels_is_a_loss(self) -> None:
+        right = with_cross_entropies(CountsRight(label="a", accumulation=2).record())
+        wrong = with_cross_entropies(CountsFirst(label="b", accumulation=2).record(), by=0.97)
+        assert forward(comparison(right, wrong)).result is FAIL
+        assert "called backward()" not in backward(comparison(right, wrong)).explanation
+
+    def test_one_micro_batch_is_never_divided(self) -> None:
+        right = with_cross_entropies(Trainer(label="a").record())
+        wrong = with_step(right, 0, loss=right.steps[0].loss / 2)  # type: ignore[operator]
+        assert forward(comparison(right, wrong)).result is FAIL
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+    def test_a_value_that_says_nothing(self, value: float) -> None:
+        run = with_cross_entropies(Trainer(label="a", accumulation=2).record())
+        other = with_step(run, 0, cross_entropies=(CrossEntropy("mean", value),) * 2)
+        assert division(other.steps[0]) == 1.0
+        assert backward(comparison(run, other)).result is PASS
+
+    @pytest.mark.parametrize("found", [(), (CrossEntropy("mean", 1.0),)])
+    def test_what_was_not_seen_says_nothing(self, found: tuple[CrossEntropy, ...]) -> None:
+        run = Trainer(label="a", accumulation=2).record()
+        assert division(with_step(run, 0, cross_entropies=found).steps[0]) == 1.0

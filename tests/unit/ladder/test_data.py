@@ -192,6 +192,37 @@ class TestData:
         assert "0 of hf's 1 micro-batches were observed" in result.explanation
 
 
+class TestSkippedUpdates:
+    """A trainer that leaves out an optimizer step goes on to the next batch."""
+
+    def skipping(self, run: Record, step: int, accumulation: int = 1) -> Record:
+        """The Record of a run whose update `step` was skipped."""
+        batches = [step.batches for step in run.steps]
+        batches[step : step + 2] = [batches[step] + batches[step + 1]]
+        steps = tuple(
+            dataclasses.replace(s, batches=b, micro_losses=(1.0,) * len(b))
+            for s, b in zip(run.steps, batches, strict=False)
+        )
+        return dataclasses.replace(run, steps=steps)
+
+    @pytest.mark.parametrize("accumulation", [1, 2])
+    def test_it_is_the_first_thing_said(self, accumulation: int) -> None:
+        run = Trainer(label="a", accumulation=accumulation).record()
+        other = self.skipping(Trainer(label="b", accumulation=accumulation).record(), 5)
+        for pair in ((run, other), (other, run), (other, other)):
+            result = judged(*pair)
+            assert result.result is FAIL
+            assert result.explanation.startswith("an update was skipped at step 5: b took")
+            assert result.findings[0].step == 5
+
+    def test_other_accumulation_throughout_is_no_skipped_update(self, a: Record) -> None:
+        other = Trainer(label="b", accumulation=2).record()
+        other = with_manifest(other, lambda m: m["case"].update(accumulation=1))
+        result = judged(a, other)
+        assert result.result is FAIL
+        assert "skipped" not in result.explanation
+
+
 @pytest.fixture(scope="module")
 def pair() -> tuple[Record, Record]:
     return Trainer(accumulation=2).record(), Trainer(accumulation=2, label="b").record()

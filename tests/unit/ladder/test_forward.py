@@ -20,11 +20,12 @@ from builders import (
 )
 
 from harness.ladder.comparison import Comparison
+from harness.ladder.loss import first_loss
 from harness.ladder.result import Result
 from harness.ladder.rungs.backward import (
     backward,
 )
-from harness.ladder.rungs.forward import first_loss, first_loss_distance, forward
+from harness.ladder.rungs.forward import first_loss_distance, forward
 from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID

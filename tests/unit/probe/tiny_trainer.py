@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import early_import
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 MAX_NORM = 0.1
 
 
-class Model(torch.nn.Module):
+class Model(torch.nn.Module):  # type: ignore[misc]
     """A bigram model."""
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ def own(parameters: list[Any]) -> None:
         parameter.grad.mul_(scale)
 
 
-CLIPPING = {
+CLIPPING: dict[str, Callable[[list[Any]], Any]] = {
     "plain": lambda ps: torch.nn.utils.clip_grad_norm_(ps, MAX_NORM),
     "imported early": lambda ps: early_import.clip_grad_norm_(ps, MAX_NORM),
     "two calls": two_calls,
@@ -70,16 +71,18 @@ CLIPPING = {
 def main(clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1) -> None:
     torch.manual_seed(0)
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (24, 6))]
-    loader: Any = DataLoader(rows, batch_size=2)  # type: ignore[arg-type]
-    model = Model()
+    loader: Any = DataLoader(rows, batch_size=2)
+    model: Any = Model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model.train()
-    batches, held = iter(loader), {}
+    batches: Any = iter(loader)
+    held: Any = {}
     for step in range(4):
         for _ in range(accumulation):
             batch = next(batches)
             held = held if step == repeat else batch
-            (model(**held) / divide).backward()
+            loss = model(**held) / divide
+            loss.backward()
         CLIPPING[clip](list(model.parameters()))
         optimizer.step()
         optimizer.zero_grad()
