@@ -27,6 +27,7 @@ MAX_NORM = 0.1
 RUNS: list[dict[str, Any]] = [
     {}, {"clip": "imported early"}, {"clip": "two calls"}, {"clip": "two calls for each group"},
     {"clip": "each parameter"}, {"clip": "values"}, {"clip": "own"}, {"clip": "none"},
+    {"device": "xla", "clip": "own"}, {"device": "xla", "accumulation": 2, "divide": 4},
     {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
 ]  # fmt: skip
 
@@ -52,7 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             done = subprocess.run(
                 [python, HERE / "watch_runs.py", out], capture_output=True, text=True,
                 input="".join(json.dumps(run) + "\n" for run in RUNS),
-                env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "PJRT_DEVICE": "CPU"},
+                env={
+                    **os.environ, "PYTHONPATH": f"{ROOT}:{HERE}",
+                    "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "4",
+                },
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr[-3000:]
             (out / "done").touch()
@@ -134,6 +138,26 @@ class TestClipping:
     def test_none(self, folder: Path) -> None:
         run = watched(folder, clip="none")
         assert all(before == after for before, after in norms(run))
+
+
+class TestOnMesh:
+    """The same on lazy tensors, sharded over four devices."""
+
+    def test_gradients_before_a_function_that_is_not_watched(self, folder: Path) -> None:
+        host, mesh = norms(watched(folder)), norms(watched(folder, device="xla", clip="own"))
+        for expected, found in zip(host, mesh, strict=True):
+            assert found == pytest.approx(expected, rel=1e-5)
+
+    def test_what_backward_was_called_on(self, folder: Path) -> None:
+        step = watched(folder, device="xla", accumulation=2, divide=4).steps[0]
+        host = watched(folder, accumulation=2, divide=4).steps[0]
+        assert step.micro_losses == pytest.approx(host.micro_losses, rel=1e-6)
+        assert division(step) == 2.0
+
+    def test_later_steps_keep_their_graph(self, folder: Path) -> None:
+        place = folder / str(RUNS.index({"device": "xla", "clip": "own"}))
+        _, windows, _ = read_steps(place / STEPS, strict=True)
+        assert [(w.compilations, w.executions) for w in windows] == [(1, 1), (1, 1), (0, 2)]
 
 
 class TestLoss:

@@ -68,11 +68,36 @@ CLIPPING: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
-def main(clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1) -> None:
+def on_mesh(model: Any, loader: Any) -> tuple[Any, Callable[[], Any]]:
+    """Moves the model to all devices; its batches are sharded by rows, and loaded ahead."""
+    import torch_xla
+    import torch_xla.distributed.parallel_loader as pl
+    import torch_xla.distributed.spmd as xs
+    import torch_xla.runtime as xr
+
+    xr.use_spmd()
+    count = xr.global_runtime_device_count()
+    mesh = xs.Mesh(list(range(count)), (count,), ("fsdp",))
+    device = torch_xla.device()
+    model.to(device)
+    for parameter in model.parameters():
+        xs.mark_sharding(parameter, mesh, ("fsdp", None))
+    rows = xs.ShardingSpec(mesh, ("fsdp", None))
+    return pl.MpDeviceLoader(loader, device, input_sharding=rows), torch_xla.sync
+
+
+def main(
+    clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
+    device: str = "cpu",
+) -> None:  # fmt: skip
+    """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
-    rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (24, 6))]
-    loader: Any = DataLoader(rows, batch_size=2)
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (48, 6))]
+    loader: Any = DataLoader(rows, batch_size=4)
     model: Any = Model()
+    after_step: Callable[[], Any] = lambda: None
+    if device == "xla":
+        loader, after_step = on_mesh(model, loader)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model.train()
     batches: Any = iter(loader)
@@ -86,6 +111,7 @@ def main(clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat
         CLIPPING[clip](list(model.parameters()))
         optimizer.step()
         optimizer.zero_grad()
+        after_step()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ OUT/i. Everything is imported before the probe's hooks are there.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
 import early_import  # noqa: F401
+import torch_xla  # noqa: F401
 
 from harness.probe.__main__ import main
 from harness.probe.spec import Spec
@@ -27,7 +29,8 @@ def run(folder: Path, argument: str) -> None:
         return
     folder.mkdir(parents=True)
     spec = folder / "spec.json"
-    spec.write_text(Spec(steps=4, micro_batch=2, window=2, device="cpu").to_json())
+    device = json.loads(argument).get("device", "cpu")
+    spec.write_text(Spec(steps=4, micro_batch=4, window=2, device=device).to_json())
     code = 1
     try:
         code = main(["--record", str(folder), "--spec", str(spec), "--", TRAINER, argument])
