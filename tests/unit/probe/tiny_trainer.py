@@ -13,6 +13,7 @@ from typing import Any
 
 import early_import
 import torch
+import torch_xla
 from torch.utils.data import DataLoader
 
 MAX_NORM = 0.1
@@ -68,9 +69,8 @@ CLIPPING: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
-def on_mesh(model: Any, loader: Any) -> tuple[Any, Callable[[], Any]]:
+def on_mesh(model: Any, loader: Any) -> Any:
     """Moves the model to all devices; its batches are sharded by rows, and loaded ahead."""
-    import torch_xla
     import torch_xla.distributed.parallel_loader as pl
     import torch_xla.distributed.spmd as xs
     import torch_xla.runtime as xr
@@ -83,7 +83,7 @@ def on_mesh(model: Any, loader: Any) -> tuple[Any, Callable[[], Any]]:
     for parameter in model.parameters():
         xs.mark_sharding(parameter, mesh, ("fsdp", None))
     rows = xs.ShardingSpec(mesh, ("fsdp", None))
-    return pl.MpDeviceLoader(loader, device, input_sharding=rows), torch_xla.sync
+    return pl.MpDeviceLoader(loader, device, input_sharding=rows)
 
 
 def main(
@@ -95,9 +95,8 @@ def main(
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (48, 6))]
     loader: Any = DataLoader(rows, batch_size=4)
     model: Any = Model()
-    after_step: Callable[[], Any] = lambda: None
     if device == "xla":
-        loader, after_step = on_mesh(model, loader)
+        loader = on_mesh(model, loader)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model.train()
     batches: Any = iter(loader)
@@ -111,7 +110,8 @@ def main(
         CLIPPING[clip](list(model.parameters()))
         optimizer.step()
         optimizer.zero_grad()
-        after_step()
+        if device == "xla":
+            torch_xla.sync()
 
 
 if __name__ == "__main__":
