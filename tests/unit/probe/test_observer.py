@@ -1,4 +1,4 @@
-"""What the probe sees of a trainer, in the engine's interpreter where there is one."""
+"""What `harness.probe` sees of a trainer, in the engine's interpreter where there is one."""
 
 from __future__ import annotations
 
