@@ -179,12 +179,18 @@ def plan_turns(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
     return first, second
 
 
-def plan_whole(subject: Plan, launch: int, side: int) -> Plan:
-    """A whole run of one side, to be timed: one of several that take turns with the other side's.
+def plan_whole(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
+    """A whole run of each side, to be timed: neighbours in time, and so made for each other.
 
-    `side` keeps the runs apart where both sides are the same engine.
+    A run of last week, or one that was timed beside a third engine, is no neighbour.
     """
-    return dataclasses.replace(subject, role="timing", repeat=launch, partner=f"whole-{side}")
+    first, second = (
+        dataclasses.replace(
+            subject, role="timing", repeat=launch, partner=f"whole-{subjects[1 - side].key}-{side}"
+        )
+        for side, subject in enumerate(subjects)
+    )
+    return first, second
 
 
 def _script(engine: str, options: TrainerOptions) -> tuple[TrainerOptions, dict[str, str]]:

@@ -109,15 +109,13 @@ def time_whole_runs(
     Never run on a TPU.
     """
     workspace = Path(settings.workspace)
-    plans = [replan(settings, inputs) for replan in sides]
+    a, b = (replan(settings, inputs) for replan in sides)
 
     def launch(number: int) -> tuple[Record, Record]:
+        plans = plan_whole((a, b), number)
         order = (0, 1) if number % 2 == 0 else (1, 0)
         records = {
-            side: obtain(
-                plan_whole(plans[side], number, side), workspace, settings.launcher, reporter
-            )
-            for side in order
+            side: obtain(plans[side], workspace, settings.launcher, reporter) for side in order
         }
         return records[0], records[1]
 

@@ -56,7 +56,7 @@ def asked(tmp_path: Path, *words: str) -> Settings:
 
 
 def sides(launched: Launched) -> str:
-    return "".join("AB"[int(p.partner.removeprefix("whole-"))] for p in launched.plans)
+    return "".join("AB"[int(p.partner[-1])] for p in launched.plans)
 
 
 class TestWholeRuns:
@@ -86,6 +86,15 @@ class TestWholeRuns:
         assert sides(launched) == "ABBA" * 3
         assert len({p.key for p in launched.plans}) == 12
         assert self.run(settings, monkeypatch, *[False] * 5) == 15
+
+    def test_a_run_is_timed_for_one_partner(self, tmp_path: Path, launched: Launched) -> None:
+        """hf beside torchprime an hour ago is no neighbour of reference now."""
+        settings = asked(tmp_path)
+        inputs = prepare(settings.case, tmp_path / "inputs")
+        hf = SIDES[0](settings, inputs)
+        others = (dataclasses.replace(hf, environment={"IT": name}) for name in "xy")
+        first, second = (plan.plan_whole((hf, other), 0)[0] for other in others)
+        assert first.key != second.key
 
     def test_what_more_launches_cannot_decide_ends_it(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
