@@ -158,7 +158,7 @@ rank, rows = int(os.environ["TPU_WORKER_ID"]), 2
 batch = {"event": "batch", "index": 0, "tokens": "0a", "labels": "0b", "mask": "",
          "rows": [f"row{2 * rank}", f"row{2 * rank + 1}"], "shape": [2, 8], "targets": 14,
          "first_targets": 0}
-events = [batch, {"event": "step", "step": 0, "micro": 1, "lr": [0.1], "max_norm": 1.0},
+events = [batch, {"event": "step", "step": 0, "micro": 1, "lr": [0.1], "max_norm": 1.0, "at": 1.0},
           {"event": "values", "step": 0, "losses": [5.5], "gradient_norm": 2.0}]
 (record / "steps.jsonl").write_text("".join(json.dumps(e) + "\\n" for e in events))
 (record / "observed.json").write_text(json.dumps({"process": rank, "processes": 2,
