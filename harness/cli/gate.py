@@ -23,7 +23,9 @@ def gate(
     candidate: Annotated[
         str,
         typer.Option(
-            "--candidate", metavar="REF", help="transformers@REF, torchprime@REF or torch_xla@REF"
+            "--candidate",
+            metavar="REF",
+            help="transformers@REF, torchprime@REF, torch_xla@REF or libtpu@RELEASE",
         ),
     ],
     overrides: GateOverrides = None,
@@ -47,11 +49,22 @@ def gate(
     parity gate --candidate transformers@pr/41234 --baseline transformers@main
 
     parity gate --candidate transformers@./transformers --cases all
+
+    parity gate --candidate libtpu@0.0.52 --baseline libtpu@0.0.21 target=v5p:2x2x1
     """
     from harness.cli.output import end
     from harness.gate.gate import gate_pairs, run_gate
+    from harness.gate.libtpu import gate_libtpu, is_libtpu
     from harness.gate.refs import parse
 
+    if is_libtpu(candidate):
+        words = overrides_of(overrides, torchprime)
+        reporter = progress()
+        try:
+            outcome = gate_libtpu(words, candidate, baseline, cases.split(","), reporter)
+        finally:
+            reporter.close()
+        end(outcome, json_file, html)
     before = None if baseline is None else parse(baseline)
     words = overrides_of(overrides, torchprime)
     pairs = gate_pairs(words, parse(candidate), before, cases.split(","), stored)

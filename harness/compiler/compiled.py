@@ -148,6 +148,15 @@ class CompiledStep:
         return found
 
     @property
+    def kernels(self) -> dict[str, int]:
+        """Executions of hand-written kernels in a step, by name."""
+        found: Counter[str] = Counter()
+        for module in self.modules:
+            for kernel, n in module.kernels.items():
+                found[kernel] += n * module.executions
+        return dict(sorted(found.items()))
+
+    @property
     def fingerprint(self) -> tuple[tuple[str, int], ...]:
         """Equal for steps that are the same instruction by instruction."""
         return tuple((m.graph.fingerprint, m.executions) for m in self.modules)

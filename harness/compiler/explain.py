@@ -141,18 +141,11 @@ def _memory(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[
 
 def _kernels(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
     """Hand-written kernels of which one side executes more."""
-    executed = []
-    for step in (a, b):
-        found: Counter[str] = Counter()
-        for module in step.modules:
-            for kernel, n in module.kernels.items():
-                found[kernel] += n * module.executions
-        executed.append(found)
-    x, y = executed
+    x, y = a.kernels, b.kernels
     return [
-        Cause(f"kernel {kernel}: {a_name} {x[kernel]} times a step, {b_name} {y[kernel]}", 1.0)
-        for kernel in sorted({*x, *y})
-        if x[kernel] != y[kernel]
+        Cause(f"kernel {k}: {a_name} {x.get(k, 0)} times a step, {b_name} {y.get(k, 0)}", share=1.0)
+        for k in sorted({*x, *y})
+        if x.get(k) != y.get(k)
     ]
 
 

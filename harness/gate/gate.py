@@ -29,6 +29,7 @@ from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.record.evidence import Record
 from harness.run import session
+from harness.run.compiling import plan_compiling
 from harness.run.execute import Reporter, obtain
 from harness.run.plan import Plan, plan_control
 from harness.run.preflight import ready
@@ -162,7 +163,8 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     order = (candidate, against) if pair.parity else (against, candidate)
     refs = (pair.candidate, pair.against) if pair.parity else (pair.against, pair.candidate)
     planners = tuple(planner_of(ref, reporter.note) for ref in refs if ref is not None)
-    planned = Planned(pair.settings, order, planners, ())
+    compiling = plan_compiling(pair.settings, reporter.note)
+    planned = Planned(pair.settings, order, planners, (), compiling=compiling)
     reporter.note(planned.compared)
     outcome = _judged(planned, reporter)
     verdict = outcome.verdict.pairs[0]
@@ -223,6 +225,11 @@ def _exceeded(verdict: PairVerdict) -> bool:
 
 def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     """Launch the candidate alone, and judge it against what is stored."""
+    if pair.settings.targets:
+        raise BadInput(
+            f"target={pair.settings.target}: a stored baseline keeps no step to compile; name what "
+            "the candidate has to compile like by --baseline"
+        )
     workspace, case = Path(pair.settings.workspace), pair.settings.case
     told = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
     reporter.note(f"{plan.label} against the stored baseline: {told}")

@@ -13,7 +13,8 @@ from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep
 from harness.compiler.explain import explain
 from harness.devices.tpu import chip
 from harness.ladder.comparison import Comparison
-from harness.ladder.compiled_step import BYTES, FLOPS, IDENTICAL, SOURCE, relative
+from harness.ladder.compiled_step import BYTES, FLOPS, IDENTICAL, SOURCE
+from harness.ladder.distances import relative_difference
 from harness.ladder.result import Finding, Limit, Result, RungResult
 from harness.ladder.rung import Rung
 
@@ -29,7 +30,7 @@ def compiled(c: Comparison) -> RungResult:
         return RungResult.not_exercised(NAME, text)
     one_engine = c.a.engine == c.b.engine
     results = [judge_pair(c.names, pair, one_engine) for pair in c.compiled]
-    for worst in (Result.FAIL, Result.INVALID):
+    for worst in (Result.FAIL, Result.INVALID, Result.INCONCLUSIVE):
         found = [result for result in results if result.result is worst]
         if found:
             return found[0]
@@ -73,23 +74,73 @@ def judge_pair(names: tuple[str, str], pair: Pair, one_engine: bool) -> RungResu
         return RungResult.failed(
             NAME, f"{where} the steps differ: {first}", len(causes) or 1, IDENTICAL, findings
         )
+    return _alike(names, pair, where, causes)
+
+
+def judge_compilers(names: tuple[str, str], pair: Pair) -> RungResult:
+    """One step by two compilers: the second has to compile it, and to make as good a step of it.
+
+    Where the first does not compile it either, nothing can be said of the second.
+    """
+    a, b = pair
+    if wrong := incomparable(names, pair, one_compiler=False):
+        return RungResult.invalid(NAME, wrong)
+    if a.error and b.error:
+        text = f"neither compiles: {does_not_compile(names[0], a).splitlines()[0]}"
+        return RungResult.invalid(NAME, text, tuple(map(Finding, (a.error, b.error))))
+    if a.error:
+        text = f"{names[1]} compiles the step for {b.target}, {names[0]} does not: {a.error}"
+        return RungResult.passed(
+            NAME, text.splitlines()[0], 0, Limit(0, "the second compiles"), detects="an error"
+        )
+    if b.error:
+        found = Finding(does_not_compile(names[1], b))
+        text = f"{found.text.splitlines()[0]}; {names[0]} does"
+        return RungResult.failed(NAME, text, 1, Limit(0, "the second compiles"), (found,))
+    if too_large := does_not_fit(names[1], b):
+        return RungResult.failed(NAME, too_large, 1, Limit(0, "it fits"), (Finding(too_large),))
+    causes = explain(names[0], a, names[1], b)
+    return _alike(names, pair, f"for {a.target}", causes, only_more=True)
+
+
+def _alike(
+    names: tuple[str, str],
+    pair: Pair,
+    where: str,
+    causes: tuple[str, ...],
+    only_more: bool = False,
+) -> RungResult:
+    """Whether two steps that compile do about the same work.
+
+    only_more: the second may do less than the first
+    """
+    a, b = pair
+    findings = tuple(map(Finding, causes))
+
+    def apart(x: int, y: int) -> float:
+        return 0.0 if only_more and y <= x else relative_difference(x, y)
+
     measured = {
-        "matrix-product FLOPs": (relative(a.flops, b.flops), FLOPS),
-        "bytes read and written": (relative(a.bytes_accessed, b.bytes_accessed), BYTES),
-        "bytes of collectives": (relative(_moved(a), _moved(b)), BYTES),
-        "HBM": (relative(a.peak_bytes, b.peak_bytes), BYTES),
+        "matrix-product FLOPs": (apart(a.flops, b.flops), FLOPS),
+        "bytes read and written": (apart(a.bytes_accessed, b.bytes_accessed), BYTES),
+        "bytes of collectives": (apart(_moved(a), _moved(b)), BYTES),
+        "HBM": (apart(a.peak_bytes, b.peak_bytes), BYTES),
     }
-    what, (difference, limit) = max(
-        measured.items(), key=lambda item: (item[1][0] or 0.0) / item[1][1]
-    )
-    if difference is None or difference > limit:
-        text = f"{where} {what} a step differ by {difference or 0:.1%}"
+    if unseen := a.kernels != b.kernels:
+        # What a hand-written kernel multiplies, on one side alone, is not seen.
+        del measured["matrix-product FLOPs"], measured["bytes read and written"]
+    what, (difference, limit) = max(measured.items(), key=lambda item: item[1][0] / item[1][1])
+    if not difference <= limit:
+        text = f"{where} {what} a step differ by {difference:.1%}"
         text += f": {causes[0]}" if causes else ""
         return RungResult.failed(NAME, text, difference, Limit(limit, SOURCE), findings)
-    text = (
-        f"{where} FLOPs, bytes, collectives and HBM are alike (furthest apart: {what}, "
-        f"{difference:.2%}; {names[0]} {_shown(a)}, {names[1]} {_shown(b)})"
-    )
+    shown = f"{names[0]} {_shown(a)}, {names[1]} {_shown(b)}"
+    if unseen:
+        text = f"{where} FLOPs are not comparable: {_kernels(names, pair)}, and what kernels "
+        text += f"multiply is not counted; collectives and HBM are alike ({shown})"
+        return RungResult.inconclusive(NAME, text, difference, Limit(limit, SOURCE), findings)
+    text = f"{where} FLOPs, bytes, collectives and HBM are alike (furthest apart: {what}, "
+    text += f"{difference:.2%}; {shown})"
     return RungResult.passed(
         NAME, text, difference, Limit(limit, SOURCE),
         detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{_scope(pair)}",
@@ -97,7 +148,16 @@ def judge_pair(names: tuple[str, str], pair: Pair, one_engine: bool) -> RungResu
     )  # fmt: skip
 
 
-def incomparable(names: tuple[str, str], pair: Pair) -> str | None:
+def _kernels(names: tuple[str, str], pair: Pair) -> str:
+    """The hand-written kernels that each side executes in a step."""
+    told = (
+        f"{name} executes {', '.join(f'{k} {n} times' for k, n in step.kernels.items()) or 'none'}"
+        for name, step in zip(names, pair, strict=True)
+    )
+    return ", ".join(told)
+
+
+def incomparable(names: tuple[str, str], pair: Pair, one_compiler: bool = True) -> str | None:
     """Why two compiled steps say nothing of each other; None where they do."""
     a, b = pair
     for name, step in zip(names, pair, strict=True):
@@ -107,7 +167,7 @@ def incomparable(names: tuple[str, str], pair: Pair) -> str | None:
             return f"{name} has no module that was compiled for {step.target}"
         if step.error is None and not step.flops:
             return f"{name}'s step for {step.target} multiplies no matrices"
-    for what in ("target", "libtpu"):
+    for what in ("target", "libtpu") if one_compiler else ("target", "digest"):
         x, y = getattr(a, what), getattr(b, what)
         if x != y:
             return f"{names[0]} was compiled with {what} {x}, {names[1]} with {y}"

@@ -15,7 +15,8 @@ from harness.compiler import libtpu
 from harness.compiler.compiled import FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
 from harness.compiler.libtpu import Limits, Module, compile_step
 from harness.compiler.target import Target
-from harness.environments.compilers import TpuCompiler
+from harness.environments.compilers import TpuCompiler, tpu_compiler
+from harness.environments.sources import default_cache_dir
 
 HERE = Path(__file__).parent
 DUMP = HERE / "data" / "hlo" / "libtpu-0.0.52"
@@ -180,3 +181,29 @@ def test_the_flags_of_the_mesh_are_not_given_on(
     compiled("devices dump compiled", tmp_path)
     assert seen["LIBTPU_INIT_ARGS"] == "devices dump compiled"
     assert not seen.keys() & {"XLA_FLAGS", "PYTHONPATH"}
+
+
+@pytest.mark.slow  # installs two releases of libtpu on first use: 1 GB
+@pytest.mark.parametrize("release", ["0.0.21", "0.0.52"])
+def test_the_real_compiler(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    compiler = tpu_compiler(release, default_cache_dir(), print)
+    target = Target("v6e:2x2")
+    assert libtpu.devices_of(target, compiler) == 4
+    with pytest.raises(BadInput, match=r"knows.*v6e"):
+        libtpu.devices_of(Target("v9e:2x2"), compiler)
+    step = compile_step(
+        [Module(HERE / "data" / "hlo" / "linear.hlo.pb", 1)],
+        compiler, target, "", Limits(120.0, 120.0, 2.0**33), tmp_path / "lock", print,
+    )  # fmt: skip
+    assert (step.error, step.unknown, step.devices) == (None, None, 4)
+    (module,) = step.modules
+    assert module.code == GENERATED
+    assert module.graph.flops == 3 * 2 * 8 * 16  # as in test_compiled.py
+    assert 0 < module.memory.donated <= module.memory.arguments
+    rejected = compile_step(
+        [Module(HERE / "data" / "hlo" / "linear.hlo.pb", 1)], compiler, target,
+        "--xla_no_such_flag=1", Limits(120.0, 0.0, 2.0**33), tmp_path / "lock", print,
+    )  # fmt: skip
+    assert rejected.error is not None
+    assert "xla_no_such_flag" in rejected.error

@@ -154,6 +154,12 @@ class TestTwoEngines:
             assert judged(heavier(1.0, what), step).result is expected
             assert judged(step, heavier(1.0, what)).result is expected
 
+    def test_a_kernel_on_one_side_hides_what_it_multiplies(self) -> None:
+        flash = other(kernels={"flash": 2}, graph={"flops": sample_module().graph.flops // 2})
+        assert judged(sample_step(), flash).result is Result.INCONCLUSIVE
+        heavy = dataclasses.replace(heavier(1.4, "hbm").modules[0], kernels={"flash": 2})
+        assert judged(sample_step(), sample_step(modules=(heavy,))).result is Result.FAIL
+
     def test_no_collectives_at_all_on_one_side(self) -> None:
         alone = other(graph={"collectives": ()})
         assert judged(sample_step(), alone).result is Result.FAIL
