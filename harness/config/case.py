@@ -78,6 +78,9 @@ class Case:
     kind:         "aligned": the harness prepares weights and batches, and the trainers ought to
                   agree to the last bits. "as_shipped": each trainer's own text pipeline, sampler
                   and initialisation
+    mesh:         size of each axis
+    dcn:          of an axis that lies across slices, over how many; empty for one slice. Within a
+                  slice the axis has its size divided by that
     sharding:     partition spec by parameter, `*` for a layer's number: for each dimension null, a
                   mesh axis, or a list of them
     precision:    in how many passes of bfloat16 a device multiplies float32 matrices that has no
@@ -96,6 +99,7 @@ class Case:
     description: str = ""
     model: Model = field(default_factory=Model)
     mesh: dict[str, int] = field(default_factory=dict)
+    dcn: dict[str, int] = field(default_factory=dict)
     sharding: dict[str, list[str | list[str] | None]] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     dtype: str = "float32"
@@ -113,6 +117,11 @@ class Case:
     def devices(self) -> int:
         """Number of devices in the mesh."""
         return math.prod(self.mesh.values())
+
+    @property
+    def slices(self) -> int:
+        """Number of slices that the mesh lies across."""
+        return math.prod(self.dcn.values())
 
     @property
     def micro_batch(self) -> int:
@@ -253,6 +262,18 @@ def _check_mesh(case: Case) -> None:
             raise BadInput(f"case.mesh.{axis}: the axes are {', '.join(AXES)}")
         if size < 1:
             raise BadInput(f"case.mesh.{axis}={size}: an axis has at least one device")
+    for axis, slices in case.dcn.items():
+        if axis not in case.mesh:
+            raise BadInput(f"case.dcn.{axis}={slices}: case.mesh has no {axis}")
+        if slices < 1 or case.mesh[axis] % slices:
+            raise BadInput(
+                f"case.dcn.{axis}={slices}: it does not divide case.mesh.{axis}={case.mesh[axis]}"
+            )
+    if case.slices > 1 and not case.aligned:
+        raise BadInput(
+            "case.dcn: as shipped the Trainer has one mesh of its own, which knows no slices; use "
+            "an aligned case"
+        )
     if "fsdp" not in case.mesh:
         raise BadInput(
             "case.mesh has no axis fsdp, which both trainers need; fsdp: 1 is one that does nothing"

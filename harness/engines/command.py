@@ -92,6 +92,7 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
         steps=case.steps,
         micro_batch=case.micro_batch,
         window=case.window,
+        slices=case.slices,
         precision=case.matmul_precision,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned,

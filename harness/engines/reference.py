@@ -59,6 +59,7 @@ def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
         "dtype": dtype,
         "device": device,
         "mesh": dict(case.mesh),
+        "dcn": dict(case.dcn),
         "sharding": dict(case.sharding),
         "micro_batch": case.micro_batch,
         "accumulation": case.accumulation,

@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     from harness.probe.observer import Observer
     from harness.probe.runtime import EagerRuntime, XlaRuntime
     from harness.probe.scopes import name_operations
+    from harness.probe.slices import cut_into_slices
     from harness.probe.spec import Spec
     from harness.probe.writer import Writer
 
@@ -52,6 +53,8 @@ def main(arguments: list[str]) -> int:
     )
     observer = Observer(spec, writer, runtime, phases)
     runtime.set_precision(spec.precision)
+    if spec.slices > 1:
+        cut_into_slices(spec.slices)
     if spec.condition is not None:
         compute_like(spec.condition)
     if spec.scopes:

@@ -44,6 +44,7 @@ class Spec:
     micro_batch:  rows in one micro-batch over all processes
     window:       optimizer steps in one timing window after the two that compile
     device:       "xla", or "cpu" for a trainer in eager PyTorch
+    slices:       slices that the mesh lies across; on the CPU mesh the probe makes them up
     precision:    matmul precision to be set; "default" leaves it as it is
     condition:    what device to compute like, one of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer
@@ -67,6 +68,7 @@ class Spec:
     micro_batch: int
     window: int = 5
     device: str = "xla"
+    slices: int = 1
     precision: str = "default"
     condition: str | None = None
     watch: Watch = field(default_factory=Watch)

@@ -64,6 +64,7 @@ class Planned:
         first, *others = self.subjects
         case = self.settings.case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
+        mesh += "" if case.slices == 1 else f" across {case.slices} slices"
         like = self.settings.launcher.condition
         device = self.settings.launcher.device + ("" if like is None else f", {CONDITIONS[like]}")
         names = " and ".join(_told(plan) for plan in others)

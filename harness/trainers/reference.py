@@ -53,8 +53,13 @@ def place_on_mesh(model: Any, t: dict[str, Any]) -> tuple[Any, Any]:
 
     xr.use_spmd()
     axes = t["mesh"]
-    count = math.prod(axes.values())
-    mesh = xs.Mesh(np.arange(count), tuple(axes.values()), tuple(axes))
+    if t["dcn"]:
+        outer = tuple(t["dcn"].get(axis, 1) for axis in axes)
+        inner = tuple(size // n for size, n in zip(axes.values(), outer, strict=True))
+        mesh = xs.HybridMesh(ici_mesh_shape=inner, dcn_mesh_shape=outer, axis_names=tuple(axes))
+    else:
+        count = math.prod(axes.values())
+        mesh = xs.Mesh(np.arange(count), tuple(axes.values()), tuple(axes))
     xs.set_global_mesh(mesh)
     model.to(torch_xla.device())
     model.tie()  # moving to an XLA device makes new parameters, and so unties what was tied

@@ -131,7 +131,8 @@ def _spec(job: Job[HfOptions]) -> Spec:
         )
     return spec_for(
         job,
-        mesh=dict(case.mesh) if extra else None,
+        mesh=dict(case.mesh) if extra or case.slices > 1 else None,
+        dcn=dict(case.dcn),
         sharding=dict(case.sharding) if case.aligned else None,
         einsum_linear=job.options.einsum_linear,
     )

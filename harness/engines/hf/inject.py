@@ -15,11 +15,15 @@ from harness.probe.inject import when_imported
 
 
 def inject(
-    mesh: dict[str, int] | None, sharding: dict[str, list[Any]] | None, einsum_linear: bool
+    mesh: dict[str, int] | None,
+    dcn: dict[str, int],
+    sharding: dict[str, list[Any]] | None,
+    einsum_linear: bool,
 ) -> None:
     """The Trainer has one mesh of its own and shards the largest dimension of each parameter.
 
     mesh:          sizes of the mesh axes by name, where its own mesh is to be replaced
+    dcn:           over how many slices each axis of it lies, where it lies across some
     sharding:      partition spec by parameter pattern (`*` is a layer number); None leaves its own
     einsum_linear: torch_xla's einsum lowering on its plain `nn.Linear` modules
     """
@@ -41,7 +45,7 @@ def inject(
 
             @functools.wraps(init)
             def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-                with _own_mesh(mesh):
+                with _own_mesh(mesh, dcn):
                     init(self, *args, **kwargs)
 
             trainer.Trainer.__init__ = __init__
@@ -83,16 +87,26 @@ def matching(patterns: dict[str, Any], name: str) -> Any:
 class _own_mesh:
     """While active, whatever mesh is made global is the one with these axes instead."""
 
-    def __init__(self, axes: dict[str, int]) -> None:
-        self.axes = axes
+    def __init__(self, axes: dict[str, int], dcn: dict[str, int]) -> None:
+        self.axes, self.dcn = axes, dcn
 
     def __enter__(self) -> None:
         import numpy as np
         import torch_xla.distributed.spmd as xs
 
         self.module, self.original = xs, xs.set_global_mesh
-        size = int(np.prod(list(self.axes.values())))
-        mesh = xs.Mesh(np.arange(size), tuple(self.axes.values()), tuple(self.axes))
+        if self.dcn:
+            outer = tuple(self.dcn.get(axis, 1) for axis in self.axes)
+            mesh = xs.HybridMesh(
+                ici_mesh_shape=tuple(
+                    s // n for s, n in zip(self.axes.values(), outer, strict=True)
+                ),
+                dcn_mesh_shape=outer,
+                axis_names=tuple(self.axes),
+            )
+        else:
+            size = int(np.prod(list(self.axes.values())))
+            mesh = xs.Mesh(np.arange(size), tuple(self.axes.values()), tuple(self.axes))
         xs.set_global_mesh = lambda _: self.original(mesh)
 
     def __exit__(self, *exception: Any) -> None:

@@ -155,6 +155,28 @@ class TestShapes:
             check(changed(case, "accumulation", 3))
         assert changed(case, "accumulation", 2).micro_batch == 4
 
+    @pytest.mark.parametrize(
+        ("dcn", "text"),
+        [
+            ({"fsdp": 3}, r"case\.dcn\.fsdp=3: .*divide case\.mesh\.fsdp=4"),
+            ({"fsdp": 0}, r"case\.dcn\.fsdp=0"),
+            ({"data": 2}, r"case\.dcn\.data=2: case\.mesh has no data"),
+        ],
+    )
+    def test_slices_divide_an_axis_of_the_mesh(
+        self, case: Case, dcn: dict[str, int], text: str
+    ) -> None:
+        with pytest.raises(BadInput, match=text):
+            check(dataclasses.replace(case, dcn=dcn))
+
+    def test_slices(self, case: Case) -> None:
+        assert case.slices == 1
+        across = dataclasses.replace(case, dcn={"fsdp": 2})
+        check(across)
+        assert across.slices == 2
+        with pytest.raises(BadInput, match=r"case\.dcn: as shipped"):
+            check(dataclasses.replace(across, kind=AS_SHIPPED))
+
     def test_the_mesh_divides_a_micro_batch(self, case: Case) -> None:
         with pytest.raises(BadInput, match="multiple of 16, or another mesh"):
             check(changed(case, "accumulation", 4))

@@ -199,6 +199,20 @@ class TestTheCaseReachesEveryTrainer:
         assert spec.injected["sharding"] == two.sharding
         assert command_of("hf", case).spec.injected["mesh"] is None
 
+    def test_a_mesh_across_slices(self, case: Case, checkout: Path) -> None:
+        """Each engine gets the part within a slice and the part across slices of every axis."""
+        two = load(["case=llama-tiny-two-slices"]).case
+        assert (two.devices, two.slices) == (8, 2)
+        found = torchprime(two, checkout)
+        assert (found["ici_mesh.fsdp"], found["dcn_mesh.fsdp"]) == ("4", "2")
+        assert (reference(two)["mesh"], reference(two)["dcn"]) == ({"fsdp": 8}, {"fsdp": 2})
+        spec = command_of("hf", two).spec
+        assert (spec.injected["mesh"], spec.injected["dcn"]) == ({"fsdp": 8}, {"fsdp": 2})
+        for name in ("hf", "reference"):
+            assert command_of(name, two).spec.slices == 2
+            assert command_of(name, case).spec.slices == 1
+        assert not any(key.startswith("dcn_mesh") for key in torchprime(case, checkout))
+
     def test_a_mesh_that_the_trainer_cannot_have(self, case: Case, checkout: Path) -> None:
         shipped = changed(load(["case=llama-tiny-2d"]).case, kind=AS_SHIPPED)
         with pytest.raises(BadInput, match="as shipped the Trainer's mesh has only fsdp"):

@@ -1,0 +1,40 @@
+"""Two slices, for which a CPU mesh of eight devices stands: one device order in every engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.ladder.result import Result
+from harness.plugins.ladder import Pair, pair_outcome
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.mark.parametrize("other", ["torchprime", "reference"])
+@pytest.mark.parametrize(
+    ("overrides", "order"),
+    [
+        ((), list(range(8))),
+        # Neighbours along tensor are in other slices: no engine may go by the devices' numbers.
+        (
+            (
+                "case.mesh.fsdp=4", "+case.mesh.tensor=2", "case.dcn.fsdp=1", "+case.dcn.tensor=2",
+                "sharding@case.sharding=llama-fsdp-tensor",
+            ),
+            [0, 1, 4, 5, 2, 3, 6, 7],
+        ),
+    ],
+    ids=["fsdp across", "tensor across"],
+)  # fmt: skip
+def test_every_engine_has_the_devices_in_one_order(
+    other: str, overrides: tuple[str, ...], order: list[int], request: pytest.FixtureRequest
+) -> None:
+    pair = Pair("llama-tiny-two-slices", "hf", other, "cpu")
+    outcome = pair_outcome(request.config, pair, "case.steps=6", *overrides)
+    verdict = outcome.verdict.pairs[0]
+    for record in outcome.records.values():
+        assert record.observed.devices == 8
+        assert record.observed.mesh is not None
+        assert list(record.observed.mesh.device_order) == order
+    assert verdict.rung("sharding").result is Result.PASS
+    assert verdict.rung("forward").result is Result.PASS
