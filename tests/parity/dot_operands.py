@@ -2,7 +2,7 @@
 
 `python dot_operands.py CONDITION` prints JSON: for each way to write a product, forward and
 backward: what computes the operands of each `dot` of its HLO, and the values; and the gradients of
-an embedding, whose rows are added in the order of the condition.
+an embedding, whose rows are added in the order of the condition; and the flags of this process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch_xla
 from torch_xla.distributed.spmd.xla_sharding import XLAPatchedLinear
 
 from harness.probe.conditions import compute_like
+from harness.probe.runtime import flags
 
 DEVICE = torch_xla.device()
 PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
@@ -82,4 +83,5 @@ if __name__ == "__main__":
     x, w = (torch.randn(*shape, generator=generator) for shape in ((8, 16, 32), (24, 32)))
     products = {name: product(multiply, x, w) for name, multiply in PRODUCTS.items()}
     inputs = {"x": x.tolist(), "w": w.tolist()}
-    print(json.dumps({"inputs": inputs, "products": products, "scattered": scattered()}))
+    found = {"inputs": inputs, "products": products, "scattered": scattered(), "flags": flags()}
+    print(json.dumps(found))

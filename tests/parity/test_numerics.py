@@ -67,6 +67,14 @@ def test_without_a_condition_no_operand_is_rounded() -> None:
         assert not any("parity_round" in line for line in product["operands"])
 
 
+def test_what_torch_xla_says_of_itself_is_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a TPU it sets its own version: another torch_xla would differ by a flag as well."""
+    monkeypatch.setenv("TPU_ML_PLATFORM_VERSION", "2.9.0")
+    flags = computed("none", 2)["flags"]
+    assert "TPU_ML_PLATFORM_VERSION" not in flags
+    assert flags["PJRT_DEVICE"] == "CPU"
+
+
 @pytest.mark.parametrize("operation", ["embedding", "index_add", "scatter_add"])
 def test_scatter_adds_add_in_another_order_at_each_launch(operation: str) -> None:
     """The same sums but for their last bits, and other ones each time."""
