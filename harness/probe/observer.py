@@ -20,6 +20,7 @@ from torch.optim import optimizer as optimizer_hooks
 from harness.probe import batches, clipping, known_answers
 from harness.probe.clipping import Clipping
 from harness.probe.functions import Function, wrap
+from harness.probe.inputs import Inputs, describe, says_nothing
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
 from harness.probe.runtime import Runtime, flags, versions
@@ -47,6 +48,9 @@ class Observer:
         self.losses: list[torch.Tensor] = []  # of the step in progress
         self.cross_entropies: list[tuple[str, torch.Tensor]] = []  # of step 0
         self.clipping = Clipping(self._before_clipping)
+        self.inputs = Inputs(spec.watch, runtime)
+        self.taken_away: set[str] = set()
+        self.refused: str | None = None  # of what was taken away, what a model would use
         self.rates: list[float] = []  # of the step in progress
         self.unread: list[dict[str, Any]] = []  # finished steps whose values were not read yet
         self.hyper: Any = None
@@ -61,6 +65,7 @@ class Observer:
         optimizer_hooks.register_optimizer_step_pre_hook(self._before_step)
         optimizer_hooks.register_optimizer_step_post_hook(self._after_step)
         self.forward_hook = module_hooks.register_module_forward_pre_hook(self._before_forward)
+        self._watch_root()
         self._watch_backward()
         self._watch_cross_entropy()
         self.clipping.watch(self.spec.watch.clipping)
@@ -77,12 +82,32 @@ class Observer:
 
         torch.optim.Optimizer.__init__ = init  # type: ignore[method-assign]
 
+    def _watch_root(self) -> None:
+        """The root is the first module with parameters that is called in training.
+
+        A hook for all modules would come too late to see what its first call is given.
+        """
+        original = torch.nn.Module.__call__
+
+        def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if module.training and self._mine() and any(True for _ in module.parameters()):
+                torch.nn.Module.__call__ = original  # type: ignore[method-assign]
+                self.root = module
+                self.inputs.watch(module, self._mine)
+            return original(module, *args, **kwargs)
+
+        torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+
+    def _mine(self) -> bool:
+        """Whether this is the trainer's main thread."""
+        return threading.get_ident() == self.main_thread
+
     def _watch_backward(self) -> None:
         original = torch.Tensor.backward
 
         @functools.wraps(original)
         def backward(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() == self.main_thread:
+            if self._mine():
                 self.losses.append(tensor.detach())
             result = original(tensor, *args, **kwargs)
             if self.step == 0 and not self.clipping.calls:
@@ -98,8 +123,7 @@ class Observer:
         def watched(original: Function) -> Function:
             def cross_entropy(*args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
-                mine = self.step == 0 and threading.get_ident() == self.main_thread
-                if mine and result.requires_grad:
+                if self.step == 0 and self._mine() and result.requires_grad:
                     reduction = str(kwargs.get("reduction", "mean"))
                     self.cross_entropies.append((reduction, result.detach()))
                 return result
@@ -124,6 +148,7 @@ class Observer:
         watch, rows = self.spec.watch, batches.Rows.read(Path(self.spec.rows))
 
         def replace(index: int, batch: dict[str, Any]) -> dict[str, Any] | None:
+            self._take_away(batch)
             size = len(batch[watch.tokens])
             process, processes = self.runtime.process()
             if size * processes != self.spec.micro_batch:
@@ -131,6 +156,19 @@ class Observer:
             return rows.batch(watch, index, size, process, processes)
 
         return replace
+
+    def _take_away(self, batch: dict[str, Any]) -> None:
+        """Note what a trainer's own batch has that a prepared one has not.
+
+        What a model would use is refused: a mask with zeros, positions that start anew, segments,
+        weights. An error in a loader's thread would only end the data.
+        """
+        watch = self.spec.watch
+        for key in set(batch.keys()) - {watch.tokens, watch.labels}:
+            role, value = "mask" if key == watch.mask else key, batch[key]
+            if not torch.is_tensor(value) or not says_nothing(role, value.float().cpu().numpy()):
+                self.refused = key
+            self.taken_away.add(key)
 
     # --- the events of a step, in their order -------------------------------------------------
 
@@ -143,14 +181,17 @@ class Observer:
             self.writer.arrays(layout.FIRST_BATCH, arrays)
 
     def _before_forward(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not module.training or threading.get_ident() != self.main_thread:
+        if not module.training or not self._mine():
             return
-        if self.root is None and any(True for _ in module.parameters()):
-            self.root = module
         if self.input_sharding is None and isinstance(module, torch.nn.Embedding) and inputs:
             self.input_sharding = self.runtime.sharding(inputs[0])
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self.refused is not None:
+            raise RuntimeError(
+                f"this trainer's own batches have {self.refused}, which its model would use and "
+                "prepared rows have not: the case cannot be aligned; run it as shipped"
+            )
         groups = optimizer.param_groups
         apart = ("params", "lr", "initial_lr")  # rates are recorded step by step
         hyper = [{k: _plain(v) for k, v in g.items() if k not in apart} for g in groups]
@@ -178,7 +219,8 @@ class Observer:
             at=time.time(),
         )
         values = {"step": self.step, "losses": self.losses, "calls": calls, "plain": plain}
-        self.unread.append({**values, "cross_entropies": self.cross_entropies})
+        values |= {"cross_entropies": self.cross_entropies, "inputs": self.inputs.take()}
+        self.unread.append(values)
         self.losses, self.cross_entropies = [], []
         self.step += 1
 
@@ -186,7 +228,7 @@ class Observer:
 
     def _boundary(self) -> None:
         """The trainer has just sent its work to the device."""
-        if threading.get_ident() != self.main_thread or not self.runtime.can_execute():
+        if not self._mine() or not self.runtime.can_execute():
             return
         if self.root is None and self.optimizer is not None:
             # Anew at every boundary until the first forward: weights may still be changed.
@@ -215,6 +257,7 @@ class Observer:
                 losses=[float(loss) for loss in step["losses"]],
                 gradient_norm=clipping.total_norm(step["calls"], norms),
                 norms=[] if step["plain"] else norms,
+                inputs=describe(step["inputs"], self.runtime),
                 cross_entropies=[
                     {"reduction": reduction, "value": float(value)}
                     for reduction, value in step["cross_entropies"]
@@ -239,6 +282,7 @@ class Observer:
             "known_answers": self.known_answers,
             "condition": self.spec.condition,
             "input_sharding": self.input_sharding,
+            "taken_away": sorted(self.taken_away),
             "model": None if self.root is None else type(self.root).__name__,
             "attention": _attention(self.root),
         }

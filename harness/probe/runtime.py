@@ -46,6 +46,12 @@ class Runtime(Protocol):
         """Totals since the start: compilations and their seconds, executions, transfers, fallbacks
         by name."""
 
+    def hold(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """What to keep to read this tensor later; None where keeping it would change the graph."""
+
+    def to_host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Tensors that were held, on the host."""
+
     def sharding(self, tensor: torch.Tensor) -> str:
         """The sharding annotation of a live tensor, "" for none."""
 
@@ -123,6 +129,17 @@ class XlaRuntime:
             "transfers": transfers[0] if transfers else 0,
             "fallbacks": {name: self._metrics.counter_value(name) or 0 for name in names},
         }
+
+    def hold(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        if tensor.device.type != "xla":
+            return tensor.detach().clone()
+        # What is still to be computed would be one more output of the graph, and what is donated
+        # would be gone.
+        lazy = self._xla._XLAC._check_tensor_need_materialization([tensor])[0]
+        return None if lazy or self._xla._XLAC._get_buffer_donation(tensor) else tensor
+
+    def to_host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [tensor.cpu() for tensor in tensors]
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
@@ -213,6 +230,12 @@ class EagerRuntime:
             "compilations": 0, "compile_seconds": 0.0, "executions": 0, "transfers": 0,
             "fallbacks": {},
         }  # fmt: skip
+
+    def hold(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return tensor.detach().clone()
+
+    def to_host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return tensors
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return ""

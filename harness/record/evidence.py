@@ -208,6 +208,7 @@ class Observed:
     accelerator_type:      the TPU VM's own name of it, such as "v6e-8"
     matmul_precision:      "default", "high" or "highest", as torch_xla told it at the end
     condition:             what device was computed like, of `harness.base.conditions`
+    taken_away:            what batches of the trainer's own have, and prepared ones have not
     model, attention:      the root module's class; its attention implementation, by its own name
     known_answers:         None where the run ended before the device was asked
     script:                how the script ended
@@ -230,6 +231,7 @@ class Observed:
     versions: dict[str, str] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
     input_sharding: str | None = None
+    taken_away: tuple[str, ...] = ()
     model: str | None = None
     attention: str | None = None
     known_answers: KnownAnswers | None = None
@@ -415,6 +417,9 @@ class Step:
     max_norm:        the one norm that they were clipped to; None for none, and for several
     clips:           every call of a function that clips; empty where one call for all parameters
                      is all that there was: `max_norm` and `gradient_norm` tell of it
+    inputs:          for each call of the root module, the hash of each tensor that it was given, by
+                     name: as in Batch; "" for one that the device had yet to compute. Masks of ones
+                     and positions 0, 1, 2 … are left out
     cross_entropies: of step 0, in order, for each call that is part of a loss
     """
 
@@ -428,6 +433,7 @@ class Step:
     gradient_norm: Number | None = None
     max_norm: Number | None = None
     clips: tuple[Clip, ...] = ()
+    inputs: tuple[dict[str, str], ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
     finished: bool = False
 

@@ -91,6 +91,7 @@ class ValuesEvent:
     losses: tuple[Number, ...]
     gradient_norm: Number | None
     norms: tuple[Number | None, ...] = ()
+    inputs: tuple[dict[str, str], ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
 
 
@@ -383,6 +384,7 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
                 gradient_norm=None if values is None else values.gradient_norm,
                 max_norm=None if step is None else step.max_norm,
                 clips=_clips(step, values),
+                inputs=() if values is None else values.inputs,
                 cross_entropies=() if values is None else values.cross_entropies,
                 finished=step is not None and values is not None,
             )

@@ -40,6 +40,7 @@ FAULTS = (
     Seeded("sharding", "sharding", f"{{{UP_PROJ}: [null, fsdp]}}", text="up_proj"),
     Seeded("swap_batches", "data", text="the same batches in another order"),
     Seeded("swap_rows", "data", text="the same rows over the whole run, in another order"),
+    Seeded("repeat_batch", "data", text="was given the tokens of step 2 again"),
     Seeded("skip_update", "data", text="an update was skipped at step 7"),
     Seeded("perturb_weight", "init", "{by: 1e-3}", text="up_proj"),
     Seeded("rope_theta", "forward", bf16=False),

@@ -143,6 +143,10 @@ class Trainer:
         labels[0, : 1 + micro_step % 4] = IGNORED
         return tokens, labels
 
+    def given(self, step: int, tokens: Any, labels: Any) -> dict[str, str]:
+        """Hashes of what the model is given."""
+        return {"tokens": _hash(tokens), "labels": _hash(labels)}
+
     def divisor(self, batches: list[tuple[Any, Any]], index: int) -> float:
         """What the summed cross-entropy of micro-batch `index` is divided by."""
         return float(sum((labels[:, 1:] != IGNORED).sum() for _, labels in batches))
@@ -285,7 +289,13 @@ class Trainer:
             if windows and windows[0]["last"] == step:
                 events.append({"event": "window", "window": windows.pop(0)})
             events.append(
-                {"event": "values", "step": step, "losses": losses, "gradient_norm": norm}
+                {
+                    "event": "values",
+                    "step": step,
+                    "losses": losses,
+                    "gradient_norm": norm,
+                    "inputs": [self.given(step, *batch) for batch in batches],
+                }
             )
             for entry in parameters:
                 name = entry["name"]

@@ -104,7 +104,8 @@ def run(
         counted = {"compilations": int(step < 2), "executions": 1, "transfers": 0, "fallbacks": {}}
         window = {"first": step, "last": step, "seconds": 0.1, "cpu_seconds": 0.1, **counted}
         events.append({"event": "window", "window": window})
-        values = {"losses": [loss], "gradient_norm": measured(scale)}
+        given = {name: batch(step)[name] for name in ("tokens", "labels")}
+        values = {"losses": [loss], "gradient_norm": measured(scale), "inputs": [given]}
         events.append({"event": "values", "step": step, **values})
     (folder / STEPS).write_text("".join(json.dumps(encode(e)) + "\n" for e in events))
     parameters = [parameter(name, scale, final_bits) for name in ("a.weight", "b.weight")]

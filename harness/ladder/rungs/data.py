@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.config.case import ALIGNED
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
 from harness.record.evidence import Record, Step
+
+TOKENS = "tokens"
+LOADED = (TOKENS, "labels", "mask")
+"""What a model is given and a loader yields, by the names of a Batch."""
 
 
 def data(c: Comparison) -> RungResult:
@@ -27,6 +31,7 @@ def data(c: Comparison) -> RungResult:
         for name, step in zip(c.names, pair, strict=True):
             if unknown := _unobserved_batches(name, step):
                 return RungResult.invalid("data", unknown)
+    given = _compare_given(c, common)
     findings = [
         finding
         for x, y in common
@@ -34,6 +39,7 @@ def data(c: Comparison) -> RungResult:
     ]
     if findings:
         findings.insert(0, _overview(c, *zip(*common, strict=True)))
+    findings = given + findings
     skipped = [f for r in (c.a, c.b) for f in _skipped_updates(r)]
     findings = skipped + findings
     for name, record in zip(c.names, (c.a, c.b), strict=True):
@@ -48,7 +54,7 @@ def data(c: Comparison) -> RungResult:
         has, lacks = (name_a, name_b) if index in left else (name_b, name_a)
         findings.append(Finding(f"step {index}: {has} has it, {lacks} does not", index))
     count = sum(len(step.batches) for step in left.values())
-    text = f"{count} batches with equal tokens, labels and masks"
+    text = f"{count} batches with equal tokens, labels and masks{_beside(c)}"
     return RungResult.identity("data", tuple(findings), text)
 
 
@@ -59,6 +65,14 @@ def _unobserved_batches(name: str, step: Step) -> str | None:
             f"step {step.index}: {len(step.batches)} of {name}'s {len(step.micro_losses)} "
             "micro-batches were observed"
         )
+    if len(step.inputs) != len(step.batches):
+        return (
+            f"step {step.index}: {name}'s model was called {len(step.inputs)} times for "
+            f"{len(step.batches)} micro-batches: what it was given cannot be told"
+        )
+    for batch, given in zip(step.batches, step.inputs, strict=True):
+        if TOKENS not in given and batch.tokens not in given.values():
+            return f"step {step.index}: the tokens that {name}'s model was given were not observed"
     if not all(batch.tokens and batch.labels for batch in step.batches):
         return f"step {step.index}: tokens or labels of {name} were not observed"
     return None
@@ -78,6 +92,68 @@ def _skipped_updates(record: Record) -> list[Finding]:
         )
         for step in skipped
     ]  # fmt: skip
+
+
+def _compare_given(c: Comparison, common: Sequence[tuple[Step, Step]]) -> list[Finding]:
+    """Where a model was given something else than its loader yielded, or than the other model.
+
+    Rows that both trainers change alike, by a shift, are none; a batch that comes again is.
+    """
+    findings = []
+    for record, steps in ((c.a, [x for x, _ in common]), (c.b, [y for _, y in common])):
+        loaded: dict[str, int] = {}
+        for step in steps:
+            for batch, given in zip(step.batches, step.inputs, strict=True):
+                tokens = given.get(TOKENS, "")
+                if tokens and tokens != batch.tokens and tokens in loaded:
+                    text = f"step {step.index}: {record.label}'s model was given the tokens of "
+                    text += f"step {loaded[tokens]} again, and not those that its loader yielded"
+                    findings.append(Finding(text, step.index, None, tokens, batch.tokens))
+                loaded.setdefault(batch.tokens, step.index)
+    for x, y in common:
+        for i in range(min(len(x.inputs), len(y.inputs))):
+            findings += _other_inputs(c, x, y, i)
+    return findings
+
+
+def _other_inputs(c: Comparison, x: Step, y: Step, i: int) -> Iterator[Finding]:
+    """What two models were given in micro-batch `i` of a step that is not equal."""
+    left, right = _changed(x, i), _changed(y, i)
+    where = f"step {x.index}" + (f", micro-batch {i}" if len(x.batches) > 1 else "")
+    for name in sorted(left.keys() | right.keys()):
+        p, q = left.get(name), right.get(name)
+        if p == q or "" in (p, q):
+            continue
+        if name in LOADED:
+            who = c.names[0] if p is not None else c.names[1]
+            text = f"{where}: {who}'s model was given other {name} than its loader yielded"
+        elif p is None or q is None:
+            has, lacks = c.names if q is None else c.names[::-1]
+            text = f"{where}: {has}'s model was also given {name}, {lacks}'s was not"
+        else:
+            text = f"{where}: the models were given other {name}"
+        yield Finding(text, x.index, None, p, q)
+
+
+def _changed(step: Step, i: int) -> dict[str, str]:
+    """What a model was given that its loader did not yield just so, by name."""
+    batch, given = step.batches[i], step.inputs[i]
+    if batch.mask and "mask" not in given:
+        given = {**given, "mask": "none"}
+    loaded = (batch.tokens, batch.labels, batch.mask)
+    return {name: h for name, h in given.items() if h not in loaded}
+
+
+def _beside(c: Comparison) -> str:
+    """What of equal batches is left out or was not seen, for the explanation of a PASS."""
+    text = ""
+    for record in (c.a, c.b):
+        if record.observed.taken_away:
+            text += f"; {record.label}'s own {', '.join(record.observed.taken_away)} left out"
+        unread = {n for s in record.steps for given in s.inputs for n, h in given.items() if not h}
+        if unread:
+            text += f"; {record.label} computes {', '.join(sorted(unread))} on the device, unseen"
+    return text
 
 
 def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:

@@ -38,6 +38,7 @@ class Kind:
 FAULTS: Mapping[str, Kind] = {
     "swap_rows": Kind("data", {"first": 0, "second": 1}),
     "swap_batches": Kind("data", {"first": 2, "second": 3, "size": 8}),
+    "repeat_batch": Kind("data", {"step": 3}),
     "perturb_weight": Kind("model", {"parameter": "model.layers.0.mlp.up_proj.weight", "by": 1e-3}),
     "rope_theta": Kind("model", {"factor": 10.0}),
     "rms_norm_eps": Kind("model", {"eps": 1e-6}),

@@ -11,6 +11,7 @@ from builders import (
     Trainer,
     comparison,
     with_manifest,
+    with_observed,
     with_step,
     without,
 )
@@ -96,7 +97,9 @@ class Shorter(Trainer):
 def with_batch(run: Record, step: int, **fields: Any) -> Record:
     batches: tuple[Batch, ...] = run.steps[step].batches
     changed = (dataclasses.replace(batches[0], **fields), *batches[1:])
-    return with_step(run, step, batches=changed)
+    given = {name: fields[name] for name in ("tokens", "labels", "mask") if name in fields}
+    first, *others = run.steps[step].inputs
+    return with_step(run, step, batches=changed, inputs=({**first, **given}, *others))
 
 
 def judged(a: Record, b: Record) -> RungResult:
@@ -197,11 +200,12 @@ class TestSkippedUpdates:
 
     def skipping(self, run: Record, step: int, accumulation: int = 1) -> Record:
         """The Record of a run whose update `step` was skipped."""
-        batches = [step.batches for step in run.steps]
+        batches, inputs = [s.batches for s in run.steps], [s.inputs for s in run.steps]
         batches[step : step + 2] = [batches[step] + batches[step + 1]]
+        inputs[step : step + 2] = [inputs[step] + inputs[step + 1]]
         steps = tuple(
-            dataclasses.replace(s, batches=b, micro_losses=(1.0,) * len(b))
-            for s, b in zip(run.steps, batches, strict=False)
+            dataclasses.replace(s, batches=b, inputs=i, micro_losses=(1.0,) * len(b))
+            for s, b, i in zip(run.steps, batches, inputs, strict=False)
         )
         return dataclasses.replace(run, steps=steps)
 
@@ -228,6 +232,12 @@ def pair() -> tuple[Record, Record]:
     return Trainer(accumulation=2).record(), Trainer(accumulation=2, label="b").record()
 
 
+def trading_places(run: Record, step: int) -> Record:
+    """The Record with the micro-batches of one step in the reverse order."""
+    of = run.steps[step]
+    return with_step(run, step, batches=of.batches[::-1], inputs=of.inputs[::-1])
+
+
 class TestDataOfMicroBatches:
     def test_equal(self, pair: tuple[Record, Record]) -> None:
         assert judged(*pair).explanation.startswith("16 batches")
@@ -248,12 +258,13 @@ class TestDataOfMicroBatches:
         b = pair[1]
         first, second = b.steps[4].batches
         other = dataclasses.replace(second, tokens="0" * 16, rows=("0" * 16,) * 4)
-        result = judged(pair[0], with_step(b, 4, batches=(first, other)))
+        given = (b.steps[4].inputs[0], {**b.steps[4].inputs[1], "tokens": "0" * 16})
+        result = judged(pair[0], with_step(b, 4, batches=(first, other), inputs=given))
         assert result.findings[1].text == "step 4, micro-batch 1: other tokens"
 
     def test_two_trade_places(self, pair: tuple[Record, Record]) -> None:
         b = pair[1]
-        result = judged(pair[0], with_step(b, 4, batches=b.steps[4].batches[::-1]))
+        result = judged(pair[0], trading_places(b, 4))
         assert result.result is FAIL
         assert result.explanation.startswith("the same batches in another order (micro-steps 8, 9")
 
@@ -292,6 +303,7 @@ class TestDataAsTheCaseAsks:
                     ),
                 ),
                 micro_losses=(0.0,),
+                inputs=({"tokens": "joined"},),
             )
             for step in b.steps
         )
@@ -343,3 +355,81 @@ class TestDataOfTruncatedRuns:
         """Steps are compared by their number, not by their place."""
         result = judged(a, without(b, "steps", 2))
         assert not any("tokens" in f.text for f in result.findings)
+
+
+class TestWhatTheModelIsGiven:
+    """A batch that was loaded is not yet one that is trained on."""
+
+    def given(self, run: Record, step: int, **changed: str | None) -> Record:
+        """The Record of a run whose model was given something else at a step; None for nothing."""
+        inputs = {**run.steps[step].inputs[0], **changed}
+        return with_step(run, step, inputs=({n: h for n, h in inputs.items() if h is not None},))
+
+    def again(self, run: Record, step: int) -> Record:
+        """The Record of a run that trains on the batch of the step before once more."""
+        return with_step(run, step, inputs=run.steps[step - 1].inputs)
+
+    def test_a_batch_that_comes_again(self, a: Record, b: Record) -> None:
+        for pair in ((a, self.again(b, 3)), (self.again(b, 3), a), (self.again(b, 3),) * 2):
+            result = judged(*pair)
+            assert result.result is FAIL
+            assert result.explanation.startswith(
+                "step 3: torchprime's model was given the tokens of step 2 again"
+            )
+            assert result.findings[0].step == 3
+
+    @pytest.mark.parametrize("name", ["tokens", "labels", "mask"])
+    def test_something_else_than_was_loaded(self, a: Record, b: Record, name: str) -> None:
+        other = self.given(b, 5, **{name: "0" * 16})
+        for pair in ((a, other), (other, a)):
+            result = judged(*pair)
+            assert result.result is FAIL
+            expected = f"step 5: torchprime's model was given other {name} than its loader yielded"
+            assert result.explanation.startswith(expected)
+
+    def test_rows_that_both_change_alike(self, a: Record, b: Record) -> None:
+        assert judged(*(self.given(r, 5, tokens="0" * 16) for r in (a, b))).result is PASS
+        other = self.given(a, 5, tokens="0" * 16), self.given(b, 5, tokens="1" * 16)
+        assert judged(*other).result is FAIL
+
+    def test_a_mask_that_only_the_loader_has(self, a: Record, b: Record) -> None:
+        masked = [with_batch(run, 2, mask="1" * 16) for run in (a, b)]
+        assert judged(*masked).result is PASS
+        result = judged(masked[0], self.given(masked[1], 2, mask=None))
+        assert result.result is FAIL
+        assert "torchprime's model was given other mask" in result.explanation
+
+    @pytest.mark.parametrize("name", ["position_ids", "segment_ids", "weights"])
+    def test_any_other_tensor(self, a: Record, b: Record, name: str) -> None:
+        x, y = (self.given(run, 4, **{name: "2" * 16}) for run in (a, b))
+        assert judged(x, y).result is PASS
+        for pair, text in (
+            ((a, y), f"step 4: torchprime's model was also given {name}, hf's was not"),
+            ((x, b), f"step 4: hf's model was also given {name}, torchprime's was not"),
+            ((x, self.given(b, 4, **{name: "3" * 16})), f"the models were given other {name}"),
+        ):
+            result = judged(*pair)
+            assert result.result is FAIL
+            assert text in result.explanation
+
+    def test_under_another_name(self, a: Record, b: Record) -> None:
+        given = tuple({"x": s.batches[0].tokens, "y": s.batches[0].labels} for s in b.steps)
+        steps = tuple(
+            dataclasses.replace(s, inputs=(g,)) for s, g in zip(b.steps, given, strict=True)
+        )
+        assert judged(a, dataclasses.replace(b, steps=steps)).result is PASS
+
+    def test_what_the_device_computes_is_said(self, a: Record, b: Record) -> None:
+        result = judged(a, self.given(b, 4, tokens=""))
+        assert result.result is PASS
+        assert "torchprime computes tokens on the device, unseen" in result.explanation
+
+    @pytest.mark.parametrize("inputs", [(), ({},), ({"labels": "x"},), ({"tokens": "x"},) * 2])
+    def test_what_was_not_observed(self, a: Record, b: Record, inputs: Any) -> None:
+        pair = [with_step(run, 6, inputs=inputs) for run in (a, b)]
+        assert judged(*pair).result is INVALID
+
+    def test_what_was_taken_away_is_said(self, a: Record, b: Record) -> None:
+        result = judged(with_observed(a, taken_away=["attention_mask"]), b)
+        assert result.result is PASS
+        assert result.explanation.endswith("; hf's own attention_mask left out")

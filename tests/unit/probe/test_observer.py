@@ -19,7 +19,7 @@ from harness.environments.sources import default_cache_dir
 from harness.ladder.loss import division, mean_cross_entropy
 from harness.record.evidence import Parameter, Step
 from harness.record.layout import PARAMETERS, STEPS
-from harness.record.reader import read_parameters, read_steps
+from harness.record.reader import read_observed, read_parameters, read_steps
 
 ROOT, HERE = Path(__file__).parents[3], Path(__file__).parent
 MAX_NORM = 0.1
@@ -29,6 +29,7 @@ RUNS: list[dict[str, Any]] = [
     {}, {"clip": "imported early"}, {"clip": "two calls"}, {"clip": "two calls for each group"},
     {"clip": "each parameter"}, {"clip": "values"}, {"clip": "own"}, {"clip": "none"},
     {"device": "xla", "clip": "own"}, {"device": "xla", "accumulation": 2, "divide": 4},
+    {"repeat": 2}, {"device": "xla", "repeat": 2}, {"mask": 1}, {"mask": 0},
     {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
 ]  # fmt: skip
 
@@ -161,6 +162,34 @@ class TestOnMesh:
         place = folder / str(RUNS.index({"device": "xla", "clip": "own"}))
         _, windows, _ = read_steps(place / STEPS, strict=True)
         assert [(w.compilations, w.executions) for w in windows] == [(1, 1), (1, 1), (0, 2)]
+
+
+class TestInputs:
+    """What the model is given, whatever its loader yields."""
+
+    @pytest.mark.parametrize("device", [None, "xla"])
+    def test_a_batch_that_comes_again(self, folder: Path, device: str | None) -> None:
+        steps = watched(folder, **({"device": device} if device else {}), repeat=2).steps
+        loaded = [step.batches[0].tokens for step in steps]
+        assert len(set(loaded)) == 4
+        given = [{"tokens": loaded[i], "labels": loaded[i]} for i in (0, 1, 1, 3)]
+        assert [step.inputs for step in steps] == [(g,) for g in given]
+
+    def test_each_micro_batch(self, folder: Path) -> None:
+        for step in watched(folder, device="xla", accumulation=2, divide=4).steps:
+            assert [g["tokens"] for g in step.inputs] == [b.tokens for b in step.batches]
+
+    def test_a_mask_of_ones_is_taken_away(self, folder: Path) -> None:
+        assert len(watched(folder, mask=1).steps) == 4
+        observed = read_observed(folder / str(RUNS.index({"mask": 1})))
+        assert observed.taken_away == ("attention_mask",)
+
+    def test_a_mask_that_the_model_would_use_is_refused(self, folder: Path) -> None:
+        observed = read_observed(folder / str(RUNS.index({"mask": 0})))
+        assert observed.script is not None
+        assert not observed.script.returned
+        assert "attention_mask, which its model would use" in str(observed.script.error)
+        assert not (folder / str(RUNS.index({"mask": 0})) / STEPS).read_text().count('"step"')
 
 
 class TestLoss:

@@ -1,7 +1,8 @@
 """A trainer of a few lines in eager PyTorch, for the probe to watch. Run by `watch_runs.py`.
 
 Its argument is a JSON object: `clip` names how it clips, `accumulation` and `divide` how its loss
-is scaled, `repeat` a step that trains on the batch of the step before once more.
+is scaled, `mask` what its attention masks hold, `repeat` a step that trains on the batch of the
+step before once more.
 """
 
 from __future__ import annotations
@@ -88,11 +89,13 @@ def on_mesh(model: Any, loader: Any) -> Any:
 
 def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
-    device: str = "cpu",
+    device: str = "cpu", mask: int | None = None,
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (48, 6))]
+    if mask is not None:
+        rows = [{**row, "attention_mask": torch.full((6,), mask)} for row in rows]
     loader: Any = DataLoader(rows, batch_size=4)
     model: Any = Model()
     if device == "xla":
