@@ -7,6 +7,7 @@ import math
 from harness.config.case import ALIGNED
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name, exceeds, nan_last, relative_distance, worst
+from harness.ladder.exchanged import explanations
 from harness.ladder.result import EQUAL, Finding, RungResult
 from harness.ladder.rung import Rung
 
@@ -51,6 +52,9 @@ def init(c: Comparison) -> RungResult:
     text += f"relative distance {value:.2g}"
     if drawn:
         text += f"; {drawn} are unrelated draws"
+    p, q = ({n: p.initial.bits for n, p in side.items() if p.initial} for side in (left, right))
+    why = explanations((name_a, name_b), p, q, [str(f.parameter) for f in findings])
+    text = f"{why}; {text}" if why else text
     return RungResult.failed("init", text, value, EQUAL, tuple(findings))
 
 

@@ -17,6 +17,7 @@ from builders import (
     without,
 )
 
+from harness.ladder.exchanged import explanations
 from harness.ladder.result import Result
 from harness.ladder.rungs.init import init
 from harness.record.evidence import Record
@@ -155,3 +156,50 @@ class TestFingerprints:
 
     def test_what_the_toy_observes_is_what_the_probe_describes(self) -> None:
         assert DEVICES["mesh"] == {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]}
+
+
+class TestWhy:
+    """Weights of one run that are those of another parameter in the other run."""
+
+    def test_tied(self, a: Record, b: Record) -> None:
+        tied = with_parameter(b, 2, initial=b.parameters[0].initial)
+        said = "torchprime's lm_head.weight holds the bits of model.embed_tokens.weight: tied"
+        for pair in ((a, tied), (tied, a)):
+            result = init(comparison(*pair))
+            assert result.result is FAIL
+            assert result.explanation.startswith(said)
+
+    def test_two_parameters_are_exchanged(self, a: Record, b: Record) -> None:
+        first, second = b.parameters[0].initial, b.parameters[2].initial
+        other = with_parameter(with_parameter(b, 0, initial=second), 2, initial=first)
+        result = init(comparison(a, other))
+        assert result.result is FAIL
+        assert "model.embed_tokens.weight and lm_head.weight are exchanged" in result.explanation
+
+    NAMES = ("layers.0.q.weight", "layers.0.up.weight", "layers.1.q.weight", "layers.1.up.weight")
+
+    def explained(self, *bits: int) -> str:
+        x, y = (
+            dict(zip(self.NAMES, (1, 2, 3, 4), strict=True)),
+            dict(zip(self.NAMES, bits, strict=True)),
+        )
+        return explanations(("a", "b"), x, y, [n for n in self.NAMES if x[n] != y[n]])
+
+    def test_layers(self) -> None:
+        assert self.explained(3, 4, 1, 2) == "layers 0 and 1 are exchanged"
+        assert self.explained(3, 2, 1, 4) == "layers 0 and 1 are exchanged in layers.*.q.weight"
+        assert self.explained(2, 1, 3, 4) == f"{self.NAMES[0]} and {self.NAMES[1]} are exchanged"
+        assert self.explained(3, 4, 1, 9) == "layers 0 and 1 are exchanged in layers.*.q.weight"
+
+    def test_tied_layers(self) -> None:
+        assert (
+            self.explained(1, 2, 1, 4)
+            == "b's layers.1.q.weight holds the bits of layers.0.q.weight: tied"
+        )
+
+    def test_other_values_are_not_explained(self, a: Record) -> None:
+        assert self.explained(1, 2, 3, 9) == ""
+        drawn = Trainer(label="b", seed=1).record()
+        result = init(comparison(a, drawn))
+        assert "exchanged" not in result.explanation
+        assert "tied" not in result.explanation
