@@ -179,7 +179,7 @@ def _ask(interval: RatioInterval, tolerance: float) -> str:
     """What would decide an interval that is inconclusive."""
     needed = launches_needed(interval, tolerance)
     if needed is None:
-        return f"more than {MOST_LAUNCHES} launches a side would not decide: make it quieter"
+        return f"more than {MOST_LAUNCHES} launches a side would not decide: try a quieter machine"
     # Undecided by rounding alone still asks for one.
     more = max(1, needed - interval.launches)
     launches = "one more launch" if more == 1 else f"{more} more launches"

@@ -9,6 +9,7 @@ from harness.ladder.result import Finding
 from harness.ladder.rungs.graph import steps_of
 from harness.ladder.stalls import recurring_stalls
 from harness.record.evidence import Record, Window
+from harness.record.steady import COMPILING_STEPS
 
 Launches = tuple[tuple[Record, Record], ...]
 """The Records of both sides, launch by launch."""
@@ -83,11 +84,11 @@ def stalls_of_one_side(names: tuple[str, str], launches: Launches) -> tuple[Find
 
 
 def left_out(record: Record) -> tuple[Finding, ...]:
-    """Windows that tell no step time, because XLA compiled in them."""
+    """Windows after the compiling steps that tell no step time, because XLA compiled in them."""
     return tuple(
         Finding(f"{record.label}: {steps_of(w)} left out, XLA compiled {w.compilations} graphs")
         for w in record.windows
-        if w.compilations
+        if w.compilations and w.first >= COMPILING_STEPS
     )
 
 
