@@ -51,12 +51,12 @@ def bless(
             except NotCompared as error:
                 reporter.note(f"no baseline is made: {error}")
                 continue
-            subject, control = measured(pair, plan, reporter, floor=not show)
+            subject, noise = measured(pair, plan, reporter, floor=not show)
             kind = str(subject.observed.device_kind)
             before = baselines.latest(stored, subject.engine, pair.case, kind)
             changes.append(Change(before, subject))
             if not show:
-                path = baselines.save(stored, subject, control, baselines.author())
+                path = baselines.save(stored, subject, noise, baselines.author())
                 reporter.note(f"written: {path}")
     finally:
         reporter.close()

@@ -1,6 +1,7 @@
 """`parity`: the application, its commands and its exit codes.
 
-Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 130 interrupted.
+Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 4 a defect of the harness
+itself, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
+from harness.base.crash import CRASHED, crashed
 from harness.base.errors import BadInput
 from harness.cli.bisect import bisect
 from harness.cli.bless import bless
@@ -91,6 +93,9 @@ def main() -> None:
     except BadInput as error:
         _print_error(f"error: {error}")
         sys.exit(2)
+    except Exception as error:
+        _print_error(crashed(error))
+        sys.exit(CRASHED)
     except KeyboardInterrupt:
         _print_error("interrupted; nothing was left running")
         sys.exit(130)

@@ -75,9 +75,12 @@ BY_DEVICE = "by_device"
 class Tolerance:
     """Where limits come from; docs/tolerances.md explains and sources every number.
 
-    noise_floor: "ulp" measures it for the case by a control run: the first engine again, from
+    noise_floor: "ulp" measures it for the case by a perturbed run: the first engine again, from
               weights that are perturbed by one unit in the last place. "table" takes the dtype's
-              documented floor without a control run
+              documented floor without such a run
+    repeat:   "auto" trains the first engine once more from equal weights where the perturbed run
+              needs it to be believed: on a device that is not known to be deterministic, and where
+              it differs by more than rounding usually does. "always" or "never" do or do not
     margin:   a limit is this many times the noise floor
     floor:    smallest noise floor that is believed, by dtype and metric, in place of the documented
               one; the metrics are those of the rungs (`harness.ladder.ladder.metrics`)
@@ -88,6 +91,7 @@ class Tolerance:
     __pydantic_config__ = STRICT
 
     noise_floor: str
+    repeat: str
     margin: float
     step_time: float | str | None
     floor: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -192,6 +196,8 @@ def check_settings(settings: Settings) -> None:
         raise BadInput(
             f"tolerance.noise_floor={settings.tolerance.noise_floor}: it is ulp or table"
         )
+    if settings.tolerance.repeat not in ("auto", "always", "never"):
+        raise BadInput(f"tolerance.repeat={settings.tolerance.repeat}: it is auto, always or never")
     if settings.float64 not in ("auto", "never"):
         raise BadInput(f"float64={settings.float64}: it is auto or never")
     registry.check(registry.DEVICES, settings.launcher.device, "launcher.device")

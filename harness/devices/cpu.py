@@ -42,6 +42,8 @@ DEVICE = Device(
     # Most of a step there is host tracing, on processors that are shared with everything else: who
     # wants to know asks for it.
     step_time=None,
+    # Measured: launches of a trainer have equal bits. XLA:CPU reduces in a fixed order.
+    deterministic=frozenset({PJRT}),
     host_clock="on a CPU mesh a step is mostly host tracing",
     signs=(
         # XLA:CPU ends the process itself, after a fixed time (rendezvous.cc).

@@ -53,6 +53,7 @@ class Device:
                       does not show the device, and the host's clock tells step times
     is_own:           whether PJRT's attributes of a device are those of this one, and not of
                       another whose plugin is loaded in its place
+    deterministic:    device kinds on which equal runs are known to have equal bits
     host_clock:       what has to be known of step times by the host's clock; "" for nothing
     signs:            what a log shows where the device was busy or lost
     chips:            known chips by device kind, in lower case
@@ -74,6 +75,7 @@ class Device:
     of_type: Callable[[str], int | None] = lambda accelerator_type: None
     planes: re.Pattern[str] | None = None
     is_own: Callable[[Mapping[str, Any]], bool] = lambda attributes: True
+    deterministic: frozenset[str] = frozenset()
     host_clock: str = ""
     signs: tuple[Sign, ...] = ()
     chips: Mapping[str, Chip] = field(default_factory=dict)
@@ -113,6 +115,12 @@ def planes_of(observed: Observed) -> re.Pattern[str] | None:
     """The planes of a run's profile that are its devices; None where no profile shows them."""
     used = device_of(observed)
     return used.planes if used is not None and used.is_own(observed.attributes) else None
+
+
+def deterministic(observed: Observed) -> bool:
+    """Whether equal runs on this device are known to have equal bits."""
+    found = device_of(observed)
+    return found is not None and observed.device_kind in found.deterministic
 
 
 def chip(kind: str) -> Chip | None:

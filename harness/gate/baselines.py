@@ -3,6 +3,8 @@
     baselines/<device kind>/<case>/<engine>-<version>.json          a run
     baselines/<device kind>/<case>/<engine>-<version>.control.json  its noise floor: the same run
                                                                     from perturbed weights
+    baselines/<device kind>/<case>/<engine>-<version>.repeat.json   the same run again, where it is
+                                                                    needed (docs/tolerances.md)
 
 A file holds what the ladder judges, and by whom, when and from what it was made; docs/gate.md
 describes each field. It is the Record but for its log, its event files, and the paths and the name
@@ -32,9 +34,10 @@ from harness.record.evidence import Group, Manifest, Parameter, Python, Record, 
 from harness.record.graph import ModuleGraph
 from harness.record.reader import check_asked, check_parameters
 from harness.record.writer import encode
+from harness.run.noise import NOT_MEASURED, Noise
 
 SCHEMA = 1
-CONTROL = ".control.json"
+CONTROL, REPEAT = ".control.json", ".repeat.json"
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ class Blessed:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A stored run, and its noise floor where that was measured."""
+    """A stored run, and the runs that measure its noise, as far as there are such."""
 
     record: Record
     blessed: Blessed
-    control: Record | None = None
+    noise: Noise = NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -181,33 +184,37 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip(".-") or "unknown"
 
 
-def save(root: Path, record: Record, control: Record | None, by: str) -> Path:
+def save(root: Path, record: Record, noise: Noise, by: str) -> Path:
     """Write a baseline; its file. Raises BadInput where the Record cannot be one."""
     blessed = Blessed(by, datetime.now(UTC).isoformat(timespec="seconds"), __version__)
     path = folder(root, record) / f"{_safe(f'{record.engine}-{version_of(record)}')}.json"
     texts = {path: to_json(record, blessed)}
-    if control is not None:
-        texts[_control_of(path)] = to_json(control, blessed)
+    beside = {CONTROL: noise.floor, REPEAT: noise.repeat}
+    for suffix, pair in beside.items():
+        if pair is not None and pair[1].complete:
+            texts[_beside(path, suffix)] = to_json(pair[1], blessed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():
             write_text(file, text)
-        if control is None:
-            _control_of(path).unlink(missing_ok=True)
+        for suffix in beside:
+            if _beside(path, suffix) not in texts:
+                _beside(path, suffix).unlink(missing_ok=True)
     except OSError as error:
         raise BadInput(f"The baseline {path} cannot be written: {error}") from None
     return path
 
 
-def _control_of(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".json") + CONTROL)
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name.removesuffix(".json") + suffix)
 
 
 def load(path: Path) -> Baseline:
     """The baseline in a file. Raises BadInput where it cannot be read."""
     record, blessed = _read(path)
-    control = _control_of(path)
-    return Baseline(record, blessed, _read(control)[0] if control.is_file() else None)
+    files = (_beside(path, suffix) for suffix in (CONTROL, REPEAT))
+    pairs = [(record, _read(file)[0]) if file.is_file() else None for file in files]
+    return Baseline(record, blessed, Noise(*pairs))
 
 
 def _read(path: Path) -> tuple[Record, Blessed]:
@@ -221,7 +228,7 @@ def _read(path: Path) -> tuple[Record, Blessed]:
 def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Baseline | None:
     """The baseline that was blessed last for an engine and a case, on a device kind or on any."""
     files = root.glob(f"{'*' if kind is None else _safe(kind)}/{_safe(case)}/{engine}-*.json")
-    found = [load(path) for path in sorted(files) if not path.name.endswith(CONTROL)]
+    found = [load(path) for path in sorted(files) if not path.name.endswith((CONTROL, REPEAT))]
     return max(found, key=lambda baseline: baseline.blessed.at, default=None)
 
 

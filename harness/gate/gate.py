@@ -21,7 +21,7 @@ from harness.gate import baselines
 from harness.gate import verdicts as pairs
 from harness.gate.failures import broken_rung, did_not_train, why
 from harness.gate.refs import TORCH_XLA, Ref, plan_ref, planner_of
-from harness.inputs.prepared import Inputs, prepare, with_perturbed_weights
+from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.ladder import rungs
@@ -31,7 +31,8 @@ from harness.record.evidence import Record
 from harness.run import session
 from harness.run.compiling import plan_compiling
 from harness.run.execute import Reporter, obtain
-from harness.run.plan import Plan, plan_control
+from harness.run.noise import NOT_MEASURED, Noise, measure_noise
+from harness.run.plan import Plan
 from harness.run.preflight import ready
 from harness.run.session import Outcome, Planned
 
@@ -210,7 +211,7 @@ def _judged(planned: Planned, reporter: Reporter) -> Outcome:
     The measured floor can only be the wider one, and costs a run.
     """
     settings = planned.settings
-    strict = dataclasses.replace(settings.tolerance, noise_floor="table")
+    strict = dataclasses.replace(settings.tolerance, noise_floor="table", repeat="never")
     first = dataclasses.replace(planned, settings=dataclasses.replace(settings, tolerance=strict))
     outcome = session.run(first, reporter)
     if settings.tolerance.noise_floor == "table" or not _exceeded(outcome.verdict.pairs[0]):
@@ -219,8 +220,9 @@ def _judged(planned: Planned, reporter: Reporter) -> Outcome:
 
 
 def _exceeded(verdict: PairVerdict) -> bool:
-    """Whether a limit that comes from a noise floor was exceeded."""
-    return any(verdict.rung(rung.name).result is Result.FAIL for rung in rungs() if rung.metrics)
+    """Whether a limit that comes from a noise floor was exceeded, or could not be had."""
+    asking = (Result.FAIL, Result.INCONCLUSIVE)
+    return any(verdict.rung(rung.name).result in asking for rung in rungs() if rung.metrics)
 
 
 def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
@@ -250,7 +252,8 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     kind = str(own.observed.device_kind)
     baseline = baselines.latest(pair.stored, own.engine, case.name, kind)
     if baseline is None:
-        path = baselines.save(pair.stored, *measured(pair, plan, reporter), by=baselines.author())
+        subject, noise = measured(pair, plan, reporter)
+        path = baselines.save(pair.stored, subject, noise, by=baselines.author())
         because = f"there was no baseline: {own.label} was written to {path}, to be reviewed"
         names, places = ("no baseline", own.label), ("", str(own.directory))
         verdict = pairs.without_evidence(names, places, because, broken_rung(None))
@@ -271,8 +274,10 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
     verdict = judge(comparison)
     wanted = pair.settings.tolerance.noise_floor != "table"
-    if wanted and baseline.control is not None and _exceeded(verdict):
-        verdict = judge(dataclasses.replace(comparison, noise_floor=(base, baseline.control)))
+    noise = baseline.noise
+    if wanted and noise != NOT_MEASURED and _exceeded(verdict):
+        comparison = dataclasses.replace(comparison, noise_floor=noise.floor, repeat=noise.repeat)
+        verdict = judge(comparison)
     verdict = pairs.against_stored(pairs.with_parameters(verdict, base, own), case.aligned)
     return _outcome(compared + by, pair, verdict, records)
 
@@ -287,19 +292,16 @@ def _stored_worked(pair: GatePair) -> str:
 
 def measured(
     pair: GatePair, plan: Plan, reporter: Reporter, floor: bool = True
-) -> tuple[Record, Record | None]:
-    """The Record of `plan`, with its compiled step where the settings ask for it, and that of its
-    control run where they ask for a `floor`."""
+) -> tuple[Record, Noise]:
+    """The Record of `plan`, with its compiled step where the settings ask for it, and the runs that
+    measure its noise where they ask for a `floor`."""
     workspace, settings = Path(pair.settings.workspace), pair.settings
     subject = obtain(plan, workspace, settings.launcher, reporter)
     if settings.graph == "hlo" and subject.complete:
         subject = dataclasses.replace(subject, graph=_compiled_step(pair, reporter).graph)
-    wanted = floor and settings.tolerance.noise_floor == "ulp" and settings.case.aligned
-    if not wanted or not subject.complete:
-        return subject, None
-    perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
-    control = obtain(plan_control(plan, perturbed), workspace, settings.launcher, reporter)
-    return subject, control if control.complete else None
+    if not floor or not subject.complete:
+        return subject, NOT_MEASURED
+    return subject, measure_noise(plan, subject, settings, reporter)
 
 
 def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:

@@ -6,40 +6,50 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.base.errors import BadInput
 from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
 from harness.ladder.result import Limit
 from harness.record.evidence import Record
 
+ROUNDING = 10.0
+"""How many documented floors one unit in the last place of the initial weights may come to. What
+was measured is at most 5 (docs/tolerances.md). More takes a repeat to be believed, which a session
+launches by itself, so that a low number costs a run and never a verdict."""
+
+Pair = tuple[Record, Record]
+
 
 @dataclass(frozen=True)
 class Comparison:
     """One pair of runs to be judged.
 
-    a, b:        the two Records
-    tolerance:   the margin, and floors that take the place of documented ones
-    noise_floor: two Records of one engine, the second (the control run) from weights perturbed by
-                 one unit in the last place; the distance between them is the noise of this case
-    float64:     the same case by the float64 reference, where it was run
-    own:         by Record folder: step 0 in float64 from that Record's own weights and batch
-    graphs:      a run of each side that has its compiled step, where it was dumped
-    compiled:    the step of each side as the TPU's own compiler makes it, a pair for each target
-    timing:      runs of both sides that were launched to be timed, one pair for each launch
-    looks:       how often the timing may be looked at: each look is the stricter for it
-    broken:      names of the rungs above that do not hold
+    a, b:          the two Records
+    tolerance:     the margin, and floors that take the place of documented ones
+    noise_floor:   two Records of one engine, the second (the perturbed run) from weights perturbed
+                   by one unit in the last place: their distance is the noise of this case
+    repeat:        two Records of one engine from equal weights
+    deterministic: whether those have equal bits; None where there is no repeat to tell
+    float64:       the same case by the float64 reference, where it was run
+    own:           by Record folder: step 0 in float64 from that Record's own weights and batch
+    graphs:        a run of each side that has its compiled step, where it was dumped
+    compiled:      the step of each side as the TPU's own compiler makes it, a pair for each target
+    timing:        runs of both sides that were launched to be timed, one pair for each launch
+    looks:         how often the timing may be looked at: each look is the stricter for it
+    broken:        names of the rungs above that do not hold
     """
 
     a: Record
     b: Record
     tolerance: Tolerance
-    noise_floor: tuple[Record, Record] | None = None
+    noise_floor: Pair | None = None
+    repeat: Pair | None = None
+    deterministic: bool | None = None
     float64: Record | None = None
     own: Mapping[str, Record] = field(default_factory=dict)
-    graphs: tuple[Record, Record] | None = None
+    graphs: Pair | None = None
     compiled: tuple[tuple[CompiledStep, CompiledStep], ...] = ()
-    timing: tuple[tuple[Record, Record], ...] = ()
+    timing: tuple[Pair, ...] = ()
     looks: int = 1
     broken: tuple[str, ...] = ()
 
@@ -49,7 +59,7 @@ class Comparison:
         return self.a.label, self.b.label
 
     def holds(self, *rungs: str) -> bool:
-        """Whether all of these rungs hold, which are above the one that asks."""
+        """Whether none of these rungs is broken, which are above the one that asks."""
         return not set(rungs) & set(self.broken)
 
     @property
@@ -58,46 +68,95 @@ class Comparison:
         return bool(self.own) and not self.holds("data", "init")
 
     def limit(self, metric: Metric) -> Limit:
-        """The limit of `metric`: a margin over what the two runs of the control differ by."""
-        if self.noise_floor is None or metric.distance is None:
-            return self.limit_over(metric, None)
-        return self.limit_over(metric, metric.distance(*self.noise_floor))
+        """The limit of `metric`: a margin over what equal runs differ by."""
+        perturbed, repeated = (
+            None if pair is None or metric.distance is None else metric.distance(*pair)
+            for pair in (self.noise_floor, self.repeat)
+        )
+        return self.limit_over(metric, perturbed, repeated)
 
-    def limit_over(self, metric: Metric, measured: float | None) -> Limit:
-        """The limit of `metric`: a margin over the noise floor.
+    def limit_over(
+        self, metric: Metric, perturbed: float | None = None, repeated: float | None = None
+    ) -> Limit:
+        """The limit of `metric`: a margin over its noise floor.
 
-        The floor is what the control `measured`, but at least the documented one for the dtype of
-        the weights: a single control run may be lucky. Where the runs' dtypes differ, the smaller
-        of both floors counts. Raises BadInput where one of them has none.
+        perturbed: what the perturbed run differs by; it counts as far as it is `believed`
+        repeated:  what a repeat differs by; it counts on a device that is not deterministic
+
+        The floor is the largest of these and the documented one: one run may be lucky. Where
+        nothing tells how far equal runs are apart, the limit is infinite, and decides nothing.
         """
-        documented, dtype = self.documented(metric)
-        margin = self.tolerance.margin
-        source = f"{margin:g} × {documented:.2g}, the floor documented for {dtype}"
-        value = margin * documented
-        if self.noise_floor is not None and measured is not None and math.isfinite(measured):
-            if measured <= documented:
-                source += f" (the control run measured {measured:.2g})"
+        documented, where, dtype = self.documented(metric)
+        floors: list[tuple[float, str]] = []
+        if documented is not None:
+            floors.append((documented, f"the floor documented for {where}"))
+        if self.deterministic is False and repeated is not None and math.isfinite(repeated):
+            first = self.repeat[0].label if self.repeat else self.a.label
+            floors.append((repeated, f"what {first} differs by from its own repeat"))
+        why = f"no floor was measured for {where}, and no perturbed run of this case was"
+        if perturbed is not None and math.isfinite(perturbed):
+            believed = perturbed <= self.most(metric, documented, repeated)
+            if documented is None and self.deterministic is None:
+                why = f"no floor was measured for {where}: a perturbed run there needs a repeat"
+            elif believed:
+                first = self.noise_floor[0].label if self.noise_floor else self.a.label
+                source = f"what weights perturbed by one unit in the last place do to {first}"
+                floors.append((perturbed, source))
             else:
-                value = margin * measured
-                source = f"{margin:g} × {measured:.2g}, what weights perturbed by one unit in the "
-                source += f"last place do to {self.noise_floor[0].label}"
-        return Limit(value, source, metric.name, metric.largest)
+                why = f"the perturbed run is {perturbed:.2g} away, more than rounding can do"
+        value, source = max(floors, default=(0.0, ""), key=lambda floor: floor[0])
+        if not floors or value == metric.resolution == 0.0:
+            why += f"; tolerance.floor.{dtype}.{metric.name} states one"
+            return Limit(math.inf, why, metric.name, metric.unrelated)
+        if documented is None and value < metric.resolution:
+            value, source = metric.resolution, "the rounding of the number itself"
+        if value == documented and perturbed is not None and perturbed <= value:
+            source += f" (the perturbed run measured {perturbed:.2g})"
+        margin = self.tolerance.margin
+        source = f"{margin:g} × {value:.2g}, {source}"
+        return Limit(margin * value, source, metric.name, metric.unrelated)
 
-    def documented(self, metric: Metric) -> tuple[float, str]:
-        """The smaller of both runs' documented floors, and the dtype that it is for."""
-        return min(self._documented(metric, record) for record in (self.a, self.b))
+    def most(
+        self, metric: Metric, documented: float | None, repeated: float | None = None
+    ) -> float:
+        """The most that the perturbed run may differ by and be believed.
 
-    def _documented(self, metric: Metric, record: Record) -> tuple[float, str]:
-        """The floor for the dtype of a run's weights on its device, and that dtype."""
-        dtype = record.case.dtype
+        On an engine that is deterministic, one unit in the last place may do whatever it does.
+        Otherwise it is a multiple of the documented floor. Where there is none, and where rounding
+        is another in each launch, it is one of what the repeat measured, or of the largest floor of
+        the dtype on any device; and what training in the least precise dtype does, as a device may
+        round that much in its products.
+        """
+        if self.deterministic:
+            return math.inf
+        if documented is not None and self.deterministic is None:
+            most = ROUNDING * documented
+        else:
+            dtype = self.a.case.dtype
+            most = max(ROUNDING * metric.coarsest(dtype), metric.coarsest())
+        if metric.bound is not None and self.noise_floor is not None:
+            bound = metric.bound(*self.noise_floor)
+            most = most if bound is None or math.isnan(bound) else min(most, bound)
+        if repeated is not None and math.isfinite(repeated):
+            most = max(most, ROUNDING * repeated)
+        return most
+
+    def documented(self, metric: Metric) -> tuple[float | None, str, str]:
+        """The smaller of both runs' documented floors, what it is for, and its dtype.
+
+        None where one of them has none: a device kind and dtype for which none was measured.
+        """
+        floors = [self._documented(metric, record) for record in (self.a, self.b)]
+        return min(floors, key=lambda floor: -1.0 if floor[0] is None else floor[0])
+
+    def _documented(self, metric: Metric, record: Record) -> tuple[float | None, str, str]:
+        """The floor for a run's dtype on its device kind, a name for these, and the dtype."""
+        dtype, seen = record.case.dtype, record.observed
         given = self.tolerance.floor.get(dtype, {}).get(metric.name)
         if given is not None:
-            return given, dtype
-        floor = metric.floor(str(record.observed.device), dtype)
-        if floor is None:  # `parity train` trains in any dtype
-            raise BadInput(
-                f"{record.label} ({record.directory}) was trained in {dtype}, and there is no "
-                f"tolerance.floor.{dtype}.{metric.name} to say how far apart equal runs are: "
-                f"compare runs in {' or '.join(metric.dtypes)}"
-            )
-        return floor.value, dtype
+            return given, f"{dtype} (tolerance.floor.{dtype}.{metric.name})", dtype
+        kind, precision = str(seen.device_kind), seen.matmul_precision or ""
+        floor = metric.floor(kind, dtype, precision)
+        if floor is not None:
+            return floor.value, f"{dtype} on {floor.device or 'any device'}", dtype
+        return None, f"{dtype} on {kind}" + (f" ({precision})" if precision else ""), dtype

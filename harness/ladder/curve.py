@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from harness.ladder.comparison import Comparison
+from harness.ladder.comparison import Comparison, Pair
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.metric import Metric
 from harness.ladder.result import Finding, Limit, RungResult
@@ -81,18 +81,34 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
 def curve_limits(c: Comparison, curve: Curve, steps: int) -> list[Limit]:
     """The limit at each step, as a relative difference.
 
-    Differences of two runs build up step by step; so does the control's, and the limit of a step
-    comes from the largest difference of the control up to it.
+    Differences of two runs build up step by step; so do those of equal runs, and the limit of a
+    step comes from the largest difference of these up to it.
     """
-    if c.noise_floor is None:
-        return [c.limit_over(curve.metric, None)] * steps
-    first, second = (curve.series(record) for record in c.noise_floor)
-    limits, measured = [], 0.0
+    measured = [_up_to_each_step(pair, curve.series, steps) for pair in (c.noise_floor, c.repeat)]
+    if measured == [None, None]:
+        return [c.limit_over(curve.metric)] * steps
+    perturbed, repeated = (values or [None] * steps for values in measured)
+    return [c.limit_over(curve.metric, p, r) for p, r in zip(perturbed, repeated, strict=True)]
+
+
+def _up_to_each_step(pair: Pair | None, series: Series, steps: int) -> list[float | None] | None:
+    """The largest relative difference of two runs up to each step; NaN from a missing value on."""
+    if pair is None:
+        return None
+    first, second = (series(record) for record in pair)
+    values: list[float | None] = []
+    so_far = 0.0
     for step in range(steps):
-        difference = relative_difference(first.get(step), second.get(step))
-        measured = largest([measured, difference])
-        limits.append(c.limit_over(curve.metric, measured))
-    return limits
+        so_far = largest([so_far, relative_difference(first.get(step), second.get(step))])
+        values.append(so_far)
+    return values
+
+
+def furthest_apart(x: Values, y: Values) -> float | None:
+    """The largest relative difference at any step; None where the steps are not the same."""
+    if not x or x.keys() != y.keys():
+        return None
+    return largest(relative_difference(x[step], y[step]) for step in x)
 
 
 def _judge(
@@ -122,9 +138,8 @@ def _judge(
         return RungResult.failed(rung, text, differences[first], limits[first], tuple(findings))
     blind = [i for i, limit in enumerate(limits) if limit.useless]
     if blind:
-        text = f"from step {blind[0]} on no {what} could exceed its limit: the case is too noisy "
-        text += "for this rung; ask for fewer steps or for float32"
-        return RungResult.inconclusive(rung, text, differences[worst_at], limits[worst_at])
+        text = f"from step {blind[0]} on the {what} is not judged: {limits[blind[0]].blind}"
+        return RungResult.inconclusive(rung, text, differences[blind[0]], limits[blind[0]])
     equal = next((i for i, (p, q) in enumerate(zip(x, y, strict=True)) if p != q), len(x))
     same = (
         f"all {len(x)} steps are bitwise equal"

@@ -13,6 +13,22 @@ with a probability of 95 % the estimate is at least 1/1.71 of it (the 5 % quanti
 with 8 degrees of freedom is 2.73, and sqrt(8 / 2.73) = 1.71)."""
 
 
+OPPOSITE = 2.0
+"""The furthest that two tensors can be apart, over the larger of their norms."""
+
+
+def detected(limit: float, what: str) -> str:
+    """What a limit on the furthest of all parameters' tensors surely catches, in words.
+
+    A difference of one parameter, as long as its estimate can exceed the limit; then only tensors
+    that are unrelated in every parameter, of which some surely do.
+    """
+    surely = SKETCH_CERTAINTY * limit
+    if surely <= OPPOSITE:
+        return f"one parameter's {what} that is off by {surely:.2g}"
+    return f"{what}s that are unrelated in every parameter"
+
+
 def relative_difference(x: float | None, y: float | None) -> float:
     """|x - y| over the larger of |x| and |y|; NaN where either is missing or not finite."""
     if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):

@@ -11,9 +11,15 @@ from harness.record.evidence import KnownAnswer, Record
 def unbelievable(c: Comparison) -> str | None:
     """Why the fingerprints of one of the runs say nothing; None where all can be believed.
 
-    Every Record that numbers are taken from counts, the control's and the float64 reference too.
+    Every Record that numbers are taken from counts, those that measure noise and the float64
+    reference too.
     """
-    beside = [*(c.noise_floor or ()), *c.own.values(), *([c.float64] if c.float64 else [])]
+    beside = [
+        *(c.noise_floor or ()),
+        *(c.repeat or ()),
+        *c.own.values(),
+        *([c.float64] if c.float64 else []),
+    ]
     records = [c.a, c.b, *(record for record in beside if record.complete)]
     versions: dict[int, Record] = {}
     for record in records:

@@ -87,6 +87,18 @@ def rung(name: str) -> Rung:
     return next(rung for rung in rungs() if rung.name == name)
 
 
+def preconditions(name: str) -> tuple[str, ...]:
+    """The rungs above one without which it is not judged as a whole, in the ladder's order."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        asked = rung(waiting.pop())
+        above = {*asked.needs, *asked.partly} - found
+        found |= above
+        waiting += above
+    return tuple(name for name in names() if name in found)
+
+
 def blamed_for(stage: Stage) -> Rung:
     """The rung that a version fails which fails at this stage."""
     return next(rung for rung in rungs() if rung.blamed_for is stage)
@@ -121,7 +133,7 @@ def _check(ladder: list[Rung]) -> None:
     above: set[str] = set()
     floors: dict[str, Metric] = {}
     for rung in ladder:
-        for need in rung.needs:
+        for need in (*rung.needs, *rung.partly):
             if need not in above:
                 raise BadInput(f"rung {rung.name} needs {need}, which is no rung above it")
         for metric in rung.metrics:

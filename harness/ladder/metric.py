@@ -11,14 +11,22 @@ from harness.record.evidence import Record
 Distance = Callable[[Record, Record], float | None]
 """A number that is 0 for equal runs; None where the evidence for it is missing."""
 
+UNRELATED = math.sqrt(2)
+"""How far apart two tensors are, over their norm, that have one length and nothing in common: they
+are at right angles."""
+
+ANY = ""
+"""In a `Floor`: it follows from arithmetic in that dtype, and holds on any device."""
+
 
 @dataclass(frozen=True)
 class Floor:
-    """The smallest noise floor that is believed, as it was measured under some conditions.
+    """The noise floor of a metric, and the conditions under which it was measured.
 
-    device:    PJRT device on which it was measured, such as "CPU"
+    device:    device kind on which it was measured, such as "CPU" or "TPU v6e", as a Record has it
+               (`observed.device_kind`); `ANY` where it follows from the dtype's arithmetic
     dtype:     dtype of the weights
-    precision: precision of matrix products there; "" for a device that has only one
+    precision: matmul precision there; "" for a device on which it changes nothing
     value:     a relative difference
     source:    where that number comes from
     """
@@ -38,11 +46,14 @@ class Metric:
                 share a name share their floors
     what:       one line for the documentation
     floors:     as documented, by the conditions under which they were measured
-    distance:   measures it between two whole runs, and so between the two that make a noise floor;
-                None for what is judged within one run, or step by step
-    largest:    the largest value that it can have: a limit from there on decides nothing
-    rounding:   how many documented floors one unit in the last place of the initial weights may
-                come to; infinite where later steps amplify what they start from
+    distance:   measures it between two whole runs, and so between those that make a noise floor;
+                None for what is judged within one run
+    unrelated:  what two values come to that have nothing to do with each other: a limit from there
+                on decides nothing
+    resolution: what rounding of the recorded numbers alone comes to, on any device: one pair of
+                equal runs may be luckier
+    bound:      what rounding can do to it at most, as it follows from other differences of the two
+                runs; None where they do not tell
     by_float64: the float64 reference computes it too, and can say which of two runs deviates
     """
 
@@ -50,21 +61,25 @@ class Metric:
     what: str
     floors: tuple[Floor, ...]
     distance: Distance | None = None
-    largest: float = math.inf
-    rounding: float = math.inf
+    unrelated: float = math.inf
+    resolution: float = 0.0
+    bound: Distance | None = None
     by_float64: bool = False
 
-    def floor(self, device: str, dtype: str, precision: str = "") -> Floor | None:
-        """The documented floor under these conditions.
+    def floor(self, kind: str, dtype: str, precision: str = "") -> Floor | None:
+        """The documented floor on this device kind; None where none was measured there."""
+        return next(
+            (
+                floor
+                for floor in self.floors
+                if floor.device in (kind, ANY)
+                and floor.dtype == dtype
+                and floor.precision in (precision, "")
+            ),
+            None,
+        )
 
-        Where none was measured on that device, the first one of the same dtype stands in. None
-        where there is none for the dtype.
-        """
-        fitting = [floor for floor in self.floors if floor.dtype == dtype]
-        here = [f for f in fitting if (f.device, f.precision) == (device, precision)]
-        return next(iter(here or fitting), None)
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """The dtypes that it has documented floors for."""
-        return tuple(dict.fromkeys(floor.dtype for floor in self.floors))
+    def coarsest(self, *dtypes: str) -> float:
+        """The largest floor that was measured in these dtypes, or in any, on whatever device."""
+        values = [f.value for f in self.floors if not dtypes or f.dtype in dtypes]
+        return max(values, default=0.0)

@@ -22,19 +22,29 @@ class Result(str, Enum):
 class Limit:
     """The largest value that counts as no difference, and where that number comes from.
 
-    metric:  name of the `Metric` that it limits; "" for an identity and for a fixed limit
-    largest: the largest value that the metric can have: a limit from there on decides nothing
+    metric:    name of the `Metric` that it limits; "" for an identity and for a fixed limit
+    unrelated: what two unrelated values come to: a limit from there on decides nothing
     """
 
     value: float
     source: str
     metric: str = ""
-    largest: float = math.inf
+    unrelated: float = math.inf
 
     @property
     def useless(self) -> bool:
-        """Whether nothing could exceed it."""
-        return self.value >= self.largest
+        """Whether two values that have nothing in common would be within it."""
+        return self.value >= self.unrelated
+
+    @property
+    def blind(self) -> str:
+        """Why a useless limit decides nothing."""
+        if math.isinf(self.value):
+            return f"there is no limit to judge by: {self.source}"
+        return (
+            f"unrelated values would be within the limit of {self.value:.2g}: the case is too "
+            "noisy for this rung; ask for float32, for fewer steps, or for other weights or data"
+        )
 
 
 EQUAL = Limit(0, "equal or not")
@@ -87,12 +97,11 @@ class RungResult:
     ) -> RungResult:  # fmt: skip
         """`value` is within `limit`, and `detects` is what would not have been.
 
-        A PASS within a limit that nothing could have exceeded is none: that is INCONCLUSIVE.
+        A PASS within a limit that unrelated values would not exceed is none: that is INCONCLUSIVE.
         """
         if limit.useless:
-            text = f"nothing could exceed the limit of {limit.value:.2g}: the case is too noisy for"
-            text += " this rung; ask for float32, or for other weights or data"
-            return cls.inconclusive(rung, f"{text} ({explanation})", value, limit, findings)
+            text = f"{limit.blind} ({explanation})"
+            return cls.inconclusive(rung, text, value, limit, findings)
         return cls._of(rung, Result.PASS, explanation, value, limit, findings, detects)
 
     @classmethod
@@ -141,12 +150,17 @@ class RungResult:
         number, source, metric = (
             (None, "", "") if limit is None else (limit.value, limit.source, limit.metric)
         )
+        number = None if number is not None and math.isinf(number) else number
         return cls(rung, result, explanation, value, number, source, detects, findings, metric)
 
     @property
     def holds(self) -> bool:
-        """Whether what lies below this rung can be judged."""
-        return self.result in (Result.PASS, Result.NOT_EXERCISED)
+        """Whether what lies below this rung can be judged: nothing is known to be wrong with it.
+
+        An INCONCLUSIVE rung is too noisy to tell. What lies below has noise, and evidence, of its
+        own.
+        """
+        return self.result not in (Result.FAIL, Result.INVALID)
 
 
 def summary(findings: tuple[Finding, ...]) -> str:

@@ -30,6 +30,7 @@ class Rung:
     what:        "the two runs have the same …", one line for README, docs and help
     judge:       answers it
     needs:       rungs above without which the answer means nothing: it is INVALID then
+    partly:      rungs above without which only a part of it is judged
     metrics:     what it measures, with their floors; none for an identity
     own_float64: `judge` can hold each run against float64 from that run's own weights and batch,
                  where these differ by themselves (`Comparison.own`); then it needs no other rung
@@ -43,6 +44,7 @@ class Rung:
     what: str
     judge: Judge
     needs: tuple[str, ...] = ()
+    partly: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
     own_float64: bool = False
     prepared: tuple[str, ...] = ()

@@ -14,7 +14,14 @@ from harness.cli.termination import termination_interrupts
 from harness.ladder.ladder import names
 from harness.ladder.result import RungResult
 from harness.ladder.verdict import PairVerdict
-from harness.plugins.ladder import PROPERTY, device_mark, reporter_of
+from harness.plugins.ladder import (
+    PROPERTY,
+    as_selected,
+    crashes_told,
+    device_mark,
+    reporter_of,
+    selected_rungs,
+)
 
 if TYPE_CHECKING:
     from harness.gate.gate import GatePair
@@ -99,11 +106,14 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
 def parity_gate_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of what is gated; its runs are launched for the first."""
     pair, rung = request.param
-    outcome = _outcome(request.config, pair)
-    verdict: PairVerdict = outcome.verdict.pairs[0]
+    with crashes_told(request.node):
+        outcome = _outcome(request.config, pair)
+        verdict: PairVerdict = outcome.verdict.pairs[0]
+        selected = selected_rungs(request, "parity_gate_result", pair)
+        result = as_selected(rung, verdict, selected)
     told = {**outcome.verdict.to_json(), "rung": rung}
     request.node.user_properties.append((PROPERTY, told))
-    return verdict.rung(rung)
+    return result
 
 
 def _outcome(config: pytest.Config, pair: GatePair) -> Outcome:

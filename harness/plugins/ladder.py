@@ -13,7 +13,8 @@ signals only while trainers may run. Heavy imports stay inside the fixtures.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from harness.base import registry
+from harness.base.crash import CRASHED, crashed
 from harness.base.errors import BadInput
 from harness.cli.termination import termination_interrupts
-from harness.ladder.ladder import names
+from harness.ladder.ladder import names, preconditions
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.report.files import check_writable
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_CASES = ("llama-tiny", "llama-tiny-bf16")
 PROPERTY = "parity_verdict"
 """Name of the property of a test's report that holds the verdict."""
+CRASH = "parity_crash"
+"""Name of the property of a test's report in which the harness itself failed."""
 
 FIXTURES = {"parity_result", "parity_gate_result", "parity_workspace"}
 """A test that uses one of them is a parity test."""
@@ -169,10 +173,76 @@ def _pairs(config: pytest.Config) -> list[Pair]:
 def parity_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of one pair; the runs are launched when the first is asked for."""
     pair, rung = request.param
-    outcome = pair_outcome(request.config, pair)
-    verdict: PairVerdict = outcome.verdict.pairs[0]
-    result = verdict.rung(rung)
+    with crashes_told(request.node):
+        outcome = pair_outcome(request.config, pair)
+        selected = selected_rungs(request, "parity_result", pair)
+        result = as_selected(rung, outcome.verdict.pairs[0], selected)
     request.node.user_properties.append((PROPERTY, _Judged(outcome.verdict, result).to_property()))
+    return result
+
+
+def selected_rungs(request: pytest.FixtureRequest, fixture: str, pair: Any) -> list[str]:
+    """The rungs of a pair whose tests are in this session; xdist's workers know all of them."""
+    asked = (
+        callspec.params.get(fixture)
+        for item in request.session.items
+        if (callspec := getattr(item, "callspec", None)) is not None
+    )
+    return [rung for of, rung in filter(None, asked) if of == pair]
+
+
+@contextmanager
+def crashes_told(node: Any) -> Iterator[None]:
+    """What is no verdict and no bad input is a crash of the harness itself: one sentence, no
+    traceback of ours, and an exit code of its own for the session."""
+    try:
+        yield
+    except BadInput as error:
+        pytest.fail(f"bad input: {error}", pytrace=False)
+    except Exception as error:
+        node.user_properties.append((CRASH, True))
+        pytest.fail(crashed(error), pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The exit code of a crash of the harness, where there was one."""
+    terminal: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and _told(terminal, CRASH):
+        session.exitstatus = CRASHED
+
+
+def _told(terminal: Any, name: str) -> list[Any]:
+    """The values of a property of ours, from the reports of all tests."""
+    return [
+        value
+        for reports in terminal.stats.values()
+        for report in reports
+        for told, value in getattr(report, "user_properties", ())
+        if told == name
+    ]
+
+
+def as_selected(name: str, verdict: PairVerdict, selected: Collection[str]) -> RungResult:
+    """What the test of one rung has to say, given the rungs of the pair whose tests are `selected`.
+
+    Usually what the rung says. But where a rung above it is broken whose own test was deselected,
+    or where none of the selected rungs was exercised, a green session would say that all is well
+    of which nothing is known: that is INVALID.
+    """
+    result = verdict.rung(name)
+    if result.result not in (Result.PASS, Result.NOT_EXERCISED):
+        return result
+    unseen = [above for above in preconditions(name) if above not in selected]
+    for above in unseen:
+        if not verdict.rung(above).holds:
+            found = verdict.rung(above)
+            text = f"{above}, above it and not selected, is {found.result.value}: "
+            return RungResult.invalid(name, f"{text}{found.explanation}")
+    judged = [rung for rung in selected if verdict.rung(rung).result is not Result.NOT_EXERCISED]
+    if not judged:
+        text = f"no selected rung was exercised, so that nothing was judged: {result.explanation}"
+        return RungResult.invalid(name, text)
     return result
 
 
@@ -277,11 +347,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """The ladder of every pair, as far as its rungs were asked for."""
     # What is compared does not always name its case: of two cases, neither may hide the other.
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
-                if name == PROPERTY:
-                    found[value["compared"], value["case"]] = value
+    for value in _told(terminalreporter, PROPERTY):
+        found[value["compared"], value["case"]] = value
     if found:
         from harness.report.terminal import verdict_lines
 

@@ -257,7 +257,7 @@ class Manifest:
 
     harness:  version of the harness
     label:    what a person calls this run: the engine, and its version where that is known
-    role:     "subject", "control", "float64", "graph" or "timing"
+    role:     "subject", "control", "repeat", "float64", "graph" or "timing"
     repeat:   which of several equal launches
     key:      hash of all that can change what the run does
     inputs:   hash of its prepared inputs

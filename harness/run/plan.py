@@ -41,8 +41,8 @@ class Plan:
 
     label:  what a person calls it: the engine, with its version where two are compared
     origin: the source that is trained with, as the Record names it
-    role:   "subject", "control" (from perturbed weights), "float64", "graph" (dumps the compiled
-            step) or "timing" (takes turns with another run)
+    role:   "subject", "control" (from perturbed weights), "repeat" (again, from equal weights),
+            "float64", "graph" (dumps the compiled step) or "timing" (takes turns with another run)
     partner: what tells a run that is timed from the one that it takes turns with
     """
 
@@ -131,6 +131,17 @@ def plan_control(subject: Plan, perturbed: Inputs) -> Plan:
     """The same run from weights that are perturbed by one unit in the last place."""
     return dataclasses.replace(
         subject, inputs=perturbed, role="control", label=f"{subject.label} from perturbed weights"
+    )
+
+
+def plan_repeat(subject: Plan) -> Plan:
+    """The same run again, from equal weights.
+
+    `partner` keeps it apart from a subject that is the same engine: noise that is measured by the
+    very pair that is judged would let any pair pass.
+    """
+    return dataclasses.replace(
+        subject, role="repeat", partner="noise", label=f"{subject.label} again"
     )
 
 

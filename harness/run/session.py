@@ -13,7 +13,7 @@ from harness.config.settings import BY_DEVICE, Settings, Tolerance
 from harness.devices.device import device
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
-from harness.inputs.prepared import prepare, with_perturbed_weights
+from harness.inputs.prepared import prepare
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import can_tell
 from harness.ladder.judge import judge
@@ -30,7 +30,8 @@ from harness.run.compiling import (
 )
 from harness.run.execute import Reporter, expect, obtain
 from harness.run.float64 import own_float64, plan_float64
-from harness.run.plan import Plan, Planner, plan_control, planner
+from harness.run.noise import NOT_MEASURED, measure_noise
+from harness.run.plan import Plan, Planner, planner
 from harness.run.timing import Measurements, compiled_step_of, measure
 
 
@@ -137,7 +138,9 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     apart = _apart(planned.subjects)
     expect(apart, workspace, settings.launcher, reporter)
     subjects = [obtain(subject, workspace, settings.launcher, reporter) for subject in apart]
-    control = _control(planned, subjects[0], workspace, reporter)
+    noise = NOT_MEASURED
+    if subjects[0].complete:
+        noise = measure_noise(planned.subjects[0], subjects[0], settings, reporter)
     verdicts = []
     for index in range(1, len(subjects)):
         measured = Measurements()
@@ -154,7 +157,8 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             a=subjects[0],
             b=subjects[index],
             tolerance=settings.tolerance,
-            noise_floor=control,
+            noise_floor=noise.floor,
+            repeat=noise.repeat,
             graphs=measured.graphs,
             compiled=compiled,
             timing=measured.timing,
@@ -174,21 +178,6 @@ def _apart(subjects: tuple[Plan, ...]) -> list[Plan]:
         apart.append(dataclasses.replace(subject, repeat=seen[subject.key]))
         seen[subject.key] += 1
     return apart
-
-
-def _control(
-    planned: Planned, subject: Record, workspace: Path, reporter: Reporter
-) -> tuple[Record, Record] | None:
-    """The noise floor: the first engine again, from weights perturbed in their last place.
-
-    Only aligned cases prepare weights; for the others the documented floors are taken.
-    """
-    settings, first = planned.settings, planned.subjects[0]
-    if settings.tolerance.noise_floor != "ulp" or not settings.case.aligned or not subject.complete:
-        return None
-    perturbed = with_perturbed_weights(first.inputs, settings.case.dtype)
-    control = obtain(plan_control(first, perturbed), workspace, settings.launcher, reporter)
-    return (subject, control) if control.complete else None
 
 
 def _judge_with_float64(

@@ -108,8 +108,8 @@ def _check(fault: Seeded, case: str, config: Any, *overrides: str) -> None:
     pair = Pair(case, "reference", "hf", "cpu")
     overrides = ("float64=never", fault.override, *overrides)
     verdict = pair_outcome(config, pair, *overrides).verdict.pairs[0]
-    first = next((r.rung for r in verdict.rungs if r.result is Result.FAIL), None)
-    assert first == fault.rung, verdict.headline
+    failing = [r.rung for r in verdict.rungs if r.result is Result.FAIL]
+    assert failing == [fault.rung], verdict.headline
     assert fault.text in verdict.rung(fault.rung).explanation
     above = names()[: names().index(fault.rung)]
     assert all(verdict.rung(r).result in (Result.PASS, Result.NOT_EXERCISED) for r in above)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable
@@ -38,6 +39,9 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 IGNORED = -100
+STARTED = itertools.count(1_000_000_000)
+"""When each Record's run began: no two are one launch."""
+
 VOCABULARY, WIDTH, ROWS, LENGTH = 16, 8, 4, 6
 
 DEVICES = {
@@ -345,7 +349,10 @@ class Trainer:
             ended = {"status": "stopped early", "reason": reason}
         engine = self.label.split("@")[0]
         observed = {**DEVICES, "known_answers": KNOWN_ANSWERS}
-        return manifests.raw(case, engine=engine, label=self.label, observed=observed, ended=ended)
+        return manifests.raw(
+            case, engine=engine, label=self.label, observed=observed, ended=ended,
+            started=next(STARTED),
+        )  # fmt: skip
 
     def write(self, folder: Path) -> Path:
         """Train, and write the Record into `folder` as the probe and the harness would."""

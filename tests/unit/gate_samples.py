@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from harness.run.plan import Plan
 
 LOSSES = (6.5078125, 6.25, 6.0, 5.75)
 
+STARTED = itertools.count(1_000_000_000)
+"""When each run began: no two are one launch."""
 INTERPRETER = Interpreter(Path("python"), (), {}, {}, "key")
 
 
@@ -57,7 +60,9 @@ def measured(scale: float) -> float:
     return math.sqrt(2) * scale
 
 
-def parameter(name: str, scale: float = 1.0, final_bits: int = 77) -> dict[str, Any]:
+def parameter(
+    name: str, scale: float = 1.0, final_bits: int = 77, initial_bits: int = 11
+) -> dict[str, Any]:
     """One parameter; `scale` is that of its gradient."""
     return {
         "name": name,
@@ -65,7 +70,7 @@ def parameter(name: str, scale: float = 1.0, final_bits: int = 77) -> dict[str, 
         "dtype": "float32",
         "sharding": "{devices=[4,1]0,1,2,3}",
         "group": 0,
-        "initial": fingerprint(0.5, 11),
+        "initial": fingerprint(0.5, initial_bits),
         "gradient": fingerprint(0.1 * scale, 22),
         "clipped_norm": scale * min(1.0, 1 / (measured(scale) + 1e-6)),
         "after": [fingerprint(0.5, 11), fingerprint(0.499, 33)],
@@ -87,6 +92,7 @@ def run(
     *,
     scale: float = 1.0,
     final_bits: int = 77,
+    initial_bits: int = 11,
     case: dict[str, Any] | None = None,
     observed: dict[str, Any] | None = None,
     ended: dict[str, Any] | None = None,
@@ -108,7 +114,9 @@ def run(
         values = {"losses": [loss], "gradient_norm": measured(scale), "inputs": [given]}
         events.append({"event": "values", "step": step, **values})
     (folder / STEPS).write_text("".join(json.dumps(encode(e)) + "\n" for e in events))
-    parameters = [parameter(name, scale, final_bits) for name in ("a.weight", "b.weight")]
+    parameters = [
+        parameter(name, scale, final_bits, initial_bits) for name in ("a.weight", "b.weight")
+    ]
     write_json(folder / PARAMETERS, {"schema": SCHEMA, "parameters": parameters})
     (folder / "trainer.log").write_text(log)
     write_json(
@@ -117,6 +125,7 @@ def run(
             case_asked() | (case or {}),
             **{
                 "label": label,
+                "started": next(STARTED),
                 "origin": {
                     "version": label.rpartition("@")[2],
                     "description": f"transformers {label}",

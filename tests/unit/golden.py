@@ -49,6 +49,18 @@ A, B = Trainer().record(), Trainer(label="b").record()
 """Equal to the last bit, so that no text depends on how a machine rounds."""
 
 
+def _perturbed(run: Record) -> Record:
+    """Other initial bits, and nothing that would come of them."""
+    for index, parameter in enumerate(run.parameters):
+        assert parameter.initial is not None
+        other = dataclasses.replace(parameter.initial, bits=parameter.initial.bits ^ 1)
+        run = with_parameter(run, index, initial=other)
+    return run
+
+
+PERTURBED = _perturbed(Trainer().record())
+
+
 # --- faults that trainers have ------------------------------------------------------------------
 
 
@@ -207,7 +219,20 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     )
     yield (
         "a control whose loss moves at step 6",
-        comparison(A, with_loss(B, 6, 2.55), noise_floor=(A, with_loss(A, 6, 2.5))),
+        comparison(
+            A,
+            with_loss(B, 6, 2.55),
+            noise_floor=(A, with_loss(PERTURBED, 6, 2.5)),
+            repeat=(A, Trainer().record()),
+        ),
+    )
+    yield (
+        "the same without a repeat",
+        comparison(A, with_loss(B, 6, 2.55), noise_floor=(A, with_loss(PERTURBED, 6, 2.5))),
+    )
+    yield (
+        "a repeat that is not equal",
+        comparison(A, B, repeat=(A, with_loss(Trainer().record(), 6, 2.5))),
     )
     yield (
         "b: another optimizer",

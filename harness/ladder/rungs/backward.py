@@ -6,15 +6,15 @@ import math
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import (
-    SKETCH_CERTAINTY,
     by_name,
+    detected,
     exceeds,
     nan_last,
     relative_distance,
     worst,
 )
 from harness.ladder.loss import divided
-from harness.ladder.metric import Floor, Metric
+from harness.ladder.metric import UNRELATED, Floor, Metric
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
 from harness.record.evidence import Record
@@ -61,7 +61,7 @@ def backward(c: Comparison) -> RungResult:
     return RungResult.passed(
         "backward", f"{count} gradients of step 0 agree; furthest apart: {name}, {value:.2g}",
         value, limit,
-        detects=f"a change of {SKETCH_CERTAINTY * limit.value:.2g} of one parameter's gradient",
+        detects=detected(limit.value, "gradient"),
     )  # fmt: skip
 
 
@@ -119,8 +119,7 @@ GRADIENT = Metric(
     name="gradient",
     what="worst parameter's gradient at step 0",
     distance=worst_gradient_distance,
-    largest=2.0,  # of two tensors
-    rounding=50.0,  # 2 is the most that was seen
+    unrelated=UNRELATED,
     by_float64=True,
     floors=(
         Floor("CPU", "float32", "", 1e-6, "measured: hf against torchprime 9.4e-7, perturbed "

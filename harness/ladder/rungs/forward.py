@@ -92,8 +92,8 @@ LOSS = Metric(
     name="loss",
     what="loss of a step",
     distance=first_loss_distance,
-    largest=1.0,  # of two numbers of one sign
-    rounding=50.0,  # 2 is the most that was seen
+    unrelated=1.0,  # of two numbers of one sign
+    resolution=2.0**-22,
     by_float64=True,
     floors=(
         Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.curve import Curve, gradient_norms, judge_curve
+from harness.ladder.curve import Curve, furthest_apart, gradient_norms, judge_curve
 from harness.ladder.metric import Floor, Metric
 from harness.ladder.result import RungResult
 from harness.ladder.rung import Rung
+from harness.record.evidence import Record
 
 
 def grad_norm_curve(c: Comparison) -> RungResult:
@@ -26,10 +27,17 @@ def grad_norm_curve(c: Comparison) -> RungResult:
     return judge_curve(c, Curve("grad_norm_curve", "gradient norm", GRADIENT_NORM, gradient_norms))
 
 
+def worst_norm_distance(a: Record, b: Record) -> float | None:
+    """The largest relative difference of the gradient norms at any step."""
+    return furthest_apart(gradient_norms(a), gradient_norms(b))
+
+
 GRADIENT_NORM = Metric(
     name="gradient_norm",
     what="norm of a step, as the trainer measures it",
-    largest=1.0,  # of two numbers of one sign
+    distance=worst_norm_distance,
+    unrelated=1.0,  # of two numbers of one sign
+    resolution=2.0**-22,
     floors=(
         Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
               "weights 1.7e-7, hf against torchprime 1.7e-7"),

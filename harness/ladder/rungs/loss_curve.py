@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.curve import Curve, judge_curve, losses
+from harness.ladder.curve import Curve, furthest_apart, judge_curve, losses
 from harness.ladder.distances import (
-    SKETCH_CERTAINTY,
     by_name,
+    detected,
     exceeds,
-    largest,
     nan_last,
-    relative_difference,
     sketch_difference,
     sketch_distance,
     sketch_norm,
     worst,
 )
-from harness.ladder.metric import Floor, Metric
+from harness.ladder.metric import UNRELATED, Floor, Metric
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.forward import LOSS
@@ -32,19 +29,16 @@ def loss_curve(c: Comparison) -> RungResult:
     No loss tells of the last update, and a loss tells little of a parameter that hardly counts.
     """
     result = judge_curve(c, Curve("loss_curve", "loss", LOSSES, losses))
-    return _judge_course(c, result) if result.result is Result.PASS else result
+    return _judge_course(c, result) if result.holds else result
 
 
 def worst_loss_distance(a: Record, b: Record) -> float | None:
     """The largest relative difference of the losses at any step."""
-    x, y = losses(a), losses(b)
-    if not x or x.keys() != y.keys():
-        return None
-    return largest(relative_difference(x[step], y[step]) for step in x)
+    return furthest_apart(losses(a), losses(b))
 
 
 def _judge_course(c: Comparison, curve: RungResult) -> RungResult:
-    """A curve that passes, with what the whole course did to each parameter."""
+    """A curve that holds, with what the whole course did to each parameter."""
     distances = course_distances(c.a, c.b)
     if distances is None:
         text = f"{curve.explanation}, but where the parameters end was not observed"
@@ -63,10 +57,12 @@ def _judge_course(c: Comparison, curve: RungResult) -> RungResult:
         )
         return RungResult.failed("loss_curve", text, value, limit, findings)
     text = f"{curve.explanation}; parameters end within {value:.2g} of their course"
-    if limit.useless:
-        text += ", which is not judged: nothing could exceed the limit"
+    if curve.result is not Result.PASS:
         return dataclasses.replace(curve, explanation=text)
-    detects = f"{curve.detects}, or a course that is off by {SKETCH_CERTAINTY * limit.value:.2g}"
+    if limit.useless:
+        text += f", which is not judged: {limit.blind}"
+        return RungResult.inconclusive("loss_curve", text, value, limit)
+    detects = f"{curve.detects}, or {detected(limit.value, 'course')}"
     return dataclasses.replace(curve, explanation=text, detects=detects)
 
 
@@ -95,13 +91,13 @@ def worst_course_distance(a: Record, b: Record) -> float | None:
     return worst(distances)[1] if distances else None
 
 
-LOSSES = dataclasses.replace(LOSS, distance=worst_loss_distance, rounding=math.inf)
+LOSSES = dataclasses.replace(LOSS, distance=worst_loss_distance)
 """The loss of any step: differences of two runs build up."""
 COURSE = Metric(
     name="course",
     what="worst parameter's way from its first to its last value",
     distance=worst_course_distance,
-    largest=2.0,  # of two courses that lead to opposite sides
+    unrelated=UNRELATED,
     by_float64=True,
     floors=(
         Floor("CPU", "float32", "", 1e-4, "measured: perturbed weights 6.0e-5, hf against "

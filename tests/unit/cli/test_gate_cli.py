@@ -21,6 +21,7 @@ from harness.ladder.ladder import names
 from harness.ladder.result import Result as Judged
 from harness.ladder.result import RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
+from harness.run.noise import Noise
 from harness.run.session import Outcome
 
 
@@ -114,7 +115,7 @@ class TestBless:
 
         def measure(pair: Any, plan: Any, reporter: Any, floor: bool = True) -> Any:
             floors.append(floor)
-            return record, control if floor else None
+            return record, Noise((record, control) if floor else None)
 
         monkeypatch.setattr(gating, "measured", measure)
         monkeypatch.setattr(gating, "plan_of", lambda pair, reporter: None)

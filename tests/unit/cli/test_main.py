@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import harness
+from harness.base.errors import BadInput
+from harness.cli import main
 from harness.cli.main import COMMANDS, app
 
 ALL = (
@@ -33,6 +38,37 @@ def test_help(command: tuple[str, ...], option: str) -> None:
     done = CliRunner().invoke(app, [*command, option])
     assert done.exit_code == 0
     assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ZeroDivisionError("division\nby zero"), 4, "(ZeroDivisionError: division by zero)"),
+        (RecursionError(), 4, "(RecursionError)"),
+        (BadInput("case.steps=0: none"), 2, "error: case.steps=0: none"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_how_it_ends(
+    error: BaseException, code: int, told: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == code
+    printed = " ".join(capsys.readouterr().err.split())
+    assert told in printed
+    assert "Traceback" not in printed
+    crashes = list(tmp_path.glob("parity-crash-*.txt"))
+    assert len(crashes) == (code == 4)
+    assert all("in broken" in file.read_text() for file in crashes)
 
 
 def test_a_command_is_the_file_of_its_name() -> None:

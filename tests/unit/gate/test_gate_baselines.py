@@ -18,6 +18,7 @@ from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
 from harness.gate.change import Change, equal_parameters, table
 from harness.record.evidence import Record
+from harness.run.noise import Noise
 
 BLESSED = Blessed("Ada", "2026-11-25T00:00:00+00:00", "0.1.0")
 PLACE = Path("baselines/x.json")
@@ -107,22 +108,28 @@ def test_only_a_good_run_can_be_stored(changed: dict[str, Any], tmp_path: Path) 
 
 
 def test_saved_where_it_is_found_again(tmp_path: Path) -> None:
-    record, control = samples.run(tmp_path / "a"), samples.run(tmp_path / "b", scale=1.001)
-    path = baselines.save(tmp_path / "stored", record, control, "Ada")
+    record, again = samples.run(tmp_path / "a"), samples.run(tmp_path / "c")
+    control = samples.run(tmp_path / "b", scale=1.001)
+    path = baselines.save(
+        tmp_path / "stored", record, Noise((record, control), (record, again)), "Ada"
+    )
     assert path == tmp_path / "stored" / "CPU" / "llama-tiny" / "hf-1.0.json"
     found = baselines.latest(tmp_path / "stored", "hf", "llama-tiny", "CPU")
     assert found is not None
     assert found.record.steps == record.steps
-    assert found.control is not None
-    assert found.control.parameters == control.parameters
+    assert found.noise.floor is not None
+    assert found.noise.repeat is not None
+    assert found.noise.floor[0] is found.record
+    assert found.noise.floor[1].parameters == control.parameters
+    assert found.noise.repeat[1].parameters == again.parameters
     assert found.blessed.by == "Ada"
 
 
 def test_a_floor_that_is_no_longer_measured_does_not_stay(tmp_path: Path) -> None:
     record = samples.run(tmp_path / "a")
-    baselines.save(tmp_path, record, record, "Ada")
-    path = baselines.save(tmp_path, record, None, "Ada")
-    assert baselines.load(path).control is None
+    baselines.save(tmp_path, record, Noise((record, record), (record, record)), "Ada")
+    path = baselines.save(tmp_path, record, Noise(), "Ada")
+    assert baselines.load(path).noise == Noise()
 
 
 @pytest.mark.parametrize(
@@ -131,14 +138,14 @@ def test_a_floor_that_is_no_longer_measured_does_not_stay(tmp_path: Path) -> Non
 def test_no_baseline_of_another_engine_case_or_device(
     asked: tuple[str, str, str], tmp_path: Path
 ) -> None:
-    baselines.save(tmp_path, samples.run(tmp_path / "a"), None, "Ada")
+    baselines.save(tmp_path, samples.run(tmp_path / "a"), Noise(), "Ada")
     assert baselines.latest(tmp_path, *asked) is None
 
 
 def test_the_one_that_was_blessed_last_counts(tmp_path: Path) -> None:
     for name, at in (("1.0", "2026-02-01"), ("2.0", "2026-01-01")):
         record = samples.run(tmp_path / name, label=f"hf@{name}")
-        path = baselines.save(tmp_path / "stored", record, None, "Ada")
+        path = baselines.save(tmp_path / "stored", record, Noise(), "Ada")
         path.write_text(baselines.to_json(record, dataclasses.replace(BLESSED, at=at)))
     found = baselines.latest(tmp_path / "stored", "hf", "llama-tiny", "CPU")
     assert found is not None
@@ -160,7 +167,7 @@ def test_version(origin: dict[str, Any], version: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("origin", [{"commit": "a" * 40, "dirty": "c" * 64}, {}])
 def test_what_nobody_else_can_have_is_no_baseline(origin: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BadInput):
-        baselines.save(tmp_path, samples.run(tmp_path / "r", origin=origin), None, "Ada")
+        baselines.save(tmp_path, samples.run(tmp_path / "r", origin=origin), Noise(), "Ada")
 
 
 def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:

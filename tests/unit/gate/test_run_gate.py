@@ -22,8 +22,9 @@ from harness.gate.refs import Ref
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Observed, Record
-from harness.run import session
+from harness.run import noise, session
 from harness.run import timing as measuring
+from harness.run.noise import Noise
 from harness.run.plan import Plan
 from harness.run.session import Outcome
 
@@ -61,8 +62,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
         monkeypatch.setattr(gating, "plan_ref", plan)
         monkeypatch.setattr(gating, "obtain", obtain)
         monkeypatch.setattr(session, "obtain", obtain)
-        for module in (gating, session):
-            monkeypatch.setattr(module, "with_perturbed_weights", lambda inputs, dtype: inputs)
+        monkeypatch.setattr(noise, "obtain", obtain)
+        monkeypatch.setattr(noise, "with_perturbed_weights", lambda inputs, dtype: inputs)
 
     return make
 
@@ -130,7 +131,10 @@ class TestAgainstAVersion:
         with pytest.raises(KeyError, match="control"):
             judged(gate_pair(tmp_path, control="ulp"))
         noisier = [loss * (1 + 2e-6) for loss in samples.LOSSES]
-        world(**runs, control=samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier))
+        world(
+            **runs,
+            control=samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier, initial_bits=12),
+        )
         assert judged(gate_pair(tmp_path, control="ulp")).result is Result.PASS
 
     def test_a_pass_needs_no_control(self, world: World, tmp_path: Path) -> None:
@@ -280,7 +284,8 @@ class TestAnotherTorchXla:
 class TestAgainstAStoredBaseline:
     def stored(self, tmp_path: Path, control: Record | None = None, **changed: Any) -> None:
         record = samples.run(tmp_path / "base", "hf@1.0", **changed)
-        baselines.save(tmp_path / "stored", record, control, "Ada")
+        floor = None if control is None else (record, control)
+        baselines.save(tmp_path / "stored", record, Noise(floor), "Ada")
 
     def test_only_the_candidate_is_launched(self, world: World, tmp_path: Path) -> None:
         self.stored(tmp_path)
@@ -296,7 +301,9 @@ class TestAgainstAStoredBaseline:
 
     def test_the_stored_floor_counts(self, world: World, tmp_path: Path) -> None:
         noisy, noisier = ([loss * (1 + e) for loss in samples.LOSSES] for e in (1e-6, 2e-6))
-        self.stored(tmp_path, samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier))
+        self.stored(
+            tmp_path, samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier, initial_bits=12)
+        )
         world(v2=samples.run(tmp_path / "b", "hf@2.0", noisy))
         assert judged(gate_pair(tmp_path, None, control="ulp")).result is Result.PASS
         assert judged(gate_pair(tmp_path, None, control="table")).result is Result.FAIL
@@ -343,7 +350,7 @@ class TestAgainstAStoredBaseline:
         )
         plan = gating.plan_of(pair, samples.Silent())
         record, _ = gating.measured(pair, plan, samples.Silent())
-        baselines.save(tmp_path / "stored", record, None, "Ada")
+        baselines.save(tmp_path / "stored", record, Noise(), "Ada")
         rung = judged(pair).rung("graph")
         assert rung.result is (Result.FAIL if changed else Result.PASS)
 

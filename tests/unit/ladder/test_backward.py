@@ -53,7 +53,7 @@ class TestBackward:
         assert result.result is PASS
         assert result.explanation.startswith("3 gradients of step 0 agree; furthest apart: ")
         assert result.limit == pytest.approx(GRADIENT)
-        assert result.detects == "a change of 3.4e-06 of one parameter's gradient"
+        assert result.detects == "one parameter's gradient that is off by 3.4e-06"
 
     def test_exactly_equal(self, a: Record) -> None:
         assert backward(comparison(a, a)).value == 0

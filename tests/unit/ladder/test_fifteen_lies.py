@@ -362,7 +362,7 @@ class TestLie09StaleOrContaminatedBaselines:
     def test_a_control_that_is_something_else_widens_no_limit(self) -> None:
         other = Trainer(seed=1).record()
         verdict = judged(A, B, noise_floor=(A, other))
-        assert "the control run says nothing of noise" in verdict.notes[0]
+        assert "the perturbed run says nothing of noise" in verdict.notes[0]
         assert verdict.rung("loss_curve").limit == judged(A, B).rung("loss_curve").limit
 
 

@@ -57,9 +57,9 @@ class TestOurs:
 
     def test_every_metric_has_a_floor_for_every_dtype_with_its_source(self) -> None:
         for metric in metrics().values():
-            assert metric.dtypes == DTYPES
+            assert {floor.dtype for floor in metric.floors} == set(DTYPES)
             for floor in metric.floors:
-                assert 0 < floor.value < metric.largest
+                assert 0 < floor.value < metric.unrelated
                 assert floor.source
 
     def test_docs_list_their_metrics_and_floors(self) -> None:
@@ -122,15 +122,22 @@ class TestFloors:
 
     @pytest.mark.parametrize(
         ("device", "precision", "value"),
-        [("TPU", "high", 2.0), ("TPU", "highest", 3.0), ("CPU", "", 1.0), ("CUDA", "", 1.0)],
+        [("TPU", "high", 2.0), ("TPU", "highest", 3.0), ("CPU", "", 1.0), ("CPU", "highest", 1.0)],
     )
     def test_by_device_and_precision(self, device: str, precision: str, value: float) -> None:
         floor = self.METRIC.floor(device, "float32", precision)
         assert floor is not None
         assert floor.value == value
 
-    def test_none_for_another_dtype(self) -> None:
-        assert self.METRIC.floor("CPU", "float16") is None
+    @pytest.mark.parametrize(
+        ("device", "dtype", "precision"),
+        [
+            ("CPU", "float16", ""), ("TPU", "float32", "default"), ("TPU v6e", "float32", "high"),
+            ("CPU, products in bfloat16", "float32", ""), ("None", "float32", ""),
+        ],
+    )  # fmt: skip
+    def test_none_where_none_was_measured(self, device: str, dtype: str, precision: str) -> None:
+        assert self.METRIC.floor(device, dtype, precision) is None
 
     def test_a_floor_that_is_given_takes_its_place(self, a: Record) -> None:
         loss = metrics()["loss"]
@@ -167,7 +174,7 @@ def judge(c):
 
 
 FLOOR = Floor("CPU", "float32", "", 1e-3, "a test")
-LAST = Metric("last_loss", "the last loss", (FLOOR,), distance=distance, largest=1.0)
+LAST = Metric("last_loss", "the last loss", (FLOOR,), distance=distance, unrelated=1.0)
 RUNG = Rung(
     "last_loss", "loss of the last step", judge, needs=("data",), metrics=(LAST,), after="schedule"
 )

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import TOLERANCE, Trainer, compiled_step
+from builders import TOLERANCE, Trainer, comparison, compiled_step
 
 from harness.base.errors import BadInput
+from harness.ladder.judge import judge
+from harness.ladder.noise_floor import needs_repeat
 from harness.record.evidence import DeviceTimes, Record
 from harness.record.layout import DEVICE_TIMES, GRAPH, MANIFEST, PARAMETERS, SCHEMA, STEPS
 from harness.record.reader import read_record
@@ -170,6 +172,11 @@ def _outcome(intact: Record, folder: Path, name: str, shown: str) -> str:
     try:
         for pair in ((intact, mutant), (mutant, intact), (mutant, mutant)):
             compare(*pair, TOLERANCE)
+        # As another launch of the intact run's, from which its noise is to be learnt.
+        other = dataclasses.replace(mutant.manifest, started=mutant.manifest.started + 1)
+        noise = intact, dataclasses.replace(mutant, manifest=other)
+        needs_repeat(noise, TOLERANCE)
+        judge(comparison(intact, intact, noise_floor=noise, repeat=noise))
     except BadInput:
         return "not judged"
     except Exception as error:
