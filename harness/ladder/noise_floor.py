@@ -195,9 +195,16 @@ def _fault_of_both(c: Comparison, pair: Pair) -> str | None:
 
 
 def same_run(x: Record, y: Record) -> bool:
-    """Whether two Records are one launch: compared with each other they show nothing."""
-    launches = [(r.engine, r.manifest.key, r.manifest.started) for r in (x, y)]
-    return x.directory == y.directory or launches[0] == launches[1]
+    """Whether two Records are one launch, or copies of it: they show nothing of each other.
+
+    A launch that differs in what it does has a key of its own, and so has a repeat
+    (`harness.run.plan`).
+    """
+    if x.directory == y.directory:
+        return True
+    return x.engine == y.engine and (
+        x.manifest.key == y.manifest.key or x.manifest.started == y.manifest.started
+    )
 
 
 def _conditions(record: Record) -> tuple[str | int | None, ...]:

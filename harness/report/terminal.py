@@ -88,6 +88,8 @@ def _explanation(rung: RungResult) -> Text:
     text = _text(rung.explanation)
     if rung.result is Result.PASS and rung.detects:
         text.append_text(_text(f"\nwould have caught {rung.detects}", "dim"))
+    if rung.result is Result.PASS and rung.metric:
+        text.append_text(_text(f"\nlimit: {rung.limit_source}", "dim"))
     return text
 
 

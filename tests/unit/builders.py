@@ -100,6 +100,7 @@ class Trainer:
     ulp:          the initial weights are moved by one unit in the last place
     sums:         1 or -1: the order in which rows are summed, so that two trainers round otherwise
     noise:        relative noise on gradients, for a bfloat16 trainer
+    key:          its Record's; "" for one of its own
     """
 
     label: str = "hf"
@@ -120,6 +121,7 @@ class Trainer:
     ulp: bool = False
     sums: int = 1
     noise: float = 0.0
+    key: str = ""
 
     # --- what a fault overrides -------------------------------------------------------------
 
@@ -349,9 +351,10 @@ class Trainer:
             ended = {"status": "stopped early", "reason": reason}
         engine = self.label.split("@")[0]
         observed = {**DEVICES, "known_answers": KNOWN_ANSWERS}
+        started = next(STARTED)
         return manifests.raw(
             case, engine=engine, label=self.label, observed=observed, ended=ended,
-            started=next(STARTED),
+            started=started, key=self.key or f"{started:012x}",
         )  # fmt: skip
 
     def write(self, folder: Path) -> Path:

@@ -126,6 +126,7 @@ def run(
             **{
                 "label": label,
                 "started": next(STARTED),
+                "key": f"{next(STARTED):012x}",
                 "origin": {
                     "version": label.rpartition("@")[2],
                     "description": f"transformers {label}",

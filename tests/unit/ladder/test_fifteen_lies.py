@@ -346,7 +346,7 @@ class TestLie09StaleOrContaminatedBaselines:
         assert len(keys) == 4
 
     def test_a_folder_that_is_not_this_runs_is_not_used(self, tmp_path: Path) -> None:
-        trainer = Trainer()
+        trainer = Trainer(key="0123456789ab")
         trainer.write(tmp_path / "toy" / "hf-0123456789ab")
         assert slot(tmp_path, "toy", "hf", "0123456789ab").complete_record() is not None
         trainer.write(tmp_path / "toy" / "hf-ba9876543210")

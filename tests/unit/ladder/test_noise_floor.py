@@ -255,6 +255,10 @@ class TestRepeat:
         copy = dataclasses.replace(A, directory=AGAIN.directory)
         assert same_run(A, copy)
         assert same_run(A, dataclasses.replace(AGAIN, directory=A.directory))
+        for told in ("key", "started"):
+            same: dict[str, Any] = {told: getattr(A.manifest, told)}
+            manifest = dataclasses.replace(AGAIN.manifest, **same)
+            assert same_run(A, dataclasses.replace(AGAIN, manifest=manifest))
         assert not same_run(A, AGAIN)
 
     @pytest.mark.parametrize(

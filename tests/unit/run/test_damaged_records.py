@@ -173,7 +173,8 @@ def _outcome(intact: Record, folder: Path, name: str, shown: str) -> str:
         for pair in ((intact, mutant), (mutant, intact), (mutant, mutant)):
             compare(*pair, TOLERANCE)
         # As another launch of the intact run's, from which its noise is to be learnt.
-        other = dataclasses.replace(mutant.manifest, started=mutant.manifest.started + 1)
+        started = mutant.manifest.started + 1
+        other = dataclasses.replace(mutant.manifest, started=started, key="another")
         noise = intact, dataclasses.replace(mutant, manifest=other)
         needs_repeat(noise, TOLERANCE)
         judge(comparison(intact, intact, noise_floor=noise, repeat=noise))

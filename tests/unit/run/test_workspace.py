@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Slot:
 
 def train(place: Slot, **fields: Any) -> None:
     """A run that left its Record where runs in progress are."""
-    trainer = Trainer(steps=3, **fields)
+    trainer = Trainer(steps=3, key=KEY, **fields)
     place.begin()
     trainer.write(place.running)
     place.finish(manifests.parsed(trainer.manifest()))
@@ -92,7 +92,7 @@ class TestReuse:
 
     def test_one_in_progress_is_not(self, place: Slot) -> None:
         place.begin()
-        Trainer(steps=3).write(place.running)
+        Trainer(steps=3, key=KEY).write(place.running)
         assert place.complete_record() is None
 
 
