@@ -1,4 +1,4 @@
-"""Files and folders that are made once, found again, and safe against other processes."""
+"""Folders that are made once, found again, and safe against other processes."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -41,9 +41,9 @@ def exclusive(target: Path, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def in_one_piece(target: Path) -> Iterator[Path]:
-    """A path to make ``target`` under; it gets its name only when the block ends without an error.
+    """A path to make the folder ``target`` under.
 
-    To be used within `exclusive`: what a killed process left behind is removed.
+    It gets its name only when the block ends without an error. To be used within `exclusive`: what a killed process left behind is removed.
     """
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -7,12 +7,12 @@ its wheel's content, so that many of them can be tried side by side.
 import hashlib
 import platform
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.environments import venv
 from harness.environments.cache import Progress, exclusive, in_one_piece
 from harness.environments.install import run_uv
 
@@ -67,23 +67,14 @@ def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompil
 def _driver(cache_dir: Path, progress: Progress) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(f"{version}\n{DRIVER_LOCK.read_text()}".encode()).hexdigest()
-    environment = cache_dir / "environments" / f"compiler-{digest[:12]}"
-    python, complete = environment / "bin" / "python", environment / "complete"
-    if not (complete.exists() and python.exists()):
-        with exclusive(environment, progress):
-            if not (complete.exists() and python.exists()):
-                progress("creating the environment that drives libtpu (500 MB)")
-                shutil.rmtree(environment, ignore_errors=True)
-                reason = {
-                    "what": "The environment that drives libtpu",
-                    "way_out": "Leave target out, or mend this.",
-                }
-                venv = ("venv", "--no-project", "--python", sys.executable, environment)
-                run_uv(*venv, **reason, progress=progress)
-                sync = ("pip", "sync", "--require-hashes", "--python", python, DRIVER_LOCK)
-                run_uv(*sync, **reason, progress=progress)
-                complete.touch()
-    return python
+    return venv.made(
+        cache_dir / "environments" / f"compiler-{digest[:12]}",
+        *("sync", "--require-hashes", DRIVER_LOCK),
+        note="creating the environment that drives libtpu (500 MB)",
+        what="The environment that drives libtpu",
+        way_out="Leave target out, or mend this.",
+        progress=progress,
+    )
 
 
 def _install_libtpu(release: str, python: Path, target: Path, progress: Progress) -> None:

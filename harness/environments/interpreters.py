@@ -8,7 +8,6 @@ the user has.
 import hashlib
 import json
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness.base.errors import BadInput
+from harness.environments import venv
 from harness.environments.cache import Progress, exclusive, in_one_piece
 from harness.environments.folders import copy_code
 from harness.environments.install import InstallFailed, run_uv
@@ -74,32 +74,28 @@ def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
     Raises:
         BaseInstallFailed: uv could not install it.
     """
-    python = base_python(cache_dir)
-    environment = python.parents[1]
-    # An environment holds its own path: it cannot be made under another name and renamed.
-    complete = environment / "complete"
-
-    def ready() -> bool:
-        return complete.exists() and python.exists()  # false where its system Python is gone
-
-    if not ready():
-        with exclusive(environment, progress):
-            if not ready():
-                progress("creating the engine environment (8 GB, minutes when downloaded)")
-                shutil.rmtree(environment, ignore_errors=True)
-                try:
-                    _install_base(environment, progress)
-                except InstallFailed as error:
-                    raise BaseInstallFailed(str(error)) from None
-                complete.touch()
+    try:
+        python = venv.made(
+            _base_environment(cache_dir),
+            *("sync", LOCK),
+            note="creating the engine environment (8 GB, minutes when downloaded)",
+            what="The engine environment",
+            way_out="Name an interpreter that has torch_xla, or mend this.",
+            progress=progress,
+        )
+    except InstallFailed as error:
+        raise BaseInstallFailed(str(error)) from None
     return named_interpreter(python, cache_dir)
 
 
 def base_python(cache_dir: Path) -> Path:
     """The Python of `base_interpreter`, made or not."""
+    return venv.python_in(_base_environment(cache_dir))
+
+
+def _base_environment(cache_dir: Path) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    environment = cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
-    return environment / "bin" / "python"
+    return cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
 
 
 def named_interpreter(python: Path, cache_dir: Path) -> Interpreter:
@@ -151,17 +147,6 @@ def with_transformers(
         origins["transformers"] = f"{checkout.commit} {checkout.dirty}"
     key = _hash(base.key, packages, origins)
     return Interpreter(base.python, (overlay, *base.pythonpath), packages, origins, key)
-
-
-def _install_base(environment: Path, progress: Progress) -> None:
-    reason = {
-        "what": "The engine environment",
-        "way_out": "Name an interpreter that has torch_xla, or mend this.",
-    }
-    venv = ("venv", "--no-project", "--python", sys.executable, environment)
-    run_uv(*venv, **reason, progress=progress)
-    sync = ("pip", "sync", "--python", environment / "bin" / "python", LOCK)
-    run_uv(*sync, **reason, progress=progress)
 
 
 def _install_overlay(

@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 
 from harness.base.errors import BadInput
-from harness.environments.cache import exclusive, in_one_piece
+from harness.base.files import write_text
+from harness.environments.cache import exclusive
 from harness.environments.folders import state
 from harness.environments.git import GitFailed, redact
 
@@ -63,8 +64,10 @@ def take_inventory(python: Path, cache_dir: Path) -> Inventory:
         answer = _ask(python)
         watched = [str(python), str(python.parent.parent / "pyvenv.cfg"), *answer["path"]]
         answer["stamps"] = {path: _stamp(path) for path in watched}
-        with exclusive(memory, lambda line: None), in_one_piece(memory) as partial:
-            partial.write_text(json.dumps(answer))
+        with exclusive(
+            memory, lambda line: None
+        ):  # it says what to do where nothing can be written
+            write_text(memory, json.dumps(answer))
     return _inventory(answer)
 
 

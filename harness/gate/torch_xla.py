@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from packaging.version import Version
 
-from harness.environments.cache import Progress, exclusive
-from harness.environments.install import run_uv
+from harness.environments import venv
+from harness.environments.cache import Progress
 from harness.environments.interpreters import LOCK
 
 REQUIREMENTS = LOCK.with_name("base.txt")
@@ -33,25 +31,14 @@ def interpreter_with(version: str, cache_dir: Path, progress: Progress) -> Path:
     of_python = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(json.dumps([of_python, asked]).encode()).hexdigest()[:12]
     environment = cache_dir / "environments" / f"torch_xla-{version}-{digest}"
-    python, complete = environment / "bin" / "python", environment / "complete"
-    with exclusive(environment, progress):
-        if complete.exists() and python.exists():
-            return python
-        shutil.rmtree(environment, ignore_errors=True)
-        progress(f"creating an environment with torch_xla {version} (minutes when downloaded)")
-        reason = {
-            "what": f"torch_xla {version}",
-            "way_out": f"Name a release that has a wheel for Python {of_python} on PyPI.",
-        }
-        venv = ("venv", "--no-project", "--python", sys.executable, environment)
-        run_uv(*venv, **reason, progress=progress)
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write("\n".join(asked) + "\n")
-            file.flush()
-            install = ("pip", "install", "--python", python, "--requirements", file.name)
-            run_uv(*install, **reason, progress=progress)
-        complete.touch()
-    return python
+    return venv.made(
+        environment,
+        *("install", *asked),
+        note=f"creating an environment with torch_xla {version} (minutes when downloaded)",
+        what=f"torch_xla {version}",
+        way_out=f"Name a release that has a wheel for Python {of_python} on PyPI.",
+        progress=progress,
+    )
 
 
 def requirements(base: str, version: str) -> list[str]:

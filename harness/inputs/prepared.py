@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from filelock import FileLock
 from harness.base.errors import BadInput
 from harness.config.case import Case
 from harness.config.folders import config_folders
+from harness.environments.cache import in_one_piece
 
 RECIPE = 3
 """Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""
@@ -89,22 +89,15 @@ def prepare(case: Case, root: Path, key: str = "workspace") -> Inputs:
     """
     text = _read_text(case)
     inputs = Inputs(root / _digest(case, text))
-    with writing(key, root.parent):
-        if inputs.directory.is_dir():
-            return inputs
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{inputs.digest}.lock"):
-            if inputs.directory.is_dir():
-                return inputs
-            from harness.inputs.recipe import make
 
-            making = Path(tempfile.mkdtemp(dir=root, prefix=f".{inputs.digest}."))
-            try:
-                make(case, text, Inputs(making))
-                making.chmod(0o755)
-                making.rename(inputs.directory)
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
+    def fill(folder: Path) -> None:
+        from harness.inputs.recipe import make
+
+        folder.mkdir()
+        make(case, text, Inputs(folder))
+
+    with writing(key, root.parent):
+        _make_once(inputs.directory, fill)
     return inputs
 
 
@@ -116,21 +109,27 @@ def with_perturbed_weights(inputs: Inputs, dtype: str) -> Inputs:
     """
     root = inputs.directory.parent
     directory = root / f"{inputs.digest}-ulp-{dtype}"
-    if directory.is_dir():
-        return Inputs(directory)
-    with writing("workspace", root.parent), FileLock(root / f".{directory.name}.lock"):
-        if directory.is_dir():
-            return Inputs(directory)
+
+    def fill(folder: Path) -> None:
         from harness.inputs.recipe import perturb
 
-        making = Path(tempfile.mkdtemp(dir=root, prefix=f".{directory.name}."))
-        try:
-            shutil.copytree(inputs.directory, making, dirs_exist_ok=True)
-            perturb(Inputs(making).weights, dtype)
-            making.rename(directory)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(inputs.directory, folder)
+        perturb(Inputs(folder).weights, dtype)
+
+    with writing("workspace", root.parent):
+        _make_once(directory, fill)
     return Inputs(directory)
+
+
+def _make_once(directory: Path, fill: Callable[[Path], None]) -> None:
+    """`directory` as `fill` makes it, unless it is there; sessions side by side make it once."""
+    if directory.is_dir():
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_name(f".{directory.name}.lock")):
+        if not directory.is_dir():
+            with in_one_piece(directory) as partial:
+                fill(partial)
 
 
 def _digest(case: Case, text: str) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,8 @@ from typing import Any
 import yaml
 
 from harness.base.errors import BadInput
-from harness.environments.cache import Progress, exclusive
-from harness.environments.install import run_uv
+from harness.environments import venv
+from harness.environments.cache import Progress
 from harness.launchers.images import last_words
 from harness.launchers.invocation import SECRET_NAME
 
@@ -42,23 +41,15 @@ def xpk(cache_dir: Path, progress: Progress) -> Path:
     """
     digest = hashlib.sha256(f"{sys.version_info[:2]}{REQUIREMENTS.read_text()}".encode())
     name = f"xpk-{digest.hexdigest()[:12]}"
-    environment = cache_dir / "environments" / name
-    complete = environment / "complete"
-    if not complete.exists():
-        with exclusive(environment, progress):
-            if not complete.exists():
-                progress("installing xpk into an environment of its own (200 MB)")
-                shutil.rmtree(environment, ignore_errors=True)
-                reason = {
-                    "what": "xpk",
-                    "way_out": "launcher=xpk needs it; see that PyPI can be reached.",
-                }
-                venv = ("venv", "--no-project", "--python", sys.executable, environment)
-                run_uv(*venv, **reason, progress=progress)
-                python = environment / "bin" / "python"
-                run_uv("pip", "sync", "--python", python, REQUIREMENTS, **reason, progress=progress)
-                complete.touch()
-    return environment / "bin" / "xpk"
+    python = venv.made(
+        cache_dir / "environments" / name,
+        *("sync", REQUIREMENTS),
+        note="installing xpk into an environment of its own (200 MB)",
+        what="xpk",
+        way_out="launcher=xpk needs it; see that PyPI can be reached.",
+        progress=progress,
+    )
+    return python.with_name("xpk")
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -7,9 +7,10 @@ were run; `done-0` and `done-1` say that a side has ended.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
+
+from harness.base.files import write_text
 
 ORDER = (0, 1, 1, 0)
 """Which side runs window i, over and over."""
@@ -41,11 +42,11 @@ class Turns:
         """This side's window is over."""
         if self.holding:
             self.holding = False
-            self._write("turn", str(self._count() + 1))
+            write_text(self.folder / "turn", str(self._count() + 1))
 
     def end(self) -> None:
         """This side runs no more windows; the other one need not wait for it."""
-        self._write(f"done-{self.side}", "")
+        (self.folder / f"done-{self.side}").touch()
         self.give()
 
     def _count(self) -> int:
@@ -53,8 +54,3 @@ class Turns:
             return int((self.folder / "turn").read_text())
         except FileNotFoundError:
             return 0
-
-    def _write(self, name: str, text: str) -> None:
-        temporary = self.folder / f".{name}-{self.side}"
-        temporary.write_text(text)
-        os.replace(temporary, self.folder / name)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.base.files import replacing
 from harness.record import layout, writer
 
 
@@ -40,9 +41,8 @@ class Writer:
 
     def arrays(self, name: str, arrays: dict[str, Any]) -> None:
         """Write an .npz file of numpy arrays."""
-        temporary = self.directory / f".{name}.tmp.npz"
-        np.savez(temporary, **arrays)
-        temporary.replace(self.directory / name)
+        with replacing(self.directory / name) as stream:
+            np.savez(stream, **arrays)
 
     def observed(self, observed: dict[str, Any]) -> None:
         """Write observed.json anew; the launcher makes it part of the manifest."""

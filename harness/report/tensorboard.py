@@ -6,14 +6,13 @@ is needed: the events are TensorBoard's own protocol buffers in its own framing.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
+from harness.base.files import replacing
 from harness.record.evidence import Record
 from harness.record.layout import STEPS, TENSORBOARD
 from harness.record.reader import StepEvent, read_events
@@ -43,8 +42,7 @@ def write_events(record: Record) -> Path:
     folder.mkdir(exist_ok=True)
     times = _times(record)
     start = next(iter(times.values()), 0.0)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-")
-    with os.fdopen(descriptor, "wb") as stream:
+    with replacing(folder / FILE) as stream:
         writer = RecordWriter(stream)
         writer.write(Event(wall_time=start, file_version="brain.Event:2").SerializeToString())
         for step, values in sorted(_scalars(record).items()):
@@ -53,8 +51,6 @@ def write_events(record: Record) -> Path:
             )
             event = Event(wall_time=times.get(step, start), step=step, summary=summary)
             writer.write(event.SerializeToString())
-    os.chmod(name, 0o644)
-    os.replace(name, folder / FILE)
     return folder
 
 

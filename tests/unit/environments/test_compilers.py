@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.environments import compilers
+from harness.environments import compilers, venv
 from harness.environments.compilers import DRIVER_LOCK, locked, tpu_compiler
 
 
@@ -30,7 +30,8 @@ def uv_calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             (Path(line[line.index("--target") + 1])).mkdir(parents=True)
         return ""
 
-    monkeypatch.setattr(compilers, "run_uv", run)
+    for module in (compilers, venv):
+        monkeypatch.setattr(module, "run_uv", run)
     return calls
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.compose import load
+from harness.environments import venv
 from harness.environments.interpreters import LOCK
 from harness.gate import torch_xla
 from harness.gate.gate import GatePair
@@ -93,13 +94,13 @@ def test_its_environment_is_of_what_is_asked_for_now(
             python.parent.mkdir(parents=True)
             python.touch()
         else:
-            asked.append(Path(str(words[-1])).read_text().split())
+            asked.append([str(word) for word in words])
 
     def made() -> Path:
         return interpreter_with("2.8.0", tmp_path / "cache", lambda _: None)
 
     base = tmp_path / "base.txt"
-    monkeypatch.setattr(torch_xla, "run_uv", run_uv)
+    monkeypatch.setattr(venv, "run_uv", run_uv)
     monkeypatch.setattr(torch_xla, "REQUIREMENTS", base)
     base.write_text("accelerate==1.0\n")
     before = made()
