@@ -1,10 +1,11 @@
-"""Composes Settings from configuration folders and the overrides of a command line, by Hydra."""
+"""Composes configurations from folders and the overrides of a command line, by Hydra."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -24,6 +25,40 @@ OPTIONS = "engine_options"
 """Name under which configs/config.yaml finds the options of every registered engine."""
 
 
+class NotComposed(Exception):
+    """Hydra refuses a configuration; the message is its own, as one line."""
+
+
+def composed(
+    folder: Path,
+    name: str,
+    words: Sequence[str] = (),
+    version_base: str | None = "1.3",
+    resolve: bool = True,
+) -> dict[str, Any]:
+    """The configuration `name` of `folder` under the overrides `words`.
+
+    version_base: release of Hydra whose defaults hold; None takes those of the installed one
+    resolve:      whether interpolations such as `${case.steps}` are replaced by their values
+
+    Raises:
+        NotComposed: it cannot be composed.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base=version_base):
+            raw = OmegaConf.to_container(compose(name, list(words)), resolve=resolve)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise NotComposed(in_one_line(error)) from error
+    assert isinstance(raw, dict)
+    return {str(key): value for key, value in raw.items()}
+
+
+def in_one_line(error: Exception) -> str:
+    """The message of Hydra's error, which has several lines, as one."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
 def load(overrides: list[str]) -> Settings:
     """Settings composed from configs/config.yaml and Hydra `overrides`, checked.
 
@@ -38,7 +73,6 @@ def load(overrides: list[str]) -> Settings:
     own, *others = config_folders()
     words = [search_path([folder.path for folder in others])]
     words += [_added_floor(override) for override in overrides]
-    GlobalHydra.instance().clear()
     kinds = {
         name: registry.load(registry.ENGINES, name, "engine").options
         for name in registry.names(registry.ENGINES)
@@ -46,11 +80,9 @@ def load(overrides: list[str]) -> Settings:
     defaults = {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
     ConfigStore.instance().store(OPTIONS, {"engine": defaults})
     try:
-        with initialize_config_dir(str(own.path), version_base="1.3"):
-            raw = OmegaConf.to_container(compose("config", words), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(_explain(error)) from None
-    assert isinstance(raw, dict)
+        raw = composed(own.path, "config", words)
+    except NotComposed as error:
+        raise BadInput(_explain(str(error))) from None
     settings = typed(Settings, {**raw, "engine": _options(raw.get("engine", {}), kinds)})
     check_settings(settings)
     return settings
@@ -89,10 +121,8 @@ def case_names() -> list[str]:
     return list(case_origins())
 
 
-def _explain(error: Exception) -> str:
-    """Hydra's error as one paragraph, with the nearest name that exists."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines)
+def _explain(text: str) -> str:
+    """Hydra's error, with the nearest name that exists."""
     if "Could not find 'case/" in text:
         wanted = text.split("Could not find 'case/")[1].split("'")[0]
         near = difflib.get_close_matches(wanted, case_names(), 1)

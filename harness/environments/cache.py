@@ -43,7 +43,8 @@ def exclusive(target: Path, progress: Progress) -> Iterator[None]:
 def in_one_piece(target: Path) -> Iterator[Path]:
     """A path to make the folder ``target`` under.
 
-    It gets its name only when the block ends without an error. To be used within `exclusive`: what a killed process left behind is removed.
+    It gets its name only when the block ends without an error. To be used within `exclusive`: what
+    a killed process left behind is removed.
     """
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -64,9 +64,7 @@ def take_inventory(python: Path, cache_dir: Path) -> Inventory:
         answer = _ask(python)
         watched = [str(python), str(python.parent.parent / "pyvenv.cfg"), *answer["path"]]
         answer["stamps"] = {path: _stamp(path) for path in watched}
-        with exclusive(
-            memory, lambda line: None
-        ):  # it says what to do where nothing can be written
+        with exclusive(memory, lambda line: None):  # BadInput where the cache cannot be written
             write_text(memory, json.dumps(answer))
     return _inventory(answer)
 

@@ -15,8 +15,9 @@ from harness.environments.interpreters import Interpreter
 from harness.launchers import forked, local
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.record.outcome import Ending
+from harness.record.reader import Event
 
-OnEvent = Callable[[Mapping[str, Any]], None]
+OnEvent = Callable[[Event], None]
 Note = Callable[[str], None]
 T = TypeVar("T")
 

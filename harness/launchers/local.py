@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -18,6 +18,7 @@ from harness.devices.device import device
 from harness.launchers.invocation import Invocation
 from harness.record import layout
 from harness.record.outcome import BUSY, FAILED, KILLED, OUT_OF_MEMORY, Ending, Sign, explain
+from harness.record.reader import Event
 from harness.record.tail import EventTail
 
 GRACE = 5.0
@@ -99,7 +100,7 @@ def launch(
     invocation: Invocation,
     directory: Path,
     limits: Limits,
-    on_event: Callable[[Mapping[str, Any]], None],
+    on_event: Callable[[Event], None],
     stop: threading.Event | None = None,
     start: Start | None = None,
 ) -> Ending:

@@ -285,6 +285,7 @@ class Observer:
             "taken_away": sorted(self.taken_away),
             "model": None if self.root is None else type(self.root).__name__,
             "attention": _attention(self.root),
+            "names_attention": self.spec.watch.names_attention,
         }
 
     def finish(self) -> None:

@@ -24,6 +24,8 @@ class Watch:
 
     tokens, labels, mask: keys of a batch: token ids, their labels, and what is attended to
     clipping: functions that clip gradients: `f(parameters, max_norm, …)` returns their norm
+    names_attention: whether its model is transformers' own, whose configuration names the attention
+              implementation
     boundary: functions that send the pending work to an XLA device, once a step at least. Every
               step marker of torch_xla 2.9 (`xm.mark_step`, `torch_xla.compile`, the device
               loaders) goes through one function, under either of two names
@@ -32,6 +34,7 @@ class Watch:
     tokens: str = "input_ids"
     labels: str = "labels"
     mask: str = "attention_mask"
+    names_attention: bool = False
     clipping: tuple[str, ...] = ("torch.nn.utils:clip_grad_norm_",)
     boundary: tuple[str, ...] = ("torch_xla:sync", "torch_xla.torch_xla:sync")
 

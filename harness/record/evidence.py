@@ -209,7 +209,9 @@ class Observed:
     matmul_precision:      "default", "high" or "highest", as torch_xla told it at the end
     condition:             what device was computed like, of `harness.base.conditions`
     taken_away:            what batches of the trainer's own have, and prepared ones have not
-    model, attention:      the root module's class; its attention implementation, by its own name
+    model:                 the root module's class
+    attention:             transformers' name of its attention implementation
+    names_attention:       whether the engine's models have such a name
     known_answers:         None where the run ended before the device was asked
     script:                how the script ended
     phases:                where its seconds went
@@ -234,6 +236,7 @@ class Observed:
     taken_away: tuple[str, ...] = ()
     model: str | None = None
     attention: str | None = None
+    names_attention: bool = False
     known_answers: KnownAnswers | None = None
     script: ScriptEnd | None = None
     phases: Clock | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+
+from harness.record.reader import Event, parse_event
 
 
 class EventTail:
@@ -13,8 +13,12 @@ class EventTail:
     def __init__(self, path: Path) -> None:
         self.path, self.position = path, 0
 
-    def read(self) -> list[dict[str, Any]]:
-        """New whole events; a half-written last line is left for the next look."""
+    def read(self) -> list[Event]:
+        """New whole events; a half-written last line is left for the next look.
+
+        Raises:
+            BadInput: a whole line is no event.
+        """
         if not self.path.is_file():
             return []
         with self.path.open("rb") as stream:
@@ -22,4 +26,4 @@ class EventTail:
             data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.position += len(whole)
-        return [json.loads(line) for line in whole.splitlines() if line]
+        return [parse_event(line) for line in whole.splitlines() if line]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from harness.record.outcome import OK, Ending
+from harness.record.reader import BatchEvent, Event, ValuesEvent
 
 
 class ConsoleReporter:
@@ -44,16 +44,15 @@ class ConsoleReporter:
         self._task = self._progress.add_task(label, total=steps, state="importing")
         self._progress.start()
 
-    def event(self, label: str, event: Mapping[str, Any]) -> None:
+    def event(self, label: str, event: Event) -> None:
         """The probe wrote an event."""
-        if event["event"] == "batch" and self._seen == 0:
+        if isinstance(event, BatchEvent) and self._seen == 0:
             self._update(0, "compiling step 0")
-        elif event["event"] == "values":
-            self._seen = int(event["step"]) + 1
+        elif isinstance(event, ValuesEvent):
+            self._seen = event.step + 1
             if self._seen == 1:
                 self._first = time.monotonic()
-            losses = event["losses"]
-            loss = sum(losses) if all(isinstance(x, float) for x in losses) else float("nan")
+            loss = sum(event.losses)
             self._update(
                 self._seen, f"step {self._seen}/{self._steps}  loss {loss:.4f}{self._eta()}"
             )

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -55,7 +55,7 @@ class Reporter(Protocol):
     def started(self, label: str, steps: int) -> None:
         """A run was launched."""
 
-    def event(self, label: str, event: Mapping[str, Any]) -> None:
+    def event(self, label: str, event: reader.Event) -> None:
         """The probe wrote an event."""
 
     def ended(self, label: str, outcome: ending.Ending) -> None:
@@ -145,7 +145,7 @@ def _launch_in_turns(
     return records[0], records[1]
 
 
-def _ignore(label: str, event: Mapping[str, Any]) -> None:
+def _ignore(label: str, event: reader.Event) -> None:
     return None
 
 
@@ -206,7 +206,7 @@ def _launch(
     plan: Plan,
     place: Slot,
     launcher: Launcher,
-    on_event: Callable[[str, Mapping[str, Any]], None],
+    on_event: Callable[[str, reader.Event], None],
     shared: Path | None = None,
     turns: str | None = None,
     attempt: int = 1,

@@ -35,7 +35,7 @@ from harness.train.request import (
     shape_of,
     spec_of,
 )
-from harness.train.settings import ARGUMENTS, HF, HfTraining
+from harness.train.settings import ARGUMENTS, HfTraining
 
 LOCAL = "local_transformers"
 """A checkout in the current folder that is trained with unless another source is named."""
@@ -56,7 +56,7 @@ def plan(training: HfTraining, note: Note) -> Side:
     """
     check_device(training)
     cache, here = default_cache_dir(), Path.cwd()
-    directory = directory_of(training, HF)
+    directory = directory_of(training, ENGINE.name)
     checkout = checkout_of(training, here, cache, note)
     script = script_of(training.train_script.path, checkout, here)
     interpreter = interpreter_of(training, cache, note)
@@ -82,7 +82,7 @@ def plan(training: HfTraining, note: Note) -> Side:
     return Side(
         Plan(
             case=asked,
-            engine=HF,
+            engine=ENGINE.name,
             label=directory.name,
             command=Command(argv, ENGINE.watched(spec_of(asked, training)), files=files),
             interpreter=interpreter,

@@ -2,19 +2,21 @@
 
 HF_TOKEN is how the libraries log in: the training script inherits it. Here it is tried once, so
 that a token that is refused is said at once. It is put into a request's header and nowhere else.
+huggingface_hub asks, as it does in the run: it follows to a repository's new name with the token,
+and to another host without it.
 """
 
 from __future__ import annotations
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInput
+
+if TYPE_CHECKING:  # it takes 0.5 s to import
+    from huggingface_hub.errors import HfHubHTTPError
 
 SECONDS = 15.0
 
@@ -64,10 +66,15 @@ def check(
             )
     endpoint = _endpoint(environment)
     token = environment.get("HF_TOKEN")
-    if token:
-        _log_in(endpoint, token, note)
-    for named in remote:
-        _find(named, endpoint, token)
+    from huggingface_hub import close_session
+
+    try:
+        if token:
+            _log_in(endpoint, token, note)
+        for named in remote:
+            _find(named, endpoint, token)
+    finally:
+        close_session()
 
 
 def _endpoint(environment: Mapping[str, str]) -> str:
@@ -98,30 +105,37 @@ def _log_in(endpoint: str, token: str, note: Callable[[str], None]) -> None:
             "HF_TOKEN has blanks, line ends or other signs in it that no token has: set it again. "
             "(It is not shown.)"
         )
-    status, _ = _request(f"{endpoint}/api/whoami-v2", token, endpoint, "HF_TOKEN has to log in")
-    if status in (401, 403):
+    refused = _refusal(f"{endpoint}/api/whoami-v2", token, endpoint, "HF_TOKEN has to log in")
+    if refused is not None and refused.response.status_code in (401, 403):
         raise BadInput(
-            f"HF_TOKEN is refused by {endpoint} (HTTP {status}): make a new one on its page "
-            "settings/tokens and set the variable, or unset it if nothing that needs it is trained."
+            f"HF_TOKEN is refused by {endpoint} (HTTP {refused.response.status_code}): make a new "
+            "one on its page settings/tokens and set the variable, or unset it if nothing that "
+            "needs it is trained."
         )
     note(f"HF_TOKEN: {endpoint} accepts it")
 
 
 def _find(named: Named, endpoint: str, token: str | None) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
     what = f"{named.argument}={named.name}"
     page = f"{endpoint}/{'datasets/' if named.kind == 'dataset' else ''}{named.name}"
     if named.kind == "dataset":
         url = f"{endpoint}/api/datasets/{named.name}"
     else:
         # Not the API: that describes also what is gated, this hands it out or refuses.
-        url = f"{endpoint}/{named.name}/resolve/main/config.json"
-    status, refused = _request(url, token, endpoint, f"{what} has to be fetched")
-    if status in (401, 403) and refused == "GatedRepo":
+        url = hf_hub_url(named.name, "config.json", endpoint=endpoint)
+    refused = _refusal(url, token, endpoint, f"{what} has to be fetched")
+    if refused is None or isinstance(refused, EntryNotFoundError):
+        return
+    if isinstance(refused, GatedRepoError):
         raise BadInput(
             f"{what} is gated: accept its conditions on {page}, and set HF_TOKEN to a token of "
             f"that account. {TINY} token."
         )
-    if status in (401, 403, 404) and refused != "EntryNotFound":
+    status = refused.response.status_code
+    if status in (401, 403, 404):
         way = "" if token else ", or set HF_TOKEN if it is private or gated"
         raise BadInput(
             f"{what} is no folder here, and {endpoint} has no such {named.kind} to hand out (HTTP "
@@ -129,36 +143,25 @@ def _find(named: Named, endpoint: str, token: str | None) -> None:
         )
 
 
-def _request(url: str, token: str | None, endpoint: str, why: str) -> tuple[int, str | None]:
-    """The status of a GET, and the hub's word for an error."""
-    request = urllib.request.Request(url, headers={"User-Agent": "parity-harness"})
-    if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
+def _refusal(url: str, token: str | None, endpoint: str, why: str) -> HfHubHTTPError | None:
+    """The hub's refusal of a GET; None where it answers."""
+    from httpx import HTTPError
+    from huggingface_hub import get_session, hf_raise_for_status
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    # False is no token at all: None would be the one that somebody logged in with on this machine.
+    headers = build_hf_headers(token=token or False, library_name="parity-harness")
     try:
-        with urllib.request.build_opener(_Redirects).open(request, timeout=SECONDS) as answer:
-            return int(answer.status), None
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers.get("X-Error-Code")
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        hf_raise_for_status(get_session().get(url, headers=headers, timeout=SECONDS))
+    except HfHubHTTPError as refused:
+        return refused
+    except (OSError, HTTPError) as error:
         raise BadInput(
-            f"{why}, and {endpoint} cannot be reached ({reason}): mend the network, or name local "
+            f"{why}, and {endpoint} cannot be reached ({error}): mend the network, or name local "
             f"folders. {TINY} network."
         ) from None
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to a repository's new name with the token, and to any other host without it."""
-
-    def redirect_request(
-        self, request: urllib.request.Request, *answer: Any
-    ) -> urllib.request.Request | None:
-        following = super().redirect_request(request, *answer)
-        token = request.get_header("Authorization")
-        if following is not None and token and following.host == request.host:
-            following.add_unredirected_header("Authorization", token)
-        return following
+    return None
 
 
 def _offline(named: Named, environment: Mapping[str, str]) -> str | None:
@@ -174,8 +177,10 @@ def _cached(named: Named, environment: Mapping[str, str], caches: list[Path]) ->
     """Whether the hub's cache, or that of `datasets`, has something under this name."""
     home = Path(environment.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     hub = Path(environment.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    flat = named.name.replace("/", "--")
-    if any((folder / f"{named.kind}s--{flat}").is_dir() for folder in (hub, *caches)):
+    from huggingface_hub.file_download import repo_folder_name
+
+    flat = repo_folder_name(repo_id=named.name, repo_type=named.kind)
+    if any((folder / flat).is_dir() for folder in (hub, *caches)):
         return True
     if named.kind != "dataset":
         return False

@@ -7,24 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
+from harness.config.compose import NotComposed, composed, in_one_line
 from harness.config.folders import config_directory, config_folders, search_path
 from harness.config.settings import Launcher
+from harness.engines.hf.engine import ENGINE as HF
 from harness.engines.hf.match_arguments import nearest
+from harness.engines.torchprime.engine import ENGINE as TORCHPRIME
 from harness.launchers.invocation import SECRET_NAME
-
-HF = "hf"
-TORCHPRIME = "torchprime"
 
 CONFIGS = "{configs}/"
 """Begins a value that names a file of ours under configs/train."""
@@ -126,7 +122,7 @@ def load_hf(words: Sequence[str]) -> HfTraining:
     for override in overrides:
         if override.key_or_group.split(".")[0] == "overrides":
             raise BadInput("overrides: this key is for `parity train torchprime` alone")
-    raw = _compose(HF, words)
+    raw = _compose(HF.name, words)
     raw.pop("overrides", None)
     said = tuple(
         o.key_or_group.removeprefix(ARGUMENTS)
@@ -156,7 +152,7 @@ def load_torchprime(words: Sequence[str]) -> TorchprimeTraining:
     keys = {*Training.__dataclass_fields__, "workload"}
     for word, override in zip(words, _parse(words), strict=True):
         (ours if override.key_or_group.split(".")[0] in keys else theirs).append(word)
-    raw = _compose(TORCHPRIME, ours)
+    raw = _compose(TORCHPRIME.name, ours)
     raw.pop("train_script", None)
     training = typed(TorchprimeTraining, {**raw, "words": tuple(theirs)})
     _check(training)
@@ -173,20 +169,17 @@ def _parse(words: Sequence[str]) -> list[Override]:
     try:
         return list(OverridesParser.create().parse_overrides(list(words)))
     except HydraException as error:
-        raise BadInput(_words(error)) from None
+        raise BadInput(in_one_line(error)) from None
 
 
 def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
     own, *others = (folder.path for folder in config_folders())
     search = search_path([own, *(path / "train" for path in others), *others])
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(own / "train"), version_base="1.3"):
-            raw = OmegaConf.to_container(compose(name, [search, *words]), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(_explain(error, name)) from None
-    assert isinstance(raw, dict)
-    return {str(key): _absolute(value) for key, value in raw.items()}
+        raw = composed(own / "train", name, [search, *words])
+    except NotComposed as error:
+        raise BadInput(_explain(str(error), name)) from None
+    return {key: _absolute(value) for key, value in raw.items()}
 
 
 def _absolute(value: Any) -> Any:
@@ -198,9 +191,8 @@ def _absolute(value: Any) -> Any:
     return value
 
 
-def _explain(error: Exception, name: str) -> str:
-    """Hydra's error as one paragraph, with the nearest name that exists."""
-    text = _words(error)
+def _explain(text: str, name: str) -> str:
+    """Hydra's error, with the nearest name that exists."""
     match = re.search(r"Could not find '(\w+)/([^']+)'", text)
     if match:
         group, wanted = match.groups()
@@ -224,10 +216,6 @@ def _explain(error: Exception, name: str) -> str:
         key = match[1].split(".")[0]
         return f"{match[1]}: there is no such key. The nearest is {nearest(key, keys)}."
     return f"{text} (`parity train {name} --help` shows how overrides are written)"
-
-
-def _words(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 def _check(training: Training) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.base.errors import BadInput
+from harness.config.compose import NotComposed, composed
 from harness.config.training import Rows, TrainingRequest
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
@@ -46,7 +43,7 @@ from harness.train.request import (
     shape_of,
     spec_of,
 )
-from harness.train.settings import TORCHPRIME, TorchprimeTraining
+from harness.train.settings import TorchprimeTraining
 
 
 def plan(training: TorchprimeTraining, note: Note) -> Side:
@@ -57,7 +54,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     """
     check_device(training)
     cache, here = default_cache_dir(), Path.cwd()
-    directory = directory_of(training, TORCHPRIME)
+    directory = directory_of(training, ENGINE.name)
     checkout = checkout_of(ENGINE, training.source, cache, note)
     assert checkout is not None
     assert checkout.path is not None
@@ -74,7 +71,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     return Side(
         Plan(
             case=asked,
-            engine=TORCHPRIME,
+            engine=ENGINE.name,
             label=directory.name,
             command=Command(
                 argv=(f"{SOURCE}/{SCRIPT}", *words),
@@ -150,29 +147,27 @@ def _composed(checkout: Path, words: Sequence[str]) -> dict[str, Any]:
     """
     known: list[str] = []
     plain = [word for word in words if not word.startswith("hydra.")]
-    GlobalHydra.instance().clear()
+    compose = functools.partial(
+        composed, checkout / CONFIGS, "default", version_base=None, resolve=False
+    )
     try:
-        with initialize_config_dir(str(checkout / CONFIGS), version_base=None):
-            known = _keys(compose("default"))
-            raw = OmegaConf.to_container(compose("default", plain), resolve=False)
-    except (HydraException, OmegaConfBaseException) as error:
-        text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        known = _keys(compose())
+        return compose(plain)
+    except NotComposed as error:
+        text = str(error)
         wrong = next((w for w in plain if w.partition("=")[0].lstrip("+") in text), None)
         key = "" if wrong is None else wrong.partition("=")[0].lstrip("+")
         hint = f" The nearest key is {nearest(key, known)}." if key and known else ""
         raise BadInput(f"torchprime's configuration: {text}{hint}") from None
-    assert isinstance(raw, dict)
-    return {str(key): value for key, value in raw.items()}
 
 
-def _keys(config: Any, prefix: str = "") -> list[str]:
+def _keys(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Every key of a configuration, dotted."""
     keys: list[str] = []
-    for name in config:
+    for name, value in config.items():
         keys.append(f"{prefix}{name}")
-        child = config._get_node(name) if isinstance(config, DictConfig) else None
-        if isinstance(child, DictConfig) and not child._is_none():
-            keys += _keys(child, f"{prefix}{name}.")
+        if isinstance(value, dict):
+            keys += _keys(value, f"{prefix}{name}.")
     return keys
 
 

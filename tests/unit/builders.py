@@ -57,6 +57,7 @@ DEVICES = {
     "input_sharding": "{devices=[4,1]0,1,2,3}",
     "model": "Toy",
     "attention": "eager",
+    "names_attention": True,
     "script": {"returned": True},
 }
 

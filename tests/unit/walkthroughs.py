@@ -10,6 +10,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import outside
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 BLOCK = re.compile(r"^```\w*\n# ([\w./-]+)\n(.*?)^```", re.M | re.S)
 
@@ -32,19 +34,6 @@ def install(section: str, folder: Path) -> Path:
     With the folder on sys.path or PYTHONPATH, importlib.metadata finds the package's entry points.
     """
     shown = files(section)
-    for name, text in shown.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
     project = tomllib.loads(shown["pyproject.toml"])["project"]
-    information = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    groups = [
-        "\n".join([f"[{group}]", *(f"{name} = {value}" for name, value in points.items())])
-        for group, points in project["entry-points"].items()
-    ]
-    (information / "entry_points.txt").write_text("\n\n".join(groups) + "\n")
+    outside.install(folder, shown, project["entry-points"], project["name"], project["version"])
     return folder

@@ -27,7 +27,7 @@ from harness.environments.cache import Progress
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
 from harness.models.family import family
-from harness.probe.spec import Spec
+from harness.probe.spec import Spec, Watch
 
 SCRIPT = f"{PACKAGE}/trainers/hf_clm.py"
 TRANSFORMERS = Package("transformers", "https://github.com/huggingface/transformers", on_pypi=True)
@@ -171,6 +171,7 @@ ENGINE = EngineSpec(
     interpreter=interpreter_with,
     fit=fit,
     gates=("transformers", "torch_xla"),
+    watch=Watch(names_attention=True),
     injection=Path(__file__).with_name("inject.py"),
     libraries=(
         "datasets",

@@ -97,8 +97,8 @@ def _unobserved(record: Record) -> str | None:
             return f"version of {package}"
     if not observed.flags:
         return "flag"
-    # The models of the other engines have one way to attend, and no name for it.
-    named = record.engine == "hf" and _asked_attention(record) is not None
+    # A model that is not transformers' own has one way to attend, and no name for it.
+    named = observed.names_attention and _asked_attention(record) is not None
     return "attention implementation" if named and not observed.attention else None
 
 

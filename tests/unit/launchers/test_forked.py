@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from harness.launchers.invocation import Invocation
 from harness.launchers.local import Limits, launch
 from harness.record import outcome as ending
 from harness.record.outcome import Ending
+from harness.record.reader import Event
 
 ENOUGH = Limits(time_limit=30.0, silence=30.0)
 IMPORTS = Imports(("decimal",), (), "interpreter", first=("json", "harness.probe.spec"))
+EVENT = '{"event": "values", "step": 0, "losses": [1.0], "gradient_norm": null}'
 
 LOOK = """
 import gc, json, locale, os, resource, signal, sys, threading, warnings
@@ -238,10 +240,10 @@ class TestLeavesNothing:
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_after_ctrl_c(self, tmp_path: Path, pool: Pool, error: type[BaseException]) -> None:
-        script = CHILD + SAY + "print('{}', file=open('steps.jsonl', 'w'), flush=True)\n"
+        script = CHILD + SAY + f"print('{EVENT}', file=open('steps.jsonl', 'w'), flush=True)\n"
         invocation = write(tmp_path, script + "import time\ntime.sleep(60)")
 
-        def interrupted(event: Mapping[str, Any]) -> None:
+        def interrupted(event: Event) -> None:
             raise error
 
         with pytest.raises(error):
@@ -285,10 +287,10 @@ class TestLeavesNothing:
         assert all(map(gone, [*pids(invocation), *servers]))
 
     def test_when_its_server_is_killed(self, tmp_path: Path, pool: Pool) -> None:
-        script = "import os, time\nprint('{}', file=open('steps.jsonl', 'w'), flush=True)\n"
+        script = f"import os, time\nprint('{EVENT}', file=open('steps.jsonl', 'w'), flush=True)\n"
         invocation = write(tmp_path, script + "time.sleep(60)")
 
-        def kill(event: Mapping[str, Any]) -> None:
+        def kill(event: Event) -> None:
             (interpreter,) = pool.interpreters.values()
             interpreter.process.kill()
 

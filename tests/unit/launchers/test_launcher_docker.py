@@ -196,6 +196,9 @@ def test_an_engine_that_cannot_be_reached_is_bad_input(
         launcher().check()
 
 
+EVENT = '{"event": "optimizer", "step": 0, "name": "AdamW", "groups": []}'
+
+
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A client in place of Docker's, to see what becomes of a container: what it was told.
@@ -207,7 +210,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin" / "docker").write_text(
         f"""#!/bin/sh
 echo "$@" >> {log}
-if [ "$1" = run ]; then echo '{{"event": "batch"}}' > {steps}; sleep 60; fi
+if [ "$1" = run ]; then echo '{EVENT}' > {steps}; sleep 60; fi
 """
     )
     (tmp_path / "bin" / "docker").chmod(0o755)

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from harness.launchers.local import Limits, device_environment, launch
 from harness.probe.spec import Spec
 from harness.record import outcome as ending
 from harness.record.outcome import Ending
+from harness.record.reader import Event, ValuesEvent
 
 ENOUGH = Limits(time_limit=30.0, silence=30.0)
 MARK = "PARITY_TEST_MARK"
@@ -28,9 +29,15 @@ MARK = "PARITY_TEST_MARK"
 EVENTS = """
 import json, sys, time
 stream = open({steps!r}, "w", buffering=1)
-def event(**fields):
+def event(step):
+    fields = {{"event": "values", "step": step, "losses": [1.0], "gradient_norm": None}}
     stream.write(json.dumps(fields) + "\\n")
 """
+
+
+def trained(step: int) -> ValuesEvent:
+    """What `event(step)` in a script is read as."""
+    return ValuesEvent("values", step, (1.0,), None)
 
 
 def alive(mark: str) -> list[int]:
@@ -87,20 +94,20 @@ STARTED = 'open("started", "w").close()\n'
 
 class TestEnds:
     def test_well(self, tmp_path: Path, mark: str) -> None:
-        seen: list[Mapping[str, Any]] = []
+        seen: list[Event] = []
         script = 'for i in range(5): event(step=i)\nprint("é trained")\nsys.stderr.write("warned")'
         found = run(tmp_path, mark, script, on_event=seen.append)
         assert (found.status, found.code) == (ending.OK, 0)
-        assert seen == [{"step": i} for i in range(5)]
+        assert seen == [trained(i) for i in range(5)]
         assert 0 < found.seconds < 30
         log = (tmp_path / "trainer.log").read_text()
         assert "é trained" in log
         assert "warned" in log
 
     def test_events_of_the_last_moment_are_seen(self, tmp_path: Path, mark: str) -> None:
-        seen: list[Mapping[str, Any]] = []
+        seen: list[Event] = []
         run(tmp_path, mark, "time.sleep(0.2)\nevent(step=9)", on_event=seen.append)
-        assert seen == [{"step": 9}]
+        assert seen == [trained(9)]
 
     def test_by_an_exception(self, tmp_path: Path, mark: str) -> None:
         found = run(tmp_path, mark, 'event(step=0)\nraise ValueError("no such key")')
@@ -124,7 +131,7 @@ class TestEnds:
         script = "event(step=0)\nstream.write('{\"st')\nstream.flush()\nimport os\nos._exit(3)"
         found = run(tmp_path, mark, script, on_event=seen.append)
         assert found.status == ending.FAILED
-        assert seen == [{"step": 0}]
+        assert seen == [trained(0)]
 
     def test_it_reads_nothing_from_us(self, tmp_path: Path, mark: str) -> None:
         assert run(tmp_path, mark, "assert sys.stdin.read() == ''").status == ending.OK
@@ -229,7 +236,7 @@ os.kill(os.getpid(), 9)
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_after_ctrl_c(self, tmp_path: Path, mark: str, error: type[BaseException]) -> None:
-        def interrupted(event: Mapping[str, Any]) -> None:
+        def interrupted(event: Event) -> None:
             raise error
 
         script = STUBBORN + "event(step=0)\ntime.sleep(60)"
@@ -256,7 +263,7 @@ os.kill(os.getpid(), 9)
         """The fixture can fail."""
         seen: list[list[int]] = []
 
-        def look(event: Mapping[str, Any]) -> None:
+        def look(event: Event) -> None:
             seen.append(alive(mark))
 
         run(tmp_path, mark, OBEDIENT + "event(step=0)\ntime.sleep(0.5)", on_event=look)

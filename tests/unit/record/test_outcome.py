@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.errors import BadInput
 from harness.record import outcome as ending
 from harness.record.outcome import TAIL_BYTES, TAIL_LINES, Ending, explain
+from harness.record.reader import OptimizerEvent
 from harness.record.tail import EventTail
 
 
@@ -104,24 +106,36 @@ class TestBadly:
         assert explain(1, path, None, 1.0).reason == "it exited with 1"
 
 
+def line(step: int, name: str = "AdamW") -> str:
+    """A line of steps.jsonl."""
+    event = {"event": "optimizer", "step": step, "name": name, "groups": []}
+    return json.dumps(event, ensure_ascii=False) + "\n"
+
+
+def steps(tail: EventTail) -> list[int]:
+    """The steps of the events that are new."""
+    found = tail.read()
+    assert all(isinstance(event, OptimizerEvent) for event in found)
+    return [event.step for event in found if isinstance(event, OptimizerEvent)]
+
+
 class TestEvents:
     def test_each_is_seen_once(self, tmp_path: Path) -> None:
         path = tmp_path / "steps.jsonl"
         tail = EventTail(path)
         assert tail.read() == []
-        path.write_text('{"step": 0}\n{"step": 1}\n')
-        assert tail.read() == [{"step": 0}, {"step": 1}]
+        path.write_text(line(0) + line(1))
+        assert steps(tail) == [0, 1]
         assert tail.read() == []
         with path.open("a") as stream:
-            stream.write('{"step": 2}\n')
-        assert tail.read() == [{"step": 2}]
+            stream.write(line(2))
+        assert steps(tail) == [2]
 
     @given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
     def test_however_the_file_grows(self, pieces: list[int]) -> None:
         import tempfile
 
-        events = [{"step": i, "text": "é\u2028"} for i in range(9)]
-        data = "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in events).encode()
+        data = "".join(line(i, name="é\u2028") for i in range(9)).encode()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "steps.jsonl"
             tail, seen, written = EventTail(path), [], 0
@@ -129,5 +143,10 @@ class TestEvents:
                 with path.open("ab") as stream:
                     stream.write(data[written : written + piece])
                 written = min(len(data), written + piece)
-                seen += tail.read()
-        assert seen == events
+                seen += steps(tail)
+        assert seen == list(range(9))
+
+    def test_what_is_no_event(self, tmp_path: Path) -> None:
+        (tmp_path / "steps.jsonl").write_text('{"step": 0}\n')
+        with pytest.raises(BadInput, match="event=None"):
+            EventTail(tmp_path / "steps.jsonl").read()
