@@ -8,12 +8,13 @@ from typing import Any
 
 import manifests
 import numpy as np
+import record_files
 
 from harness.config.case import Case
 from harness.launchers.merge_hosts import merge_hosts
 from harness.probe import hashing
 from harness.record.evidence import Hosts, Record
-from harness.record.layout import MANIFEST, SCHEMA
+from harness.record.layout import MANIFEST
 from harness.record.reader import read_hosts, read_record
 from harness.record.writer import write_json
 
@@ -108,14 +109,16 @@ def hosts(count: int = 2, whole: bool = False) -> list[Host]:
             if step == 1:
                 events.append(batch(2, rows))
             events += [
-                {"event": "step", "step": step, "micro": 1, "lr": [0.1 / (step + 1)],
-                 "max_norm": 1.0, "at": 1000.0 + rank},
-                {"event": "values", "step": step, "losses": [5.5 - step], "gradient_norm": 2.0},
-                {"event": "window", "window": {
-                    "first": step, "last": step, "seconds": 1.0 + rank, "cpu_seconds": 2.0 - rank,
-                    "compilations": int(step < 2), "executions": 1, "transfers": rank,
-                    "fallbacks": {"aten::nonzero": rank} if rank else {}}},
-            ]  # fmt: skip
+                record_files.step_event(step, lr=[0.1 / (step + 1)], at=1000.0 + rank),
+                record_files.values_event(step, [5.5 - step], 2.0),
+                record_files.window_event(
+                    *(step, step, 1.0 + rank),
+                    cpu_seconds=2.0 - rank,
+                    compilations=int(step < 2),
+                    transfers=rank,
+                    fallbacks={"aten::nonzero": rank} if rank else {},
+                ),
+            ]
         flags = {**OBSERVED["flags"], "TPU_WORKER_ID": str(rank), "TPU_WORKER_HOSTNAMES": "a,b"}  # type: ignore[dict-item]
         observed = {**OBSERVED, "processes": count, "process": rank, "flags": flags}
         made.append(Host(events, copy.deepcopy(observed), [copy.deepcopy(PARAMETER)]))
@@ -127,13 +130,9 @@ def write(root: Path, run: list[Host]) -> list[Path]:
     folders = []
     for index, host in enumerate(run):
         folder = root / f"host-{index}"
-        folder.mkdir()
-        lines = [json.dumps(event) for event in host.events]
-        (folder / "steps.jsonl").write_text("".join(line + "\n" for line in lines))
-        write_json(folder / "parameters.json", {"schema": SCHEMA, "parameters": host.parameters})
+        record_files.write(folder, host.events, host.parameters, log=host.log)
         write_json(folder / "observed.json", host.observed)
         write_json(folder / "host.json", {"code": host.code})
-        (folder / "trainer.log").write_text(host.log)
         folders.append(folder)
     return folders
 

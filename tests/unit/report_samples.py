@@ -1,20 +1,18 @@
 """Records and verdicts to report on. Records are written as a probe writes them, then read back."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import manifests
+import record_files
 
 from harness.config.case import Case
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
-from harness.record.layout import MANIFEST, SCHEMA, STEPS
 from harness.record.reader import read_record
-from harness.record.writer import encode, write_json
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;[red]| `x` {{ 7*7 }} \x1b[31m"
 
@@ -33,19 +31,17 @@ def record(
     manifest: dict[str, Any] | None = None,
 ) -> Record:
     """A run of so many losses, at `steps` (0, 1, 2 … by default), with further `events`."""
-    folder.mkdir()
-    lines: list[dict[str, Any]] = []
+    trained: list[record_files.Event] = []
     for position, (step, loss) in enumerate(zip(steps or range(len(losses)), losses, strict=True)):
         lr = rates[position] if rates else [1e-3]
-        event = {"event": "step", "step": step, "micro": 1, "lr": lr, "max_norm": max_norm}
-        lines.append(event | {"at": at + position})
-        lines.append({"event": "values", "step": step, "losses": [loss], "gradient_norm": norm})
-    text = "".join(json.dumps(encode(event)) + "\n" for event in [*lines, *events])
-    (folder / STEPS).write_text(text)
-    (folder / "parameters.json").write_text(f'{{"schema": {SCHEMA}, "parameters": []}}')
-    write_json(
-        folder / MANIFEST,
-        manifests.raw(
+        trained += [
+            record_files.step_event(step, lr=lr, max_norm=max_norm, at=at + position),
+            record_files.values_event(step, [loss], norm),
+        ]
+    record_files.write(
+        folder,
+        [*trained, *events],
+        manifest=manifests.raw(
             Case("llama-tiny", steps=len(losses) or 3),
             **{
                 "engine": label.split()[0],
@@ -62,23 +58,6 @@ def record(
         ),
     )
     return read_record(folder)
-
-
-def window(first: int, last: int, seconds: float, compilations: int = 0) -> dict[str, Any]:
-    """The event of one timing window."""
-    return {
-        "event": "window",
-        "window": {
-            "first": first,
-            "last": last,
-            "seconds": seconds,
-            "cpu_seconds": seconds,
-            "compilations": compilations,
-            "executions": last - first + 1,
-            "transfers": 0,
-            "fallbacks": {},
-        },
-    }
 
 
 def rung(name: str, result: Result = Result.PASS, **fields: Any) -> RungResult:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from plotly import graph_objects  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-from report_samples import CLIP, HOSTILE, pair, record, rung, verdict, window
+from record_files import window_event
+from report_samples import CLIP, HOSTILE, pair, record, rung, verdict
 
 from harness.base.errors import BadInput
 from harness.ladder.ladder import names
@@ -71,12 +72,16 @@ LOSS, DIFFERENCE, NORM, RATE, TIMELINE, DISTRIBUTION = range(6)
 
 @pytest.fixture
 def a(tmp_path: Path) -> Record:
-    return record(tmp_path / "a", "hf", events=[window(0, 1, 18.0, 1), window(2, 3, 0.5)])
+    return record(
+        tmp_path / "a",
+        "hf",
+        events=[window_event(0, 1, 18.0, compilations=1), window_event(2, 3, 0.5)],
+    )
 
 
 @pytest.fixture
 def b(tmp_path: Path) -> Record:
-    events = [window(0, 1, 16.0, 1), window(2, 3, 0.75)]
+    events = [window_event(0, 1, 16.0, compilations=1), window_event(2, 3, 0.75)]
     return record(tmp_path / "b", "torchprime", (6.5, 6.4, 6.3000005), events=events)
 
 
@@ -305,13 +310,15 @@ def test_windows_in_which_xla_compiled_are_marked_and_left_out(a: Record, b: Rec
 
 
 def test_a_run_without_a_steady_window_says_so(tmp_path: Path, a: Record) -> None:
-    page = both(a, record(tmp_path / "c", "other", events=[window(0, 2, 9.0, 1)]))
+    page = both(
+        a, record(tmp_path / "c", "other", events=[window_event(0, 2, 9.0, compilations=1)])
+    )
     assert "other: no steady window." in page.text
     assert [t["name"] for t in page.charts[DISTRIBUTION]["data"]] == ["hf"]
 
 
 def test_a_window_without_a_time_is_not_drawn_on_a_log_scale(tmp_path: Path, a: Record) -> None:
-    events = [window(0, 1, 0.0), window(2, 2, 0.5)]
+    events = [window_event(0, 1, 0.0), window_event(2, 2, 0.5)]
     page = both(a, record(tmp_path / "c", "other", events=events))
     assert trace(page, TIMELINE, "other")["y"] == [0.5, 0.5, 0.5, None]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import record, window
+from record_files import window_event
+from report_samples import record
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
@@ -41,7 +42,11 @@ def test_only_what_was_observed_has_a_tag(tmp_path: Path) -> None:
 
 
 def test_step_times_leave_out_windows_in_which_xla_compiled(tmp_path: Path) -> None:
-    events = [window(0, 1, 9.0, compilations=2), window(2, 3, 0.5), window(4, 4, 0.75, 1)]
+    events = [
+        window_event(0, 1, 9.0, compilations=2),
+        window_event(2, 3, 0.5),
+        window_event(4, 4, 0.75, compilations=1),
+    ]
     folder = write_events(record(tmp_path / "hf", losses=(1.0,) * 4, events=events))
     assert points(folder, "train/step_seconds") == [(3, 0.25)]
 
@@ -70,7 +75,7 @@ def test_wall_times_are_those_of_the_steps_and_never_fall(tmp_path: Path) -> Non
 
 
 def test_a_second_write_replaces_and_gives_the_same_bytes(tmp_path: Path) -> None:
-    run = record(tmp_path / "hf", events=[window(0, 1, 0.5)])
+    run = record(tmp_path / "hf", events=[window_event(0, 1, 0.5)])
     (first,) = write_events(run).iterdir()
     written = first.read_bytes()
     first.write_bytes(b"damaged")
