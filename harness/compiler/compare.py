@@ -1,4 +1,4 @@
-"""The difference between two compiled steps, told as a person would."""
+"""The differences between two compiled steps, in words."""
 
 from __future__ import annotations
 

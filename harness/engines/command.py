@@ -1,4 +1,4 @@
-"""What an engine is given, and what it makes of it."""
+"""`Job`: what an engine translates. `Command`: what it translates it to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder of code holds, told apart from every other state that it can be in."""
+"""The state of a folder of code: its commit, and a hash of what differs from that."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The git command line, made to ask for nothing and to show no credentials."""
+"""Runs git without prompts, and hides credentials in what it prints."""
 
 import os
 import re

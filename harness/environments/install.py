@@ -1,4 +1,4 @@
-"""The uv command line, and the root of what it says when it fails."""
+"""Runs uv, and finds the root cause in its output when it fails."""
 
 import os
 import re

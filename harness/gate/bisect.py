@@ -32,7 +32,7 @@ JUDGING = ("ladder", "compiler", "gate")
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of each version: does `rung` fail against the good one?
+    """What a bisection finds out about each version: does `rung` fail against the good one?
 
     pair: the case, and the good version as `against`; its candidate is replaced
     rung: the rung that is asked for; None takes the first that fails at the bad end
@@ -71,7 +71,7 @@ def answer(verdict: PairVerdict, rung: str) -> str:
 
 
 class Notebook:
-    """What was found of each version, kept in a file of the workspace.
+    """The answers so far, by version, kept in a file of the workspace.
 
     The file is named by all that an answer depends on: how the good version trains, from its Plan,
     and how it is judged. What was found otherwise is not taken for an answer. Asking again is cheap

@@ -1,4 +1,6 @@
-"""What is gated: `PACKAGE@REF` of a package that an engine trains with, or `torch_xla@VERSION`."""
+"""Refs that the gate judges: `PACKAGE@REF` of a package that an engine trains with, or
+`torch_xla@VERSION`.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Patience:
 
 @dataclass
 class Sight:
-    """Shows a workload's first host while it runs: its log, and its events."""
+    """Copies the log and the events of a workload's first host to this machine while it runs."""
 
     on: Cluster
     workload: str

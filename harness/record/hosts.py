@@ -1,4 +1,4 @@
-"""What the Record of a run on several hosts says of their agreement."""
+"""Whether the hosts of one run agree, from its Record."""
 
 from __future__ import annotations
 

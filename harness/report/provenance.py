@@ -1,4 +1,4 @@
-"""What was run, with what and where, out of a Record's manifest."""
+"""Where a run's numbers come from: tables of its manifest for the reports."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Runs what a session needs: plans, launches, times, and has it judged."""
+"""A session: its runs are planned, launched, timed and judged."""

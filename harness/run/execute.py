@@ -1,4 +1,4 @@
-"""Launches planned runs, once each, and gives back their Records."""
+"""Launches planned runs and returns their Records; a complete Record is used again."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class Devices:
 
 
 def launch_alone(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> Record:
-    """Launch one run; again only where the machine starved its collectives."""
+    """Launch one run; it is retried only if the machine starved its collectives."""
     launcher = _launcher(plan, settings, reporter)
     launcher.check()
     for attempt in range(1, ATTEMPTS + 1):
@@ -256,7 +256,10 @@ def _launch(
 
 
 def keep_device_times(folder: Path, observed: Observed) -> str | None:
-    """Read the device's profile in a Record's folder into it; what is wrong with it, or None."""
+    """Write device_times.json from the profile in a Record's folder.
+
+    Returns what is wrong with the profile; None for a good one, and where there is none.
+    """
     # A run on several hosts leaves one a host: they step together, so that any of them will do.
     folders = (folder, *sorted(folder.glob("host-*")))
     files = [p for f in folders for p in sorted((f / layout.PROFILE).rglob("*.xplane.pb"))]
@@ -277,7 +280,7 @@ def keep_device_times(folder: Path, observed: Observed) -> str | None:
 
 
 def _keep_graph(place: Slot) -> None:
-    """Read the dump of the compiled step into the Record; the dump itself is not kept."""
+    """Write graph.json from the HLO dump, which is thrown away with the scratch folder."""
     from harness.compiler import read_dump, steady_state_module
     from harness.run.compiling import keep_modules
 
@@ -291,12 +294,15 @@ def _keep_graph(place: Slot) -> None:
 
 
 def placed(plan: Plan, launcher: Launcher) -> Plan:
-    """`plan` with what it is run in by `launcher`, as part of its environment and so of its key."""
+    """`plan` with the variables that identify where `launcher` runs it, such as a Docker image.
+
+    They are part of the environment, and so of the key: another image is another run.
+    """
     return dataclasses.replace(plan, environment={**plan.environment, **launcher.identity})
 
 
 def places_of(plan: Plan, record: Path, scratch: Path, shared: Path | None = None) -> Places:
-    """Where on this machine the placeholders of the plan's Command are."""
+    """The folders on this machine that the placeholders of the plan's Command stand for."""
     return Places(
         record=record.resolve(),
         inputs=plan.inputs.directory.resolve(),
@@ -308,7 +314,7 @@ def places_of(plan: Plan, record: Path, scratch: Path, shared: Path | None = Non
 
 
 def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
-    """What a launcher is given of `plan`, whose Record is to be made in `place`."""
+    """`plan` as a launcher takes it, with its Record to be written in `place`."""
     places = places_of(plan, place.running, place.scratch, shared)
     name = f"{_folder(plan)}-{plan.key}"
     return Run(
@@ -323,7 +329,7 @@ def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
 
 
 def _public(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables as they may be written down: a token's value never is."""
+    """Variables as they are written to the manifest: without the values of secrets."""
     return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer by itself: a script's arguments to the plan of a run."""
+"""`parity train hf`: the plan of one run of the Hugging Face Trainer."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _asked(fitted: Fitted, training: HfTraining) -> TrainingRequest:
 
 
 def _mesh(arguments: Mapping[str, Any], training: HfTraining) -> dict[str, int] | None:
-    """The mesh that these arguments come to; None where the launcher says how many devices."""
+    """Sizes of the mesh axes that the arguments ask for; None where the machine sets the count."""
     if device(training.launcher.device).count is not None:
         return None
     tensor = int(arguments.get("spmd_2d_sharding", 0))
@@ -178,7 +178,7 @@ def _check_hub(arguments: Mapping[str, Any], training: HfTraining, note: Note) -
 
 
 def _with_files(fitted: Fitted) -> tuple[Fitted, dict[str, str]]:
-    """Small files that arguments name, put into the run itself, so that it is known by them."""
+    """The arguments, with small files copied into the run: their content is part of its key."""
     moved, files = dict(fitted.arguments), {}
     for name, value in fitted.arguments.items():
         path = Path(value) if isinstance(value, str) and value.endswith(FILES) else None
@@ -190,7 +190,7 @@ def _with_files(fitted: Fitted) -> tuple[Fitted, dict[str, str]]:
 
 
 def _origin(script: Path, checkout: Checkout | None, interpreter: Interpreter) -> dict[str, Any]:
-    """What is trained with, for the Record: commit, uncommitted changes, and the script's hash."""
+    """The manifest's `origin`: version, commit, hash of uncommitted changes, hash of the script."""
     version = interpreter.packages.get("transformers")
     described = f"transformers {version}" if checkout is None else checkout.description
     return {

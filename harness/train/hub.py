@@ -1,7 +1,8 @@
-"""What a run takes from the Hugging Face hub: looked for before anything is launched.
+"""Checks, before anything is launched, that a run can download what it needs from the hub.
 
-HF_TOKEN is how the libraries log in: the training script inherits it. Here it is tried once, so
-that a token that is refused is said at once. It is put into a request's header and nowhere else.
+The training script inherits HF_TOKEN, with which its libraries log in. It is tried here once, so
+that a token that the hub refuses is reported at once. It goes into a request's header and nowhere
+else.
 huggingface_hub asks, as it does in the run: it follows to a repository's new name with the token,
 and to another host without it.
 """
@@ -27,7 +28,7 @@ TINY = "workload=llama-3.0-8b-tiny trains without any"
 
 @dataclass(frozen=True)
 class Named:
-    """Something that is on the hub, unless it is here.
+    """A model or dataset that an argument names.
 
     argument: who names it
     kind:     "model" (also for a tokenizer or a configuration) or "dataset"
@@ -45,7 +46,7 @@ def check(
     caches: list[Path],
     note: Callable[[str], None],
 ) -> None:
-    """See that everything in `wanted` can be had by a run with these variables.
+    """Check that a run with these environment variables can load everything in `wanted`.
 
     caches: folders that were named to the script as its cache
 
@@ -165,7 +166,7 @@ def _refusal(url: str, token: str | None, endpoint: str, why: str) -> HfHubHTTPE
 
 
 def _offline(named: Named, environment: Mapping[str, str]) -> str | None:
-    """The variable that forbids to fetch it; None if none does."""
+    """The variable that forbids downloading it; None if it may be downloaded."""
     names = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
     if named.kind == "dataset":
         names.append("HF_DATASETS_OFFLINE")

@@ -1,4 +1,4 @@
-"""What one side was asked to train, and the plan of that run: what both engines share."""
+"""What the two engines of `parity train` share: folders, device, interpreter, inputs, launch."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def inputs_of(training: Training) -> Inputs:
 
 
 def spec_of(asked: TrainingRequest, training: Training) -> Spec:
-    """What the probe is told: to watch, and to change nothing."""
+    """The probe's Spec: it observes and changes nothing."""
     return Spec(
         steps=asked.steps,
         micro_batch=asked.micro_batch,

@@ -1,4 +1,4 @@
-"""What `parity train` was asked to do: the composition of configs/train by Hydra."""
+"""Options of `parity train`, composed by Hydra from configs/train."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Training:
-    """What both engines are asked.
+    """Options of both engines.
 
     source:     what is trained with: a checkout or a git URL with a ref; for hf also a release
     python:     interpreter to run it in; null makes one

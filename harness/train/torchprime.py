@@ -1,4 +1,4 @@
-"""torchprime by itself: its own Hydra overrides, passed through, to the plan of a run."""
+"""`parity train torchprime`: the plan of one run of torchprime's train.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which script of a transformers is run, and the line that gives it what is wanted."""
+"""Finds the training script of a transformers release or checkout, and builds its command line."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def arguments_for(
 
 
 def placed(script: Path, checkout: Checkout | None) -> str:
-    """The script as a Command has it: under a placeholder where it can be, the same everywhere."""
+    """The script's path in a Command; with a placeholder for the folder that differs by machine."""
     if script == OURS:
         return f"{PACKAGE}/trainers/{OURS.name}"
     if checkout is not None and checkout.path is not None and script.is_relative_to(checkout.path):
