@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 import manifests
 import numpy as np
+import record_files
 from numpy.typing import NDArray
 
 from harness.compiler import Collective, ModuleGraph
@@ -29,10 +29,8 @@ from harness.config.settings import Tolerance
 from harness.config.training import Rows, Shape, TrainingRequest
 from harness.ladder.comparison import Comparison
 from harness.probe.expected import fingerprint_of
-from harness.record import layout, writer
 from harness.record.evidence import Fingerprint, Parameter, Record, Step, Window
 from harness.record.reader import read_record
-from harness.record.writer import write_json
 
 Array = NDArray[Any]
 """Of float32; arithmetic may widen it in between."""
@@ -291,18 +289,18 @@ class Trainer:
                 n: self.rounded(self.updated(w, clipped[n], states[n], rate))
                 for n, w in weights.items()
             }
-            events.append({"event": "step", "step": step, "micro": len(losses), "at": 1e9 + step,
-                           "max_norm": threshold, "lr": [rate] * self.groups})  # fmt: skip
-            if windows and windows[0]["last"] == step:
-                events.append({"event": "window", "window": windows.pop(0)})
             events.append(
-                {
-                    "event": "values",
-                    "step": step,
-                    "losses": losses,
-                    "gradient_norm": norm,
-                    "inputs": [self.given(step, *batch) for batch in batches],
-                }
+                record_files.step_event(
+                    step, lr=[rate] * self.groups, micro=len(losses), max_norm=threshold,
+                    at=1e9 + step,
+                )
+            )  # fmt: skip
+            if windows and windows[0]["window"]["last"] == step:
+                events.append(windows.pop(0))
+            events.append(
+                record_files.values_event(
+                    step, losses, norm, inputs=[self.given(step, *batch) for batch in batches]
+                )
             )
             for entry in parameters:
                 name = entry["name"]
@@ -317,7 +315,7 @@ class Trainer:
     def _print(self, array: Array) -> dict[str, Any]:
         return dataclasses.asdict(fingerprint(array, self.dtype))
 
-    def _windows(self) -> list[dict[str, Any]]:
+    def _windows(self) -> list[record_files.Event]:
         """Steps 0 and 1 alone, then `window` steps each."""
         ends = [0, 1, *range(1 + self.window, self.steps - 1, self.window), self.steps - 1]
         ends = sorted({end for end in ends if end < self.steps})
@@ -326,11 +324,12 @@ class Trainer:
         for number, last in enumerate(ends):
             steps = last - first + 1
             seconds = self.seconds * steps * float(1 + 0.01 * generator.standard_normal())
-            windows.append({
-                "first": first, "last": last, "seconds": seconds, "cpu_seconds": seconds,
-                "compilations": self.compilations(number), "executions": steps, "transfers": 0,
-                "fallbacks": self.fallbacks(number),
-            })  # fmt: skip
+            windows.append(
+                record_files.window_event(
+                    first, last, seconds, compilations=self.compilations(number),
+                    fallbacks=self.fallbacks(number),
+                )
+            )  # fmt: skip
             first = last + 1
         return windows
 
@@ -360,15 +359,7 @@ class Trainer:
 
     def write(self, folder: Path) -> Path:
         """Train, and write the Record into `folder` as the probe and the harness would."""
-        folder.mkdir(parents=True, exist_ok=True)
-        events, parameters = self._train()
-        lines = [json.dumps(writer.encode(event), allow_nan=False) + "\n" for event in events]
-        (folder / layout.STEPS).write_text("".join(lines))
-        table = {"schema": layout.SCHEMA, "parameters": parameters}
-        write_json(folder / layout.PARAMETERS, table)
-        write_json(folder / layout.MANIFEST, self.manifest())
-        (folder / layout.LOG).write_text("trained\n")
-        return folder
+        return record_files.write(folder, *self._train(), self.manifest())
 
     def record(self) -> Record:
         """Train, and give back the Record in memory, under a folder's name of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import manifests
+import record_files
 from builders import KNOWN_ANSWERS
 
 from harness.config.case import to_dict
@@ -22,9 +22,7 @@ from harness.environments.interpreters import Interpreter
 from harness.inputs.prepared import Inputs
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
-from harness.record.layout import MANIFEST, PARAMETERS, SCHEMA, STEPS
 from harness.record.reader import read_record
-from harness.record.writer import encode, write_json
 from harness.run.plan import Plan
 
 LOSSES = (6.5078125, 6.25, 6.0, 5.75)
@@ -100,28 +98,22 @@ def run(
     **manifest: Any,
 ) -> Record:
     """A Record of four steps of the default case, as it would be read from `folder`."""
-    folder.mkdir(parents=True)
     events: list[dict[str, Any]] = [batch(i) for i in range(len(losses))]
     group = {"hyper": {"betas": [0.9, 0.999], "eps": 1e-8}, "parameters": 2}
     events.append({"event": "optimizer", "step": 0, "name": "torch.AdamW", "groups": [group]})
     for step, loss in enumerate(losses):
-        told = {"micro": 1, "lr": [1e-3 * (step + 1)], "max_norm": 1.0, "at": 1000.0 + step}
-        events.append({"event": "step", "step": step, **told})
-        counted = {"compilations": int(step < 2), "executions": 1, "transfers": 0, "fallbacks": {}}
-        window = {"first": step, "last": step, "seconds": 0.1, "cpu_seconds": 0.1, **counted}
-        events.append({"event": "window", "window": window})
         given = {name: batch(step)[name] for name in ("tokens", "labels")}
-        values = {"losses": [loss], "gradient_norm": measured(scale), "inputs": [given]}
-        events.append({"event": "values", "step": step, **values})
-    (folder / STEPS).write_text("".join(json.dumps(encode(e)) + "\n" for e in events))
-    parameters = [
-        parameter(name, scale, final_bits, initial_bits) for name in ("a.weight", "b.weight")
-    ]
-    write_json(folder / PARAMETERS, {"schema": SCHEMA, "parameters": parameters})
-    (folder / "trainer.log").write_text(log)
-    write_json(
-        folder / MANIFEST,
-        manifests.raw(
+        events += [
+            record_files.step_event(step, lr=[1e-3 * (step + 1)], at=1000.0 + step),
+            record_files.window_event(step, step, 0.1, compilations=int(step < 2)),
+            record_files.values_event(step, [loss], measured(scale), inputs=[given]),
+        ]
+    record_files.write(
+        folder,
+        events,
+        [parameter(name, scale, final_bits, initial_bits) for name in ("a.weight", "b.weight")],
+        log=log,
+        manifest=manifests.raw(
             case_asked() | (case or {}),
             **{
                 "label": label,

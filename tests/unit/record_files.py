@@ -29,10 +29,13 @@ def step_event(
     }  # fmt: skip
 
 
-def values_event(step: int, losses: Sequence[float], gradient_norm: float | None) -> Event:
+def values_event(
+    step: int, losses: Sequence[float], gradient_norm: float | None, **fields: Any
+) -> Event:
     """The values of a step were read."""
     return {
         "event": "values", "step": step, "losses": list(losses), "gradient_norm": gradient_norm,
+        **fields,
     }  # fmt: skip
 
 
