@@ -35,7 +35,7 @@ from harness.launchers.local import Limits, launch
 from harness.record.layout import MANIFEST
 from harness.report.progress import ConsoleReporter
 from harness.run import session
-from harness.run.execute import Devices, places_of
+from harness.run.execute import DeviceLock, places_of
 from harness.run.plan import Plan, plan_run
 
 QUIET = ConsoleReporter(Console(quiet=True))
@@ -63,7 +63,7 @@ def run_once(plan: Plan, folder: Path, watch: bool) -> tuple[float, float]:
 
 def in_folder(measure: Callable[[Path], tuple[float, float]]) -> tuple[float, float]:
     """Call `measure` with a folder of its own, and with this machine's devices held."""
-    with tempfile.TemporaryDirectory() as folder, Devices("cpu", QUIET):
+    with tempfile.TemporaryDirectory() as folder, DeviceLock("cpu", QUIET):
         return measure(Path(folder))
 
 

@@ -96,7 +96,7 @@ def typed_json(kind: type[T], text: bytes) -> T:
 
 
 def plain_json(text: bytes) -> Any:
-    """The plain values in a strict JSON text. Raises BadInput where it is none."""
+    """The plain values in a strict JSON text. Raises BadInput where it is not one."""
     from pydantic_core import from_json
 
     try:

@@ -34,7 +34,7 @@ def bless(
     """
     from harness.gate import baselines
     from harness.gate.change import Change, table
-    from harness.gate.gate import NotCompared, gate_pairs, measured, plan_of
+    from harness.gate.gate import NotCompared, gate_pairs, measured, plan_candidate
     from harness.gate.refs import parse
 
     wanted = parse(ref)
@@ -47,7 +47,7 @@ def bless(
             if pair.parity:
                 continue
             try:
-                plan = plan_of(pair, reporter)
+                plan = plan_candidate(pair, reporter)
             except NotCompared as error:
                 reporter.note(f"no baseline is made: {error}")
                 continue

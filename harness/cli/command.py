@@ -16,17 +16,17 @@ def command(overrides: Overrides = None) -> None:
     from rich.console import Console
 
     from harness.config.compose import load
-    from harness.launchers.registry import choose
+    from harness.launchers.registry import launcher_for
     from harness.report.progress import ConsoleReporter
     from harness.run import session
-    from harness.run.execute import placed, run_of
+    from harness.run.execute import run_of, with_launcher_identity
     from harness.run.workspace import slot
 
     settings = load(list(overrides or []))
     reporter = ConsoleReporter(Console(stderr=True))
-    launcher = choose(settings.launcher, reporter.note)
+    launcher = launcher_for(settings.launcher, reporter.note)
     for subject in session.plan(settings, reporter).subjects:
-        plan = placed(subject, launcher)
+        plan = with_launcher_identity(subject, launcher)
         place = slot(Path(settings.workspace), plan.case.name, plan.engine, plan.key)
         print(f"# {plan.label}")
         for argv in launcher.commands(run_of(plan, place)):

@@ -312,7 +312,7 @@ def _resident(process: int) -> int:
 
 
 def _events(path: Path) -> dict[str, dict[str, Any]]:
-    """The worker's events by name; a line that was cut off when it was ended is none."""
+    """The worker's events by name; a line that was cut off when it was ended is not one."""
     found = {}
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError):

@@ -42,7 +42,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class Launcher:
+class LauncherSettings:
     """Where runs are launched, and when they are given up.
 
     time_limit: seconds that a run may take
@@ -168,7 +168,7 @@ class Settings:
     tolerance: Tolerance
     engines: list[str] = field(default_factory=lambda: ["hf", "torchprime"])
     engine: dict[str, EngineOptions] = field(default_factory=dict)
-    launcher: Launcher = field(default_factory=Launcher)
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
     float64: str = "auto"
     graph: str = "counters"
     timing: Timing = field(default_factory=Timing)
@@ -219,8 +219,8 @@ def check_settings(settings: Settings) -> None:
     check(settings.case)
 
 
-def _check_limits(launcher: Launcher, tolerance: Tolerance, compiler: Compiler) -> None:
-    """A limit that is NaN or infinite is none: nothing would ever be beyond it."""
+def _check_limits(launcher: LauncherSettings, tolerance: Tolerance, compiler: Compiler) -> None:
+    """A limit that is NaN or infinite is no limit: nothing would ever be beyond it."""
     if isinstance(tolerance.step_time, str) and tolerance.step_time != BY_DEVICE:
         raise BadInput(
             f"tolerance.step_time={tolerance.step_time}: it is a number, null or {BY_DEVICE}"

@@ -235,7 +235,7 @@ def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Basel
 def differences(baseline: Record, record: Record) -> list[str]:
     """What makes a baseline incomparable: another case, other data or other weights."""
     found = []
-    stored, asked = (_told(dataclasses.asdict(r.case)) for r in (baseline, record))
+    stored, asked = (_flat(dataclasses.asdict(r.case)) for r in (baseline, record))
     for key in sorted(stored.keys() | asked.keys()):
         if stored.get(key) != asked.get(key):
             found.append(f"case.{key} is {stored.get(key)} there, {asked.get(key)} here")
@@ -244,15 +244,15 @@ def differences(baseline: Record, record: Record) -> list[str]:
     return found
 
 
-def _told(case: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def _flat(case: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """A case as dotted keys, without what only describes it."""
-    told: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in case.items():
         if isinstance(value, dict) and value:
-            told |= _told(value, f"{path}{key}.")
+            flat |= _flat(value, f"{path}{key}.")
         elif path or key != "description":
-            told[f"{path}{key}"] = value
-    return told
+            flat[f"{path}{key}"] = value
+    return flat
 
 
 def author(environ: Mapping[str, str] = os.environ) -> str:

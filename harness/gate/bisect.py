@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
-from harness.gate.gate import GatePair, judge_pair, plan_of
+from harness.gate.gate import GatePair, judge_pair, plan_candidate
 from harness.gate.refs import Ref
 from harness.ladder.ladder import names
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict
-from harness.launchers.registry import choose
+from harness.launchers.registry import launcher_for
 from harness.record.writer import write_json
-from harness.run.execute import Reporter, placed
+from harness.run.execute import Reporter, with_launcher_identity
 from harness.run.session import Outcome
 from harness.run.workspace import code_digest, key_of
 
@@ -82,10 +82,12 @@ class Notebook:
         self.question, self.rung, self.reporter = question, rung, reporter
         settings, good = question.pair.settings, question.pair.against
         assert good is not None, "a stored baseline is no end of a search"
-        launcher = choose(settings.launcher, reporter.note)
+        launcher = launcher_for(settings.launcher, reporter.note)
         key = key_of(
             {
-                "good": placed(plan_of(question.about(good), reporter), launcher).key,
+                "good": with_launcher_identity(
+                    plan_candidate(question.about(good), reporter), launcher
+                ).key,
                 "rung": rung,
                 "tolerance": dataclasses.asdict(settings.tolerance),
                 "graph": settings.graph,

@@ -30,7 +30,7 @@ from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.record.evidence import Record
 from harness.run import session
 from harness.run.compiling import plan_compiling
-from harness.run.execute import Reporter, obtain
+from harness.run.execute import Reporter, run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
 from harness.run.plan import Plan
 from harness.run.preflight import ready
@@ -151,7 +151,7 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     """
     against = None if pair.against is None else _plan_against(pair, pair.against, reporter)
     try:
-        candidate = plan_of(pair, reporter)
+        candidate = plan_candidate(pair, reporter)
     except BaseInstallFailed:
         raise  # says nothing of the candidate
     except InstallFailed as error:
@@ -182,7 +182,7 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     return _outcome(planned.compared, pair, verdict, records)
 
 
-def plan_of(pair: GatePair, reporter: Reporter) -> Plan:
+def plan_candidate(pair: GatePair, reporter: Reporter) -> Plan:
     """The Plan of the candidate. Raises BadInput, InstallFailed, NotCompared."""
     try:
         return plan_ref(pair.candidate, pair.settings, _inputs(pair), reporter.note)
@@ -235,7 +235,7 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     workspace, case = Path(pair.settings.workspace), pair.settings.case
     told = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
     reporter.note(f"{plan.label} against the stored baseline: {told}")
-    own = obtain(plan, workspace, pair.settings.launcher, reporter)
+    own = run_or_reuse(plan, workspace, pair.settings.launcher, reporter)
     records = {str(own.directory): own}
     compared = f"{told}: {plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
@@ -296,7 +296,7 @@ def measured(
     """The Record of `plan`, with its compiled step where the settings ask for it, and the runs that
     measure its noise where they ask for a `floor`."""
     workspace, settings = Path(pair.settings.workspace), pair.settings
-    subject = obtain(plan, workspace, settings.launcher, reporter)
+    subject = run_or_reuse(plan, workspace, settings.launcher, reporter)
     if settings.graph == "hlo" and subject.complete:
         subject = dataclasses.replace(subject, graph=_compiled_step(pair, reporter).graph)
     if not floor or not subject.complete:
@@ -318,7 +318,7 @@ def _not_installed(pair: GatePair, against: Plan | None, error: str, reporter: R
     failed, label, place = broken_rung(None), "baseline", ""
     because = f"{error} {_stored_worked(pair)}"
     if against is not None:
-        base = obtain(against, workspace, pair.settings.launcher, reporter)
+        base = run_or_reuse(against, workspace, pair.settings.launcher, reporter)
         records[str(base.directory)] = base
         label, place = base.label, str(base.directory)
         if base.complete:

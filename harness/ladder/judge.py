@@ -12,7 +12,7 @@ from harness.ladder.noise_floor import checked
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.verdict import PairVerdict
-from harness.record.outcome import OK, SHORT
+from harness.record.outcome import OK, STOPPED_EARLY
 
 
 def judge(comparison: Comparison) -> PairVerdict:
@@ -25,7 +25,7 @@ def judge(comparison: Comparison) -> PairVerdict:
     a, b = comparison.a, comparison.b
     for record in (a, b):
         ended = record.ended
-        if ended.status not in (OK, SHORT) or record.trained_steps == 0:
+        if ended.status not in (OK, STOPPED_EARLY) or record.trained_steps == 0:
             return _all_invalid(comparison, f"{record.label} {ended.status}: {ended.reason}")
     if (reason := unbelievable(comparison)) is not None:
         return _all_invalid(comparison, reason)

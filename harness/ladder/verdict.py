@@ -9,7 +9,7 @@ from typing import Any
 from harness.base.errors import BadInput
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result, RungResult
-from harness.record.writer import encode, number
+from harness.record.writer import decode_number, encode
 
 SCHEMA = 1
 """Version of the JSON that `Verdict.to_json` makes; docs/verdict.md describes it."""
@@ -170,8 +170,8 @@ def _rung(value: Mapping[str, Any]) -> RungResult:
         rung=value["rung"],
         result=Result(value["result"]),
         explanation=value["explanation"],
-        value=number(value["value"]),
-        limit=number(value["limit"]),
+        value=decode_number(value["value"]),
+        limit=decode_number(value["limit"]),
         limit_source=value["limit_source"],
         detects=value["detects"],
         findings=tuple(Finding(**finding) for finding in value["evidence"]),

@@ -61,7 +61,7 @@ class Patience:
 
 
 @dataclass
-class Sight:
+class LiveView:
     """Copies the log and the events of a workload's first host to this machine while it runs."""
 
     on: Cluster
@@ -116,7 +116,7 @@ def wait(
     tail = EventTail(directory / FIRST / layout.STEPS)
     told = ""
     with (directory / layout.LOG).open("ab", buffering=0) as log:
-        sight = Sight(on, workload, log, artifacts, tail, on_event)
+        sight = LiveView(on, workload, log, artifacts, tail, on_event)
         try:
             while True:
                 state = on.state(workload)

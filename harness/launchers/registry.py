@@ -6,7 +6,7 @@ import difflib
 import threading
 
 from harness.base.errors import BadInput
-from harness.config.settings import Launcher as Settings
+from harness.config.settings import LauncherSettings
 from harness.devices.device import device
 from harness.launchers.launcher import Launcher, Local, NoOptions, Note, options_of
 from harness.launchers.local import Limits
@@ -15,19 +15,21 @@ from harness.launchers.saved import saved
 LAUNCHERS = ("local", "docker", "xpk")
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: LauncherSettings) -> Limits:
     """When a run by `settings` is given up, and what its device shows where that fails."""
     chosen = device(settings.device)
     return Limits(settings.time_limit, settings.silence, chosen.signs, chosen.busy)
 
 
-def here(settings: Settings, note: Note, stop: threading.Event | None = None) -> Local:
+def local_launcher(
+    settings: LauncherSettings, note: Note, stop: threading.Event | None = None
+) -> Local:
     """The launcher of this machine. Runs are forked where their device is not one process's own."""
     fork = settings.fork_server and device(settings.device).shared
     return Local(limits_of(settings), stop, note if fork else None)
 
 
-def devices_of(settings: Settings) -> int | None:
+def devices_of(settings: LauncherSettings) -> int | None:
     """How many devices a run by `settings` has; None where it gets what it asks for, or nobody
     knows beforehand. Raises BadInput for an option of a launcher that is not known."""
     chosen = device(settings.device)
@@ -41,14 +43,14 @@ def devices_of(settings: Settings) -> int | None:
     return None if chosen.count is None else chosen.count()
 
 
-def choose(settings: Settings, note: Note) -> Launcher:
+def launcher_for(settings: LauncherSettings, note: Note) -> Launcher:
     """The launcher of `settings`; what it reports while it works goes to `note`.
 
     Raises BadInput for a name or an option that is not known, or one that is missing.
     """
     if settings.name == "local":
         options_of(NoOptions, settings.options)
-        return here(settings, note)
+        return local_launcher(settings, note)
     limits = limits_of(settings)
     # Only the one that is asked for: they bring a client of object storage, and more.
     if settings.name == "docker":

@@ -18,7 +18,7 @@ KILLED = "killed"
 TIMED_OUT = "timed out"
 OUT_OF_MEMORY = "out of memory"
 STARVED = "collectives starved"
-SHORT = "stopped early"
+STOPPED_EARLY = "stopped early"
 BUSY = "device busy"
 GONE = "device lost"
 

@@ -332,7 +332,7 @@ def read_steps(path: Path, strict: bool) -> tuple[tuple[Step, ...], tuple[Window
 
 
 @dataclass
-class _Told:
+class _EventsByIndex:
     """Events by what they are told of: each is told once."""
 
     batches: dict[int, BatchEvent] = field(default_factory=dict)
@@ -348,27 +348,27 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
 
     Raises BadInput where an event is there twice, or events contradict each other.
     """
-    told = _Told()
+    found = _EventsByIndex()
     windows: list[Window] = []
     groups: list[tuple[int, str, tuple[Group, ...]]] = []
     for event in events:
         match event:
             case BatchEvent():
-                _once(told.batches, event.index, event)
+                _once(found.batches, event.index, event)
             case StepEvent():
-                _once(told.steps, event.step, event)
+                _once(found.steps, event.step, event)
             case ValuesEvent():
-                _once(told.values, event.step, event)
+                _once(found.values, event.step, event)
             case WindowEvent(window=window):
                 windows.append(window)
             case OptimizerEvent():
                 groups.append((event.step, event.name, event.groups))
     steps, consumed = [], 0
-    for index in sorted(told.steps.keys() | told.values.keys()):
-        step, values = told.steps.get(index), told.values.get(index)
+    for index in sorted(found.steps.keys() | found.values.keys()):
+        step, values = found.steps.get(index), found.values.get(index)
         micro = 0 if step is None else step.micro
         # No further than batches go: a count may be damaged.
-        end = min(consumed + micro, max(told.batches, default=-1) + 1)
+        end = min(consumed + micro, max(found.batches, default=-1) + 1)
         losses = () if values is None else values.losses
         if step is not None and values is not None and len(losses) != micro:
             raise BadInput(f"step {index} has {micro} micro-steps, but {len(losses)} losses")
@@ -376,7 +376,7 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
             Step(
                 index=index,
                 batches=tuple(
-                    _batch(told.batches[i]) for i in range(consumed, end) if i in told.batches
+                    _batch(found.batches[i]) for i in range(consumed, end) if i in found.batches
                 ),
                 loss=_sum(losses),
                 micro_losses=losses,
@@ -407,10 +407,10 @@ def _clips(step: StepEvent | None, values: ValuesEvent | None) -> tuple[Clip, ..
 E_ = TypeVar("E_", BatchEvent, StepEvent, ValuesEvent)
 
 
-def _once(told: dict[int, E_], index: int, event: E_) -> None:
-    if index in told:
+def _once(found: dict[int, E_], index: int, event: E_) -> None:
+    if index in found:
         raise BadInput(f"the {event.event} event {index} is there twice")
-    told[index] = event
+    found[index] = event
 
 
 def _batch(event: BatchEvent) -> Batch:

@@ -25,7 +25,7 @@ def encode(value: Any) -> Any:
     return value
 
 
-def number(value: Any) -> float | None:
+def decode_number(value: Any) -> float | None:
     """A number as `encode` wrote it; None stays None. Raises ValueError on anything else."""
     if value is None:
         return None

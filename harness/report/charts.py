@@ -12,7 +12,7 @@ from typing import Any
 from harness.record.evidence import Record
 from harness.report import figures
 from harness.report.series import (
-    Series,
+    ByStep,
     broken,
     difference,
     finite,
@@ -20,7 +20,7 @@ from harness.report.series import (
     series,
     spell,
 )
-from harness.report.text import number
+from harness.report.text import format_number
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def charts(
 
 
 def _loss_difference(
-    names: tuple[str, str], losses: Sequence[tuple[Run, Series]], limit: float | None
+    names: tuple[str, str], losses: Sequence[tuple[Run, ByStep]], limit: float | None
 ) -> Chart:
     """Relative |Δ loss| on a log scale.
 
@@ -88,12 +88,12 @@ def _loss_difference(
     if equal:
         notes.append(
             f"{len(equal)} of {len(known)} steps are equal to the last bit. A log scale has no "
-            f"zero: they are drawn at {number(floor)} (triangles)."
+            f"zero: they are drawn at {format_number(floor)} (triangles)."
         )
     if line is not None:
         over = [step for step, gap in known.items() if gap > line]
         where = f"over it: {spell(over)}" if over else "no step is over it"
-        notes.append(f"The limit is {number(line)}; {where}.")
+        notes.append(f"The limit is {format_number(line)}; {where}.")
     elif limit == 0:
         notes.append("The limit is 0: any difference is over it.")
     if bad := broken(gaps):
@@ -107,14 +107,16 @@ def _loss_difference(
         f"|{names[0]} − {names[1]}|",
         heights,
         figures.DIFFERENCE,
-        hover={step: number(gap, 6) for step, gap in gaps.items()},
+        hover={step: format_number(gap, 6) for step, gap in gaps.items()},
         broken_at=ceiling,
     )
     if equal:
         marks = [floor] * len(equal)
         traces.append(figures.marks("equal", equal, marks, figures.GOOD, "triangle-down-open"))
     if line is not None:
-        traces.append(figures.rule(f"limit {number(line)}", list(gaps), line, figures.BAD, "dash"))
+        traces.append(
+            figures.rule(f"limit {format_number(line)}", list(gaps), line, figures.BAD, "dash")
+        )
     scale = {
         "type": "log",
         "range": [math.log10(floor) - 0.4, math.log10(ceiling) + 0.5],
@@ -124,7 +126,7 @@ def _loss_difference(
     return Chart(title, tuple(notes), figures.figure(traces, "|Δ loss| / loss", yaxis=scale))
 
 
-def _curves(title: str, axis: str, curves: Sequence[tuple[Run, Series]]) -> Chart:
+def _curves(title: str, axis: str, curves: Sequence[tuple[Run, ByStep]]) -> Chart:
     traces, notes = [], []
     for run, values in curves:
         if all(value is None for value in values.values()):
@@ -155,7 +157,7 @@ def _gradient_norms(runs: Sequence[Run]) -> Chart:
         return Chart(chart.title, tuple(notes), None)
     steps = sorted({step for _, values in curves for step in values})
     rules = [
-        figures.rule(f"max {number(t)} ({', '.join(who)})", steps, t, figures.NEUTRAL, "dot")
+        figures.rule(f"max {format_number(t)} ({', '.join(who)})", steps, t, figures.NEUTRAL, "dot")
         for t, who in clipping.items()
     ]
     figure = {**chart.figure, "data": [*chart.figure["data"], *rules]}
@@ -211,7 +213,7 @@ def _distribution(runs: Sequence[Run]) -> Chart:
         median = statistics.median(window.seconds / window.steps for window in calm)
         notes.append(
             f"{run.name}: {len(calm)} of {len(run.record.windows)} windows are steady, "
-            f"median {number(median)} s a step."
+            f"median {format_number(median)} s a step."
         )
         traces.append(figures.box(run.name, calm, run.colour))
     figure = figures.figure(

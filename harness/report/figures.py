@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.record.evidence import Window
-from harness.report.series import Series, broken, finite
+from harness.report.series import ByStep, broken, finite
 
 A, B = "#3b82f6", "#f97316"  # told apart by every kind of colour vision, on light and on dark
 DIFFERENCE = "#8b5cf6"
@@ -27,7 +27,7 @@ Trace = dict[str, Any]
 
 def line(
     name: str,
-    values: Series,
+    values: ByStep,
     colour: str,
     dash: str = "solid",
     hover: Mapping[int, str] | None = None,

@@ -13,13 +13,13 @@ LAUNCHED = {True: "forked", False: "by itself"}
 def phase_lines(records: Iterable[Record]) -> list[str]:
     """One line a phase, one column a run; no line where no run came to its first step."""
     found = [(record, phases(record)) for record in records]
-    found = [(record, told) for record, told in found if told]
+    found = [(record, spent) for record, spent in found if spent]
     if not found:
         return []
-    names = list(dict.fromkeys(name for _, told in found for name in told))
+    names = list(dict.fromkeys(name for _, spent in found for name in spent))
     rows = [["seconds", *(record.label for record, _ in found)]]
-    rows += [[name, *(_told(told.get(name)) for _, told in found)] for name in names]
-    rows.append(["in all", *(_told(record.ended.seconds) for record, _ in found)])
+    rows += [[name, *(_cell(spent.get(name)) for _, spent in found)] for name in names]
+    rows.append(["in all", *(_cell(record.ended.seconds) for record, _ in found)])
     rows.append(["launched", *(LAUNCHED[record.observed.forked] for record, _ in found)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
@@ -31,5 +31,5 @@ def phase_lines(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def _told(seconds: float | None) -> str:
+def _cell(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds:.2f}"

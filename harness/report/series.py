@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 from harness.ladder.distances import relative_difference
 from harness.record.evidence import Record, Step
 
-Series = dict[int, float | None]
+ByStep = dict[int, float | None]
 """A value, or None where none was observed, by optimizer step in ascending order."""
 
 
-def series(record: Record, of: Callable[[Step], float | None]) -> Series:
+def series(record: Record, of: Callable[[Step], float | None]) -> ByStep:
     """One quantity over the steps of a run."""
     return {step.index: of(step) for step in record.steps}
 
 
-def learning_rates(record: Record) -> list[Series]:
+def learning_rates(record: Record) -> list[ByStep]:
     """The learning rates of each optimizer group; a single one where all groups are equal."""
     groups = max((len(step.learning_rates) for step in record.steps), default=0)
     rates = [_group(record, group) for group in range(groups)]
     return rates[:1] if all(one == rates[0] for one in rates) else rates
 
 
-def difference(a: Series, b: Series) -> Series:
+def difference(a: ByStep, b: ByStep) -> ByStep:
     """|a − b| over the larger of both, at every step of either, as the loss_curve rung judges it.
 
     None where one has no value, NaN where one is not finite.
@@ -33,12 +33,12 @@ def difference(a: Series, b: Series) -> Series:
     return {step: _distance(a.get(step), b.get(step)) for step in both}
 
 
-def finite(values: Series) -> dict[int, float]:
+def finite(values: ByStep) -> dict[int, float]:
     """The steps that have a finite value."""
     return {step: v for step, v in values.items() if v is not None and math.isfinite(v)}
 
 
-def broken(values: Series) -> list[int]:
+def broken(values: ByStep) -> list[int]:
     """The steps whose value is NaN or infinite."""
     return [step for step, v in values.items() if v is not None and not math.isfinite(v)]
 
@@ -50,7 +50,7 @@ def spell(steps: Sequence[int], shown: int = 6) -> str:
     return f"{'step' if len(steps) == 1 else 'steps'} {listed}{rest}"
 
 
-def _group(record: Record, group: int) -> Series:
+def _group(record: Record, group: int) -> ByStep:
     return {
         step.index: step.learning_rates[group] if group < len(step.learning_rates) else None
         for step in record.steps

@@ -13,7 +13,7 @@ from harness.record.writer import encode
 MISSING = "–"
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """`value` to so many significant digits; a missing one is a dash, a NaN says so."""
     if value is None:
         return MISSING
@@ -26,9 +26,9 @@ def judged(rung: RungResult) -> tuple[str, str]:
     """Value and limit, with as many digits as it takes to tell them apart: never "1 > 1"."""
     value, limit = rung.value, rung.limit
     if value is None or limit is None or value == limit or math.isnan(value) or math.isnan(limit):
-        return number(value), number(limit)
+        return format_number(value), format_number(limit)
     for digits in range(3, 18):
-        shown = number(value, digits), number(limit, digits)
+        shown = format_number(value, digits), format_number(limit, digits)
         if shown[0] != shown[1]:
             break
     return shown

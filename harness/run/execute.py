@@ -18,14 +18,14 @@ from filelock import FileLock, Timeout
 
 from harness import __version__
 from harness.base.errors import BadInput
-from harness.config.settings import Launcher as Settings
+from harness.config.settings import LauncherSettings
 from harness.devices.device import device as find_device
 from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
 from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
-from harness.launchers.registry import choose, here, limits_of
+from harness.launchers.registry import launcher_for, limits_of, local_launcher
 from harness.record import layout, reader, writer
 from harness.record import outcome as ending
 from harness.record.evidence import (
@@ -65,36 +65,42 @@ class Reporter(Protocol):
         """A complete Record of this very run was there already."""
 
 
-def expect(plans: Iterable[Plan], workspace: Path, settings: Settings, reporter: Reporter) -> None:
+def expect(
+    plans: Iterable[Plan], workspace: Path, settings: LauncherSettings, reporter: Reporter
+) -> None:
     """Say which runs are coming, before the first is launched: those that have no Record yet."""
-    launcher = choose(settings, reporter.note)
+    launcher = launcher_for(settings, reporter.note)
     if isinstance(launcher, Local):
         for plan in plans:
-            place = slot(workspace, plan.case.name, _folder(plan), placed(plan, launcher).key)
+            place = slot(
+                workspace, plan.case.name, _folder(plan), with_launcher_identity(plan, launcher).key
+            )
             if not place.directory.exists():
                 launcher.expect(run_of(plan, place))
 
 
-def obtain(plan: Plan, workspace: Path, settings: Settings, reporter: Reporter) -> Record:
+def run_or_reuse(
+    plan: Plan, workspace: Path, settings: LauncherSettings, reporter: Reporter
+) -> Record:
     """The Record of `plan`: the one that is there, or that of a new run.
 
     A run that fails gives a Record too, which says how it ended. Raises BadInput where the
     launcher cannot launch anything.
     """
     launcher = _launcher(plan, settings, reporter)
-    plan = placed(plan, launcher)
+    plan = with_launcher_identity(plan, launcher)
     place = slot(workspace, plan.case.name, _folder(plan), plan.key)
     with place.locked():
         found = place.complete_record()
         if found is not None:
             reporter.reused(plan.label, place.directory)
             return found
-        with Devices(settings.device, reporter) if launcher.here else contextlib.nullcontext():
+        with DeviceLock(settings.device, reporter) if launcher.here else contextlib.nullcontext():
             return launch_alone(plan, place, settings, reporter)
 
 
-def obtain_in_turns(
-    plans: tuple[Plan, Plan], workspace: Path, settings: Settings, reporter: Reporter
+def run_or_reuse_in_turns(
+    plans: tuple[Plan, Plan], workspace: Path, settings: LauncherSettings, reporter: Reporter
 ) -> tuple[Record, Record]:
     """The Records of two runs that are alive at once on this machine, and work in turns.
 
@@ -110,15 +116,18 @@ def obtain_in_turns(
             for plan, place in zip(plans, places, strict=True):
                 reporter.reused(f"{plan.label} in turns", place.directory)
             return a, b
-        held.enter_context(Devices(settings.device, reporter))
+        held.enter_context(DeviceLock(settings.device, reporter))
         return _launch_in_turns(plans, (places[0], places[1]), settings, reporter)
 
 
 def _launch_in_turns(
-    plans: tuple[Plan, Plan], places: tuple[Slot, Slot], settings: Settings, reporter: Reporter
+    plans: tuple[Plan, Plan],
+    places: tuple[Slot, Slot],
+    settings: LauncherSettings,
+    reporter: Reporter,
 ) -> tuple[Record, Record]:
     stop, launch_id = threading.Event(), uuid.uuid4().hex
-    launcher = here(settings, reporter.note, stop)
+    launcher = local_launcher(settings, reporter.note, stop)
     labels = " and ".join(plan.label for plan in plans)
     reporter.started(f"{labels} in turns", plans[0].case.steps)
 
@@ -149,18 +158,18 @@ def _ignore(label: str, event: reader.Event) -> None:
     return None
 
 
-def _launcher(plan: Plan, settings: Settings, reporter: Reporter) -> Launcher:
+def _launcher(plan: Plan, settings: LauncherSettings, reporter: Reporter) -> Launcher:
     if plan.role == "float64":
         # It needs no accelerator, only this machine's processor.
         return Local(limits_of(settings))
-    return choose(settings, reporter.note)
+    return launcher_for(settings, reporter.note)
 
 
 def _folder(plan: Plan) -> str:
     return plan.engine if plan.role == "subject" else f"{plan.engine}-{plan.role}"
 
 
-class Devices:
+class DeviceLock:
     """Holds the machine's devices: two trainers at once would starve each other's collectives.
 
     Raises BadInput where a process that is not a run of the harness has them.
@@ -187,7 +196,7 @@ class Devices:
         self.lock.release()
 
 
-def launch_alone(plan: Plan, place: Slot, settings: Settings, reporter: Reporter) -> Record:
+def launch_alone(plan: Plan, place: Slot, settings: LauncherSettings, reporter: Reporter) -> Record:
     """Launch one run; it is retried only if the machine starved its collectives."""
     launcher = _launcher(plan, settings, reporter)
     launcher.check()
@@ -293,7 +302,7 @@ def _keep_graph(place: Slot) -> None:
     keep_modules(dump, place.scratch / "executions.log", heaviest, place.running)
 
 
-def placed(plan: Plan, launcher: Launcher) -> Plan:
+def with_launcher_identity(plan: Plan, launcher: Launcher) -> Plan:
     """`plan` with the variables that identify where `launcher` runs it, such as a Docker image.
 
     They are part of the environment, and so of the key: another image is another run.
@@ -345,7 +354,7 @@ def _judge_ending(outcome: ending.Ending, asked: int, place: Slot) -> ending.End
     log = (place.running / layout.LOG).read_text(errors="replace").splitlines()
     return dataclasses.replace(
         outcome,
-        status=ending.SHORT,
+        status=ending.STOPPED_EARLY,
         reason=f"it exited with 0, but trained {steps} of {asked} steps",
         log=tuple(line for line in log if line.strip())[-ending.TAIL_LINES :],
     )

@@ -15,7 +15,7 @@ from harness.inputs.prepared import Inputs
 from harness.ladder.comparison import Comparison
 from harness.record.evidence import Record
 from harness.record.layout import FIRST_BATCH, INITIAL
-from harness.run.execute import Reporter, obtain
+from harness.run.execute import Reporter, run_or_reuse
 from harness.run.plan import Note, Plan, interpreter_for
 
 
@@ -35,7 +35,7 @@ def plan_float64(settings: Settings, inputs: Inputs, note: Note) -> Plan:
     )
 
 
-def own_float64(
+def float64_from_own_weights(
     comparison: Comparison, settings: Settings, inputs: Inputs, workspace: Path, reporter: Reporter
 ) -> dict[str, Record]:
     """By Record folder, step 0 in float64 from that Record's own weights and batch.
@@ -55,7 +55,7 @@ def own_float64(
             command=float64_reference(Job(case, settings.engine[ENGINE.name])),
             label=f"float64 from {record.label}'s weights",
         )
-        result = obtain(plan, workspace, settings.launcher, reporter)
+        result = run_or_reuse(plan, workspace, settings.launcher, reporter)
         if not result.complete:
             return {}
         found[str(record.directory)] = result

@@ -10,7 +10,7 @@ from harness.inputs.prepared import with_perturbed_weights
 from harness.ladder.comparison import Pair
 from harness.ladder.noise_floor import needs_repeat
 from harness.record.evidence import Record
-from harness.run.execute import Reporter, obtain
+from harness.run.execute import Reporter, run_or_reuse
 from harness.run.plan import Plan, plan_control, plan_repeat
 
 
@@ -39,10 +39,12 @@ def measure_noise(plan: Plan, subject: Record, settings: Settings, reporter: Rep
     floor = None
     if tolerance.noise_floor == "ulp" and settings.case.aligned:
         perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
-        control = obtain(plan_control(plan, perturbed), workspace, settings.launcher, reporter)
+        control = run_or_reuse(
+            plan_control(plan, perturbed), workspace, settings.launcher, reporter
+        )
         floor = (subject, control)
     needed = floor is not None and floor[1].complete and needs_repeat(floor, tolerance)
     if tolerance.repeat != "always" and not (tolerance.repeat == "auto" and needed):
         return Noise(floor)
-    again = obtain(plan_repeat(plan), workspace, settings.launcher, reporter)
+    again = run_or_reuse(plan_repeat(plan), workspace, settings.launcher, reporter)
     return Noise(floor, (subject, again))

@@ -43,7 +43,7 @@ class Plan:
     origin: the source that is trained with, as the Record names it
     role:   "subject", "control" (from perturbed weights), "repeat" (again, from equal weights),
             "float64", "graph" (dumps the compiled step) or "timing" (takes turns with another run)
-    partner: what tells a run that is timed from the one that it takes turns with
+    paired_with: identifies the run that a timed run takes turns with
     """
 
     engine: str
@@ -57,7 +57,7 @@ class Plan:
     source: Path | None = None
     role: str = "subject"
     repeat: int = 0
-    partner: str = ""
+    paired_with: str = ""
 
     @property
     def key(self) -> str:
@@ -72,7 +72,7 @@ class Plan:
                 "environment": self.environment,
                 "origin": {k: self.origin.get(k) for k in ORIGIN},
                 "repeat": self.repeat,
-                "partner": self.partner,
+                "paired_with": self.paired_with,
             }
         )
 
@@ -137,11 +137,11 @@ def plan_control(subject: Plan, perturbed: Inputs) -> Plan:
 def plan_repeat(subject: Plan) -> Plan:
     """The same run again, from equal weights.
 
-    `partner` keeps it apart from a subject that is the same engine: noise that is measured by the
-    very pair that is judged would let any pair pass.
+    `paired_with` keeps it apart from a subject that is the same engine: noise that is measured by
+    the very pair that is judged would let any pair pass.
     """
     return dataclasses.replace(
-        subject, role="repeat", partner="noise", label=f"{subject.label} again"
+        subject, role="repeat", paired_with="noise", label=f"{subject.label} again"
     )
 
 
@@ -183,7 +183,7 @@ def plan_turns(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
             ),
             role="timing",
             repeat=launch,
-            partner=f"{subjects[1 - side].key}-{side}",
+            paired_with=f"{subjects[1 - side].key}-{side}",
         )
         for side, subject in enumerate(subjects)
     )
@@ -197,7 +197,10 @@ def plan_whole(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
     """
     first, second = (
         dataclasses.replace(
-            subject, role="timing", repeat=launch, partner=f"whole-{subjects[1 - side].key}-{side}"
+            subject,
+            role="timing",
+            repeat=launch,
+            paired_with=f"whole-{subjects[1 - side].key}-{side}",
         )
         for side, subject in enumerate(subjects)
     )

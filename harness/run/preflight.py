@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from harness.base.errors import BadInput
 from harness.config.case import Case, check
-from harness.config.settings import Launcher, Settings
+from harness.config.settings import LauncherSettings, Settings
 from harness.devices.device import device
 from harness.environments.interpreters import Interpreter
 from harness.launchers.registry import devices_of
@@ -31,7 +31,7 @@ def ready(settings: Settings) -> Settings:
     return dataclasses.replace(settings, case=scaled(case, found))
 
 
-def check_device(launcher: Launcher) -> None:
+def check_device(launcher: LauncherSettings) -> None:
     """Raises BadInput where a run on this machine wants a device that it has none of."""
     if launcher.name == "xpk":
         return  # the cluster's
@@ -39,7 +39,7 @@ def check_device(launcher: Launcher) -> None:
         raise BadInput(f"launcher.device={launcher.device}: {reason}")
 
 
-def check_library(launcher: Launcher, interpreter: Interpreter) -> None:
+def check_library(launcher: LauncherSettings, interpreter: Interpreter) -> None:
     """Raises BadInput where an interpreter of this machine has not what drives the device."""
     if launcher.name != "local":
         return  # what is in the image

@@ -19,7 +19,7 @@ from harness.ladder.float64 import can_tell
 from harness.ladder.judge import judge
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.launchers.registry import choose
+from harness.launchers.registry import launcher_for
 from harness.record.evidence import Record
 from harness.run.compiling import (
     CompiledPairs,
@@ -28,8 +28,8 @@ from harness.run.compiling import (
     kept_pairs,
     plan_compiling,
 )
-from harness.run.execute import Reporter, expect, obtain
-from harness.run.float64 import own_float64, plan_float64
+from harness.run.execute import Reporter, expect, run_or_reuse
+from harness.run.float64 import float64_from_own_weights, plan_float64
 from harness.run.noise import NOT_MEASURED, measure_noise
 from harness.run.plan import Plan, Planner, planner
 from harness.run.timing import Measurements, compiled_step_of, measure
@@ -68,16 +68,16 @@ class Planned:
         mesh += "" if case.slices == 1 else f" across {case.slices} slices"
         like = self.settings.launcher.condition
         device = self.settings.launcher.device + ("" if like is None else f", {CONDITIONS[like]}")
-        names = " and ".join(_told(plan) for plan in others)
+        names = " and ".join(_described(plan) for plan in others)
         named = ", ".join(self.missing)
         missing = f" ({named} is missing, see the notes)" if self.missing else ""
         return (
-            f"{_told(first)} against {names}{missing}: case {case.name}, {case.dtype}, matmul "
+            f"{_described(first)} against {names}{missing}: case {case.name}, {case.dtype}, matmul "
             f"precision {case.matmul_precision}, {case.steps} steps, mesh {mesh} on {device}"
         )
 
 
-def _told(plan: Plan) -> str:
+def _described(plan: Plan) -> str:
     description = plan.origin.get("description")
     return f"{plan.label} ({description})" if description else plan.label
 
@@ -91,7 +91,8 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     settings = with_device_tolerance(settings)
     workspace = Path(settings.workspace)
     check_floors(settings.tolerance)
-    choose(settings.launcher, reporter.note)  # its options are checked before anything is made
+    # Its options are checked before anything is made.
+    launcher_for(settings.launcher, reporter.note)
     compiling = plan_compiling(settings, reporter.note)
     inputs = prepare(settings.case, workspace / "inputs")
     subjects: list[Plan] = []
@@ -137,7 +138,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     workspace = Path(settings.workspace)
     apart = _apart(planned.subjects)
     expect(apart, workspace, settings.launcher, reporter)
-    subjects = [obtain(subject, workspace, settings.launcher, reporter) for subject in apart]
+    subjects = [run_or_reuse(subject, workspace, settings.launcher, reporter) for subject in apart]
     noise = NOT_MEASURED
     if subjects[0].complete:
         noise = measure_noise(planned.subjects[0], subjects[0], settings, reporter)
@@ -190,11 +191,13 @@ def _judge_with_float64(
         return verdict
     workspace = Path(settings.workspace)
     if not settings.case.aligned:
-        own = own_float64(comparison, settings, planned.subjects[0].inputs, workspace, reporter)
+        own = float64_from_own_weights(
+            comparison, settings, planned.subjects[0].inputs, workspace, reporter
+        )
         return judge(dataclasses.replace(comparison, own=own)) if own else verdict
     if not can_tell(verdict.rungs):
         return verdict
-    reference = obtain(
+    reference = run_or_reuse(
         plan_float64(settings, planned.subjects[0].inputs, reporter.note),
         workspace,
         settings.launcher,

@@ -17,7 +17,7 @@ from harness.ladder.rungs.step_time import judge_launches
 from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.record.steady import COMPILING_STEPS
-from harness.run.execute import Reporter, obtain, obtain_in_turns
+from harness.run.execute import Reporter, run_or_reuse, run_or_reuse_in_turns
 from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
 
 Sides = tuple[Planner, Planner]
@@ -66,7 +66,7 @@ def compiled_step_of(
     """A short run that dumps its compiled step; the Record has no graph where that failed."""
     short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
     plan = plan_graph(replan(short, inputs))
-    return obtain(plan, Path(settings.workspace), settings.launcher, reporter)
+    return run_or_reuse(plan, Path(settings.workspace), settings.launcher, reporter)
 
 
 def timing_case(case: Case, windows: int, steps: int) -> Case:
@@ -115,7 +115,8 @@ def time_whole_runs(
         plans = plan_whole((a, b), number)
         order = (0, 1) if number % 2 == 0 else (1, 0)
         records = {
-            side: obtain(plans[side], workspace, settings.launcher, reporter) for side in order
+            side: run_or_reuse(plans[side], workspace, settings.launcher, reporter)
+            for side in order
         }
         return records[0], records[1]
 
@@ -158,4 +159,4 @@ def _in_turns(
         b = sides[1](
             dataclasses.replace(long, engine={**settings.engine, b.engine: faulty}), inputs
         )
-    return obtain_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)
+    return run_or_reuse_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)

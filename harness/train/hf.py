@@ -14,7 +14,7 @@ from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.engines.hf.engine import ENGINE, TRANSFORMERS
 from harness.engines.hf.match_arguments import Fitted, command_line, fit
 from harness.engines.hf.script_arguments import ask
-from harness.engines.hf.scripts import placed, script_of
+from harness.engines.hf.scripts import script_of, script_word
 from harness.environments.folders import identity
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, default_cache_dir, parse_source, resolve
@@ -30,10 +30,10 @@ from harness.train.request import (
     inputs_of,
     interpreter_of,
     output_folder,
-    own_log,
     positive,
     shape_of,
     spec_of,
+    trainer_log,
 )
 from harness.train.settings import ARGUMENTS, HfTraining
 
@@ -66,7 +66,7 @@ def plan(training: HfTraining, note: Note) -> Side:
         name: absolute(name, value, here) for name, value in training.train_script.args.items()
     }
     wanted["output_dir"] = str(output_folder(training))
-    wanted.setdefault("logging_dir", str(output_folder(training) / RUNS / own_log(directory)))
+    wanted.setdefault("logging_dir", str(output_folder(training) / RUNS / trainer_log(directory)))
     accepted = ask(script, interpreter, cache, note)
     fitted = fit(wanted, accepted, training.said)
     asked = _asked(fitted, training)
@@ -78,7 +78,7 @@ def plan(training: HfTraining, note: Note) -> Side:
     if profile is not None:
         environment["PROFILE_LOGDIR"] = str(absolute("profile_dir", profile, here))
     origin = _origin(script, checkout, interpreter)
-    argv = (placed(script, checkout), *command_line(moved, accepted))
+    argv = (script_word(script, checkout), *command_line(moved, accepted))
     return Side(
         Plan(
             case=asked,

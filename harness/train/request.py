@@ -17,12 +17,12 @@ from harness.devices.device import device
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.inputs.prepared import Inputs, prepare, writing
 from harness.launchers.local import device_environment
-from harness.launchers.registry import choose, devices_of
+from harness.launchers.registry import devices_of, launcher_for
 from harness.models.family import Model
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
 from harness.run import preflight
-from harness.run.execute import Devices, Reporter, launch_alone, placed
+from harness.run.execute import DeviceLock, Reporter, launch_alone, with_launcher_identity
 from harness.run.plan import Note, Plan
 from harness.run.workspace import Slot
 from harness.train.settings import Training
@@ -88,7 +88,7 @@ def output_folder(training: Training) -> Path:
     return Path(training.output_dir).expanduser().absolute()
 
 
-def own_log(directory: Path) -> str:
+def trainer_log(directory: Path) -> str:
     """Name of the folder in which the trainer keeps its own event files, beside ours."""
     return f"{directory.name}-trainer"
 
@@ -172,7 +172,7 @@ def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:
     """A whole number that is at least 1.
 
     Raises:
-        BadInput: it is none, or missing.
+        BadInput: it is missing, or is not one.
     """
     value = arguments.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -189,9 +189,9 @@ def train(side: Side, training: Training, reporter: Reporter) -> Record:
     Raises:
         BadInput: it cannot be launched, or another run took its name since it was planned.
     """
-    launcher = choose(training.launcher, reporter.note)
-    plan, place = placed(side.plan, launcher), Slot(side.directory)
-    devices = Devices(training.launcher.device, reporter)
+    launcher = launcher_for(training.launcher, reporter.note)
+    plan, place = with_launcher_identity(side.plan, launcher), Slot(side.directory)
+    devices = DeviceLock(training.launcher.device, reporter)
     with place.locked():
         # Whoever held the lock before has trained under this name, and is not to be replaced.
         _check_free(side.directory)

@@ -16,7 +16,7 @@ from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
 from harness.config.compose import NotComposed, composed, in_one_line
 from harness.config.folders import config_directory, config_folders, search_path
-from harness.config.settings import Launcher
+from harness.config.settings import LauncherSettings
 from harness.engines.hf.engine import ENGINE as HF
 from harness.engines.hf.match_arguments import nearest
 from harness.engines.torchprime.engine import ENGINE as TORCHPRIME
@@ -56,7 +56,7 @@ class Training:
 
     __pydantic_config__ = STRICT
 
-    launcher: Launcher
+    launcher: LauncherSettings
     source: str | None = None
     python: str | None = None
     output_dir: str = "outputs"

@@ -38,10 +38,10 @@ from harness.train.request import (
     inputs_of,
     interpreter_of,
     output_folder,
-    own_log,
     positive,
     shape_of,
     spec_of,
+    trainer_log,
 )
 from harness.train.settings import TorchprimeTraining
 
@@ -115,7 +115,7 @@ def _words(
     ours = {
         **training.overrides,
         "output_dir": str(output_folder(training)),
-        "run_name": own_log(directory),
+        "run_name": trainer_log(directory),
         "hydra.run.dir": f"{SCRATCH}/hydra",
     }
     if "profile_dir" in defaults:

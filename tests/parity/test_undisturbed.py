@@ -20,7 +20,7 @@ from harness.inputs.prepared import prepare
 from harness.launchers.invocation import Invocation, bare, make_scratch
 from harness.launchers.local import Limits, launch
 from harness.report.progress import ConsoleReporter
-from harness.run.execute import Devices, obtain, places_of
+from harness.run.execute import DeviceLock, places_of, run_or_reuse
 from harness.run.plan import Plan, plan_run
 
 CASE = ("case=llama-tiny-as-shipped", "case.steps=8")
@@ -59,7 +59,7 @@ def _run_unwatched(plan: Plan, folder: Path, wrapper: tuple[str, ...] = ()) -> P
 
 
 def _launch(invocation: Invocation, folder: Path) -> str:
-    with Devices("cpu", _quiet()):
+    with DeviceLock("cpu", _quiet()):
         return launch(invocation, folder, Limits(900, 900), lambda event: None).status
 
 
@@ -70,7 +70,7 @@ def _quiet() -> ConsoleReporter:
 
 
 def _watched_losses(plan: Plan, settings: Settings) -> list[float | None]:
-    record = obtain(plan, Path(settings.workspace), settings.launcher, _quiet())
+    record = run_or_reuse(plan, Path(settings.workspace), settings.launcher, _quiet())
     assert record.complete, record.ended
     return [step.loss for step in record.steps]
 

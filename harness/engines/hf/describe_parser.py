@@ -1,4 +1,4 @@
-"""`python inquiry.py ANSWER script.py`: which arguments does a script take?
+"""`python describe_parser.py ANSWER script.py`: which arguments does a script take?
 
 Runs in the engine's interpreter, on the standard library alone. The script is run up to the moment
 at which it parses its arguments. Its parser is then written to ANSWER as JSON instead, and the

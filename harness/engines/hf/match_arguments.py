@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.base.errors import BadInput
-from harness.engines.hf.script_arguments import Accepted, Parameter
+from harness.engines.hf.script_arguments import Accepted, ScriptArgument
 
 SYNONYMS = (
     ("torch_dtype", "dtype"),  # renamed in transformers 4.57
@@ -130,7 +130,7 @@ def _unknown(name: str, accepted: Accepted) -> str:
     )
 
 
-def _check_value(name: str, value: Any, parameter: Parameter, script: str) -> None:
+def _check_value(name: str, value: Any, parameter: ScriptArgument, script: str) -> None:
     where = f"train_script.args.{name}={value}"
     values = value if isinstance(value, list) else [value]
     if isinstance(value, list) and parameter.nargs not in ("*", "+"):
@@ -163,7 +163,7 @@ def _check_required(arguments: Mapping[str, Any], accepted: Accepted) -> None:
             )
 
 
-def _switched_off(name: str, parameter: Parameter, accepted: Accepted) -> list[str]:
+def _switched_off(name: str, parameter: ScriptArgument, accepted: Accepted) -> list[str]:
     if parameter.default in (False, None):
         return []
     if parameter.nargs == "?":

@@ -21,11 +21,11 @@ SECONDS = 300.0
 """How long a script may take until it parses its arguments. It imports torch and transformers
 first, which is 10 s on a quiet machine and a minute on a busy one with a cold disk."""
 
-INQUIRY = Path(__file__).parent / "describe_parser.py"
+DESCRIBE_PARSER = Path(__file__).parent / "describe_parser.py"
 
 
 @dataclass(frozen=True)
-class Parameter:
+class ScriptArgument:
     """One argument of a script, as its parser describes it.
 
     options:  the names that it goes by, without dashes
@@ -55,15 +55,17 @@ class Accepted:
     """
 
     script: str
-    parameters: Mapping[str, Parameter]
+    parameters: Mapping[str, ScriptArgument]
 
     @staticmethod
     def of(script: str, described: list[dict[str, Any]]) -> Accepted:
-        """From the answer of `inquiry.py`. Raises KeyError or TypeError where it is not one."""
-        parameters: dict[str, Parameter] = {}
+        """From describe_parser.py's answer. Raises KeyError or TypeError where it is not one."""
+        parameters: dict[str, ScriptArgument] = {}
         for raw in described:
             choices = None if raw["choices"] is None else tuple(raw["choices"])
-            parameter = Parameter(**{**raw, "options": tuple(raw["options"]), "choices": choices})
+            parameter = ScriptArgument(
+                **{**raw, "options": tuple(raw["options"]), "choices": choices}
+            )
             parameters |= dict.fromkeys(parameter.options, parameter)
         return Accepted(script, parameters)
 
@@ -86,7 +88,9 @@ def ask(script: Path, interpreter: Interpreter, cache_dir: Path, progress: Progr
 
 
 def _identity(script: Path, interpreter: Interpreter) -> str:
-    digest = hashlib.sha256(f"{interpreter.key} {script.name}".encode() + INQUIRY.read_bytes())
+    digest = hashlib.sha256(
+        f"{interpreter.key} {script.name}".encode() + DESCRIBE_PARSER.read_bytes()
+    )
     for file in sorted(script.parent.glob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:24]
@@ -99,7 +103,7 @@ def _inquire(script: Path, interpreter: Interpreter) -> list[dict[str, Any]]:
         path = os.pathsep.join(map(str, interpreter.pythonpath))
         try:
             done = subprocess.run(
-                [str(interpreter.python), str(INQUIRY), str(answer), str(script)],
+                [str(interpreter.python), str(DESCRIBE_PARSER), str(answer), str(script)],
                 cwd=folder,
                 env={**environment, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
                 stdin=subprocess.DEVNULL,

@@ -72,10 +72,10 @@ def arguments_for(
     fitted = fit(wanted, accepted, said)
     for line in fitted.notes:
         note(line)
-    return (placed(script, checkout), *command_line(fitted, accepted))
+    return (script_word(script, checkout), *command_line(fitted, accepted))
 
 
-def placed(script: Path, checkout: Checkout | None) -> str:
+def script_word(script: Path, checkout: Checkout | None) -> str:
     """The script's path in a Command; with a placeholder for the folder that differs by machine."""
     if script == OURS:
         return f"{PACKAGE}/trainers/{OURS.name}"

@@ -118,7 +118,7 @@ class TestBless:
             return record, Noise((record, control) if floor else None)
 
         monkeypatch.setattr(gating, "measured", measure)
-        monkeypatch.setattr(gating, "plan_of", lambda pair, reporter: None)
+        monkeypatch.setattr(gating, "plan_candidate", lambda pair, reporter: None)
         monkeypatch.setattr("harness.cli.bless.progress", samples.Silent)
         monkeypatch.setenv("TORCHPRIME_DIR", "/some/where")
         return floors
@@ -153,7 +153,9 @@ class TestBisect:
             return Outcome(Verdict("compared", pair.case, (found,)), {})
 
         monkeypatch.setattr(bisect, "judge_pair", judge_pair)
-        monkeypatch.setattr(bisect, "plan_of", lambda pair, _: samples.plan("1.0", pair.settings))
+        monkeypatch.setattr(
+            bisect, "plan_candidate", lambda pair, _: samples.plan("1.0", pair.settings)
+        )
         monkeypatch.setattr(releases, "listed", lambda package: [f"1.{n}" for n in range(10)])
         monkeypatch.setattr("harness.cli.bisect.progress", samples.Silent)
         monkeypatch.chdir(tmp_path)

@@ -15,20 +15,20 @@ from harness.engines.hf.match_arguments import (
     fit,
     nearest,
 )
-from harness.engines.hf.script_arguments import Accepted, Parameter
+from harness.engines.hf.script_arguments import Accepted, ScriptArgument
 
 
-def flag(name: str, default: bool | None = False, nargs: str | int = "?") -> Parameter:
-    return Parameter((name,), nargs, flag=True, type="string_to_bool", default=default)
+def flag(name: str, default: bool | None = False, nargs: str | int = "?") -> ScriptArgument:
+    return ScriptArgument((name,), nargs, flag=True, type="string_to_bool", default=default)
 
 
-def accepted(*parameters: Parameter) -> Accepted:
+def accepted(*parameters: ScriptArgument) -> Accepted:
     ours = [
-        Parameter(("max_steps",), type="int"),
-        Parameter(("learning_rate",), type="float"),
-        Parameter(("optim",), choices=("adamw_torch", "adafactor")),
-        Parameter(("report_to",), nargs="+"),
-        Parameter(("fsdp_config",)),
+        ScriptArgument(("max_steps",), type="int"),
+        ScriptArgument(("learning_rate",), type="float"),
+        ScriptArgument(("optim",), choices=("adamw_torch", "adafactor")),
+        ScriptArgument(("report_to",), nargs="+"),
+        ScriptArgument(("fsdp_config",)),
         flag("do_train"),
         flag("pin_memory", default=True),
         *parameters,
@@ -36,7 +36,7 @@ def accepted(*parameters: Parameter) -> Accepted:
     return Accepted("run_clm.py", {name: p for p in ours for name in p.options})
 
 
-def line(wanted: dict[str, Any], *parameters: Parameter) -> list[str]:
+def line(wanted: dict[str, Any], *parameters: ScriptArgument) -> list[str]:
     script = accepted(*parameters)
     return command_line(fit(wanted, script), script)
 
@@ -90,16 +90,16 @@ class TestSynonyms:
     @pytest.mark.parametrize("pair", [*SYNONYMS, *(tuple(reversed(s)) for s in SYNONYMS)])
     def test_the_scripts_own_name_is_used(self, pair: tuple[str, str]) -> None:
         asked, known = pair
-        fitted = fit({asked: "no"}, accepted(Parameter((known,))), said=(asked,))
+        fitted = fit({asked: "no"}, accepted(ScriptArgument((known,))), said=(asked,))
         assert fitted.arguments == {known: "no"}
         assert known in fitted.notes[0]
 
     def test_the_name_itself_comes_first(self) -> None:
-        both = accepted(Parameter(("torch_dtype",)), Parameter(("dtype",)))
+        both = accepted(ScriptArgument(("torch_dtype",)), ScriptArgument(("dtype",)))
         assert fit({"torch_dtype": "auto"}, both) == Fitted({"torch_dtype": "auto"})
 
     def test_its_value_is_checked(self) -> None:
-        script = accepted(Parameter(("dtype",), choices=("bfloat16", "float32")))
+        script = accepted(ScriptArgument(("dtype",), choices=("bfloat16", "float32")))
         with pytest.raises(BadInput, match=r"torch_dtype=bfloat1: .*bfloat16"):
             fit({"torch_dtype": "bfloat1"}, script)
 
@@ -142,7 +142,7 @@ class TestValues:
     @pytest.mark.parametrize("name", ["token", "hub_token"])
     def test_a_token_is_refused_and_not_shown(self, name: str) -> None:
         with pytest.raises(BadInput, match="HF_TOKEN") as error:
-            fit({name: "hf_abc123"}, accepted(Parameter((name,))))
+            fit({name: "hf_abc123"}, accepted(ScriptArgument((name,))))
         assert "abc123" not in str(error.value)
 
 
@@ -170,7 +170,7 @@ class TestFlags:
 
 
 class TestRequired:
-    needed = Parameter(("output_dir", "output-dir"), required=True)
+    needed = ScriptArgument(("output_dir", "output-dir"), required=True)
 
     def test_it_is_named(self) -> None:
         with pytest.raises(BadInput, match=r"wants the argument output_dir"):

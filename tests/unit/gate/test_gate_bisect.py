@@ -113,7 +113,7 @@ Gate = Callable[[dict[str, PairVerdict]], list[str]]
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     """The gate's verdict by the candidate's version; the list of what was asked."""
-    monkeypatch.setattr(bisect, "plan_of", planned)
+    monkeypatch.setattr(bisect, "plan_candidate", planned)
 
     def make(verdicts: dict[str, PairVerdict]) -> list[str]:
         asked: list[str] = []
@@ -213,7 +213,7 @@ class TestMemory:
 
     @pytest.fixture(autouse=True)
     def good(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bisect, "plan_of", planned)
+        monkeypatch.setattr(bisect, "plan_candidate", planned)
 
     @pytest.mark.parametrize(
         "override",
@@ -250,7 +250,7 @@ class TestMemory:
             assert pair.candidate == pair.against
             return dataclasses.replace(planned(pair, reporter), **changed)
 
-        monkeypatch.setattr(bisect, "plan_of", otherwise)
+        monkeypatch.setattr(bisect, "plan_candidate", otherwise)
         assert self.path(question(tmp_path)) != before
 
     def test_the_image_that_it_trains_in(
@@ -261,7 +261,7 @@ class TestMemory:
         class InImage(Local):
             identity = {"PARITY_IMAGE": "another"}  # noqa: RUF012
 
-        monkeypatch.setattr(bisect, "choose", lambda *_: InImage(Limits(1, 1)))
+        monkeypatch.setattr(bisect, "launcher_for", lambda *_: InImage(Limits(1, 1)))
         assert self.path(question(tmp_path)) != before
 
     def test_the_code_that_judges(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ class TestRepository:
         self.asked = []
         git("--git-dir", str(self.bare), "update-ref", "refs/heads/main", self.commits[-1])
         monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(bisect, "plan_of", planned)
+        monkeypatch.setattr(bisect, "plan_candidate", planned)
         monkeypatch.setattr(bisect, "judge_pair", self.judge)
 
     def judge(self, pair: GatePair, reporter: Any) -> Outcome:

@@ -52,7 +52,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
                 raise found
             return samples.plan(found.label, chosen)
 
-        def obtain(wanted: Plan, *_: Any) -> Record:
+        def run_or_reuse(wanted: Plan, *_: Any) -> Record:
             if wanted.role == "control":
                 return _record(runs["control"])
             if wanted.role == "float64":
@@ -60,9 +60,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
             return next(r for r in map(_record, runs.values()) if r.label == wanted.label)
 
         monkeypatch.setattr(gating, "plan_ref", plan)
-        monkeypatch.setattr(gating, "obtain", obtain)
-        monkeypatch.setattr(session, "obtain", obtain)
-        monkeypatch.setattr(noise, "obtain", obtain)
+        monkeypatch.setattr(gating, "run_or_reuse", run_or_reuse)
+        monkeypatch.setattr(session, "run_or_reuse", run_or_reuse)
+        monkeypatch.setattr(noise, "run_or_reuse", run_or_reuse)
         monkeypatch.setattr(noise, "with_perturbed_weights", lambda inputs, dtype: inputs)
 
     return make
@@ -348,7 +348,7 @@ class TestAgainstAStoredBaseline:
         monkeypatch.setattr(
             measuring, "compiled_step_of", lambda *_: dataclasses.replace(run, graph=next(dumped))
         )
-        plan = gating.plan_of(pair, samples.Silent())
+        plan = gating.plan_candidate(pair, samples.Silent())
         record, _ = gating.measured(pair, plan, samples.Silent())
         baselines.save(tmp_path / "stored", record, Noise(), "Ada")
         rung = judged(pair).rung("graph")

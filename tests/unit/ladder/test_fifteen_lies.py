@@ -502,7 +502,7 @@ class TestLie13RetriesUntilGreen:
     def test_only_the_machines_own_failure_is_tried_again(self) -> None:
         source = inspect.getsource(running)
         assert "ending.STARVED" in source
-        for status in (ending.FAILED, ending.KILLED, ending.TIMED_OUT, ending.SHORT):
+        for status in (ending.FAILED, ending.KILLED, ending.TIMED_OUT, ending.STOPPED_EARLY):
             name = next(k for k, v in vars(ending).items() if v == status)
             assert f"status == ending.{name}" not in source
             assert f"status != ending.{name}" not in source

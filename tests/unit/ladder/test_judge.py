@@ -667,7 +667,7 @@ class TestEndings:
 
     def test_no_step_was_trained(self) -> None:
         """The trainer may well have exited with 0."""
-        for status in (ending.OK, ending.SHORT):
+        for status in (ending.OK, ending.STOPPED_EARLY):
             none = with_manifest(
                 dataclasses.replace(B, steps=()),
                 functools.partial(_ended, {"status": status, "reason": "so it was"}),

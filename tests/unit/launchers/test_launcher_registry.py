@@ -15,7 +15,7 @@ from harness.config.folders import config_directory
 from harness.launchers import saved
 from harness.launchers.docker import Docker
 from harness.launchers.launcher import Local
-from harness.launchers.registry import LAUNCHERS, choose
+from harness.launchers.registry import LAUNCHERS, launcher_for
 from harness.launchers.xpk import Xpk
 from harness.record.layout import MANIFEST
 
@@ -39,7 +39,7 @@ def parity(line: str) -> Result:
 
 
 def chosen(*overrides: str) -> Any:
-    return choose(load(list(overrides)).launcher, lambda text: None)
+    return launcher_for(load(list(overrides)).launcher, lambda text: None)
 
 
 def test_every_launcher_has_a_configuration_and_the_other_way_round() -> None:

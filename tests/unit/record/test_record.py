@@ -20,7 +20,7 @@ from harness.base.files import write_text
 from harness.record.evidence import DeviceTimes
 from harness.record.layout import DEVICE_TIMES, GRAPH, MANIFEST, PARAMETERS, SCHEMA, STEPS
 from harness.record.reader import read_events, read_record
-from harness.record.writer import encode, number, write_json
+from harness.record.writer import decode_number, encode, write_json
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def drop(key: str) -> Callable[[dict[str, Any]], Any]:
 class TestNumbers:
     @given(st.one_of(st.floats(), st.integers(-(2**53), 2**53)))
     def test_every_number_survives_strict_json(self, value: float) -> None:
-        again = number(json.loads(json.dumps(encode(value), allow_nan=False)))
+        again = decode_number(json.loads(json.dumps(encode(value), allow_nan=False)))
         assert again == value or (math.isnan(value) and again is not None and math.isnan(again))
 
     def test_a_nan_is_no_number_of_json(self) -> None:
@@ -60,12 +60,12 @@ class TestNumbers:
         ]  # fmt: skip
 
     def test_missing_stays_missing(self) -> None:
-        assert number(None) is None
+        assert decode_number(None) is None
 
     @pytest.mark.parametrize("value", [True, "1.5", "", "NaN", "infinity", [1.0], {}])
     def test_nothing_else_is_a_number(self, value: Any) -> None:
         with pytest.raises(ValueError, match="not a number"):
-            number(value)
+            decode_number(value)
 
 
 class TestWhole:

@@ -6,7 +6,7 @@ import pytest
 from report_samples import CLIP, pair, rung, verdict
 
 from harness.ladder.result import Result
-from harness.report.text import headline, judged, names, number, plain, printable, title
+from harness.report.text import format_number, headline, judged, names, plain, printable, title
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from harness.report.text import headline, judged, names, number, plain, printabl
     ],
 )
 def test_numbers_are_short_and_say_when_there_is_none(value: float | None, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_a_value_just_over_its_limit_does_not_look_like_the_limit() -> None:

@@ -9,8 +9,8 @@ from gate_samples import Silent, plan
 
 from harness.config.compose import load
 from harness.launchers.launcher import Local, Run
-from harness.launchers.registry import choose
-from harness.run.execute import expect, placed
+from harness.launchers.registry import launcher_for
+from harness.run.execute import expect, with_launcher_identity
 from harness.run.workspace import slot
 
 
@@ -26,7 +26,7 @@ def ask(workspace: Path, *overrides: str) -> None:
     """Two plans, of which the first has a Record."""
     settings = load(list(overrides))
     plans = [plan(label, settings) for label in ("a", "b")]
-    first = placed(plans[0], choose(settings.launcher, print))
+    first = with_launcher_identity(plans[0], launcher_for(settings.launcher, print))
     slot(workspace, first.case.name, first.engine, first.key).directory.mkdir(parents=True)
     expect(plans, workspace, settings.launcher, Silent())
 

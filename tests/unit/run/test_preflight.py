@@ -20,7 +20,7 @@ from harness.gate.gate import gate_pairs
 from harness.gate.refs import parse
 from harness.launchers import registry
 from harness.run import execute, preflight
-from harness.run.execute import Devices
+from harness.run.execute import DeviceLock
 from harness.run.preflight import check_library, ready
 
 
@@ -161,7 +161,7 @@ class TestBusy:
         monkeypatch.setenv("PARITY_CACHE", str(tmp_path))
         taken = ["process 4321 has /dev/accel0 open", None]
         vm(4, busy=lambda: taken.pop(0))
-        devices = Devices("tpu", Silent())
+        devices = DeviceLock("tpu", Silent())
         with pytest.raises(BadInput, match=r"launcher\.device=tpu: process 4321"), devices:
             raise AssertionError("it was launched all the same")
         with devices:  # the lock was let go

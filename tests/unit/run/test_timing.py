@@ -32,7 +32,7 @@ class Silent:
 
 
 class Launched:
-    """Stands in for `obtain`: what was asked for, in its order."""
+    """Stands in for `run_or_reuse`: what was asked for, in its order."""
 
     def __init__(self, run: Record) -> None:
         self.run, self.plans = run, list[plan.Plan]()
@@ -45,7 +45,7 @@ class Launched:
 @pytest.fixture
 def launched(a: Record, monkeypatch: pytest.MonkeyPatch) -> Launched:
     launched = Launched(a)
-    monkeypatch.setattr(measuring, "obtain", launched)
+    monkeypatch.setattr(measuring, "run_or_reuse", launched)
     monkeypatch.setattr(plan, "interpreter_for", lambda *_: PYTHON)
     return launched
 
@@ -56,7 +56,7 @@ def asked(tmp_path: Path, *words: str) -> Settings:
 
 
 def sides(launched: Launched) -> str:
-    return "".join("AB"[int(p.partner[-1])] for p in launched.plans)
+    return "".join("AB"[int(p.paired_with[-1])] for p in launched.plans)
 
 
 class TestWholeRuns:
@@ -146,7 +146,7 @@ class TestInTurns:
             made.append(plans)
             return launched.run, launched.run
 
-        monkeypatch.setattr(measuring, "obtain_in_turns", obtained)
+        monkeypatch.setattr(measuring, "run_or_reuse_in_turns", obtained)
         undecided = RungResult("step_time", Result.INCONCLUSIVE, "")
         looked: list[int] = []
 

@@ -19,7 +19,7 @@ from harness.config.folders import config_directory
 from harness.devices.tpu import DEVICE
 from harness.engines.hf import scripts
 from harness.engines.hf.engine import TRANSFORMERS
-from harness.engines.hf.script_arguments import Accepted, Parameter
+from harness.engines.hf.script_arguments import Accepted, ScriptArgument
 from harness.engines.hf.scripts import EXAMPLE, OURS, arguments_for, script_of
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, parse_source, resolve
@@ -44,9 +44,9 @@ FLAGS = ("do_train", "overwrite_output_dir", "dataloader_drop_last", "logging_fi
 
 
 def accepted(without: tuple[str, ...] = ()) -> Accepted:
-    parameters = {name: Parameter((name,)) for name in KNOWN}
-    parameters |= {name: Parameter((name,), "?", flag=True, default=False) for name in FLAGS}
-    parameters["dataloader_pin_memory"] = Parameter(
+    parameters = {name: ScriptArgument((name,)) for name in KNOWN}
+    parameters |= {name: ScriptArgument((name,), "?", flag=True, default=False) for name in FLAGS}
+    parameters["dataloader_pin_memory"] = ScriptArgument(
         ("dataloader_pin_memory",), "?", flag=True, default=True
     )
     return Accepted("run_clm.py", {k: v for k, v in parameters.items() if k not in without})
