@@ -23,7 +23,7 @@ import record_files
 from numpy.typing import NDArray
 
 from harness.compiler import Collective, ModuleGraph
-from harness.config.case import Case, Data, Optimizer, Schedule
+from harness.config.case import Case, Data, Model, Optimizer, Schedule
 from harness.config.compose import load
 from harness.config.settings import Tolerance
 from harness.config.training import Rows, Shape, TrainingRequest
@@ -41,6 +41,14 @@ STARTED = itertools.count(1_000_000_000)
 """When each Record's run began: no two are one launch."""
 
 VOCABULARY, WIDTH, ROWS, LENGTH = 16, 8, 4, 6
+
+MODEL = Model(family="toy", vocab_size=VOCABULARY, hidden_size=WIDTH)
+
+SHARDING: dict[str, list[str | list[str] | None]] = {
+    "model.embed_tokens.weight": ["fsdp", None],
+    "model.norm.weight": ["fsdp"],
+    "lm_head.weight": ["fsdp", None],
+}
 
 DEVICES = {
     "device": "CPU",
@@ -341,8 +349,9 @@ class Trainer:
         case = Case(
             "toy", dtype=self.dtype, steps=asked, mesh={"fsdp": 4}, max_norm=self.max_norm,
             global_batch=ROWS * self.accumulation, accumulation=self.accumulation,
-            data=Data(sequence_length=LENGTH),
-            optimizer=Optimizer(learning_rate=self.learning_rate),
+            data=Data(sequence_length=LENGTH), model=MODEL, sharding=SHARDING,
+            optimizer=Optimizer(learning_rate=self.learning_rate, betas=list(self.betas),
+                                eps=self.eps, weight_decay=self.weight_decay),
             schedule=Schedule(warmup_steps=self.warmup),
         )  # fmt: skip
         ended = {}

@@ -10,6 +10,11 @@ from harness.ladder.rung import Rung
 from harness.record.evidence import Record, Window
 from harness.record.steady import COMPILING_STEPS
 
+EXTRA_EXECUTIONS = 1
+"""Executions a micro-batch that two engines may be apart. The Hugging Face Trainer counts labels in
+a graph of its own, which transformers has done since 4.57; a sync in each layer is more than that
+in any model of two layers."""
+
 
 def unobserved_steps(record: Record) -> str | None:
     """Where the windows do not tell of every step that was asked for just once; None if they do."""
@@ -57,19 +62,22 @@ def per_step(record: Record, counter: str) -> float:
 def graph(c: Comparison) -> RungResult:
     """Recompilations after warm-up, operations that fall back to the host, and what is executed.
 
-    Recompilations and fallbacks are identities: neither belongs into a steady state. Executions
-    and transfers a step are judged between runs of one engine; two engines may cut their work
-    differently and be at parity, so that they are shown.
+    Recompilations, operations on the host and transfers to it have no place in a steady state,
+    whether one run has them or both. Executions a step are judged between runs of one engine; two
+    engines may cut their work differently and be at parity, by `EXTRA_EXECUTIONS` a micro-batch.
     """
     name_a, name_b = c.names
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if gap := unobserved_steps(record):
             return RungResult.invalid("graph", f"{name}: {gap}")
     findings = []
-    again_a, again_b = recompilations(c.a), recompilations(c.b)
-    if again_a != again_b:
-        for name, again in ((name_a, again_a), (name_b, again_b)):
-            for steps, count in again.items():
+    again = recompilations(c.a), recompilations(c.b)
+    if again[0] and again[0].keys() == again[1].keys():
+        text = f"both compile again at {', '.join(again[0])}, after warm-up"
+        findings.append(Finding(text, None, None, *(sum(counts.values()) for counts in again)))
+    else:
+        for name, counts in zip(c.names, again, strict=True):
+            for steps, count in counts.items():
                 text = f"{name} compiled {count} more graphs at {steps}, after warm-up"
                 findings.append(Finding(text))
     for name, record in ((name_a, c.a), (name_b, c.b)):
@@ -82,11 +90,9 @@ def graph(c: Comparison) -> RungResult:
     falls_a, falls_b = fallbacks_per_step(c.a), fallbacks_per_step(c.b)
     for operation in sorted({*falls_a, *falls_b}):
         x, y = falls_a.get(operation, 0.0), falls_b.get(operation, 0.0)
-        if x != y:
-            text = f"{operation} runs on the host {x:g} times a step in {name_a}, {y:g} in {name_b}"
-            findings.append(Finding(text, None, None, x, y))
-    if c.a.engine == c.b.engine:
-        findings += _other_work(c)
+        text = f"{operation} runs on the host {x:g} times a step in {name_a}, {y:g} in {name_b}"
+        findings.append(Finding(text, None, None, x, y))
+    findings += _other_work(c)
     shown = "; ".join(
         f"{record.label}: {per_step(record, 'executions'):.2g} executions and "
         f"{per_step(record, 'transfers'):.2g} transfers a step"
@@ -100,21 +106,25 @@ def graph(c: Comparison) -> RungResult:
         from harness.ladder.compiled_step import compiled_step
 
         return compiled_step(c, c.graphs, shown, [per_step(r, "executions") for r in (c.a, c.b)])
-    both = f", both compile again at {', '.join(again_a)}" if again_a else ""
     return RungResult.passed(
-        "graph", f"no difference in recompilations or fallbacks{both}; {shown}", 0, EQUAL,
-        detects="one recompilation after warm-up, or one operation on the host a step",
+        "graph", f"no recompilation, no operation on the host; {shown}", 0, EQUAL,
+        detects="one recompilation after warm-up, one operation on the host or transfer to it",
     )  # fmt: skip
 
 
 def _other_work(c: Comparison) -> list[Finding]:
-    """Executions and transfers a step that differ: between runs of one engine they may not."""
+    """Transfers to the host, on either side, and executions a step that differ by too many."""
     findings = []
-    for counter in ("executions", "transfers"):
-        x, y = per_step(c.a, counter), per_step(c.b, counter)
-        if x != y:
-            text = f"{counter} a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
-            findings.append(Finding(text, None, None, x, y))
+    x, y = (per_step(record, "transfers") for record in (c.a, c.b))
+    if x or y:
+        text = f"transfers to the host a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
+        findings.append(Finding(text, None, None, x, y))
+    x, y = (per_step(record, "executions") for record in (c.a, c.b))
+    alike = c.a.engine == c.b.engine
+    allowed = 0 if alike else EXTRA_EXECUTIONS * max(c.a.case.accumulation, c.b.case.accumulation)
+    if abs(x - y) > allowed:
+        text = f"executions a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
+        findings.append(Finding(text, None, None, x, y))
     return findings
 
 

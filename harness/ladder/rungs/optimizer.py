@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import (
     by_name,
@@ -42,7 +43,9 @@ def optimizer(c: Comparison) -> RungResult:
         unknown = _unobserved(record)
         if unknown is not None:
             return RungResult.invalid("optimizer", f"{name}: {unknown} was not observed")
-    findings = tuple(_compare_settings(c))
+    findings = tuple(_compare_settings(c)) or tuple(
+        finding for record in (c.a, c.b) for finding in against_case.optimizer(record)
+    )
     if findings:
         return RungResult.failed("optimizer", summary(findings), len(findings), EQUAL, findings)
     groups = tuple(len(record.groups[0][2]) for record in (c.a, c.b))

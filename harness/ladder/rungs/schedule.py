@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from harness.config.case import Case
+from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.curve import Rates, furthest, lagging
 from harness.ladder.distances import by_name, exceeds, largest, relative_difference
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
-from harness.record.evidence import Record
 
 RATE_LIMIT = Limit(1e-9, "rounding of Python floats")
 """Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
@@ -40,31 +39,18 @@ def schedule(c: Comparison) -> RungResult:
         if (missing := record.first_missing_step) is not None:
             text = f"{len(left)} learning rates agree, but {name} has no step {missing}"
             return RungResult.invalid("schedule", text)
+    for record in (c.a, c.b):
+        if other := tuple(against_case.schedule(record, RATE_LIMIT.value)):
+            value = relative_difference(other[0].a, other[0].b)
+            return RungResult.failed("schedule", other[0].text, value, RATE_LIMIT, other)
     peak = max(rate or 0.0 for rates in left.values() for rate in rates)
-    if peak == 0:
-        return RungResult.not_exercised("schedule", "every learning rate is zero")
-    for name, record, rates_of in zip(c.names, (c.a, c.b), (left, right), strict=True):
-        asked = _peak_asked(record)
-        own = max(rate or 0.0 for rates in rates_of.values() for rate in rates)
-        if asked is not None and exceeds(relative_difference(own, asked), RATE_LIMIT.value):
-            text = f"{name}'s learning rate peaks at {own:g}, but the case asks for {asked:g}"
-            return RungResult.failed(
-                "schedule", text, relative_difference(own, asked), RATE_LIMIT,
-                (Finding(text, None, None, own, asked),),
-            )  # fmt: skip
+    if peak <= 0:
+        return RungResult.not_exercised("schedule", "no learning rate is positive")
     return RungResult.passed(
         "schedule", f"{len(left)} learning rates agree (peak {peak:g})",
         largest(differences.values()), RATE_LIMIT,
         detects=f"a relative difference of {RATE_LIMIT.value:g}",
     )  # fmt: skip
-
-
-def _peak_asked(record: Record) -> float | None:
-    """The rate that an aligned case ends its warm-up with; None where it does not get there."""
-    case = record.case
-    if not isinstance(case, Case) or not case.aligned:
-        return None
-    return case.optimizer.learning_rate if case.steps > case.schedule.warmup_steps else None
 
 
 def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:

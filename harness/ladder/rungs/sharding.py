@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name
 from harness.ladder.result import Finding, RungResult
@@ -14,8 +15,8 @@ from harness.record.evidence import Record
 def sharding(c: Comparison) -> RungResult:
     """Mesh, partition, shape and dtype of every parameter, and the input's sharding.
 
-    Both runs against each other, and mesh and dtype against the case: two runs that both train
-    something else are not what the first line of the verdict says.
+    Both runs against each other, and each against its case: two runs that are both partitioned
+    otherwise are not what the first line of the verdict says.
     """
     name_a, name_b = c.names
     findings = []
@@ -52,6 +53,9 @@ def sharding(c: Comparison) -> RungResult:
                     Finding(f"{name}: {what} is {x or 'none'} in {name_a}, {y or 'none'} in "
                             f"{name_b}", None, name, x, y)
                 )  # fmt: skip
+    if not findings:  # alike: then what is left to be asked is whether both are as their case says
+        for record in (c.a, c.b):
+            findings += against_case.parameters(record) or against_case.partition(record)
     return RungResult.identity(
         "sharding",
         tuple(findings),

@@ -25,6 +25,7 @@ from harness.ladder.rungs.step_time import (
     judge_launches,
     step_time,
 )
+from harness.models.family import Model
 from harness.record.evidence import DeviceTimes, Record, Window
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
@@ -123,7 +124,11 @@ class TestDeviceTime:
             assert f"a step took {seconds} s on a device" in result.explanation
 
     def test_tokens_per_second(self, a: Record) -> None:
-        a = with_manifest(a, lambda m: m["case"]["data"].update(sequence_length=128))
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["case"]["data"].update(sequence_length=128)
+            manifest["case"]["model"] = dataclasses.asdict(Model())
+
+        a = with_manifest(a, change)
         # 4 rows of 128 tokens in half a second
         assert throughput(a, 0.5) == "hf: 1,024 tokens a second"
         for devices in (1, 4):

@@ -146,8 +146,10 @@ class TestHyperParametersThatChange:
         assert result.value == 1
 
     def test_alike(self, a: Record) -> None:
+        """The case says what they are, all the way: both have left it."""
         pair = with_hyper(a, step=4, eps=1.0), with_hyper(a, step=4, eps=1.0)
-        assert optimizer(comparison(*pair)).result is PASS
+        result = optimizer(comparison(*pair))
+        assert (result.result, result.findings[0].step) == (FAIL, 4)
 
     def test_back_again(self, a: Record) -> None:
         b = with_hyper(with_hyper(a, step=4, eps=1.0), step=6, eps=1e-8)

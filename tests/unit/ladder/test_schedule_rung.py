@@ -8,6 +8,7 @@ import math
 import pytest
 from builders import (
     Trainer,
+    as_training,
     comparison,
     with_manifest,
     with_parameter,
@@ -34,13 +35,8 @@ class TestRates:
         )
         result = schedule(comparison(x, y))
         assert result.result is FAIL
-        assert result.explanation == (
-            "hf's learning rate peaks at 0.01, but the case asks for 0.02"
-        )
-        # nothing is asked of a run that does not get through its warm-up, or of one as shipped
-        for change in ({"schedule": {"warmup_steps": 8}}, {"kind": "as_shipped"}):
-            pair = [with_manifest(r, lambda m, c=change: m["case"].update(c)) for r in (x, y)]  # type: ignore[misc]
-            assert schedule(comparison(*pair)).result is PASS
+        assert result.findings[0].step == 1
+        assert (result.findings[0].a, result.findings[0].b) == (0.005, 0.01)
 
     def test_equal(self, a: Record, b: Record) -> None:
         result = schedule(comparison(a, b))
@@ -140,8 +136,8 @@ class TestRates:
         b = a
         for index, group in enumerate((1, 0, 1)):
             b = with_parameter(b, index, group=group)
-        a = with_step(a, 5, learning_rates=(1e-3, 1e-4))
-        b = with_step(b, 5, learning_rates=(1e-4, 1e-3))
+        a = as_training(with_step(a, 5, learning_rates=(1e-3, 1e-4)))
+        b = as_training(with_step(b, 5, learning_rates=(1e-4, 1e-3)))
         assert schedule(comparison(a, b)).result is PASS
 
     def test_the_second_group_counts(self, a: Record, b: Record) -> None:
@@ -190,8 +186,25 @@ class TestRates:
                 return 0.0
 
         pair = Zero().record(), Zero(label="b").record()
-        assert schedule(comparison(*pair)).result is NOT_EXERCISED
+        assert schedule(comparison(*pair)).result is FAIL  # the case asks for others
         assert schedule(comparison(a, pair[1])).result is FAIL
+        requests = [as_training(run) for run in pair]
+        assert schedule(comparison(*requests)).result is NOT_EXERCISED
+
+    @pytest.mark.parametrize("factor", [-1.0, 0.5, 1 + 1e-6, 0.0])
+    def test_both_use_other_rates_than_the_case(self, factor: float) -> None:
+        class Other(Trainer):
+            def rate(self, step: int) -> float:
+                return factor * super().rate(step)
+
+        result = schedule(comparison(Other().record(), Other(label="b").record()))
+        assert (result.result, result.findings[0].step) == (FAIL, 1)
+
+    @pytest.mark.parametrize("name", ["constant", "cosine"])
+    def test_both_decay_otherwise_than_the_case(self, a: Record, b: Record, name: str) -> None:
+        pair = [with_manifest(r, lambda m: m["case"]["schedule"].update(name=name)) for r in (a, b)]
+        result = schedule(comparison(*pair))
+        assert (result.result, result.findings[0].step) == (FAIL, 3)
 
 
 class TestLagging:

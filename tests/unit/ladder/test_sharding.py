@@ -160,6 +160,10 @@ class TestShardingAgainstTheCase:
         alone = []
         for run in (a, b):
             asked = with_manifest(run, lambda m: m["case"].update(mesh={"fsdp": 1}))
-            alone.append(with_observed(asked, mesh=mesh, devices=1))
+            whole = dataclasses.replace(
+                asked,
+                parameters=tuple(dataclasses.replace(p, sharding="") for p in asked.parameters),
+            )
+            alone.append(with_observed(whole, mesh=mesh, devices=1, input_sharding=""))
         result = sharding(comparison(*alone))
         assert result.result is PASS

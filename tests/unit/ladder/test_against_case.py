@@ -1,0 +1,162 @@
+"""A run held against its case: what two runs that are wrong alike do not hide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from builders import SHARDING, Trainer, as_training, comparison, with_observed, with_parameter
+
+from harness.ladder.against_case import learning_rate, tiles, tiles_of
+from harness.ladder.result import Result
+from harness.ladder.rungs.optimizer import optimizer
+from harness.ladder.rungs.sharding import sharding
+from harness.record.evidence import Record
+
+PASS, FAIL = Result.PASS, Result.FAIL
+DEVICES = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def b() -> Record:
+    return Trainer(label="torchprime", groups=2, sums=-1).record()
+
+
+def both(a: Record, b: Record, change: Callable[[Record], Record]) -> Any:
+    """The sharding rung of two runs that were changed alike."""
+    return sharding(comparison(change(a), change(b)))
+
+
+class TestParameters:
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    def test_one_that_neither_has(self, a: Record, b: Record, index: int) -> None:
+        name = a.parameters[index].name
+
+        def change(run: Record) -> Record:
+            kept = tuple(p for p in run.parameters if p.name != name)
+            return dataclasses.replace(run, parameters=kept)
+
+        result = both(a, b, change)
+        assert result.result is FAIL
+        assert [f.parameter for f in result.findings] == [name, name]
+
+    def test_one_that_the_model_has_not(self, a: Record, b: Record) -> None:
+        result = both(a, b, lambda run: with_parameter(run, 1, name="model.norm.bias"))
+        assert result.result is FAIL
+        assert {f.parameter for f in result.findings} == {"model.norm.weight", "model.norm.bias"}
+
+    def test_another_shape_on_both_sides(self, a: Record, b: Record) -> None:
+        result = both(a, b, lambda run: with_parameter(run, 0, shape=(8, 16)))
+        assert (result.result, result.findings[0].parameter) == (FAIL, a.parameters[0].name)
+        assert (result.findings[0].a, result.findings[0].b) == ([8, 16], [16, 8])
+
+
+class TestPartition:
+    @pytest.mark.parametrize("annotation", ["", "{replicated}", "{devices=[1,4]0,1,2,3}", "{?}"])
+    def test_both_otherwise_than_the_table(self, a: Record, b: Record, annotation: str) -> None:
+        result = both(a, b, lambda run: with_parameter(run, 0, sharding=annotation))
+        assert (result.result, result.findings[0].parameter) == (FAIL, a.parameters[0].name)
+
+    def test_nothing_is_sharded_at_all(self, a: Record, b: Record) -> None:
+        def change(run: Record) -> Record:
+            for index in range(len(run.parameters)):
+                run = with_parameter(run, index, sharding="")
+            return with_observed(run, input_sharding="")
+
+        result = both(a, b, change)
+        assert result.result is FAIL
+        assert len(result.findings) == 2 * (len(a.parameters) + 1)
+
+    @pytest.mark.parametrize("annotation", ["", "{devices=[1,4]0,1,2,3}"])
+    def test_input_tokens(self, a: Record, b: Record, annotation: str) -> None:
+        result = both(a, b, lambda run: with_observed(run, input_sharding=annotation))
+        assert result.result is FAIL
+
+    def test_what_parity_train_was_given_is_not_judged(self, a: Record, b: Record) -> None:
+        result = both(a, b, lambda run: as_training(with_parameter(run, 0, sharding="")))
+        assert result.result is PASS
+
+    @pytest.mark.parametrize(
+        ("spec", "mesh", "annotation"),
+        [
+            (["fsdp", None], {"fsdp": 4}, "{devices=[4,1]0,1,2,3}"),
+            ([None, "fsdp"], {"fsdp": 4}, "{devices=[1,4]0,1,2,3}"),
+            ([None], {"fsdp": 4}, "{replicated}"),
+            ([None], {"fsdp": 4}, ""),
+            (["fsdp", "tensor"], {"fsdp": 2, "tensor": 2}, "{devices=[2,2]0,1,2,3}"),
+            (["tensor", "fsdp"], {"fsdp": 2, "tensor": 2}, "{devices=[2,2]0,2,1,3}"),
+            ([["fsdp", "tensor"], None], {"fsdp": 2, "tensor": 2}, "{devices=[4,1]0,1,2,3}"),
+            ([["tensor", "fsdp"], None], {"fsdp": 2, "tensor": 2}, "{devices=[4,1]0,2,1,3}"),
+            (["fsdp", None], {"fsdp": 2, "tensor": 2},
+             "{devices=[2,1,2]0,1,2,3 last_tile_dim_replicate}"),
+            (["tensor"], {"fsdp": 2, "tensor": 2},
+             "{devices=[2,2]0,2,1,3 last_tile_dim_replicate}"),
+        ],
+    )  # fmt: skip
+    def test_annotations_of_torch_xla(
+        self, spec: list[Any], mesh: dict[str, int], annotation: str
+    ) -> None:
+        assert tiles_of(annotation, len(spec), DEVICES) == tiles(spec, mesh, DEVICES)
+
+    @pytest.mark.parametrize(
+        "annotation",
+        [
+            "{devices=[4,1]0,1,2}", "{devices=[2,2]0,2,1,3}", "{devices=[4,1]3,2,1,0}",
+            "{devices=[2,1,2]0,1,2,3 last_tile_dim_replicate}", "{maximal device=0}",
+        ],
+    )  # fmt: skip
+    def test_annotations_of_another_partition(self, annotation: str) -> None:
+        wanted = tiles(["fsdp", None], {"fsdp": 4}, DEVICES)
+        assert tiles_of(annotation, 2, DEVICES) != wanted
+
+    def test_the_builders_table_is_what_their_records_hold(self, a: Record) -> None:
+        for parameter in a.parameters:
+            spec = SHARDING[parameter.name]
+            found = tiles_of(parameter.sharding, len(spec), DEVICES)
+            assert found == tiles(spec, {"fsdp": 4}, DEVICES)
+
+
+class TestOptimizer:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("betas", [0.9, 0.95]), ("eps", 1e-6), ("weight_decay", 0.1), ("amsgrad", True),
+            ("maximize", True), ("eps", "nan"),
+        ],
+    )  # fmt: skip
+    def test_both_with_other_hyper_parameters(self, key: str, value: Any) -> None:
+        class Other(Trainer):
+            def hyper(self, group: int, step: int) -> dict[str, Any]:
+                return {**super().hyper(group, step), key: value}
+
+        result = optimizer(comparison(Other().record(), Other(label="b").record()))
+        assert (result.result, result.findings[0].step) == (FAIL, 0)
+
+    def test_whether_norms_decay_is_left_to_the_trainer(self) -> None:
+        class NoneForNorms(Trainer):
+            def hyper(self, group: int, step: int) -> dict[str, Any]:
+                decay = 0.0 if group == 1 else self.weight_decay
+                return {**super().hyper(group, step), "weight_decay": decay}
+
+        pair = [NoneForNorms(label=n, groups=2, weight_decay=0.1).record() for n in ("a", "b")]
+        assert optimizer(comparison(*pair)).result is PASS
+
+    def test_both_with_another_class(self, a: Record, b: Record) -> None:
+        pair = [
+            dataclasses.replace(r, groups=tuple((s, "torch.optim.sgd.SGD", g) for s, _, g in
+                                                r.groups))
+            for r in (a, b)
+        ]  # fmt: skip
+        result = optimizer(comparison(*pair))
+        assert (result.result, result.findings[0].a) == (FAIL, "SGD")
+
+
+class TestLearningRate:
+    def test_warm_up_and_decay(self) -> None:
+        case = Trainer(steps=8, warmup=2, learning_rate=1e-2).record().case
+        rates = [learning_rate(case, step) for step in range(8)]  # type: ignore[arg-type]
+        assert rates == pytest.approx(
+            [0.0, 0.005, 0.01, 0.01 * 5 / 6, 0.01 * 4 / 6, 0.005, 0.01 * 2 / 6, 0.01 / 6]
+        )
