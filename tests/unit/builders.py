@@ -23,11 +23,12 @@ import record_files
 from numpy.typing import NDArray
 
 from harness.compiler import Collective, ModuleGraph
-from harness.config.case import Case, Data, Model, Optimizer, Schedule
+from harness.config.case import Case, Data, Optimizer, Schedule
 from harness.config.compose import load
 from harness.config.settings import Tolerance
 from harness.config.training import Rows, Shape, TrainingRequest
 from harness.ladder.comparison import Comparison
+from harness.models.family import Model
 from harness.probe.expected import fingerprint_of
 from harness.record.evidence import Fingerprint, Parameter, Record, Step, Window
 from harness.record.reader import read_record
