@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from harness.base.errors import BadInput
 from harness.config.case import Case
 from harness.ladder.distances import exceeds, relative_difference
 from harness.ladder.result import Finding
@@ -84,8 +85,12 @@ def tiles(
     """The tiles that a partition spec asks for: for each dimension None, an axis, or several.
 
     devices: ids of the mesh's devices, its last axis varying fastest
+
+    Raises BadInput for an axis that the mesh has not, as a damaged Record may name one.
     """
     cut = [[] if axes is None else [axes] if isinstance(axes, str) else axes for axes in spec]
+    if unknown := [axis for axes in cut for axis in axes if axis not in mesh]:
+        raise BadInput(f"case.sharding names the axis {unknown[0]!r}, which case.mesh has not")
     sizes = list(mesh.values())
     held: dict[tuple[int, ...], set[int]] = {}
     for place, device in zip(
@@ -176,7 +181,13 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 
 def learning_rate(case: Case, step: int) -> float:
-    """The rate that 0-based `step` uses by the case: linear warm-up from 0, then the decay."""
+    """The rate that 0-based `step` uses by the case: linear warm-up from 0, then the decay.
+
+    Raises BadInput for a schedule that is not known, as a damaged Record may name one.
+    """
+    if case.schedule.name not in DECAYS:
+        known = ", ".join(DECAYS)
+        raise BadInput(f"case.schedule.name={case.schedule.name!r}: it is none of {known}")
     peak, warmup = case.optimizer.learning_rate, case.schedule.warmup_steps
     if step < warmup:
         return peak * step / warmup

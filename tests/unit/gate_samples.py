@@ -25,6 +25,11 @@ from harness.record.evidence import Record
 from harness.record.reader import read_record
 from harness.run.plan import Plan
 
+NAMES = ("a.weight", "b.weight")
+
+RATES = (0.0, 2.5e-4, 5e-4, 7.5e-4)
+"""Learning rates of the default case's schedule over four steps."""
+
 LOSSES = (6.5078125, 6.25, 6.0, 5.75)
 
 STARTED = itertools.count(1_000_000_000)
@@ -44,8 +49,12 @@ def _loaded(overrides: tuple[str, ...]) -> Settings:
 
 @cache
 def case_asked() -> dict[str, Any]:
-    """That case as a manifest holds it."""
-    return to_dict(load(["case.steps=4"]).case)
+    """That case as a manifest holds it, of a model of two parameters."""
+    case = load(["case.steps=4"]).case
+    shapes = {name: [4, 4] for name in NAMES}
+    model = dataclasses.replace(case.model, family="toy", options=shapes)
+    sharding: dict[str, list[Any]] = {name: ["fsdp", None] for name in NAMES}
+    return to_dict(dataclasses.replace(case, model=model, sharding=sharding))
 
 
 def fingerprint(value: float, bits: int) -> dict[str, Any]:
@@ -100,18 +109,18 @@ def run(
     """A Record of four steps of the default case, as it would be read from `folder`."""
     events: list[dict[str, Any]] = [batch(i) for i in range(len(losses))]
     group = {"hyper": {"betas": [0.9, 0.999], "eps": 1e-8}, "parameters": 2}
-    events.append({"event": "optimizer", "step": 0, "name": "torch.AdamW", "groups": [group]})
+    events.append({"event": "optimizer", "step": 0, "name": "torch.optim.AdamW", "groups": [group]})
     for step, loss in enumerate(losses):
         given = {name: batch(step)[name] for name in ("tokens", "labels")}
         events += [
-            record_files.step_event(step, lr=[1e-3 * (step + 1)], at=1000.0 + step),
+            record_files.step_event(step, lr=[RATES[step]], at=1000.0 + step),
             record_files.window_event(step, step, 0.1, compilations=int(step < 2)),
             record_files.values_event(step, [loss], measured(scale), inputs=[given]),
         ]
     record_files.write(
         folder,
         events,
-        [parameter(name, scale, final_bits, initial_bits) for name in ("a.weight", "b.weight")],
+        [parameter(name, scale, final_bits, initial_bits) for name in NAMES],
         log=log,
         manifest=manifests.raw(
             case_asked() | (case or {}),

@@ -13,7 +13,9 @@ from harness.models.family import Family, Model
 
 
 def shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """An embedding, a norm and an untied head."""
+    """An embedding, a norm and a head; or what the model names in its options, by shape."""
+    if model.options:
+        return {name: tuple(shape) for name, shape in model.options.items()}
     return {
         "model.embed_tokens.weight": (model.vocab_size, model.hidden_size),
         "model.norm.weight": (model.hidden_size,),
