@@ -79,12 +79,17 @@ def fingerprint(tensor: torch.Tensor) -> Pending:
     """The fingerprint of a tensor of any shape, lazily on an XLA device."""
     tensor = tensor.detach()
     tensor = tensor if tensor.dim() else tensor.reshape(1)
-    values = _accumulable(tensor)
+    return Pending(sums(tensor), _bits(_bit_patterns(tensor)))
+
+
+def sums(tensor: torch.Tensor) -> torch.Tensor:
+    """The sketch of a tensor and its norm, without its bits: [SKETCH_SIZE + 1], as lazily."""
+    values = _accumulable(tensor.detach())
     hashes = _mix(_positions(tensor))
     # Sums, not a matrix product: a TPU multiplies matrices in bfloat16. Eight of them, not one over
     # a dimension of eight: the TPU's compiler writes that out, 1.5 GB for an embedding on 4 chips.
     sketch = [torch.where((hashes & bit).bool(), -values, values).sum() for bit in _SIGN_BITS]
-    return Pending(torch.stack([*sketch, norm(tensor)]), _bits(_bit_patterns(tensor)))
+    return torch.stack([*sketch, norm(tensor)])
 
 
 def norm(tensor: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from harness.probe import batches, clipping, known_answers
 from harness.probe.clipping import Clipping
 from harness.probe.functions import Function, wrap
 from harness.probe.inputs import Inputs, describe, says_nothing
+from harness.probe.outputs import Outputs
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
 from harness.probe.runtime import Runtime, flags, versions
@@ -49,6 +50,7 @@ class Observer:
         self.cross_entropies: list[tuple[str, torch.Tensor]] = []  # of step 0
         self.clipping = Clipping(self._before_clipping)
         self.inputs = Inputs(spec.watch, runtime)
+        self.outputs = Outputs()
         self.taken_away: set[str] = set()
         self.refused: str | None = None  # of what was taken away, what a model would use
         self.rates: list[float] = []  # of the step in progress
@@ -94,6 +96,7 @@ class Observer:
                 torch.nn.Module.__call__ = original  # type: ignore[method-assign]
                 self.root = module
                 self.inputs.watch(module, self._mine)
+                self.outputs.watch(module)
             return original(module, *args, **kwargs)
 
         torch.nn.Module.__call__ = call  # type: ignore[method-assign]
@@ -109,6 +112,7 @@ class Observer:
         def backward(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if self._mine():
                 self.losses.append(tensor.detach())
+                self.outputs.stop()
             result = original(tensor, *args, **kwargs)
             if self.step == 0 and not self.clipping.calls:
                 # Should they be clipped by a function that is not watched.
@@ -258,6 +262,7 @@ class Observer:
                 gradient_norm=clipping.total_norm(step["calls"], norms),
                 norms=[] if step["plain"] else norms,
                 inputs=describe(step["inputs"], self.runtime),
+                outputs=self.outputs.read(),
                 cross_entropies=[
                     {"reduction": reduction, "value": float(value)}
                     for reduction, value in step["cross_entropies"]

@@ -410,6 +410,18 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a module, by its canonical name, returned first in the first forward pass of step 0."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    shape: tuple[Count, ...]
+    sketch: tuple[Number, ...]
+    norm: Number
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimizer step.
 
@@ -423,6 +435,7 @@ class Step:
     inputs:          for each call of the root module, the hash of each tensor that it was given, by
                      name: as in Batch; "" for one that the device had yet to compute. Masks of ones
                      and positions 0, 1, 2 … are left out
+    outputs:         of step 0: what each part of the model computed, in that order
     cross_entropies: of step 0, in order, for each call that is part of a loss
     """
 
@@ -437,6 +450,7 @@ class Step:
     max_norm: Number | None = None
     clips: tuple[Clip, ...] = ()
     inputs: tuple[dict[str, str], ...] = ()
+    outputs: tuple[Output, ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
     finished: bool = False
 

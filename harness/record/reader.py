@@ -24,6 +24,7 @@ from harness.record.evidence import (
     Hosts,
     Manifest,
     Observed,
+    Output,
     Parameter,
     Record,
     Step,
@@ -92,6 +93,7 @@ class ValuesEvent:
     gradient_norm: Number | None
     norms: tuple[Number | None, ...] = ()
     inputs: tuple[dict[str, str], ...] = ()
+    outputs: tuple[Output, ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
 
 
@@ -385,6 +387,7 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
                 max_norm=None if step is None else step.max_norm,
                 clips=_clips(step, values),
                 inputs=() if values is None else values.inputs,
+                outputs=() if values is None else values.outputs,
                 cross_entropies=() if values is None else values.cross_entropies,
                 finished=step is not None and values is not None,
             )

@@ -8,8 +8,10 @@ from harness.ladder.comparison import Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.loss import first_loss
 from harness.ladder.metric import Floor, Metric
+from harness.ladder.outputs import where_outputs_part
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
+from harness.ladder.rungs.backward import GRADIENT
 from harness.record.evidence import Record
 
 
@@ -32,6 +34,7 @@ def forward(c: Comparison) -> RungResult:
         ratio = y / x if x else math.nan
         hint = _normalisation(c.a, x / y if y else math.nan) or _normalisation(c.b, ratio)
         text = f"step 0: loss {x:.7g} in {name_a}, {y:.7g} in {name_b} (ratio {ratio:.6g}){hint}"
+        text += where_outputs_part(c.a, c.b, c.limit(GRADIENT).value)
         return RungResult.failed("forward", text, value, limit, (finding,))
     same = "are bitwise equal" if x == y else f"differ by {value:.2g} of their size"
     return RungResult.passed(

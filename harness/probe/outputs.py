@@ -1,0 +1,77 @@
+"""Watches what each part of the model computes in the first forward pass of step 0.
+
+So little is kept of an output that its memory is free again at once: the sums of a fingerprint,
+which become outputs of step 0's own graph. Later steps keep their graph.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch.nn.modules import module as module_hooks
+
+from harness.probe.fingerprint import sums
+from harness.probe.parameters import canonical_name
+
+DEPTH = 1
+"""Parts of a layer that are told apart: its attention and its norms, not the matrices in them. That
+keeps step 0 of a large model small: five outputs a layer."""
+
+
+class Outputs:
+    """The outputs of the modules of one model, in the order in which they were computed."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, tuple[list[int], torch.Tensor]] = {}
+        self._hook: Any = None
+
+    def watch(self, root: torch.nn.Module) -> None:
+        """Watch the forward pass of `root` that is about to begin, until `stop`."""
+        named = {id(module): canonical_name(name) for name, module in root.named_modules()}
+        names = {key: name for key, name in named.items() if name and _after_layer(name) <= DEPTH}
+        thread = threading.get_ident()
+
+        def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            name = names.get(id(module))
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if name is None or name in self.taken or threading.get_ident() != thread:
+                return
+            if _is_plain(first):
+                self.taken[name] = (list(first.shape), sums(first))
+
+        self._hook = module_hooks.register_module_forward_hook(leave)
+
+    def stop(self) -> None:
+        """No more: what comes now is a second forward pass, or a checkpoint's."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def read(self) -> list[dict[str, Any]]:
+        """The fields of a `harness.record.evidence.Output` for each, and forget them."""
+        taken, self.taken = self.taken, {}
+        described = []
+        for name, (shape, lazy) in taken.items():
+            *sketch, norm = lazy.cpu().tolist()
+            described.append({"name": name, "shape": shape, "sketch": sketch, "norm": norm})
+        return described
+
+
+def _after_layer(name: str) -> int:
+    """How deep a module lies below the innermost numbered one: 0 for model.layers.3 itself."""
+    parts = name.split(".")
+    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
+    return len(parts) - 1 - numbered[-1] if numbered else 0
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a module's output is a tensor of numbers, and not one that only stands for them:
+    functions are traced with such ones, as the body of a scan is."""
+    return (
+        type(value) is torch.Tensor
+        and value.is_floating_point()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(value)
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
