@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.ladder.distances import exceeds, nan_last, sketch_distance
-from harness.record.evidence import Output, Record
+from harness.ladder.distances import exceeds, relative_distance
+from harness.record.evidence import Fingerprint, Output, Record
 
 
 def where_outputs_part(a: Record, b: Record, limit: float) -> str:
@@ -38,7 +38,5 @@ def _outputs(record: Record) -> tuple[Output, ...]:
 
 
 def _distance(x: Output, y: Output) -> float:
-    if x.norm == 0 and y.norm == 0:
-        return 0.0
-    apart = abs(x.norm - y.norm) / max(x.norm, y.norm)
-    return max(sketch_distance(x.sketch, y.sketch), apart, key=nan_last)
+    left, right = (Fingerprint(0, output.sketch, output.norm) for output in (x, y))
+    return relative_distance(left, right)

@@ -26,7 +26,7 @@ from harness.ladder.rungs.backward import (
     backward,
 )
 from harness.ladder.rungs.forward import first_loss_distance, forward
-from harness.record.evidence import Record
+from harness.record.evidence import Output, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -210,3 +210,44 @@ class TestAgainstFloat64OfTheirOwn:
             forward(comparison(with_loss(a, 0, None), b, own=exact, broken=("init",))).result
             is INVALID
         )
+
+
+def with_outputs(run: Record, *norms: float, shape: tuple[int, ...] = (2, 3)) -> Record:
+    """The Record of a model whose parts p0, p1 … computed tensors of these norms."""
+    outputs = tuple(Output(f"p{i}", shape, (n,) * 8, n) for i, n in enumerate(norms))
+    return with_step(run, 0, outputs=outputs)
+
+
+class TestWhere:
+    """A loss that differs does so from some part of the model on."""
+
+    def where(self, x: Record, y: Record) -> str:
+        result = forward(comparison(x, with_loss(y, 0, 9.0)))
+        assert result.result is FAIL
+        return result.explanation
+
+    @pytest.mark.parametrize("first", [0, 1, 2])
+    def test_the_first_part_that_differs(self, a: Record, b: Record, first: int) -> None:
+        norms = [1.0 if i < first else 1.01 for i in range(3)]
+        text = self.where(with_outputs(a, 1, 1, 1), with_outputs(b, *norms))
+        assert f"the first output that differs is that of p{first}, by 0.0099" in text
+
+    def test_only_the_loss_differs(self, a: Record, b: Record) -> None:
+        text = self.where(with_outputs(a, 1, 2, 3), with_outputs(b, 1, 2, 3 + 1e-7))
+        assert "the outputs of 3 modules agree, up to that of p2" in text
+
+    def test_equal_norms_of_other_tensors(self, a: Record, b: Record) -> None:
+        other = with_outputs(b, 1, 1)
+        turned = dataclasses.replace(other.steps[0].outputs[1], sketch=(-1.0,) * 8)
+        other = with_step(other, 0, outputs=(other.steps[0].outputs[0], turned))
+        text = self.where(with_outputs(a, 1, 1), other)
+        assert "the first output that differs is that of p1, by 2 of its size" in text
+
+    @pytest.mark.parametrize("norm", [math.nan, math.inf])
+    def test_what_is_not_finite_differs(self, a: Record, b: Record, norm: float) -> None:
+        assert "that of p1" in self.where(with_outputs(a, 1, norm), with_outputs(b, 1, norm))
+
+    def test_nothing_in_common(self, a: Record, b: Record) -> None:
+        for x, y in ((a, b), (with_outputs(a, 1), b),
+                     (with_outputs(a, 1), with_outputs(b, 2, shape=(3, 2)))):  # fmt: skip
+            assert "output" not in self.where(x, y)

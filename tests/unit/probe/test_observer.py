@@ -192,6 +192,26 @@ class TestInputs:
         assert not (folder / str(RUNS.index({"mask": 0})) / STEPS).read_text().count('"step"')
 
 
+class TestOutputs:
+    """What the parts of the model compute in step 0."""
+
+    def test_on_the_host_and_on_a_mesh(self, folder: Path) -> None:
+        host = watched(folder).steps[0].outputs
+        mesh = watched(folder, device="xla", repeat=2).steps[0].outputs
+        assert [(o.name, o.shape) for o in mesh] == [("embed", (4, 6, 8)), ("head", (4, 6, 16))]
+        for x, y in zip(host, mesh, strict=True):
+            assert (x.name, x.shape) == (y.name, y.shape)
+            assert y.norm == pytest.approx(x.norm, rel=1e-5)
+            assert y.sketch == pytest.approx(x.sketch, rel=1e-4, abs=1e-4)
+
+    def test_only_the_first_forward_pass(self, folder: Path) -> None:
+        first, *later = watched(folder, accumulation=2).steps
+        expected = watched(folder).steps[0].outputs
+        assert [o.name for o in first.outputs] == [o.name for o in expected]
+        assert [o.norm for o in first.outputs] == pytest.approx([o.norm for o in expected])
+        assert not any(step.outputs for step in later)
+
+
 class TestLoss:
     @pytest.mark.parametrize(("divide", "by"), [(2, 1.0), (4, 2.0), (None, 0.5)])
     def test_what_backward_was_called_on(
