@@ -18,6 +18,7 @@ from harness.environments.cache import Progress
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, Package
 from harness.probe.spec import Spec, Watch
+from harness.record.evidence import Reported
 
 INJECTION = "inject.py"
 """Name of the injected file in the run's scratch folder."""
@@ -67,6 +68,11 @@ def as_it_is(
     return interpreter
 
 
+def nothing(log: str, steps: int) -> tuple[Reported, ...]:
+    """What a trainer says of itself that says nothing."""
+    return ()
+
+
 Fit = Callable[[Job[Options], Command, Checkout, Interpreter, Progress], Command]
 
 
@@ -86,6 +92,8 @@ class EngineSpec(Generic[Options]):
                  between versions
     gates:       packages whose versions `parity gate` trains through it
     stand_in:    engine that takes its place in a comparison where its source cannot be had
+    reports:     what the trainer says of its training, out of its log and the number of steps that
+                 it was asked for
     watch:       what the probe has to know of its trainer
     injection:   file whose `inject(**spec.injected)` is called in the trainer's process before its
                  script. It is copied into the run, so that it may import the standard library,
@@ -103,6 +111,7 @@ class EngineSpec(Generic[Options]):
     fit: Fit[Options] | None = None
     gates: tuple[str, ...] = ()
     stand_in: str | None = None
+    reports: Callable[[str, int], tuple[Reported, ...]] = nothing
     watch: Watch = field(default_factory=Watch)
     injection: Path | None = None
     libraries: tuple[str, ...] = ()

@@ -255,6 +255,23 @@ class Hosts:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """What a trainer's own log says of its training.
+
+    first, last:   the optimizer steps that it speaks of, both included
+    loss:          their mean loss
+    gradient_norm: what was measured in step `last`; None where it does not say
+    """
+
+    __pydantic_config__ = STRICT
+
+    first: Count
+    last: Count
+    loss: Number
+    gradient_norm: Number | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What was run, with what, where, and how it ended.
 
@@ -269,6 +286,7 @@ class Manifest:
     turns:    the launch whose windows took turns with these
     hosts:    None where there was only one
     profile:  what is wrong with the device's profile, or None
+    reported: what the trainer's own log says
 
     A stored baseline leaves out what belongs to the machine that made it: `command`, `host`.
     """
@@ -295,6 +313,7 @@ class Manifest:
     turns: str | None = None
     hosts: Hosts | None = None
     profile: str | None = None
+    reported: tuple[Reported, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from harness.record.evidence import (
     Origin,
     Python,
     Record,
+    Reported,
 )
 from harness.run.plan import Plan
 from harness.run.workspace import Slot, slot
@@ -253,6 +254,7 @@ def _launch(
         turns=turns,
         observed=observed,
         hosts=reader.read_hosts(place.running),
+        reported=_reported(plan, place),
         profile=keep_device_times(place.running, observed),
         ended=_judge_ending(outcome, plan.case.steps, place),
     )
@@ -300,6 +302,13 @@ def _keep_graph(place: Slot) -> None:
     writer.write_json(place.running / layout.GRAPH, kept)
     heaviest = next(n for n, module in enumerate(modules) if module is step)
     keep_modules(dump, place.scratch / "executions.log", heaviest, place.running)
+
+
+def _reported(plan: Plan, place: Slot) -> tuple[Reported, ...]:
+    """What the trainer's log says of its training; nothing where it left none."""
+    path = place.running / layout.LOG
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    return engine(plan.engine).reports(text, plan.case.steps)
 
 
 def with_launcher_identity(plan: Plan, launcher: Launcher) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
 from harness.models.family import family
 from harness.probe.spec import Spec, Watch
+from harness.record.evidence import Reported
 
 SCRIPT = f"{PACKAGE}/trainers/hf_clm.py"
 TRANSFORMERS = Package("transformers", "https://github.com/huggingface/transformers", on_pypi=True)
@@ -162,6 +164,15 @@ def interpreter_with(
     return with_transformers(interpreter, checkout, cache, note)
 
 
+TRAIN_LOSS = re.compile(r"^\s*train_loss\s*=\s*(\S+)\s*$", re.MULTILINE)
+"""`Trainer.log_metrics` at the end of training: the mean of all steps' losses."""
+
+
+def reports(log: str, steps: int) -> tuple[Reported, ...]:
+    """The mean loss that the Trainer itself comes to."""
+    return tuple(Reported(0, steps - 1, float(text)) for text in TRAIN_LOSS.findall(log)[-1:])
+
+
 ENGINE = EngineSpec(
     name="hf",
     description="transformers' Trainer, full_shard FSDPv2",
@@ -172,6 +183,7 @@ ENGINE = EngineSpec(
     fit=fit,
     gates=("transformers", "torch_xla"),
     watch=Watch(names_attention=True),
+    reports=reports,
     injection=Path(__file__).with_name("inject.py"),
     libraries=(
         "datasets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.engines.command import (
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
 from harness.environments.sources import Package
 from harness.models.family import family
+from harness.record.evidence import Reported
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
@@ -187,6 +189,18 @@ def hydra_value(value: Any) -> str:
     return str(value)
 
 
+LOGGED = re.compile(r"\bstep: (\d+), loss: (\S+), grad_norm: ([^\s,]+)")
+"""A line of base_trainer.py's log; trees from before June 2025 have no norm in it."""
+
+
+def reports(log: str, steps: int) -> tuple[Reported, ...]:
+    """The loss and gradient norm of each step that torchprime logs."""
+    return tuple(
+        Reported(int(step), int(step), float(loss.rstrip(",")), float(norm))
+        for step, loss, norm in LOGGED.findall(log)
+    )
+
+
 ENGINE = EngineSpec(
     name="torchprime",
     description="train.py of a checkout",
@@ -200,6 +214,7 @@ ENGINE = EngineSpec(
         way_out="--torchprime PATH or TORCHPRIME_DIR=PATH",
     ),
     gates=("torchprime",),
+    reports=reports,
     stand_in="reference",
     injection=Path(__file__).with_name("inject.py"),
     libraries=("datasets", "transformers", "hydra.main", "omegaconf", "jax"),

@@ -17,7 +17,8 @@ from harness.ladder.distances import (
     worst,
 )
 from harness.ladder.metric import UNRELATED, Floor, Metric
-from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.reported import misreported
+from harness.ladder.result import EQUAL, Finding, Result, RungResult, summary
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.forward import LOSS
 from harness.record.evidence import Record
@@ -29,7 +30,12 @@ def loss_curve(c: Comparison) -> RungResult:
     No loss tells of the last update, and a loss tells little of a parameter that hardly counts.
     """
     result = judge_curve(c, Curve("loss_curve", "loss", LOSSES, losses))
-    return _judge_course(c, result) if result.holds else result
+    if not result.holds:
+        return result
+    said = tuple(finding for record in (c.a, c.b) for finding in misreported(record))
+    if said:
+        return RungResult.failed("loss_curve", summary(said), len(said), EQUAL, said)
+    return _judge_course(c, result)
 
 
 def worst_loss_distance(a: Record, b: Record) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.engines.reference import float64_reference
 from harness.engines.spec import engine
 from harness.engines.torchprime.engine import CONFIGS, SCRIPT, read_defaults
 from harness.probe.spec import Spec
+from harness.record.evidence import Reported
 
 
 @pytest.fixture(scope="module")
@@ -392,3 +394,24 @@ class TestCheckouts:
     def test_tied_embeddings(self, case: Case, checkout: Path) -> None:
         with pytest.raises(BadInput, match="untied head"):
             torchprime(changed(case, model__tie_embeddings=True), checkout)
+
+
+class TestReports:
+    """What the trainers' own logs say."""
+
+    def test_hf(self) -> None:
+        log = "***** train metrics *****\n  epoch                    =     0.5405\n"
+        log += "  train_loss               =     6.1255\n  train_runtime = 0:00:16.28\n"
+        assert engine("hf").reports(log, 20) == (Reported(0, 19, 6.1255),)
+
+    def test_torchprime(self) -> None:
+        log = "[2026-11-27 09:59:36,179][torchprime.torch_xla_models.trainer.base_trainer][INFO] - "
+        log += "Epoch: 0.0000, step: 0, loss: 6.5070, grad_norm: 1.4439, lr: 2.50e-04, trace time: "
+        log += "3526.86 ms\nEpoch: 0.5, step: 10, loss: nan, grad_norm: nan, lr: 2.50e-04\n"
+        first, second = engine("torchprime").reports(log, 20)
+        assert first == Reported(0, 0, 6.507, 1.4439)
+        assert (second.first, math.isnan(second.loss)) == (10, True)
+
+    @pytest.mark.parametrize("name", ["hf", "torchprime", "reference"])
+    def test_a_log_that_says_nothing(self, name: str) -> None:
+        assert engine(name).reports("trained\n", 20) == ()

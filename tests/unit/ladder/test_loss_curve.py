@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 from builders import (
     Trainer,
@@ -16,7 +17,7 @@ from builders import (
 
 from harness.ladder.result import Result
 from harness.ladder.rungs.loss_curve import loss_curve
-from harness.record.evidence import Fingerprint, Record
+from harness.record.evidence import Fingerprint, Record, Reported
 from harness.run import session
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
@@ -132,3 +133,55 @@ class TestCourse:
         control = a, self.ending(a, 0, -2.0)
         result = loss_curve(comparison(a, a, noise_floor=control, deterministic=True))
         assert "course" not in result.detects
+
+
+class TestReported:
+    """What a trainer's own log says is held against what was observed."""
+
+    def reporting(self, run: Record, *said: tuple[int, int, float, float | None]) -> Record:
+        reported = tuple(Reported(*each) for each in said)
+        return dataclasses.replace(
+            run, manifest=dataclasses.replace(run.manifest, reported=reported)
+        )
+
+    def mean(self, run: Record, first: int, last: int) -> float:
+        return float(np.mean([run.steps[i].loss for i in range(first, last + 1)]))
+
+    def test_what_is_so(self, a: Record, b: Record) -> None:
+        norm = a.steps[3].gradient_norm
+        said = self.reporting(
+            a, (0, 7, round(self.mean(a, 0, 7), 4), None), (3, 3, self.mean(a, 3, 3), norm)
+        )
+        assert loss_curve(comparison(said, b)).result is PASS
+
+    @pytest.mark.parametrize(("first", "last"), [(0, 7), (5, 5)])
+    def test_another_loss(self, a: Record, b: Record, first: int, last: int) -> None:
+        said = self.reporting(a, (first, last, 1.01 * self.mean(a, first, last), None))
+        for pair in ((said, b), (b, said), (said, said)):
+            result = loss_curve(comparison(*pair))
+            assert result.result is FAIL
+            assert "hf reports a loss of" in result.explanation
+            assert result.findings[0].step == last
+
+    @pytest.mark.parametrize(
+        ("factor", "cause"), [(2.0, ": the sum over 2 micro"), (0.5, ": divided by 2 micro")]
+    )
+    def test_of_micro_batches(self, factor: float, cause: str) -> None:
+        pair = [Trainer(label=label, accumulation=2).record() for label in "ab"]
+        said = self.reporting(pair[0], (0, 7, factor * self.mean(pair[0], 0, 7), None))
+        result = loss_curve(comparison(said, pair[1]))
+        assert result.result is FAIL
+        assert cause in result.explanation
+
+    def test_another_norm(self, a: Record, b: Record) -> None:
+        result = loss_curve(comparison(self.reporting(a, (3, 3, self.mean(a, 3, 3), 9.0)), b))
+        assert result.result is FAIL
+        assert "step 3: hf reports a gradient norm of 9" in result.explanation
+
+    def test_steps_that_were_not_trained_say_nothing(self, a: Record, b: Record) -> None:
+        said = self.reporting(a, (0, 99, 1.0, None), (50, 50, 1.0, 1.0))
+        assert loss_curve(comparison(said, b)).result is PASS
+
+    def test_not_a_number(self, a: Record, b: Record) -> None:
+        said = self.reporting(a, (2, 2, math.nan, None))
+        assert loss_curve(comparison(said, b)).result is FAIL

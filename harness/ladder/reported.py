@@ -1,0 +1,46 @@
+"""What a trainer's own log says of its training, held against what was observed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from harness.ladder.distances import exceeds, relative_difference
+from harness.ladder.result import Finding
+from harness.record.evidence import Record
+
+AS_PRINTED = 1e-3
+"""Relative difference of what a log says from what it means: trainers print four decimals, and
+averages of their own in float32."""
+
+
+def misreported(record: Record) -> Iterator[Finding]:
+    """Where a trainer's own log says something else than was observed.
+
+    What it says of steps that were not all observed is left out.
+    """
+    steps = {step.index: step for step in record.steps}
+    for said in record.manifest.reported:
+        spoken = [step for step in steps.values() if said.first <= step.index <= said.last]
+        losses = [step.loss for step in spoken if step.loss is not None]
+        if not losses or len(losses) != said.last - said.first + 1:
+            continue
+        last, mean = steps[said.last], math.fsum(losses) / len(losses)
+        if exceeds(relative_difference(said.loss, mean), AS_PRINTED):
+            when = f"step {said.last}" if len(losses) == 1 else f"steps {said.first}-{said.last}"
+            text = f"{when}: {record.label} reports a loss of {said.loss:g}, and it is {mean:.6g}"
+            text += _cause(said.loss / mean if mean else math.nan, len(last.micro_losses))
+            yield Finding(text, said.last, None, said.loss, mean)
+        norms = said.gradient_norm, last.gradient_norm
+        if None not in norms and exceeds(relative_difference(*norms), AS_PRINTED):
+            text = f"step {said.last}: {record.label} reports a gradient norm of {norms[0]:g}, and "
+            yield Finding(f"{text}it is {norms[1]:.6g}", said.last, None, *norms)
+
+
+def _cause(ratio: float, micro_batches: int) -> str:
+    """What a loss that is reported `ratio` times as large is, where that can be told."""
+    if micro_batches > 1 and abs(ratio / micro_batches - 1) < AS_PRINTED:
+        return f": the sum over {micro_batches} micro-batches"
+    if micro_batches > 1 and abs(ratio * micro_batches - 1) < AS_PRINTED:
+        return f": divided by {micro_batches} micro-batches"
+    return ""
