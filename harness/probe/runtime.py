@@ -139,7 +139,21 @@ class XlaRuntime:
         return None if lazy or self._xla._XLAC._get_buffer_donation(tensor) else tensor
 
     def to_host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [tensor.cpu() for tensor in tensors]
+        return [self._assembled(t) if self.sharding(t) else t.cpu() for t in tensors]
+
+    def _assembled(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A sharded tensor out of its shards. `cpu()` would compile a program that gathers it."""
+        if self.process()[1] > 1:
+            return tensor.cpu()  # other hosts have shards of it
+        (shards,) = self._xla._XLAC._get_local_shards([tensor])
+        (places,) = self._xla._XLAC._get_local_shard_replica_and_indices([tensor])
+        whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+        for (shard, _), (_, indices) in zip(shards, places, strict=True):
+            if indices is Ellipsis:
+                return shard  # each device has all of it
+            # The last shard is padded to the size of the others.
+            whole[tuple(indices)] = shard[tuple(slice(0, i.stop - i.start) for i in indices)]
+        return whole
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
