@@ -23,6 +23,7 @@ from harness.ladder.result import EQUAL, Finding, RungResult, summary
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import worst_gradient_distance
 from harness.ladder.rungs.schedule import schedule
+from harness.ladder.updates import decayed, uncorrected
 from harness.record.evidence import Group, Parameter, Record
 from harness.record.writer import encode
 
@@ -151,12 +152,34 @@ def _judge_updates(c: Comparison, settings: str) -> RungResult:
     )
     if findings:
         text = f"{settings}, but {len(findings)} parameters were updated otherwise; most: "
-        return RungResult.failed("optimizer", text + findings[0].text, value, limit, findings)
+        text += findings[0].text + _cause(c)
+        return RungResult.failed("optimizer", text, value, limit, findings)
     return RungResult.passed(
         "optimizer", f"{settings}; first updates agree, furthest apart: {name}, {value:.2g}",
         value, limit,
         detects=f"any other hyper-parameter, or {detected(limit.value, 'update')}",
     )  # fmt: skip
+
+
+def _cause(c: Comparison) -> str:
+    """What of AdamW explains the difference of the first updates, in words that follow others."""
+    if not all(_class(record, 0) in ("Adam", "AdamW") for record in (c.a, c.b)):
+        return ""
+    sides = by_name(c.a), by_name(c.b)
+    # Where a warm-up starts from zero, the first step is none, and the first two are the second.
+    for step in (0, 1):
+        x, y = (
+            {n: u[step] for n, p in side.items() if (u := _sketches_of_updates(p))}
+            for side in sides
+        )
+        if all(sketch_norm(update) for update in (*x.values(), *y.values())):
+            hyper = next((h for p in c.a.parameters if (h := _hyper(c.a, p, 0))), {})
+            rates = [max(s.learning_rates) for s in c.a.steps[: step + 1] if s.learning_rates]
+            weights = {n: p.initial.sketch for n, p in sides[0].items() if p.initial}
+            why = uncorrected(c.names, x, y, hyper.get("betas"), step + 1)
+            why = why or decayed(c.names, x, y, weights, math.fsum(rates))
+            return f": {why}" if why else ""
+    return ""
 
 
 def _sketches_of_updates(parameter: Parameter) -> list[tuple[float, ...]] | None:

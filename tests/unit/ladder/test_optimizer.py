@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import (
     Arrays,
@@ -404,3 +405,50 @@ def test_the_toy_really_trains() -> None:
     run = Watched(steps=60, warmup=0, max_norm=1.0).record()
     losses = [step.loss or 0.0 for step in run.steps]
     assert sum(losses[-10:]) < sum(losses[:10]) * 0.98
+
+
+class Uncorrected(Trainer):
+    """AdamW without bias correction."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        b1, b2 = self.betas
+        state["m"] = b1 * state["m"] + (1 - b1) * gradient
+        state["v"] = b2 * state["v"] + (1 - b2) * gradient * gradient
+        return weight - rate * state["m"] / (np.sqrt(state["v"]) + self.eps)
+
+
+class Decays(Trainer):
+    """Decays its weights, whatever its hyper-parameters say."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        return super().updated(weight, gradient, state, rate) - rate * 0.1 * weight
+
+
+class EpsInside(Trainer):
+    """Has eps within the root: nothing here explains that."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        moved = super().updated(weight, gradient, state, rate)
+        return weight + (moved - weight) * (1 + 0.3 * np.sin(np.arange(weight.size))).reshape(
+            weight.shape
+        )
+
+
+class TestWhy:
+    @pytest.mark.parametrize("warmup", [0, 2])
+    @pytest.mark.parametrize(
+        ("trainer", "why"),
+        [(Uncorrected, "b updates without bias correction"),
+         (Decays, "b decays 3 of 3 parameters by 0.1 more than a"), (EpsInside, None)],
+    )  # fmt: skip
+    def test_of_adamw(self, warmup: int, trainer: type[Trainer], why: str | None) -> None:
+        right = Trainer(label="a", warmup=warmup).record()
+        wrong = trainer(label="b", warmup=warmup).record()
+        for pair in ((right, wrong), (wrong, right)):
+            result = optimizer(comparison(*pair))
+            assert result.result is FAIL
+            if why is None:
+                assert "correction" not in result.explanation
+                assert "decays" not in result.explanation
+            else:
+                assert result.explanation.endswith(f": {why}")
