@@ -82,13 +82,15 @@ def fingerprint(tensor: torch.Tensor) -> Pending:
     return Pending(sums(tensor), _bits(_bit_patterns(tensor)))
 
 
-def sums(tensor: torch.Tensor) -> torch.Tensor:
-    """The sketch of a tensor and its norm, without its bits: [SKETCH_SIZE + 1], as lazily."""
+def sums(tensor: torch.Tensor, size: int = SKETCH_SIZE) -> torch.Tensor:
+    """The sketch of a tensor and its norm, without its bits: [size + 1], as lazily."""
     values = _accumulable(tensor.detach())
     hashes = _mix(_positions(tensor))
     # Sums, not a matrix product: a TPU multiplies matrices in bfloat16. Eight of them, not one over
     # a dimension of eight: the TPU's compiler writes that out, 1.5 GB for an embedding on 4 chips.
-    sketch = [torch.where((hashes & bit).bool(), -values, values).sum() for bit in _SIGN_BITS]
+    sketch = [
+        torch.where((hashes & bit).bool(), -values, values).sum() for bit in _SIGN_BITS[:size]
+    ]
     return torch.stack([*sketch, norm(tensor)])
 
 

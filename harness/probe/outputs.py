@@ -19,6 +19,10 @@ DEPTH = 1
 """Parts of a layer that are told apart: its attention and its norms, not the matrices in them. That
 keeps step 0 of a large model small: five outputs a layer."""
 
+SKETCH = 2
+"""Sums of a sketch here. Which output is the first that differs is seen by orders of magnitude, and
+each sum is one more pass over all outputs that the compiler has to place in step 0."""
+
 
 class Outputs:
     """The outputs of the modules of one model, in the order in which they were computed."""
@@ -29,7 +33,9 @@ class Outputs:
 
     def watch(self, root: torch.nn.Module) -> None:
         """Watch the forward pass of `root` that is about to begin, until `stop`."""
-        named = {id(module): canonical_name(name) for name, module in root.named_modules()}
+        # What is wrapped has the name of its wrapper, and returns before it.
+        modules = root.named_modules()
+        named = {id(module): canonical_name(f"{name}.").strip(".") for name, module in modules}
         names = {key: name for key, name in named.items() if name and _after_layer(name) <= DEPTH}
         thread = threading.get_ident()
 
@@ -39,7 +45,7 @@ class Outputs:
             if name is None or name in self.taken or threading.get_ident() != thread:
                 return
             if _is_plain(first):
-                self.taken[name] = (list(first.shape), sums(first))
+                self.taken[name] = (list(first.shape), sums(first, SKETCH))
 
         self._hook = module_hooks.register_module_forward_hook(leave)
 
