@@ -9,6 +9,7 @@ import pytest
 TRAINERS = Path(__file__).parent / "tests" / "parity"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under `-n 2 --dist loadgroup` one worker launches trainers, and the other one runs the rest.
 
