@@ -80,6 +80,10 @@ def clip(c: Comparison) -> RungResult:
             continue
         if exceeds(side.scaling_error(), limit.value):
             text = f"step 0: {both}: {side.label} ought to have scaled by {side.wanted():.6g}"
+            if side.norms > 1:
+                text += (
+                    f", and clips {len(side.clips)} sets of parameters, each by a norm of its own"
+                )
             return fail(text, side.scaling_error(), limit)
         if exceeds(side.unevenness, each.value):
             text = f"step 0: {side.label} did not scale all gradients alike: {side.odd_one} by "
@@ -151,6 +155,11 @@ class _Clipping:
     def unevenness(self) -> float:
         """Relative difference of the odd one's scale."""
         return abs(self.odd_scale / self.scale - 1) if self.scale > 0 else math.nan
+
+    @property
+    def norms(self) -> int:
+        """How many norms its calls clip by."""
+        return len({call.norm for call in self.clips if call.kind == "norm"})
 
     def apart(self, limit: float) -> str | None:
         """Two parameters that the calls scale otherwise, where they do; one norm was asked for."""

@@ -12,19 +12,26 @@ from harness.record.evidence import Record
 
 def grad_norm_curve(c: Comparison) -> RungResult:
     """The gradient norm that each trainer measured, at every step."""
-    name_a, name_b = c.names
     seen = [any(n is not None for n in gradient_norms(r).values()) for r in (c.a, c.b)]
-    called = [s.max_norm is not None for r in (c.a, c.b) for s in r.steps]
-    if not any(seen) and any(called):
+    if not any(seen) and any(_called(r) for r in (c.a, c.b)):
         text = "gradients were clipped, but no norm was observed"
         return RungResult.invalid("grad_norm_curve", text)
     if not any(seen):
         text = "neither trainer measures gradient norms in this case"
         return RungResult.not_exercised("grad_norm_curve", text)
     if not all(seen):
-        text = f"{name_b if seen[0] else name_a} measured no gradient norm"
+        silent = c.b if seen[0] else c.a
+        if c.holds("clip") and not _called(silent):
+            text = f"{silent.label} measures its norms by a function that is not watched"
+            return RungResult.not_exercised("grad_norm_curve", text)
+        text = f"{silent.label} measured no gradient norm"
         return RungResult.invalid("grad_norm_curve", text)
     return judge_curve(c, Curve("grad_norm_curve", "gradient norm", GRADIENT_NORM, gradient_norms))
+
+
+def _called(record: Record) -> bool:
+    """Whether a function that clips to a norm was called at any step."""
+    return any(step.max_norm is not None for step in record.steps)
 
 
 def worst_norm_distance(a: Record, b: Record) -> float | None:

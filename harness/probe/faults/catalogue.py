@@ -47,7 +47,7 @@ FAULTS: Mapping[str, Kind] = {
     "label_shift": Kind("loss"),
     "loss_dtype": Kind("loss", {"dtype": "bfloat16"}),
     "nan_loss": Kind("loss", {"step": 7}, around=True),
-    "divided_loss": Kind("loss", {"by": 2.0}),
+    "divided_loss": Kind("loss", {"by": 2.0}, around=True),
     "recompile": Kind("loss", {"step": 10}, around=True),
     "host_transfer": Kind("loss", around=True),
     "extra_sync": Kind("loss", around=True),

@@ -445,6 +445,21 @@ class TestForms:
             assert result.result is FAIL
             assert "b clips 3 sets of parameters, each by a norm of its own" in result.explanation
 
+    def test_calls_for_each_parameter_that_scale_nothing(self, a: Record) -> None:
+        """No gradient alone is above the maximum; all together are."""
+
+        class Each(Trainer):
+            def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+                return gradients, total_norm(gradients), self.max_norm
+
+        b = Each(label="b", max_norm=0.55).record()
+        norms = [p.gradient.norm for p in b.parameters if p.gradient is not None]
+        assert max(norms) < 0.55 < math.hypot(*norms)
+        b = by_calls(b, [[0], [1], [2]], list(norms))
+        result = clip(comparison(Trainer(label="a", max_norm=0.55).record(), b))
+        assert result.result is FAIL
+        assert "clips 3 sets of parameters, each by a norm of its own" in result.explanation
+
     def test_one_parameter_that_no_call_is_for(self, a: Record) -> None:
         b = OneForgotten(label="b").record()
         b = by_calls(b, [[0, 2]], [b.steps[0].gradient_norm])

@@ -43,8 +43,19 @@ class TestGradientNorms:
     def test_only_one_measures(self, a: Record) -> None:
         b = Trainer(label="b", max_norm=None).record()
         for pair in ((a, b), (b, a)):
-            result = grad_norm_curve(comparison(*pair))
+            result = grad_norm_curve(comparison(*pair, broken=("clip",)))
             assert result.result is INVALID
+
+    def test_one_that_clips_as_it_should_by_its_own_function(self, a: Record) -> None:
+        b = Trainer(label="b").record()
+        steps = tuple(
+            dataclasses.replace(step, max_norm=None, gradient_norm=None) for step in b.steps
+        )
+        b = dataclasses.replace(b, steps=steps)
+        for pair in ((a, b), (b, a)):
+            result = grad_norm_curve(comparison(*pair))
+            assert result.result is NOT_EXERCISED
+            assert "b measures its norms by a function" in result.explanation
 
     def test_one_that_was_measured_once_has_to_be_there_at_every_step(self, a: Record) -> None:
         once = a
