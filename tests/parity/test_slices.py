@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cpu
                 "case.mesh.fsdp=4", "+case.mesh.tensor=2", "case.dcn.fsdp=1", "+case.dcn.tensor=2",
                 "sharding@case.sharding=llama-fsdp-tensor",
             ),
-            [0, 1, 4, 5, 2, 3, 6, 7],
+            [0, 4, 1, 5, 2, 6, 3, 7],
         ),
     ],
     ids=["torchprime", "reference", "tensor across"],
