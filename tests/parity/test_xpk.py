@@ -223,8 +223,7 @@ def test_a_workload_of_two_hosts_leaves_one_record(
     assert hosts == {"count": 2, "expected": 2, "disagreements": []}
     (batch,) = (e for e in read_events(record / STEPS) if isinstance(e, BatchEvent))
     assert batch.rows == ("row0", "row1", "row2", "row3")
-    lines = (record / "host-0" / STEPS).read_text().splitlines()
-    assert seen == [json.loads(line) for line in lines]
+    assert seen == list(read_events(record / "host-0" / STEPS))
     assert [path.name for path in job.places.scratch.glob("hlo/*")] == ["module_0000.txt"]
     log = (record / LOG).read_text()
     for worker in range(2):
