@@ -92,7 +92,7 @@ def test_fault_fails_at_its_own_rung_in_bf16(fault: Seeded, request: pytest.Fixt
 @pytest.mark.cpu
 def test_gradients_of_half_the_loss(request: pytest.FixtureRequest) -> None:
     """The losses do not differ, and the first rung that fails says what `backward()` was given."""
-    fault = Seeded("divided_loss", "backward", text="all gradients have the ratio 0.5")
+    fault = Seeded("divided_loss", "backward", text="its loss divided by 2, once too often")
     _check(fault, "llama-tiny", request.config, "case.accumulation=2")
 
 
