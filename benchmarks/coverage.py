@@ -1,9 +1,9 @@
 """How often do the intervals of step times hold the true ratio, and what do they decide?
 
 `python benchmarks/coverage.py [--trials 2000] [--workers 1]` simulates launches of two trainers and
-judges them as the rung does, for one and for five looks, and prints a table in Markdown: the share
+judges them as the rung does, for one and for five rounds, and prints a table in Markdown: the share
 of PASS, FAIL and INCONCLUSIVE, and of intervals that hold the true ratio. `--defaults` prints the
-one from which the defaults of `timing.launches` and `timing.looks` follow. Nothing is launched.
+one from which the defaults of `timing.launches` and `timing.rounds` follow. Nothing is launched.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ SPIKES = 0.03
 class Cell:
     """What one cell of the table simulates.
 
-    launches: of either side at each look
+    launches: of either side in each round
     apart:    by how much b is slower
     noise:    of windows: "none", "white", "lasting" or "spikes"
-    looks:    looks at most, each at as many launches more
+    rounds:   rounds at most, each of as many launches more
     scatter:  standard deviation of the ratio of two equal launches
     """
 
     launches: int
     apart: float
     noise: str
-    looks: int
+    rounds: int
     tolerance: float = TOLERANCE
     scatter: float = LAUNCH
 
@@ -64,7 +64,7 @@ class Shares:
 
 def side(rng: np.random.Generator, cell: Cell, level: float) -> list[list[float]]:
     """All launches of one side, whose time is `level` on the log scale."""
-    shape = cell.launches * cell.looks, WINDOWS
+    shape = cell.launches * cell.rounds, WINDOWS
     wander = rng.normal(0, 0 if cell.noise == "none" else WINDOW, shape)
     if cell.noise == "lasting":  # an AR(1) process of the same standard deviation
         for i in range(1, WINDOWS):
@@ -80,7 +80,9 @@ def trial(rng: np.random.Generator, cell: Cell) -> tuple[Decision, bool, int]:
     """What one comparison came to, whether its last interval holds the truth, and its launches."""
     a, b = side(rng, cell, 0.0), side(rng, cell, math.log1p(cell.apart))
     for made in range(cell.launches, len(a) + 1, cell.launches):
-        judged = judge_samples(a[:made], b[:made], cell.tolerance, in_turns=True, looks=cell.looks)
+        judged = judge_samples(
+            a[:made], b[:made], cell.tolerance, in_turns=True, rounds=cell.rounds
+        )
         if judged.decision is not Decision.INCONCLUSIVE:
             break
     located = judged.located
@@ -89,7 +91,7 @@ def trial(rng: np.random.Generator, cell: Cell) -> tuple[Decision, bool, int]:
 
 def simulate(cell: Cell, trials: int) -> Shares:
     """All trials of a cell; the same cell gives the same numbers."""
-    rng = np.random.default_rng([cell.launches, round(1000 * cell.apart), cell.looks])
+    rng = np.random.default_rng([cell.launches, round(1000 * cell.apart), cell.rounds])
     found = [trial(rng, cell) for _ in range(trials)]
     decisions = [decision for decision, _, _ in found]
     return Shares(
@@ -105,19 +107,19 @@ def row(cell: Cell, shares: Shares) -> str:
     """One line of the table."""
     truth = f"{cell.apart:.0%} slower" if cell.apart else "equal"
     numbers = (shares.passed, shares.failed, shares.inconclusive, shares.covered)
-    cells = [cell.launches, cell.looks, cell.noise, truth, *(f"{100 * n:.1f} %" for n in numbers)]
+    cells = [cell.launches, cell.rounds, cell.noise, truth, *(f"{100 * n:.1f} %" for n in numbers)]
     return "| " + " | ".join(map(str, [*cells, f"{shares.launches:.1f}"])) + " |"
 
 
 def print_shares(trials: int, workers: int) -> None:
-    """Print what comes of each number of launches and looks under each noise."""
+    """Print what comes of each number of launches and rounds under each noise."""
     cells = [
-        Cell(launches, apart, noise, looks)
-        for looks, launches, noise, apart in itertools.product(
+        Cell(launches, apart, noise, rounds)
+        for rounds, launches, noise, apart in itertools.product(
             (1, 5), (1, 3, 5, 8), ("white", "lasting", "spikes"), (0.0, 0.03)
         )
     ]
-    print("| launches | looks | noise | truth | PASS | FAIL | INCONCLUSIVE | covered | made |")
+    print("| launches | rounds | noise | truth | PASS | FAIL | INCONCLUSIVE | covered | made |")
     print("| --- " * 9 + "|")
     with ProcessPoolExecutor(workers) as pool:
         results = pool.map(simulate, cells, itertools.repeat(trials))
@@ -126,15 +128,15 @@ def print_shares(trials: int, workers: int) -> None:
 
 
 def print_defaults(trials: int) -> None:
-    """Print the share of equal pairs that PASS by launches and looks, and the launches made."""
+    """Print the share of equal pairs that PASS by launches and rounds, and the launches made."""
     given = [(0.03, 0.003), (0.03, 0.006), (0.03, 0.01), (0.015, 0.006), (0.015, 0.01)]
     heads = (f"{tolerance:.1%} of launches that differ by {by:.1%}" for tolerance, by in given)
-    print(f"| launches × looks | {' | '.join(heads)} |")
+    print(f"| launches × rounds | {' | '.join(heads)} |")
     print("| --- " * (len(given) + 1) + "|")
-    for launches, looks in ((3, 1), (5, 1), (8, 1), (3, 2), (3, 5)):
-        found = [simulate(Cell(launches, 0.0, "none", looks, *of), trials) for of in given]
+    for launches, rounds in ((3, 1), (5, 1), (8, 1), (3, 2), (3, 5)):
+        found = [simulate(Cell(launches, 0.0, "none", rounds, *of), trials) for of in given]
         shown = " | ".join(f"{shares.passed:.1%} ({shares.launches:.1f})" for shares in found)
-        print(f"| {launches} × {looks} | {shown} |", flush=True)
+        print(f"| {launches} × {rounds} | {shown} |", flush=True)
 
 
 def main() -> None:

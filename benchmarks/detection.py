@@ -44,7 +44,7 @@ def main() -> None:
     engines = f"engines=[{options.engine},{options.engine}]"
     settings = load([engines, "tolerance.step_time=0.015", *options.overrides])
     sides = (planner(options.engine, QUIET.note),) * 2
-    most = settings.timing.launches * settings.timing.looks
+    most = settings.timing.launches * settings.timing.rounds
     tables: dict[float, Counter[str]] = {0.0: Counter(), options.share: Counter()}
     for trial in range(options.trials):
         equals: Launches = ()
@@ -55,7 +55,7 @@ def main() -> None:
                 faults = [SeededFault("slowdown", {"seconds": round(seconds, 6)})]
             launches = time_in_turns(sides, settings, QUIET, faults, first_launch=trial * most)
             equals = equals or launches
-            result = judge_launches(launches, settings.tolerance, settings.timing.looks)
+            result = judge_launches(launches, settings.tolerance, settings.timing.rounds)
             table[result.result.value] += 1
             print(
                 f"trial {trial + 1}, {share:.0%} slower, a step takes "

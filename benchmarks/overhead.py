@@ -2,7 +2,7 @@
 
 `python benchmarks/overhead.py [--rounds N] [KEY=VALUE]...` prints ratios, measured side by side:
 
-- session: wall time of `parity run` (fresh workspace, no control run) over the sum of the bare
+- session: wall time of `parity run` (fresh workspace, no perturbed run) over the sum of the bare
   runs of both trainers, with the same flags and no probe;
 - gate: wall time of `parity gate` against the stored baseline, from the command's start to its end,
   over the candidate's own run within it; the first round makes the case's inputs too;

@@ -12,8 +12,8 @@ CRASHED = 4
 def crashed(error: Exception) -> str:
     """One sentence on `error`, whose traceback is written to a file that it names."""
     name, message = type(error).__name__, " ".join(str(error).split())
-    told = f"{name}: {message}" if message else name
-    text = f"the harness itself failed, and says nothing of the runs ({told})"
+    summary = f"{name}: {message}" if message else name
+    text = f"the harness itself failed, and says nothing of the runs ({summary})"
     trace = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(

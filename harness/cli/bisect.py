@@ -9,7 +9,7 @@ import typer
 from harness.cli.options import GateOverrides, Html, Json, overrides_of, progress
 
 if TYPE_CHECKING:
-    from harness.gate.bisect import Found, Question
+    from harness.gate.bisect import FirstBad, Question
     from harness.gate.refs import Ref
     from harness.report.progress import ConsoleReporter
 
@@ -70,7 +70,7 @@ def bisect(
 
 def _search(
     question: Question, good: Ref, bad: Ref, releases: str | None, reporter: ConsoleReporter
-) -> Found:
+) -> FirstBad:
     """Search commits where both ends are of git, else releases."""
     from harness.environments.sources import PypiSource, parse_source
     from harness.gate.bisect import first_bad_release

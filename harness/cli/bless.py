@@ -33,7 +33,7 @@ def bless(
     parity bless transformers@4.57.6 --cases all
     """
     from harness.gate import baselines
-    from harness.gate.change import Change, table
+    from harness.gate.change import BaselineChange, table
     from harness.gate.gate import NotCompared, gate_pairs, measured, plan_candidate
     from harness.gate.refs import parse
 
@@ -54,7 +54,7 @@ def bless(
             subject, noise = measured(pair, plan, reporter, floor=not show)
             kind = str(subject.observed.device_kind)
             before = baselines.latest(stored, subject.engine, pair.case, kind)
-            changes.append(Change(before, subject))
+            changes.append(BaselineChange(before, subject))
             if not show:
                 path = baselines.save(stored, subject, noise, baselines.author())
                 reporter.note(f"written: {path}")

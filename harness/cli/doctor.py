@@ -22,7 +22,7 @@ NEEDED_DISK = 12e9
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that a session needs or can use.
 
     good:     whether it is there
@@ -56,7 +56,7 @@ def doctor(torchprime: Torchprime = None) -> None:
     raise typer.Exit(2 if any(f.needed and not f.good for f in findings) else 0)
 
 
-def examine(sources: Mapping[str, str | None]) -> Iterator[Finding]:
+def examine(sources: Mapping[str, str | None]) -> Iterator[Check]:
     """Examine this machine. Nothing is downloaded or launched.
 
     `sources` is what the user names as the source of an engine, by the engine's name.
@@ -68,12 +68,12 @@ def examine(sources: Mapping[str, str | None]) -> Iterator[Finding]:
     cache = default_cache_dir()
     folder = next(p for p in (cache, *cache.parents) if p.exists())
     writable = os.access(folder, os.W_OK)
-    yield Finding(
+    yield Check(
         "cache", writable, f"{cache}", "" if writable else "set PARITY_CACHE to a folder", True
     )
     made = environment_is_made(cache)
     free = shutil.disk_usage(folder).free
-    yield Finding(
+    yield Check(
         "engine environment",
         made or free > NEEDED_DISK,
         "made" if made else f"not made yet; {free / 1e9:.0f} GB are free",
@@ -84,7 +84,7 @@ def examine(sources: Mapping[str, str | None]) -> Iterator[Finding]:
         True,
     )
     cores = os.cpu_count() or 1
-    yield Finding(
+    yield Check(
         "processors", cores >= 2, str(cores), "" if cores >= 2 else "collectives may starve"
     )
     for engine in engines():
@@ -101,10 +101,10 @@ def examine(sources: Mapping[str, str | None]) -> Iterator[Finding]:
             else str(count)
         )
         state = f"{number}; float32 products in {found.matmul_precision}"
-        yield Finding(found.title, reason is None, state, reason or "")
+        yield Check(found.title, reason is None, state, reason or "")
     for tool, use in (("git", "sources by git URL"), ("docker", "launcher=docker")):
         path = shutil.which(tool)
-        yield Finding(tool, path is not None, path or "not found", "" if path else f"for {use}")
+        yield Check(tool, path is not None, path or "not found", "" if path else f"for {use}")
 
 
 def environment_is_made(cache: Path) -> bool:
@@ -114,7 +114,7 @@ def environment_is_made(cache: Path) -> bool:
     return LOCK.is_file() and any((cache / "environments").glob("*/complete"))
 
 
-def source_finding(engine: EngineSpec[Any], named: str | None, cache: Path) -> Finding:
+def source_finding(engine: EngineSpec[Any], named: str | None, cache: Path) -> Check:
     """The checkout that a session with `engine` would use; `named` is what the user names."""
     from harness.engines.sources import cached_checkout
 
@@ -123,10 +123,10 @@ def source_finding(engine: EngineSpec[Any], named: str | None, cache: Path) -> F
     try:
         found = cached_checkout(spec, named, cache)
     except BadInput as error:
-        return Finding(engine.name, False, str(error))
+        return Check(engine.name, False, str(error))
     if found is not None:
-        return Finding(engine.name, True, found.description)
+        return Check(engine.name, True, found.description)
     stand_in = engine.stand_in
     without = "" if stand_in is None else f"; without one, the {stand_in} takes its place"
     way_out = f"{spec.way_out}, or let `parity run` clone it{without}"
-    return Finding(engine.name, False, "no checkout is named or cached", way_out)
+    return Check(engine.name, False, "no checkout is named or cached", way_out)

@@ -26,7 +26,7 @@ from harness.cli.engines import engines
 from harness.cli.gate import gate
 from harness.cli.merge import merge
 from harness.cli.run import run
-from harness.cli.termination import termination_interrupts
+from harness.cli.signals import signals_interrupt
 from harness.cli.train import app as train
 from harness.cli.use import use
 
@@ -88,7 +88,7 @@ def main() -> None:
     # Imports allocate some 100,000 objects, none of them garbage: no collection while they load.
     gc.set_threshold(100_000)
     try:
-        with termination_interrupts():
+        with signals_interrupt():
             app()
     except BadInput as error:
         _print_error(f"error: {error}")

@@ -12,8 +12,9 @@ from harness.cli.options import progress
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.base.progress import Progress
     from harness.record.evidence import Record
-    from harness.train.request import Side
+    from harness.train.request import TrainingPlan
     from harness.train.settings import Training
 
 app = typer.Typer(
@@ -76,7 +77,7 @@ def torchprime(overrides: TorchprimeOverrides = None) -> None:
     _train(side.plan, training)
 
 
-def _train(plan: Callable[[Any, Callable[[str], None]], Side], training: Training) -> NoReturn:
+def _train(plan: Callable[[Any, Progress], TrainingPlan], training: Training) -> NoReturn:
     """Plan, train, say where the curves are, and exit by how it ended."""
     from rich.console import Console
 
@@ -102,14 +103,14 @@ def summary(record: Record) -> list[str]:
     """What a person wants to know of a run that has ended."""
     losses = [step.loss for step in record.steps if step.loss is not None]
     curve = f", loss {losses[0]:.6g} to {losses[-1]:.6g}" if losses else ""
-    lines = [f"{record.trained_steps} of {record.asked_steps} steps trained{curve}"]
+    lines = [f"{record.trained_steps} of {record.requested_steps} steps trained{curve}"]
     if not record.complete:
         lines += [f"it {record.ended.status}: {record.ended.reason}"]
         lines += [f"  {line}" for line in record.ended.log]
-    asked = record.case.dtype
-    if others := sorted({p.dtype for p in record.parameters} - {asked}):
+    dtype = record.case.dtype
+    if others := sorted({p.dtype for p in record.parameters} - {dtype}):
         lines.append(
-            f"{asked} was asked for, but parameters are {', '.join(others)}: this script does not "
+            f"{dtype} was asked for, but parameters are {', '.join(others)}: this script does not "
             "use its dtype for a new model"
         )
     lines.append(f"Record: {record.directory}")

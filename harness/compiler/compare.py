@@ -130,11 +130,11 @@ def _sources(groups: Mapping[_Output, tuple[int, list[str]]]) -> str:
 
 def _local(module: ModuleGraph) -> dict[str, int]:
     """Instructions that do work on one device and are told nowhere else"""
-    told = {c.kind for c in module.collectives} | _PLUMBING | {"custom-call"}
+    listed = {c.kind for c in module.collectives} | _PLUMBING | {"custom-call"}
     return {
         opcode: n
         for opcode, n in module.opcodes.items()
-        if re.sub("-(start|done)$", "", opcode) not in told
+        if re.sub("-(start|done)$", "", opcode) not in listed
     }
 
 

@@ -33,8 +33,8 @@ def explain(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> tuple
     ]
     causes.sort(key=lambda cause: -cause.share)
     left = len(causes) - SHOWN
-    told = [cause.text for cause in causes[:SHOWN]]
-    return (*told, f"and {left} smaller differences") if left > 0 else tuple(told)
+    texts = [cause.text for cause in causes[:SHOWN]]
+    return (*texts, f"and {left} smaller differences") if left > 0 else tuple(texts)
 
 
 def _collectives(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:

@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.compiler.compiled import (
     FAILED,
     GENERATED,
@@ -32,7 +33,6 @@ from harness.compiler.compiled import (
     compiled_module,
 )
 from harness.compiler.target import Target
-from harness.environments.cache import Progress
 from harness.environments.compilers import TpuCompiler
 
 WORKER = Path(__file__).with_name("libtpu_worker.py")
@@ -57,7 +57,7 @@ _FATAL = re.compile(r"^(?:F\d{4} .*?\] |ERROR: )(.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Module:
+class StepModule:
     """A module to compile: its serialized HloModuleProto, and its executions in a step."""
 
     proto: Path
@@ -65,7 +65,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Limits:
+class CompileLimits:
     """How long and how large one module's compilation may get.
 
     seconds: until its facts are there
@@ -103,11 +103,11 @@ class _Ending:
 
 
 def compile_step(
-    modules: Sequence[Module],
+    modules: Sequence[StepModule],
     compiler: TpuCompiler,
     target: Target,
     flags: str,
-    limits: Limits,
+    limits: CompileLimits,
     lock: Path,
     progress: Progress,
 ) -> CompiledStep:
@@ -152,7 +152,7 @@ def devices_of(target: Target, compiler: TpuCompiler) -> int:
 
     Raises BadInput where libtpu knows no such slice, naming the chips that it knows.
     """
-    limits = Limits(seconds=60.0, code_seconds=0.0, memory=2.0**33)
+    limits = CompileLimits(seconds=60.0, code_seconds=0.0, memory=2.0**33)
     with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
         ending = _run(None, compiler, target, "", limits, Path(folder))
     if ending.known_chips is not None:
@@ -163,7 +163,7 @@ def devices_of(target: Target, compiler: TpuCompiler) -> int:
     return ending.devices
 
 
-def digest_of(modules: Sequence[Module]) -> str:
+def digest_of(modules: Sequence[StepModule]) -> str:
     """SHA-256 of the modules and of how often a step executes each."""
     digest = hashlib.sha256()
     for module in modules:
@@ -192,22 +192,22 @@ def _run(
     compiler: TpuCompiler,
     target: Target,
     flags: str,
-    limits: Limits,
+    limits: CompileLimits,
     folder: Path,
 ) -> _Ending:
-    dump, told, said = folder / "dump", folder / "events.jsonl", folder / "stderr.txt"
+    dump, reported, printed = folder / "dump", folder / "events.jsonl", folder / "stderr.txt"
     request = folder / "request.json"
-    asked = {
+    to_compile = {
         "library": str(compiler.library),
         "module": None if proto is None else str(proto.resolve()),
         "topology": target.topology,
         "slices": target.slices,
         "dump": str(dump),
     }
-    request.write_text(json.dumps(asked))
+    request.write_text(json.dumps(to_compile))
     # XLA_FLAGS are those of the CPU mesh, where the module was made.
     kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
-    with told.open("wb") as events, said.open("wb") as log:
+    with reported.open("wb") as events, printed.open("wb") as log:
         process = subprocess.Popen(
             [str(compiler.python), str(WORKER), str(request)],
             env={**kept, FLAGS: flags, "TF_CPP_MIN_LOG_LEVEL": "2"},
@@ -222,7 +222,7 @@ def _run(
         finally:
             process.kill()
             process.wait()
-    found = _events(told)
+    found = _events(reported)
     failed, devices = found.get("failed", {}), found.get("devices", {})
     error, stopped, code = None, watched.stopped, NOT_WAITED_FOR
     if "compiled" in found:
@@ -233,7 +233,7 @@ def _run(
         # The machine's failure, not the compiler's: whatever it had made by then counts.
         stopped = None if _written(dump) else OUT_OF_MEMORY
     elif watched.ended_by_itself:
-        error, code = _last_words(said, process.returncode), FAILED
+        error, code = _last_words(printed, process.returncode), FAILED
     return _Ending(
         devices=int(devices.get("count", 0)),
         device_kind=str(devices.get("kind", "")),
@@ -262,7 +262,7 @@ class _Watched:
     memory: int
 
 
-def _watch(process: subprocess.Popen[bytes], dump: Path, limits: Limits) -> _Watched:
+def _watch(process: subprocess.Popen[bytes], dump: Path, limits: CompileLimits) -> _Watched:
     started, memory = time.time(), 0
     while process.poll() is None:
         now = time.time()
@@ -330,7 +330,7 @@ def _last_words(log: Path, code: int) -> str:
     return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
 
 
-def _facts(dump: Path, module: Module, ending: _Ending) -> CompiledModule | None:
+def _facts(dump: Path, module: StepModule, ending: _Ending) -> CompiledModule | None:
     """The facts of a module; None where the compiler did not come to them."""
     optimized, buffers = _find(dump, OPTIMIZED), _find(dump, BUFFERS)
     if optimized is None or buffers is None:

@@ -117,11 +117,11 @@ class Timing:
 
     windows:          windows a side in one launch in turns
     steps_per_window: optimizer steps in a window in turns
-    launches:         launches of either side before a look at them; three are the fewest that
+    launches:         launches of either side in one round; three are the fewest that
                       decide anything
-    looks:            up to so many times, each after as many launches more, until it is decided;
-                      each look is the stricter for it (Bonferroni)
-    budget:           seconds after which no further look is begun
+    rounds:           up to so many times, each after as many launches more, until it is decided;
+                      each round is the stricter for it (Bonferroni)
+    budget:           seconds after which no further round is begun
     """
 
     __pydantic_config__ = STRICT
@@ -129,7 +129,7 @@ class Timing:
     windows: int = 50
     steps_per_window: int = 1
     launches: int = 3
-    looks: int = 2
+    rounds: int = 2
     budget: float = 1800.0
 
 
@@ -212,7 +212,7 @@ def check_settings(settings: Settings) -> None:
         seconds = settings.compiler.code_seconds
         raise BadInput(f"compiler.code_seconds={seconds}: it has to be finite, and not negative")
     timing = settings.timing
-    for name in ("windows", "steps_per_window", "launches", "looks"):
+    for name in ("windows", "steps_per_window", "launches", "rounds"):
         if getattr(timing, name) < 1:
             raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
     _check_limits(settings.launcher, settings.tolerance, settings.compiler)

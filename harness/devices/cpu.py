@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.devices.device import Device
-from harness.record.outcome import STARVED, Sign
+from harness.record.termination import STARVED, Sign
 
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """XLA flags: compilations take a quarter of the time, losses agree to seven digits, steps are as

@@ -17,7 +17,7 @@ from harness.base import registry
 from harness.base.conditions import CONDITIONS
 from harness.devices.chips import Chip
 from harness.record.evidence import Observed
-from harness.record.outcome import Sign
+from harness.record.termination import Sign
 
 KEY = "launcher.device"
 """The key by which a user names a device."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.devices.chips import Chip
 from harness.devices.device import Device
-from harness.record.outcome import BUSY, GONE, Sign
+from harness.record.termination import BUSY, GONE, Sign
 
 GOOGLE = "0x1ae0"
 """PCI vendor of TPU chips."""
@@ -140,14 +140,14 @@ def tpu_devices(
     chips = attached(pci)
     if not chips:
         return 0
-    told = environ if environ.get("TPU_SKIP_MDS_QUERY") else {**metadata(), **environ}
-    bounds = [next((told[n] for n in names if told.get(n)), None) for names in BOUNDS]
+    known = environ if environ.get("TPU_SKIP_MDS_QUERY") else {**metadata(), **environ}
+    bounds = [next((known[n] for n in names if known.get(n)), None) for names in BOUNDS]
     visible = next((environ[name] for name in VISIBLE if environ.get(name)), None)
     if None not in bounds:
         count = math.prod(int(size) for text in bounds for size in str(text).split(","))
     else:
         count = len(chips if visible is None else visible.split(","))
-    return count * TPU_DEVICES[chips[0]] * int(told.get("MEGASCALE_NUM_SLICES") or 1)
+    return count * TPU_DEVICES[chips[0]] * int(known.get("MEGASCALE_NUM_SLICES") or 1)
 
 
 def devices_of_type(accelerator_type: str) -> int | None:
@@ -273,8 +273,8 @@ def kind_of(attributes: Mapping[str, Any], accelerator_type: str | None) -> str:
         family = accelerator_type.partition("-")[0]
         return KINDS.get(family.lower(), f"TPU {family}")
     own = {k: v for k, v in sorted(attributes.items()) if k != "name" and isinstance(v, str)}
-    told = ", ".join(f"{key} {value}" for key, value in own.items())
-    return f"PJRT plugin ({told or 'without attributes'})"
+    known = ", ".join(f"{key} {value}" for key, value in own.items())
+    return f"PJRT plugin ({known or 'without attributes'})"
 
 
 DEVICE = Device(

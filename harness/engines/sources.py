@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.engines.spec import EngineSpec, SourceSpec
 from harness.environments import sources
-from harness.environments.cache import Progress
 from harness.environments.sources import Checkout, Source, parse_source, resolve
 
 
@@ -27,7 +27,7 @@ def named_source(spec: SourceSpec, option: str | None) -> str | None:
 
 
 def checkout_of(
-    engine: EngineSpec[Any], option: str | None, cache: Path, note: Progress
+    engine: EngineSpec[Any], option: str | None, cache: Path, progress: Progress
 ) -> Checkout | None:
     """The source that is named, else the engine's default, from the cache if it is there.
 
@@ -40,14 +40,14 @@ def checkout_of(
     if spec is None:
         return None
     if named := named_source(spec, option):
-        return resolve(_parse(spec, named), cache, note)
+        return resolve(_parse(spec, named), cache, progress)
     if spec.default is None:
         return None
     default = parse_source(spec.default, spec.package)
     if (found := sources.cached(default, cache)) is not None:
         return found
     try:
-        return resolve(default, cache, note)
+        return resolve(default, cache, progress)
     except BadInput as error:
         raise MissingSource(
             engine.name,

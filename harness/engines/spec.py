@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 
 from harness.base import registry
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.config.settings import EngineOptions
 from harness.engines.command import SCRATCH, Command, Job
 from harness.engines.faults import seeded
-from harness.environments.cache import Progress
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, Package
 from harness.probe.spec import Spec, Watch
@@ -62,7 +62,7 @@ class SourceSpec:
 
 
 def as_it_is(
-    interpreter: Interpreter, checkout: Checkout | None, cache: Path, note: Progress
+    interpreter: Interpreter, checkout: Checkout | None, cache: Path, progress: Progress
 ) -> Interpreter:
     """The interpreter of an engine that needs no more than torch and torch_xla in it."""
     return interpreter
@@ -73,7 +73,7 @@ def nothing(log: str, steps: int) -> tuple[Reported, ...]:
     return ()
 
 
-Fit = Callable[[Job[Options], Command, Checkout, Interpreter, Progress], Command]
+Adapt = Callable[[Job[Options], Command, Checkout, Interpreter, Progress], Command]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class EngineSpec(Generic[Options]):
                  for what its trainer cannot do, CannotTrain where that is a matter of the case
     source:      where its code comes from; None for one that comes with its package
     interpreter: puts in front of an interpreter what its trainer needs besides torch and torch_xla
-    fit:         brings a Command into the terms of a checkout, for a trainer whose arguments differ
+    adapt:       brings a Command into the terms of a checkout, for a trainer whose arguments differ
                  between versions
     gates:       packages whose versions `parity gate` trains through it
     stand_in:    engine that takes its place in a comparison where its source cannot be had
@@ -108,7 +108,7 @@ class EngineSpec(Generic[Options]):
     translate: Callable[[Job[Options]], Command]
     source: SourceSpec | None = None
     interpreter: Callable[[Interpreter, Checkout | None, Path, Progress], Interpreter] = as_it_is
-    fit: Fit[Options] | None = None
+    adapt: Adapt[Options] | None = None
     gates: tuple[str, ...] = ()
     stand_in: str | None = None
     reports: Callable[[str, int], tuple[Reported, ...]] = nothing

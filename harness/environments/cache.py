@@ -1,16 +1,14 @@
 """Folders that are made once, found again, and safe against other processes."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
-
-Progress = Callable[[str], None]
-"""Takes one short line that says what is being waited for."""
+from harness.base.progress import Progress
 
 
 @contextmanager

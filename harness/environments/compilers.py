@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import Progress, exclusive, in_one_piece
+from harness.environments.cache import exclusive, in_one_piece
 from harness.environments.install import run_uv
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"

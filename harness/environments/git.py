@@ -77,5 +77,5 @@ def redact(text: str) -> str:
 def _words(stderr: str) -> str:
     """The lines of git's output that say what went wrong, as one."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))]
-    return redact(" ".join(said or lines[-1:])).rstrip(".")
+    errors = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))]
+    return redact(" ".join(errors or lines[-1:])).rstrip(".")

@@ -8,7 +8,7 @@ from pathlib import Path
 import uv
 
 from harness.base.errors import BadInput
-from harness.environments.cache import Progress
+from harness.base.progress import Progress
 
 _STEPS = ("Resolved", "Downloading", "Building", "Prepared", "Installed")
 

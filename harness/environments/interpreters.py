@@ -19,8 +19,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import Progress, exclusive, in_one_piece
+from harness.environments.cache import exclusive, in_one_piece
 from harness.environments.folders import copy_code
 from harness.environments.install import InstallFailed, run_uv
 from harness.environments.inventory import take_inventory

@@ -101,16 +101,16 @@ def _ask(python: Path) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         if done.returncode == 0 and {"python", "path", "found"} <= answer.keys():
             return answer
-        said = f"it ended with {done.returncode}"
+        problem = f"it ended with {done.returncode}"
     except subprocess.TimeoutExpired:
-        said = f"it did not answer in {_SECONDS} s"
+        problem = f"it did not answer in {_SECONDS} s"
     except OSError as error:
-        said = error.strerror or str(error)
+        problem = error.strerror or str(error)
     except (ValueError, IndexError, AttributeError):
-        said = (done.stderr.strip().splitlines() or ["its answer is no list of packages"])[-1]
+        problem = (done.stderr.strip().splitlines() or ["its answer is no list of packages"])[-1]
     raise BadInput(
-        f"The interpreter {python} is not a Python 3 that can be used: {redact(said)[-200:]}. Name "
-        "the python of an environment that has torch and torch_xla."
+        f"The interpreter {python} is not a Python 3 that can be used: {redact(problem)[-200:]}. "
+        "Name the python of an environment that has torch and torch_xla."
     )
 
 

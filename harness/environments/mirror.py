@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from harness.environments.cache import Progress, exclusive, in_one_piece
+from harness.base.progress import Progress
+from harness.environments.cache import exclusive, in_one_piece
 from harness.environments.git import GitFailed, git
 
 _FETCH_SECONDS = 3600  # a first fetch of a large repository over a slow line

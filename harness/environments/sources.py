@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 
 from harness.base.errors import BadInput
-from harness.environments.cache import Progress
+from harness.base.progress import Progress
 from harness.environments.folders import state
 from harness.environments.git import GitFailed, redact
 from harness.environments.mirror import AmbiguousRef, Mirror, is_commit

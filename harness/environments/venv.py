@@ -6,7 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from harness.environments.cache import Progress, exclusive
+from harness.base.progress import Progress
+from harness.environments.cache import exclusive
 from harness.environments.install import run_uv
 
 

@@ -1,7 +1,7 @@
 """Stored baselines: Records as one JSON file each, small enough to be reviewed as text.
 
     baselines/<device kind>/<case>/<engine>-<version>.json          a run
-    baselines/<device kind>/<case>/<engine>-<version>.control.json  its noise floor: the same run
+    baselines/<device kind>/<case>/<engine>-<version>.perturbed.json  its noise floor: the same run
                                                                     from perturbed weights
     baselines/<device kind>/<case>/<engine>-<version>.repeat.json   the same run again, where it is
                                                                     needed (docs/tolerances.md)
@@ -32,12 +32,12 @@ from harness.base.files import write_text
 from harness.base.typed import STRICT, Count, plain_json, typed_json
 from harness.record.evidence import Group, Manifest, Parameter, Python, Record, Step, Window
 from harness.record.graph import ModuleGraph
-from harness.record.reader import check_asked, check_parameters
+from harness.record.reader import check_case, check_parameters
 from harness.record.writer import encode
 from harness.run.noise import NOT_MEASURED, Noise
 
 SCHEMA = 1
-CONTROL, REPEAT = ".control.json", ".repeat.json"
+PERTURBED, REPEAT = ".perturbed.json", ".repeat.json"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def from_json(text: str, path: Path) -> tuple[Record, Blessed]:
         )
     try:
         file = typed_json(_File, text.encode())
-        check_asked(file.manifest)
+        check_case(file.manifest)
         check_parameters(file.parameters)
         record = Record(
             path, file.manifest, file.steps, file.windows, file.parameters, file.groups, file.graph
@@ -146,7 +146,7 @@ def _check(record: Record) -> None:
     if not record.complete:
         raise BadInput(
             f"{record.label} {record.ended.status} with {record.trained_steps} of "
-            f"{record.asked_steps} steps: only a whole run can be a baseline"
+            f"{record.requested_steps} steps: only a whole run can be a baseline"
         )
     if not record.parameters or not all(
         p.initial and p.final and math.isfinite(p.final.norm) for p in record.parameters
@@ -189,7 +189,7 @@ def save(root: Path, record: Record, noise: Noise, by: str) -> Path:
     blessed = Blessed(by, datetime.now(UTC).isoformat(timespec="seconds"), __version__)
     path = folder(root, record) / f"{_safe(f'{record.engine}-{version_of(record)}')}.json"
     texts = {path: to_json(record, blessed)}
-    beside = {CONTROL: noise.floor, REPEAT: noise.repeat}
+    beside = {PERTURBED: noise.floor, REPEAT: noise.repeat}
     for suffix, pair in beside.items():
         if pair is not None and pair[1].complete:
             texts[_beside(path, suffix)] = to_json(pair[1], blessed)
@@ -212,7 +212,7 @@ def _beside(path: Path, suffix: str) -> Path:
 def load(path: Path) -> Baseline:
     """The baseline in a file. Raises BadInput where it cannot be read."""
     record, blessed = _read(path)
-    files = (_beside(path, suffix) for suffix in (CONTROL, REPEAT))
+    files = (_beside(path, suffix) for suffix in (PERTURBED, REPEAT))
     pairs = [(record, _read(file)[0]) if file.is_file() else None for file in files]
     return Baseline(record, blessed, Noise(*pairs))
 
@@ -228,17 +228,17 @@ def _read(path: Path) -> tuple[Record, Blessed]:
 def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Baseline | None:
     """The baseline that was blessed last for an engine and a case, on a device kind or on any."""
     files = root.glob(f"{'*' if kind is None else _safe(kind)}/{_safe(case)}/{engine}-*.json")
-    found = [load(path) for path in sorted(files) if not path.name.endswith((CONTROL, REPEAT))]
+    found = [load(path) for path in sorted(files) if not path.name.endswith((PERTURBED, REPEAT))]
     return max(found, key=lambda baseline: baseline.blessed.at, default=None)
 
 
 def differences(baseline: Record, record: Record) -> list[str]:
     """What makes a baseline incomparable: another case, other data or other weights."""
     found = []
-    stored, asked = (_flat(dataclasses.asdict(r.case)) for r in (baseline, record))
-    for key in sorted(stored.keys() | asked.keys()):
-        if stored.get(key) != asked.get(key):
-            found.append(f"case.{key} is {stored.get(key)} there, {asked.get(key)} here")
+    stored, wanted = (_flat(dataclasses.asdict(r.case)) for r in (baseline, record))
+    for key in sorted(stored.keys() | wanted.keys()):
+        if stored.get(key) != wanted.get(key):
+            found.append(f"case.{key} is {stored.get(key)} there, {wanted.get(key)} here")
     if not found and baseline.manifest.inputs != record.manifest.inputs:
         found.append("the prepared rows or weights are others")
     return found

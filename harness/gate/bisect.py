@@ -47,7 +47,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Found:
+class FirstBad:
     """The end of a search.
 
     last_good, first_bad: neighbours among the versions that could be judged
@@ -103,11 +103,11 @@ class Notebook:
         if entry is None:
             verdict = judge_pair(self.question.about(ref), self.reporter).verdict.pairs[0]
             found = answer(verdict, self.rung)
-            told = verdict.rung(self.rung).explanation
+            because = verdict.rung(self.rung).explanation
             if found == SKIP:  # not kept: what could not be judged today may be tomorrow
-                self.reporter.note(f"{ref} is skipped: {told}")
+                self.reporter.note(f"{ref} is skipped: {because}")
                 return SKIP
-            entry = {"answer": found, "because": told}
+            entry = {"answer": found, "because": because}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Read again: another search for the same may have found something in the meantime.
             write_json(self.path, {**self._answers(), str(ref): entry})
@@ -163,15 +163,15 @@ def search(versions: Sequence[str], ask: Callable[[str], str]) -> tuple[str, str
 
 def finish(
     question: Question, rung: str, good: Ref, bad: Ref, skipped: tuple[str, ...], reporter: Reporter
-) -> Found:
+) -> FirstBad:
     """The gate of the first bad version against the last good one: the numbers before and after."""
     pair = dataclasses.replace(question.pair, against=good, candidate=bad)
-    return Found(rung, good, bad, skipped, judge_pair(pair, reporter))
+    return FirstBad(rung, good, bad, skipped, judge_pair(pair, reporter))
 
 
 def first_bad_release(
     question: Question, good: Ref, bad: Ref, versions: Sequence[str], reporter: Reporter
-) -> Found:
+) -> FirstBad:
     """The first bad one of releases, of which `versions` lists all from `good` to `bad`."""
     rung = rung_of(question, bad, reporter)
     notebook = Notebook(question, rung, reporter)

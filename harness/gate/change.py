@@ -17,14 +17,14 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Change:
+class BaselineChange:
     """One baseline: what there was, if anything, and what takes its place."""
 
     before: Baseline | None
     after: Record
 
 
-def table(changes: Sequence[Change]) -> str:
+def table(changes: Sequence[BaselineChange]) -> str:
     """One row for each change. No number that differs is shown as equal."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     for change in changes:
@@ -33,7 +33,7 @@ def table(changes: Sequence[Change]) -> str:
     return "\n".join(lines)
 
 
-def _cells(change: Change) -> list[str]:
+def _cells(change: BaselineChange) -> list[str]:
     after, before = change.after, change.before
     old = None if before is None else before.record
     return [

@@ -11,7 +11,7 @@ from harness.base.errors import BadInput
 from harness.environments.git import GitFailed, git
 from harness.environments.mirror import Mirror
 from harness.environments.sources import GitSource, default_cache_dir, parse_source, resolve
-from harness.gate.bisect import Found, Notebook, Question, finish, rung_of
+from harness.gate.bisect import FirstBad, Notebook, Question, finish, rung_of
 from harness.gate.refs import Ref
 from harness.run.execute import Reporter
 
@@ -20,7 +20,7 @@ _ONLY_SKIPPED = "git ended with 2"
 """What `git bisect` does, without a word on stderr, when only skipped commits are left."""
 
 
-def first_bad_commit(question: Question, good: Ref, bad: Ref, reporter: Reporter) -> Found:
+def first_bad_commit(question: Question, good: Ref, bad: Ref, reporter: Reporter) -> FirstBad:
     """The first bad commit on the way from `good` to `bad`, two refs of one repository.
 
     Commits that cannot be installed, do not train, or cannot be judged are skipped, unless that is
@@ -82,10 +82,10 @@ def walk(
         # git wants to come back to where it started; a mirror's HEAD may be on a branch that is
         # not.
         git(*run, "update-ref", "--no-deref", "HEAD", bad)
-        said = git(*run, "bisect", "start", "--no-checkout", bad, good)
-        while _FIRST_BAD.search(said) is None:
+        printed = git(*run, "bisect", "start", "--no-checkout", bad, good)
+        while _FIRST_BAD.search(printed) is None:
             commit = git(*run, "rev-parse", "--verify", "BISECT_HEAD").strip()
-            said = git(*run, "bisect", ask(commit), commit)
+            printed = git(*run, "bisect", ask(commit), commit)
     except GitFailed as error:
         if str(error) != _ONLY_SKIPPED:
             raise BadInput(f"git bisect between {good} and {bad}: {error}") from None

@@ -10,8 +10,8 @@ from harness.ladder.ladder import blamed_for
 from harness.ladder.rung import Stage
 from harness.record.evidence import Record
 from harness.record.layout import LOG, STEPS
-from harness.record.outcome import KILLED, OF_MACHINE, OK, TIMED_OUT
 from harness.record.reader import BatchEvent, read_events
+from harness.record.termination import KILLED, OF_MACHINE, OK, TIMED_OUT
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 _ERROR = re.compile(r"^(?P<error>(?:\w+\.)*[A-Za-z_]\w*(?:: .*)?)$")

@@ -233,11 +233,11 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
             "the candidate has to compile like by --baseline"
         )
     workspace, case = Path(pair.settings.workspace), pair.settings.case
-    told = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
-    reporter.note(f"{plan.label} against the stored baseline: {told}")
+    conditions = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
+    reporter.note(f"{plan.label} against the stored baseline: {conditions}")
     own = run_or_reuse(plan, workspace, pair.settings.launcher, reporter)
     records = {str(own.directory): own}
-    compared = f"{told}: {plan.label} ({plan.origin.get('description')}) against "
+    compared = f"{conditions}: {plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
         names, places = ("baseline", own.label), ("", str(own.directory))
         because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"

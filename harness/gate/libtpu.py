@@ -61,9 +61,9 @@ def gate_libtpu(
                 continue
             records[str(traced.directory)] = traced
             pairs += _judged(traced, compiling, old, reporter)
-    told = f"{candidate} against {PACKAGE}@{old}, steps compiled for {_targets(settings)}"
+    compared = f"{candidate} against {PACKAGE}@{old}, steps compiled for {_targets(settings)}"
     return Outcome(
-        Verdict(told, ", ".join(chosen_cases(cases)), tuple(pairs), tuple(notes)), records
+        Verdict(compared, ", ".join(chosen_cases(cases)), tuple(pairs), tuple(notes)), records
     )
 
 

@@ -8,13 +8,14 @@ import dataclasses
 from dataclasses import dataclass
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.config.settings import Settings
 from harness.engines.spec import engine, engines
 from harness.environments.git import redact
 from harness.environments.sources import Package, PypiSource, default_cache_dir, parse_source
 from harness.gate.torch_xla import interpreter_with
 from harness.inputs.prepared import Inputs
-from harness.run.plan import Note, Plan, Planner, plan_run
+from harness.run.plan import Plan, Planner, plan_run
 
 TORCH_XLA = "torch_xla"
 """No engine's own source: another release of it is another environment."""
@@ -79,23 +80,23 @@ def parse(text: str) -> Ref:
     return ref
 
 
-def planner_of(ref: Ref, note: Note) -> Planner:
+def planner_of(ref: Ref, progress: Progress) -> Planner:
     """The Planner for `ref`."""
-    return lambda settings, inputs: plan_ref(ref, settings, inputs, note)
+    return lambda settings, inputs: plan_ref(ref, settings, inputs, progress)
 
 
-def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, note: Note) -> Plan:
+def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, progress: Progress) -> Plan:
     """The Plan that trains the settings' case with `ref`.
 
     Raises BadInput for what cannot work, InstallFailed where `ref` cannot be installed.
     """
     if ref.package != TORCH_XLA:
-        return plan_run(ref.entry, settings, inputs, note)
-    python = interpreter_with(str(ref.source), default_cache_dir(), note)
+        return plan_run(ref.entry, settings, inputs, progress)
+    python = interpreter_with(str(ref.source), default_cache_dir(), progress)
     options = settings.engine[ref.engine]
     engine = {
         **settings.engine,
         ref.engine: dataclasses.replace(options, python=str(python)),
     }
-    plan = plan_run(ref.engine, dataclasses.replace(settings, engine=engine), inputs, note)
+    plan = plan_run(ref.engine, dataclasses.replace(settings, engine=engine), inputs, progress)
     return dataclasses.replace(plan, label=str(ref))

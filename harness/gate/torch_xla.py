@@ -10,8 +10,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import Progress
 from harness.environments.interpreters import LOCK
 
 REQUIREMENTS = LOCK.with_name("base.txt")
@@ -27,13 +27,13 @@ def interpreter_with(version: str, cache_dir: Path, progress: Progress) -> Path:
     another environment. Packages are linked from uv's cache.
     Raises InstallFailed where it cannot be had; no torch_xla has wheels for every Python.
     """
-    asked = requirements(REQUIREMENTS.read_text(), version)
+    wanted = requirements(REQUIREMENTS.read_text(), version)
     of_python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256(json.dumps([of_python, asked]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([of_python, wanted]).encode()).hexdigest()[:12]
     environment = cache_dir / "environments" / f"torch_xla-{version}-{digest}"
     return venv.made(
         environment,
-        *("install", *asked),
+        *("install", *wanted),
         note=f"creating an environment with torch_xla {version} (minutes when downloaded)",
         what=f"torch_xla {version}",
         way_out=f"Name a release that has a wheel for Python {of_python} on PyPI.",

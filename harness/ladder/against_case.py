@@ -31,23 +31,23 @@ def parameters(record: Record) -> list[Finding]:
     case = record.case
     if not isinstance(case, Case):
         return []
-    asked = case.parameter_shapes()
+    expected = case.parameter_shapes()
     found = {p.name: tuple(p.shape) for p in record.parameters}
     findings = [
         Finding(f"{name}: {record.label} lacks this parameter of the case's model", None, name,
                 None, list(shape))
-        for name, shape in asked.items()
+        for name, shape in expected.items()
         if name not in found
     ]  # fmt: skip
     for name, shape in found.items():
-        wanted = asked.get(name)
-        if wanted is None:
+        expected_shape = expected.get(name)
+        if expected_shape is None:
             text = f"{name}: {record.label} trains this parameter, the case's model has none such"
             findings.append(Finding(text, None, name, list(shape), None))
-        elif shape != wanted:
+        elif shape != expected_shape:
             text = f"{name}: its shape is {list(shape)} in {record.label}, "
-            text += f"but {list(wanted)} in the case's model"
-            findings.append(Finding(text, None, name, list(shape), list(wanted)))
+            text += f"but {list(expected_shape)} in the case's model"
+            findings.append(Finding(text, None, name, list(shape), list(expected_shape)))
     return findings[:SHOWN]
 
 
@@ -71,11 +71,11 @@ def partition(record: Record) -> list[Finding]:
             findings.append(Finding(text, None, parameter.name, parameter.sharding, spec))
     rows = [axis for axis in ("data", "fsdp") if axis in case.mesh]
     inputs = record.observed.input_sharding
-    wanted: list[str | list[str] | None] = [rows, None]
-    if inputs is not None and tiles_of(inputs, 2, devices) != tiles(wanted, case.mesh, devices):
+    expected: list[str | list[str] | None] = [rows, None]
+    if inputs is not None and tiles_of(inputs, 2, devices) != tiles(expected, case.mesh, devices):
         text = f"input tokens: {record.label} shards them {inputs or 'not at all'}, but the case's "
         text += f"mesh cuts their rows by {' and '.join(rows)}"
-        findings.append(Finding(text, None, None, inputs, wanted))
+        findings.append(Finding(text, None, None, inputs, expected))
     return findings[:SHOWN]
 
 
@@ -158,13 +158,13 @@ def optimizer(record: Record) -> list[Finding]:
 
 
 def _hyper(record: Record, case: Case, step: int, group: Group, decays: bool) -> list[Finding]:
-    asked = case.optimizer
-    wanted: dict[str, object] = {"weight_decay": asked.weight_decay} if decays else {}
-    if asked.name == "adamw":
-        wanted |= {"betas": list(asked.betas), "eps": asked.eps}
-        wanted |= {"amsgrad": False, "maximize": False}
+    expected = case.optimizer
+    hyper: dict[str, object] = {"weight_decay": expected.weight_decay} if decays else {}
+    if expected.name == "adamw":
+        hyper |= {"betas": list(expected.betas), "eps": expected.eps}
+        hyper |= {"amsgrad": False, "maximize": False}
     findings = []
-    for key, value in wanted.items():
+    for key, value in hyper.items():
         found = group.hyper.get(key, value)
         if (list(found) if isinstance(found, tuple) else found) != value:
             text = f"step {step}: {key} is {found} in {record.label}, but the case asks for {value}"
@@ -207,11 +207,11 @@ def schedule(record: Record, limit: float) -> list[Finding]:
     for step in record.steps:
         if not step.finished:
             continue
-        asked = learning_rate(case, step.index)
+        expected = learning_rate(case, step.index)
         for rate in step.learning_rates:
-            if exceeds(relative_difference(rate, asked), limit):
+            if exceeds(relative_difference(rate, expected), limit):
                 text = f"step {step.index}: {record.label} used a learning rate of {rate:g}, but "
-                text += f"the case's schedule says {asked:g}"
-                findings.append(Finding(text, step.index, None, rate, asked))
+                text += f"the case's schedule says {expected:g}"
+                findings.append(Finding(text, step.index, None, rate, expected))
                 break
     return findings[:SHOWN]

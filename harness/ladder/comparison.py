@@ -17,7 +17,7 @@ ROUNDING = 10.0
 was measured is at most 5 (docs/tolerances.md). More takes a repeat to be believed, which a session
 launches by itself, so that a low number costs a run and never a verdict."""
 
-Pair = tuple[Record, Record]
+RecordPair = tuple[Record, Record]
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,26 @@ class Comparison:
     repeat:        two Records of one engine from equal weights
     deterministic: whether those have equal bits; None where there is no repeat to tell
     float64:       the same case by the float64 reference, where it was run
-    own:           by Record folder: step 0 in float64 from that Record's own weights and batch
+    float64_per_run: by Record folder: step 0 in float64 from that Record's own weights and batch
     graphs:        a run of each side that has its compiled step, where it was dumped
     compiled:      the step of each side as the TPU's own compiler makes it, a pair for each target
     timing:        runs of both sides that were launched to be timed, one pair for each launch
-    looks:         how often the timing may be looked at: each look is the stricter for it
+    rounds:        how often the timing may be judged: each judgement is the stricter for it
     broken:        names of the rungs above that do not hold
     """
 
     a: Record
     b: Record
     tolerance: Tolerance
-    noise_floor: Pair | None = None
-    repeat: Pair | None = None
+    noise_floor: RecordPair | None = None
+    repeat: RecordPair | None = None
     deterministic: bool | None = None
     float64: Record | None = None
-    own: Mapping[str, Record] = field(default_factory=dict)
-    graphs: Pair | None = None
+    float64_per_run: Mapping[str, Record] = field(default_factory=dict)
+    graphs: RecordPair | None = None
     compiled: tuple[tuple[CompiledStep, CompiledStep], ...] = ()
-    timing: tuple[Pair, ...] = ()
-    looks: int = 1
+    timing: tuple[RecordPair, ...] = ()
+    rounds: int = 1
     broken: tuple[str, ...] = ()
 
     @property
@@ -63,9 +63,9 @@ class Comparison:
         return not set(rungs) & set(self.broken)
 
     @property
-    def each_by_float64(self) -> bool:
+    def judges_per_run(self) -> bool:
         """Whether each run is held against float64 of its own: they start from different values."""
-        return bool(self.own) and not self.holds("data", "init")
+        return bool(self.float64_per_run) and not self.holds("data", "init")
 
     def limit(self, metric: Metric) -> Limit:
         """The limit of `metric`: a margin over what equal runs differ by."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from harness.ladder.comparison import Comparison, Pair
+from harness.ladder.comparison import Comparison, RecordPair
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.metric import Metric
 from harness.ladder.result import Finding, Limit, RungResult
@@ -51,22 +51,24 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
     """Both curves at every step that was asked for: there, finite, and within the limit of it."""
     name_a, name_b = c.names
     rung, what, series = curve.rung, curve.what, curve.series
-    asked = max(c.a.asked_steps, c.b.asked_steps)
+    requested = max(c.a.requested_steps, c.b.requested_steps)
     left, right = series(c.a), series(c.b)
-    beyond = sorted(i for i in left.keys() | right.keys() if i >= asked)
-    total = asked + len(beyond)
+    beyond = sorted(i for i in left.keys() | right.keys() if i >= requested)
+    total = requested + len(beyond)
     for name, values in ((name_a, left), (name_b, right)):
         there = {i for i, value in values.items() if value is not None}
         if len(there) < total:
             # Counted, not listed: a damaged case may ask for a thousand million steps.
-            first = next(i for i in chain(range(asked), beyond) if i not in there)
+            first = next(i for i in chain(range(requested), beyond) if i not in there)
             finding = Finding(f"step {first}: {name} has no {what}", first)
             text = f"{name} has no {what} at {total - len(there)} of {total} steps, first at "
             return RungResult.failed(rung, f"{text}{first}", findings=(finding,))
     steps = sorted(left)
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.complete:
-            text = f"{name} did not train just the {record.asked_steps} steps that were asked for"
+            text = (
+                f"{name} did not train just the {record.requested_steps} steps that were asked for"
+            )
             return RungResult.failed(rung, text)
     x, y = ([v for i in steps if (v := s[i]) is not None] for s in (left, right))
     for name, numbers in ((name_a, x), (name_b, y)):
@@ -91,7 +93,9 @@ def curve_limits(c: Comparison, curve: Curve, steps: int) -> list[Limit]:
     return [c.limit_over(curve.metric, p, r) for p, r in zip(perturbed, repeated, strict=True)]
 
 
-def _up_to_each_step(pair: Pair | None, series: Series, steps: int) -> list[float | None] | None:
+def _up_to_each_step(
+    pair: RecordPair | None, series: Series, steps: int
+) -> list[float | None] | None:
     """The largest relative difference of two runs up to each step; NaN from a missing value on."""
     if pair is None:
         return None

@@ -44,7 +44,7 @@ APART = (Decision.FAIL_SLOWER, Decision.FAIL_FASTER)
 
 
 @dataclass(frozen=True)
-class Judged:
+class EquivalenceResult:
     """What the samples of two trainers say of a tolerance.
 
     decision: on the whole
@@ -57,48 +57,48 @@ class Judged:
     why: str = ""
 
 
-def confidence_of_look(looks: int) -> float:
-    """Confidence of each interval where one may look `looks` times: 1 - 0.05/looks (Bonferroni).
+def confidence_of_round(rounds: int) -> float:
+    """Confidence of each interval of up to `rounds` rounds: 1 - 0.05/rounds (Bonferroni).
 
-    Looking until it passes is not a test.
+    Judging again until it passes is not a test.
     """
-    return 1 - 0.05 / looks
+    return 1 - 0.05 / rounds
 
 
-def locate(a: Samples, b: Samples, *, in_turns: bool, looks: int = 1) -> RatioInterval:
+def locate(a: Samples, b: Samples, *, in_turns: bool, rounds: int = 1) -> RatioInterval:
     """The ratio of the step times, by the midmean; `in_turns` says that the windows were."""
-    return _interval(a, b, midmean_of_ratios if in_turns else midmean_ratio, looks)
+    return _interval(a, b, midmean_of_ratios if in_turns else midmean_ratio, rounds)
 
 
 def judge_samples(
-    a: Samples, b: Samples, tolerance: float, *, in_turns: bool, looks: int = 1
-) -> Judged:
+    a: Samples, b: Samples, tolerance: float, *, in_turns: bool, rounds: int = 1
+) -> EquivalenceResult:
     """Are the step times within `tolerance` of each other?
 
     Fewer than `FEWEST_LAUNCHES` decide nothing. The midmean is blind to what happens in fewer than
     one window in four. So it fails by itself, but passes only where the winsorised mean is shown to
     be within the tolerance too, and where no mean is shown to lie beyond it.
     """
-    located = locate(a, b, in_turns=in_turns, looks=looks)
+    located = locate(a, b, in_turns=in_turns, rounds=rounds)
     if located.launches < FEWEST_LAUNCHES:
-        return Judged(Decision.INCONCLUSIVE, located, _too_few(located.launches))
+        return EquivalenceResult(Decision.INCONCLUSIVE, located, _too_few(located.launches))
     decision = equivalence(located, tolerance)
     if decision in APART:
-        return Judged(decision, located)
-    mean, winsorised = (_interval(a, b, by, looks) for by in (mean_ratio, winsorised_mean_ratio))
+        return EquivalenceResult(decision, located)
+    mean, winsorised = (_interval(a, b, by, rounds) for by in (mean_ratio, winsorised_mean_ratio))
     for name, interval in (("mean", mean), (WINSORISED, winsorised)):
         beside = not located.low <= interval.ratio <= located.high  # else but decided sooner
         if beside and equivalence(interval, tolerance) in APART:
             why = f"but its {name} is {interval.ratio:.3g} × as long: some windows stall, but none "
             why += "by half in every launch of one side alone"
-            return Judged(Decision.INCONCLUSIVE, located, why)
+            return EquivalenceResult(Decision.INCONCLUSIVE, located, why)
     if decision is Decision.INCONCLUSIVE:
-        return Judged(decision, located, _ask(located, tolerance))
+        return EquivalenceResult(decision, located, _ask(located, tolerance))
     if equivalence(winsorised, tolerance) is not Decision.PASS:
         why = f"but its {WINSORISED} may be {winsorised.low:.3f} to {winsorised.high:.3f} × as "
         why += "long: steps that are slow now and then are not excluded; "
-        return Judged(Decision.INCONCLUSIVE, located, why + _ask(winsorised, tolerance))
-    return Judged(decision, located)
+        return EquivalenceResult(Decision.INCONCLUSIVE, located, why + _ask(winsorised, tolerance))
+    return EquivalenceResult(decision, located)
 
 
 def equivalence(interval: RatioInterval, tolerance: float) -> Decision:
@@ -163,8 +163,8 @@ def launches_needed(interval: RatioInterval, tolerance: float) -> int | None:
     return None
 
 
-def _interval(a: Samples, b: Samples, by: LogRatio, looks: int) -> RatioInterval:
-    return ratio_interval(a, b, by, confidence=confidence_of_look(looks))
+def _interval(a: Samples, b: Samples, by: LogRatio, rounds: int) -> RatioInterval:
+    return ratio_interval(a, b, by, confidence=confidence_of_round(rounds))
 
 
 def _too_few(launches: int) -> str:

@@ -17,8 +17,8 @@ def explanations(names: tuple[str, str], x: Bits, y: Bits, differing: Sequence[s
 
     names: of the two runs, whose bits are `x` and `y`, for the same parameters
     """
-    said = [*_tied(names[0], x, y, differing), *_tied(names[1], y, x, differing)]
-    return "; ".join([*said, *_exchanged(x, y, differing)])
+    found = [*_tied(names[0], x, y, differing), *_tied(names[1], y, x, differing)]
+    return "; ".join([*found, *_exchanged(x, y, differing)])
 
 
 def _tied(run: str, own: Bits, others: Bits, differing: Sequence[str]) -> Iterator[str]:

@@ -6,13 +6,13 @@ import dataclasses
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import who_deviates
-from harness.ladder.known_answers import unbelievable
+from harness.ladder.known_answers import wrong_known_answers
 from harness.ladder.ladder import names, rungs
 from harness.ladder.noise_floor import checked
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.verdict import PairVerdict
-from harness.record.outcome import OK, STOPPED_EARLY
+from harness.record.termination import OK, STOPPED_EARLY
 
 
 def judge(comparison: Comparison) -> PairVerdict:
@@ -27,7 +27,7 @@ def judge(comparison: Comparison) -> PairVerdict:
         ended = record.ended
         if ended.status not in (OK, STOPPED_EARLY) or record.trained_steps == 0:
             return _all_invalid(comparison, f"{record.label} {ended.status}: {ended.reason}")
-    if (reason := unbelievable(comparison)) is not None:
+    if (reason := wrong_known_answers(comparison)) is not None:
         return _all_invalid(comparison, reason)
     comparison, notes = checked(comparison)
     results: list[RungResult] = []
@@ -41,7 +41,7 @@ def judge(comparison: Comparison) -> PairVerdict:
 def _judged(rung: Rung, c: Comparison) -> RungResult:
     """One rung, which says nothing while one that it needs does not hold."""
     result = rung.judge(c)
-    if rung.own_float64 and c.each_by_float64:
+    if rung.float64_per_run and c.judges_per_run:
         return result
     broken = [name for name in rung.needs if name in c.broken]
     if not broken or result.result in (Result.INVALID, Result.NOT_EXERCISED):

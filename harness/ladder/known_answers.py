@@ -8,7 +8,7 @@ from harness.ladder.comparison import Comparison
 from harness.record.evidence import KnownAnswer, Record
 
 
-def unbelievable(c: Comparison) -> str | None:
+def wrong_known_answers(c: Comparison) -> str | None:
     """Why the fingerprints of one of the runs say nothing; None where all can be believed.
 
     Every Record that numbers are taken from counts, those that measure noise and the float64
@@ -17,7 +17,7 @@ def unbelievable(c: Comparison) -> str | None:
     beside = [
         *(c.noise_floor or ()),
         *(c.repeat or ()),
-        *c.own.values(),
+        *c.float64_per_run.values(),
         *([c.float64] if c.float64 else []),
     ]
     records = [c.a, c.b, *(record for record in beside if record.complete)]
@@ -37,8 +37,8 @@ def unbelievable(c: Comparison) -> str | None:
             )
         versions.setdefault(answers.version, record)
     if len(versions) > 1:
-        told = " and ".join(f"{r.label}'s of version {v}" for v, r in sorted(versions.items()))
-        return f"fingerprints are {told}: they cannot be compared; run the older again"
+        found = " and ".join(f"{r.label}'s of version {v}" for v, r in sorted(versions.items()))
+        return f"fingerprints are {found}: they cannot be compared; run the older again"
     return None
 
 

@@ -92,8 +92,8 @@ def preconditions(name: str) -> tuple[str, ...]:
     found: set[str] = set()
     waiting = [name]
     while waiting:
-        asked = rung(waiting.pop())
-        above = {*asked.needs, *asked.partly} - found
+        below = rung(waiting.pop())
+        above = {*below.needs, *below.partly} - found
         found |= above
         waiting += above
     return tuple(name for name in names() if name in found)

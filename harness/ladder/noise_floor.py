@@ -10,7 +10,7 @@ import dataclasses
 
 from harness.config.settings import Tolerance
 from harness.devices.device import deterministic
-from harness.ladder.comparison import Comparison, Pair
+from harness.ladder.comparison import Comparison, RecordPair
 from harness.ladder.distances import by_name, exceeds, relative_distance, worst
 from harness.ladder.ladder import rungs
 from harness.ladder.metric import Metric
@@ -32,8 +32,8 @@ def checked(c: Comparison) -> tuple[Comparison, tuple[str, ...]]:
     notes: list[str] = []
     c = dataclasses.replace(c, deterministic=None)
     if c.repeat is not None:
-        c, told = _with_repeat(c, *c.repeat)
-        notes += told
+        c, shown = _with_repeat(c, *c.repeat)
+        notes += shown
     if c.noise_floor is not None:
         fault = _fault_of_both(c, c.noise_floor) or _not_perturbed(*c.noise_floor)
         if fault is not None:
@@ -43,7 +43,7 @@ def checked(c: Comparison) -> tuple[Comparison, tuple[str, ...]]:
     return c, tuple(notes)
 
 
-def needs_repeat(pair: Pair, tolerance: Tolerance) -> bool:
+def needs_repeat(pair: RecordPair, tolerance: Tolerance) -> bool:
     """Whether a repeat is needed to believe what the perturbed run, the second, measured.
 
     It is where equal runs on this device are not known to have equal bits, and where the perturbed
@@ -124,13 +124,13 @@ def first_difference(first: Record, again: Record) -> str | None:
         if x.loss is None or (x.loss, x.micro_losses) != (y.loss, y.micro_losses):
             return f"the loss of step {index}"
         if index == 0:
-            for what, told in (
+            for what, shown in (
                 ("gradient", "the gradient of step 0"),
                 ("clipped_norm", "the clipped gradient of step 0"),
                 ("after", "the first updates"),
             ):
                 if (name := parted(what)) is not None:
-                    return f"{told} of {name}"
+                    return f"{shown} of {name}"
         if x.gradient_norm != y.gradient_norm:
             return f"the gradient norm of step {index}"
     name = parted("final")
@@ -165,7 +165,7 @@ def _draws(c: Comparison, first: Record, again: Record) -> str | None:
 # --- both -------------------------------------------------------------------------------------
 
 
-def _fault_of_both(c: Comparison, pair: Pair) -> str | None:
+def _fault_of_both(c: Comparison, pair: RecordPair) -> str | None:
     """Why two runs are not the first engine of the comparison, twice, on the same batches."""
     first, second = pair
     for record in pair:

@@ -20,21 +20,27 @@ def misreported(record: Record) -> Iterator[Finding]:
     What it says of steps that were not all observed is left out.
     """
     steps = {step.index: step for step in record.steps}
-    for said in record.manifest.reported:
-        spoken = [step for step in steps.values() if said.first <= step.index <= said.last]
+    for reported in record.manifest.reported:
+        spoken = [step for step in steps.values() if reported.first <= step.index <= reported.last]
         losses = [step.loss for step in spoken if step.loss is not None]
-        if not losses or len(losses) != said.last - said.first + 1:
+        if not losses or len(losses) != reported.last - reported.first + 1:
             continue
-        last, mean = steps[said.last], math.fsum(losses) / len(losses)
-        if exceeds(relative_difference(said.loss, mean), AS_PRINTED):
-            when = f"step {said.last}" if len(losses) == 1 else f"steps {said.first}-{said.last}"
-            text = f"{when}: {record.label} reports a loss of {said.loss:g}, and it is {mean:.6g}"
-            text += _cause(said.loss / mean if mean else math.nan, len(last.micro_losses))
-            yield Finding(text, said.last, None, said.loss, mean)
-        norms = said.gradient_norm, last.gradient_norm
+        last, mean = steps[reported.last], math.fsum(losses) / len(losses)
+        if exceeds(relative_difference(reported.loss, mean), AS_PRINTED):
+            when = (
+                f"step {reported.last}"
+                if len(losses) == 1
+                else f"steps {reported.first}-{reported.last}"
+            )
+            text = (
+                f"{when}: {record.label} reports a loss of {reported.loss:g}, and it is {mean:.6g}"
+            )
+            text += _cause(reported.loss / mean if mean else math.nan, len(last.micro_losses))
+            yield Finding(text, reported.last, None, reported.loss, mean)
+        norms = reported.gradient_norm, last.gradient_norm
         if None not in norms and exceeds(relative_difference(*norms), AS_PRINTED):
-            text = f"step {said.last}: {record.label} reports a gradient norm of {norms[0]:g}, and "
-            yield Finding(f"{text}it is {norms[1]:.6g}", said.last, None, *norms)
+            text = f"step {reported.last}: {record.label} reports a gradient norm of {norms[0]:g}, "
+            yield Finding(f"{text}and it is {norms[1]:.6g}", reported.last, None, *norms)
 
 
 def _cause(ratio: float, micro_batches: int) -> str:

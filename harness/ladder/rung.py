@@ -32,8 +32,9 @@ class Rung:
     needs:       rungs above without which the answer means nothing: it is INVALID then
     partly:      rungs above without which only a part of it is judged
     metrics:     what it measures, with their floors; none for an identity
-    own_float64: `judge` can hold each run against float64 from that run's own weights and batch,
-                 where these differ by themselves (`Comparison.own`); then it needs no other rung
+    float64_per_run: `judge` can hold each run against float64 from that run's own weights and
+                 batch, where these differ by themselves (`Comparison.float64_per_run`); then it
+                 needs no other rung
     prepared:    kinds of cases (`harness.config.case.KINDS`) in which the harness itself brings it
                  about, so that no version of a trainer can be blamed for it
     blamed_for:  a gated version that fails at this stage fails this rung
@@ -46,7 +47,7 @@ class Rung:
     needs: tuple[str, ...] = ()
     partly: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
-    own_float64: bool = False
+    float64_per_run: bool = False
     prepared: tuple[str, ...] = ()
     blamed_for: Stage | None = None
     after: str = ""

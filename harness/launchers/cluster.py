@@ -161,8 +161,8 @@ class Cluster:
                 text=True, errors="replace", timeout=seconds,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            said = f"no answer within {seconds:.0f} s"
-            return subprocess.CompletedProcess(argv, NO_ANSWER, "", said)
+            error = f"no answer within {seconds:.0f} s"
+            return subprocess.CompletedProcess(argv, NO_ANSWER, "", error)
 
 
 def _deletion(workload: str) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.launchers import images, local
 from harness.launchers.invocation import Invocation, watched
-from harness.launchers.launcher import Note, OnEvent, Run
+from harness.launchers.launcher import OnEvent, Run
 from harness.record import layout
-from harness.record.outcome import TIMED_OUT, Ending, Sign, explain
+from harness.record.termination import TIMED_OUT, Sign, Termination, explain
 
 REPOSITORY = "parity-harness"
 
@@ -52,7 +53,7 @@ class Docker:
 
     options: DockerOptions
     limits: local.Limits
-    note: Note
+    progress: Progress
     here = True
 
     @property
@@ -107,17 +108,17 @@ class Docker:
         build = [] if self.options.image else [self._built.build(self.image, "CONTEXT")]
         return [*build, self.container(run).argv]
 
-    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+    def launch(self, run: Run, on_event: OnEvent) -> Termination:
         """Run it in a container, which is removed whatever happens."""
         images.check_interpreter(run)
         if self.options.image is None and not images.exists(self.image):
-            images.build(self._built, self.image, self.note)
+            images.build(self._built, self.image, self.progress)
         container = self.container(run)
         container.write_files()
         with _removed(container_name(run)):
-            ending = local.launch(container, run.places.record, self.limits, on_event)
+            ended = local.launch(container, run.places.record, self.limits, on_event)
         self._own(run)
-        return by_signal(ending, run.places.record / layout.LOG, self.limits.signs)
+        return by_signal(ended, run.places.record / layout.LOG, self.limits.signs)
 
     def _own(self, run: Run) -> None:
         """Give what root wrote within the container to who runs the harness."""
@@ -132,16 +133,16 @@ class Docker:
         )  # fmt: skip
 
 
-def by_signal(ending: Ending, log: Path, signs: tuple[Sign, ...] = ()) -> Ending:
-    """The ending of a container, judged as that of the process in it.
+def by_signal(ended: Termination, log: Path, signs: tuple[Sign, ...] = ()) -> Termination:
+    """The Termination of a container, judged as that of the process in it.
 
     `docker run` exits with 128 and the number of the signal that ended the process. Its own exit
     codes, 125 to 127, are none of these.
     """
-    if ending.code is None or ending.code - 128 not in signal.valid_signals():
-        return ending
-    given_up = ending.reason if ending.status == TIMED_OUT else None
-    return explain(128 - ending.code, log, given_up, ending.seconds, signs)
+    if ended.code is None or ended.code - 128 not in signal.valid_signals():
+        return ended
+    given_up = ended.reason if ended.status == TIMED_OUT else None
+    return explain(128 - ended.code, log, given_up, ended.seconds, signs)
 
 
 def container_name(run: Run) -> str:

@@ -20,11 +20,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from harness.base.progress import Progress
 from harness.launchers import local
 from harness.launchers.invocation import Invocation
 from harness.launchers.local import Process
@@ -106,7 +107,7 @@ class Forked:
 
 
 @dataclass
-class Server:
+class ServerHandle:
     """The socket that a server listens to, and what it has forked."""
 
     control: socket.socket
@@ -150,7 +151,7 @@ class Server:
         return process
 
 
-class Interpreter:
+class WarmInterpreter:
     """One interpreter in one environment: a server that has imported `first`, and its branches."""
 
     def __init__(self, python: str, environment: Mapping[str, str], first: tuple[str, ...]) -> None:
@@ -158,7 +159,7 @@ class Interpreter:
         (self.folder / "harness").symlink_to(Path(__file__).resolve().parents[1])
         own, theirs = socket.socketpair()
         path = os.pathsep.join(filter(None, (str(self.folder), environment.get("PYTHONPATH"))))
-        with theirs, self._said() as said:
+        with theirs, self._messages() as messages:
             self.process = subprocess.Popen(
                 (
                     python, "-m", "harness.probe.fork_server", str(theirs.fileno()),
@@ -167,31 +168,31 @@ class Interpreter:
                 cwd=self.folder,
                 env={**environment, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=messages,
+                stderr=messages,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )  # fmt: skip
-        self.server = Server(own, [])
-        self.asked: dict[tuple[str, ...], socket.socket] = {}
-        self.branches: dict[tuple[str, ...], Server] = {}
+        self.server = ServerHandle(own, [])
+        self.requested: dict[tuple[str, ...], socket.socket] = {}
+        self.branches: dict[tuple[str, ...], ServerHandle] = {}
 
     def expect(self, libraries: tuple[str, ...]) -> None:
         """Begin to import these in a branch, if it is not there yet. Waits for nothing."""
-        if libraries not in self.asked and libraries not in self.branches:
-            with self._said() as said, open(os.devnull, "rb") as nothing:
-                standard = (nothing.fileno(), said.fileno(), said.fileno())
-                self.asked[libraries] = self.server.ask({"libraries": libraries}, standard)
+        if libraries not in self.requested and libraries not in self.branches:
+            with self._messages() as messages, open(os.devnull, "rb") as nothing:
+                standard = (nothing.fileno(), messages.fileno(), messages.fileno())
+                self.requested[libraries] = self.server.ask({"libraries": libraries}, standard)
 
-    def branch(self, libraries: tuple[str, ...]) -> Server:
+    def branch(self, libraries: tuple[str, ...]) -> ServerHandle:
         """The server that has imported these as well. Raises Refused where there can be none."""
         self.expect(libraries)
-        if libraries in self.asked:
-            process = self.server.answered(self.asked.pop(libraries))
-            self.branches[libraries] = Server(process.answers, [])
+        if libraries in self.requested:
+            process = self.server.answered(self.requested.pop(libraries))
+            self.branches[libraries] = ServerHandle(process.answers, [])
         return self.branches[libraries]
 
-    def _said(self) -> IO[bytes]:
+    def _messages(self) -> IO[bytes]:
         """A file for what imports print: every trainer's log begins with it."""
         return tempfile.TemporaryFile(dir=self.folder)
 
@@ -203,7 +204,7 @@ class Interpreter:
     def close(self) -> None:
         """End it, its branches, and whatever still runs that they have forked."""
         servers = (*self.branches.values(), self.server)
-        for control in (*self.asked.values(), *(server.control for server in servers)):
+        for control in (*self.requested.values(), *(server.control for server in servers)):
             control.close()
         try:
             self.process.wait(GRACE)
@@ -218,19 +219,19 @@ class Pool:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.interpreters: dict[str, Interpreter] = {}
+        self.interpreters: dict[str, WarmInterpreter] = {}
 
     def expect(self, invocation: Invocation, imports: Imports) -> None:
         """Begin to import what `invocation` needs, if it can be forked. Waits for nothing."""
         environment = {**os.environ, **invocation.environment}
-        if why_not(invocation, environment) is None:
+        if why_not_forked(invocation, environment) is None:
             with self.lock, self._interpreter(invocation, environment, imports) as interpreter:
                 interpreter.expect(imports.libraries)
 
     def fork(self, invocation: Invocation, stream: IO[bytes], imports: Imports) -> Forked:
         """Start `invocation` in a process that has its libraries imported. Raises Refused."""
         environment = {**os.environ, **invocation.environment}
-        reason = why_not(invocation, environment)
+        reason = why_not_forked(invocation, environment)
         if reason is not None:
             raise Refused(reason)
         message = {
@@ -253,13 +254,13 @@ class Pool:
     @contextlib.contextmanager
     def _interpreter(
         self, invocation: Invocation, environment: Mapping[str, str], imports: Imports
-    ) -> Iterator[Interpreter]:
+    ) -> Iterator[WarmInterpreter]:
         """The one that the run belongs to. It is ended where it is gone, or nobody waits for it."""
         shared = {name: value for name, value in environment.items() if name not in OF_ONE_RUN}
         shared["PYTHONPATH"] = os.pathsep.join(map(str, imports.path))
         python = invocation.argv[0]
         key = json.dumps([python, imports.interpreter, imports.first, sorted(shared.items())])
-        found = self.interpreters.pop(key, None) or Interpreter(python, shared, imports.first)
+        found = self.interpreters.pop(key, None) or WarmInterpreter(python, shared, imports.first)
         self.interpreters[key] = found
         self._end_unused(key)
         try:
@@ -288,7 +289,7 @@ POOL = Pool()
 atexit.register(POOL.close)
 
 
-def why_not(invocation: Invocation, environment: Mapping[str, str]) -> str | None:
+def why_not_forked(invocation: Invocation, environment: Mapping[str, str]) -> str | None:
     """Why this run is to be launched by itself; None where it may be forked."""
     if sys.platform != "linux":
         return f"{sys.platform} has no /proc"
@@ -308,13 +309,13 @@ def expect(invocation: Invocation, imports: Imports) -> None:
 
 
 def start(
-    invocation: Invocation, stream: IO[bytes], imports: Imports, note: Callable[[str], None]
+    invocation: Invocation, stream: IO[bytes], imports: Imports, progress: Progress
 ) -> Process:
     """Fork the run, or launch it by itself where it cannot be forked, and say so."""
     try:
         return POOL.fork(invocation, stream, imports)
     except Refused as reason:
-        note(f"launched in an interpreter of its own: {reason}")
+        progress(f"launched in an interpreter of its own: {reason}")
         return local.launch_interpreter(invocation, stream)
 
 

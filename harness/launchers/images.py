@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.environments.interpreters import LOCK, base_python
 from harness.environments.sources import default_cache_dir
-from harness.launchers.launcher import Note, Run
+from harness.launchers.launcher import Run
 
 FOLDER = Path(__file__).parent / "image"
 HOST = Path(__file__).parent / "host.py"
@@ -83,18 +84,18 @@ class Image:
             shutil.copyfile(path, context / name)
 
 
-def build(image: Image, reference: str, note: Note) -> None:
+def build(image: Image, reference: str, progress: Progress) -> None:
     """Build `image` as `reference`. Raises BadInput with the end of what Docker said."""
-    note(f"building the image {reference} (minutes, 10 GB)")
+    progress(f"building the image {reference} (minutes, 10 GB)")
     with tempfile.TemporaryDirectory(prefix="parity-image-") as temporary:
         context = Path(temporary) / "context"
         image.write_context(context)
         _succeed(image.build(reference, context), f"the image {reference} cannot be built")
 
 
-def push(reference: str, note: Note) -> None:
+def push(reference: str, progress: Progress) -> None:
     """Push `reference` to its registry. Raises BadInput with the end of what Docker said."""
-    note(f"pushing the image {reference}")
+    progress(f"pushing the image {reference}")
     _succeed(
         ("docker", "push", reference),
         f"the image {reference} cannot be pushed (for a registry of Google's, log in with "
@@ -123,12 +124,12 @@ def check_engine(launcher: str) -> None:
             ["docker", "version", "--format", "{{.Server.Version}}"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
-        said = last_words(done.stderr)
+        error = last_words(done.stderr)
     except subprocess.TimeoutExpired:
-        said, done = "it did not answer within 60 s", None
+        error, done = "it did not answer within 60 s", None
     if done is None or done.returncode != 0:
         raise BadInput(
-            f"launcher={launcher} needs Docker, and its engine cannot be reached ({said}): start "
+            f"launcher={launcher} needs Docker, and its engine cannot be reached ({error}): start "
             "it (`sudo systemctl start docker`), join the group `docker`, or run with "
             "launcher=local. `parity command` shows what would be run, without an engine"
         )

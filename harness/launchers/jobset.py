@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import Progress
 from harness.launchers.images import last_words
 from harness.launchers.invocation import SECRET_NAME
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.base.typed import STRICT, typed
 from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
 from harness.launchers import forked, local
 from harness.launchers.invocation import Invocation, Places, watched
-from harness.record.outcome import Ending
 from harness.record.reader import Event
+from harness.record.termination import Termination
 
 OnEvent = Callable[[Event], None]
-Note = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -64,7 +64,7 @@ class Launcher(Protocol):
     def commands(self, run: Run) -> list[tuple[str, ...]]:
         """The command lines that `launch` runs on this machine, in order."""
 
-    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+    def launch(self, run: Run, on_event: OnEvent) -> Termination:
         """Run it, wait for it, and say how it ended. Nothing is left running, Ctrl-C or not."""
 
 
@@ -72,12 +72,12 @@ class Launcher(Protocol):
 class Local:
     """A process on this machine; `stop` ends it from another thread.
 
-    note: told why a run was not forked; None where runs are not to be forked at all
+    progress: told why a run was not forked; None where runs are not to be forked at all
     """
 
     limits: local.Limits
     stop: threading.Event | None = None
-    note: Note | None = None
+    progress: Progress | None = None
     here = True
 
     @property
@@ -102,18 +102,18 @@ class Local:
         """The one process."""
         return [self.invocation(run).argv]
 
-    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+    def launch(self, run: Run, on_event: OnEvent) -> Termination:
         """Start it and wait for it."""
         invocation = self.invocation(run)
         invocation.write_files()
         start = None
-        if self.note is not None:
-            start = functools.partial(forked.start, imports=_imports(run), note=self.note)
+        if self.progress is not None:
+            start = functools.partial(forked.start, imports=_imports(run), progress=self.progress)
         return local.launch(invocation, run.places.record, self.limits, on_event, self.stop, start)
 
     def expect(self, run: Run) -> None:
         """Say that `run` is coming, so that what it is forked from is ready by then."""
-        if self.note is not None:
+        if self.progress is not None:
             forked.expect(self.invocation(run), _imports(run))
 
 

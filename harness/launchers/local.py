@@ -17,9 +17,17 @@ from typing import IO, Any, Protocol
 from harness.devices.device import device
 from harness.launchers.invocation import Invocation
 from harness.record import layout
-from harness.record.outcome import BUSY, FAILED, KILLED, OUT_OF_MEMORY, Ending, Sign, explain
 from harness.record.reader import Event
 from harness.record.tail import EventTail
+from harness.record.termination import (
+    BUSY,
+    FAILED,
+    KILLED,
+    OUT_OF_MEMORY,
+    Sign,
+    Termination,
+    explain,
+)
 
 GRACE = 5.0
 """Seconds between asking a process group to end and ending it."""
@@ -103,7 +111,7 @@ def launch(
     on_event: Callable[[Event], None],
     stop: threading.Event | None = None,
     start: Start | None = None,
-) -> Ending:
+) -> Termination:
     """Run `invocation`, its output into `directory`/trainer.log, and wait for it.
 
     `start` makes its process, in another way than by launching an interpreter for it.
@@ -143,12 +151,12 @@ def launch(
     return blamed(explain(process.returncode, log, reason, seconds, limits.signs), limits)
 
 
-def blamed(ending: Ending, limits: Limits) -> Ending:
-    """The ending of a run that failed, where another process has the device: that one's doing."""
-    if ending.status not in (FAILED, OUT_OF_MEMORY, KILLED):
-        return ending
+def blamed(ended: Termination, limits: Limits) -> Termination:
+    """`ended` as busy, where a run failed while another process had the device."""
+    if ended.status not in (FAILED, OUT_OF_MEMORY, KILLED):
+        return ended
     reason = limits.busy()
-    return ending if reason is None else dataclasses.replace(ending, status=BUSY, reason=reason)
+    return ended if reason is None else dataclasses.replace(ended, status=BUSY, reason=reason)
 
 
 def _end_group(process: Process) -> None:

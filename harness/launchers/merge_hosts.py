@@ -31,7 +31,7 @@ from harness.launchers.merge_events import (
 )
 from harness.record import layout, reader, writer
 from harness.record.evidence import Hosts, Observed, Record
-from harness.record.outcome import OK
+from harness.record.termination import OK
 
 OF_PROCESS = (
     "device", "device_kind", "accelerator_type", "matmul_precision", "condition", "devices",

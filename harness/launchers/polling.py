@@ -12,10 +12,11 @@ from subprocess import Popen, TimeoutExpired
 from typing import IO
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.launchers import cluster
 from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
-from harness.launchers.launcher import Note, OnEvent
+from harness.launchers.launcher import OnEvent
 from harness.launchers.local import Limits
 from harness.record import layout
 from harness.record.tail import EventTail
@@ -105,7 +106,7 @@ def wait(
     patience: Patience,
     artifacts: Artifacts,
     on_event: OnEvent,
-    note: Note,
+    progress: Progress,
     poll: float = POLL,
 ) -> State:
     """Wait until `workload` has ended, or is given up; its State then, with why.
@@ -114,7 +115,7 @@ def wait(
     A cluster that does not answer is asked again, until the patience ends.
     """
     tail = EventTail(directory / FIRST / layout.STEPS)
-    told = ""
+    reason = ""
     with (directory / layout.LOG).open("ab", buffering=0) as log:
         sight = LiveView(on, workload, log, artifacts, tail, on_event)
         try:
@@ -127,14 +128,14 @@ def wait(
                     return state
                 if running:
                     sight.look()
-                elif state is not None and state.reason != told:
-                    told = state.reason
-                    note(f"{workload} is waiting: {told}")
+                elif state is not None and state.reason != reason:
+                    reason = state.reason
+                    progress(f"{workload} is waiting: {reason}")
                 size = os.fstat(log.fileno()).st_size + tail.position
                 lost = patience.lost(time.monotonic(), running, size)
                 if lost is not None:
                     name = cluster.QUEUED if patience.began is None else cluster.RUNNING
-                    return State(name, f"{lost}: {told}" if name == cluster.QUEUED else lost)
+                    return State(name, f"{lost}: {reason}" if name == cluster.QUEUED else lost)
                 time.sleep(poll)
         finally:
             sight.close(0)

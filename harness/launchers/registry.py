@@ -6,9 +6,10 @@ import difflib
 import threading
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.config.settings import LauncherSettings
 from harness.devices.device import device
-from harness.launchers.launcher import Launcher, Local, NoOptions, Note, options_of
+from harness.launchers.launcher import Launcher, Local, NoOptions, options_of
 from harness.launchers.local import Limits
 from harness.launchers.saved import saved
 
@@ -22,11 +23,11 @@ def limits_of(settings: LauncherSettings) -> Limits:
 
 
 def local_launcher(
-    settings: LauncherSettings, note: Note, stop: threading.Event | None = None
+    settings: LauncherSettings, progress: Progress, stop: threading.Event | None = None
 ) -> Local:
     """The launcher of this machine. Runs are forked where their device is not one process's own."""
     fork = settings.fork_server and device(settings.device).shared
-    return Local(limits_of(settings), stop, note if fork else None)
+    return Local(limits_of(settings), stop, progress if fork else None)
 
 
 def devices_of(settings: LauncherSettings) -> int | None:
@@ -43,25 +44,25 @@ def devices_of(settings: LauncherSettings) -> int | None:
     return None if chosen.count is None else chosen.count()
 
 
-def launcher_for(settings: LauncherSettings, note: Note) -> Launcher:
+def launcher_for(settings: LauncherSettings, progress: Progress) -> Launcher:
     """The launcher of `settings`; what it reports while it works goes to `note`.
 
     Raises BadInput for a name or an option that is not known, or one that is missing.
     """
     if settings.name == "local":
         options_of(NoOptions, settings.options)
-        return local_launcher(settings, note)
+        return local_launcher(settings, progress)
     limits = limits_of(settings)
     # Only the one that is asked for: they bring a client of object storage, and more.
     if settings.name == "docker":
         from harness.launchers.docker import Docker, DockerOptions
 
-        return Docker(options_of(DockerOptions, settings.options), limits, note)
+        return Docker(options_of(DockerOptions, settings.options), limits, progress)
     if settings.name == "xpk":
         from harness.launchers.xpk import Xpk, XpkOptions
 
         given = {key: value for key, value in settings.options.items() if value is not None}
-        return Xpk(options_of(XpkOptions, saved() | given).checked(), limits, note)
+        return Xpk(options_of(XpkOptions, saved() | given).checked(), limits, progress)
     near = difflib.get_close_matches(settings.name, LAUNCHERS, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise BadInput(f"launcher.name={settings.name} is not one of {', '.join(LAUNCHERS)}{hint}")

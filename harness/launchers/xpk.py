@@ -22,6 +22,7 @@ import yaml
 
 from harness.base import files
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.environments.sources import default_cache_dir
 from harness.launchers import cluster, images, jobset
@@ -29,12 +30,20 @@ from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
 from harness.launchers.host import DUMP, HOST
 from harness.launchers.invocation import Invocation, Places, watched
-from harness.launchers.launcher import Note, OnEvent, Run
+from harness.launchers.launcher import OnEvent, Run
 from harness.launchers.local import MACHINE_VARIABLES, Limits
 from harness.launchers.merge_hosts import merge_hosts
 from harness.launchers.polling import Patience, wait
 from harness.record import layout
-from harness.record.outcome import FAILED, KILLED, OF_MACHINE, OUT_OF_MEMORY, Ending, Sign, explain
+from harness.record.termination import (
+    FAILED,
+    KILLED,
+    OF_MACHINE,
+    OUT_OF_MEMORY,
+    Sign,
+    Termination,
+    explain,
+)
 
 ROOT = Path("/parity")
 """Where everything of a run is within its pods."""
@@ -107,7 +116,7 @@ class Xpk:
 
     options: XpkOptions
     limits: Limits
-    note: Note
+    progress: Progress
     root: Path = ROOT
     here = False
 
@@ -185,7 +194,7 @@ class Xpk:
     def manifest(self, run: Run, workload: str, folder: Path) -> Path:
         """Write the JobSet of `run` into `folder`. Raises BadInput where a token would be in it."""
         path = folder / JOBSET
-        argv = self.create(run, workload, jobset.xpk(default_cache_dir(), self.note), path)
+        argv = self.create(run, workload, jobset.xpk(default_cache_dir(), self.progress), path)
         made = jobset.generate(argv, path)
         if self.options.secret is not None:
             made = jobset.with_secret(made, self.options.secret)
@@ -231,9 +240,9 @@ class Xpk:
 
     def _log_in(self) -> None:
         """Have xpk find the cluster, and write its address and our credentials for kubectl."""
-        self.note(f"looking for the cluster {self.options.cluster}")
+        self.progress(f"looking for the cluster {self.options.cluster}")
         self._cluster.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-        xpk = jobset.xpk(default_cache_dir(), self.note)
+        xpk = jobset.xpk(default_cache_dir(), self.progress)
         done = subprocess.run(
             [
                 str(xpk), "workload", "list", "--cluster", str(self.options.cluster),
@@ -251,12 +260,12 @@ class Xpk:
                 "`xpk cluster list` names it; `parity use` changes it"
             )
 
-    def launch(self, run: Run, on_event: OnEvent) -> Ending:
+    def launch(self, run: Run, on_event: OnEvent) -> Termination:
         """Submit it, wait for it, and put its hosts' Records together."""
         images.check_interpreter(run)
         if self.options.image is None and not images.exists(self.image, remote=True):
-            images.build(self._built, self.image, self.note)
-            images.push(self.image, self.note)
+            images.build(self._built, self.image, self.progress)
+            images.push(self.image, self.progress)
         workload = workload_name(run)
         artifacts = Artifacts(str(self.options.artifact_dir), workload)
         manifest = self.manifest(run, workload, run.places.record)
@@ -268,11 +277,11 @@ class Xpk:
         try:
             # Within: a cluster that is silent, or that Ctrl-C comes before, may have taken it.
             self._cluster.apply(manifest)
-            self.note(f"submitted {workload} ({hosts} hosts) to {self.options.cluster}")
+            self.progress(f"submitted {workload} ({hosts} hosts) to {self.options.cluster}")
             state = wait(
                 self._cluster, workload, run.places.record,
                 Patience(self.limits, self.options.queue_limit, started), artifacts, on_event,
-                self.note,
+                self.progress,
             )  # fmt: skip
         finally:
             if state is None or state.name not in (cluster.SUCCEEDED, cluster.FAILED):
@@ -284,23 +293,23 @@ class Xpk:
         if folders:
             merge_hosts(folders, run.places.record, run.micro_batch, hosts)
         seconds = time.monotonic() - started
-        return ending_of(state, folders, hosts, log, seconds, self.limits.signs)
+        return termination_of(state, folders, hosts, log, seconds, self.limits.signs)
 
     def _delete(self, workload: str) -> None:
         """End `workload`; where that fails, say how to: it may hold its TPUs for hours."""
-        said: str | None = "it was interrupted"
+        error: str | None = "it was interrupted"
         try:
-            said = self._cluster.delete(workload)
+            error = self._cluster.delete(workload)
         finally:
-            if said is not None:
-                self.note(
-                    f"{workload} could not be deleted ({said}): if it is there, it holds its TPUs. "
-                    f"Delete it by `{self._cluster.deletion(workload)}`"
+            if error is not None:
+                self.progress(
+                    f"{workload} could not be deleted ({error}): if it is there, it holds its TPUs."
+                    f" Delete it by `{self._cluster.deletion(workload)}`"
                 )
 
     def _send(self, run: Run, artifacts: Artifacts) -> None:
         """Put all that the pods need into the artifact directory."""
-        self.note(f"sending code and inputs to {artifacts.directory}")
+        self.progress(f"sending code and inputs to {artifacts.directory}")
         places, pod = run.places, self.places(run)
         fetch = {
             artifacts.store(f"inputs-{places.inputs.name}", places.inputs): pod.inputs,
@@ -324,35 +333,35 @@ def workload_name(run: Run) -> str:
     return f"parity-{run.name[:18].rstrip('-')}-{secrets.token_hex(3)}"
 
 
-def ending_of(
+def termination_of(
     state: State,
     folders: list[Path],
     hosts: int,
     log: Path,
     seconds: float,
     signs: tuple[Sign, ...] = (),
-) -> Ending:
+) -> Termination:
     """How a workload ended: by its JobSet, and by what each of its hosts says."""
     codes = [_code(folder) for folder in folders]
-    told = [code for code in codes if code]
+    failed = [code for code in codes if code]
     if state.name == cluster.SUCCEEDED and codes == [0] * hosts:
         return explain(0, log, None, seconds)
     if state.name in (cluster.QUEUED, cluster.RUNNING):
         return explain(1, log, state.reason, seconds)  # it was given up
-    if told:
-        return explain(told[0], log, None, seconds, signs)
+    if failed:
+        return explain(failed[0], log, None, seconds, signs)
     told_by_log = explain(1, log, None, seconds, signs)
     if told_by_log.status in OF_MACHINE:
         return told_by_log
     tail = told_by_log.log
     if state.name == cluster.STUCK:
-        return Ending(FAILED, state.reason, None, seconds, tail)
+        return Termination(FAILED, state.reason, None, seconds, tail)
     if state.name == cluster.SUCCEEDED:
         reason = f"it ended well, but only {codes.count(0)} of {hosts} hosts sent a Record"
-        return Ending(FAILED, reason, None, seconds, tail)
+        return Termination(FAILED, reason, None, seconds, tail)
     if state.reason.startswith(cluster.OUT_OF_MEMORY):
-        return Ending(OUT_OF_MEMORY, state.reason, None, seconds, tail)
-    return Ending(KILLED, state.reason or "its JobSet failed", None, seconds, tail)
+        return Termination(OUT_OF_MEMORY, state.reason, None, seconds, tail)
+    return Termination(KILLED, state.reason or "its JobSet failed", None, seconds, tail)
 
 
 def _code(folder: Path) -> int | None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.cli.termination import termination_interrupts
+from harness.cli.signals import signals_interrupt
 from harness.ladder.ladder import names
 from harness.ladder.result import RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.plugins.ladder import (
     PROPERTY,
     as_selected,
-    crashes_told,
+    crashes_reported,
     device_mark,
     reporter_of,
     selected_rungs,
@@ -106,13 +106,13 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
 def parity_gate_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of what is gated; its runs are launched for the first."""
     pair, rung = request.param
-    with crashes_told(request.node):
+    with crashes_reported(request.node):
         outcome = _outcome(request.config, pair)
         verdict: PairVerdict = outcome.verdict.pairs[0]
         selected = selected_rungs(request, "parity_gate_result", pair)
         result = as_selected(rung, verdict, selected)
-    told = {**outcome.verdict.to_json(), "rung": rung}
-    request.node.user_properties.append((PROPERTY, told))
+    properties = {**outcome.verdict.to_json(), "rung": rung}
+    request.node.user_properties.append((PROPERTY, properties))
     return result
 
 
@@ -135,7 +135,7 @@ def _judged(config: pytest.Config, pair: GatePair) -> Outcome:
 
     reporter = reporter_of(config)
     try:
-        with termination_interrupts():
+        with signals_interrupt():
             return judge_pair(pair, reporter)
     except NotCompared as error:
         pytest.skip(str(error))

@@ -24,7 +24,7 @@ import pytest
 from harness.base import registry
 from harness.base.crash import CRASHED, crashed
 from harness.base.errors import BadInput
-from harness.cli.termination import termination_interrupts
+from harness.cli.signals import signals_interrupt
 from harness.ladder.ladder import names, preconditions
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict, merged
@@ -44,7 +44,7 @@ FIXTURES = {"parity_result", "parity_gate_result", "parity_workspace"}
 
 
 @dataclass(frozen=True)
-class Pair:
+class EnginePair:
     """Two engines that train one case on one device."""
 
     case: str
@@ -110,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(str(error)) from None
 
 
-_VERDICTS: pytest.StashKey[dict[tuple[Pair, tuple[str, ...]], Any]] = pytest.StashKey()
+_VERDICTS: pytest.StashKey[dict[tuple[EnginePair, tuple[str, ...]], Any]] = pytest.StashKey()
 
 
 def pytest_report_collectionfinish(
@@ -153,7 +153,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("parity_result", parameters, indirect=True)
 
 
-def _pairs(config: pytest.Config) -> list[Pair]:
+def _pairs(config: pytest.Config) -> list[EnginePair]:
     named = config.getoption("--parity-pair") or ["hf,torchprime", "hf,reference"]
     pairs = []
     for text in named:
@@ -162,7 +162,7 @@ def _pairs(config: pytest.Config) -> list[Pair]:
             raise pytest.UsageError(f"--parity-pair {text}: write two engines, as hf,torchprime")
         pairs.append((engines[0], engines[1]))
     return [
-        Pair(case, a, b, device)
+        EnginePair(case, a, b, device)
         for device in registry.names(registry.DEVICES)
         for case in config.getoption("--parity-case") or DEFAULT_CASES
         for a, b in pairs
@@ -173,26 +173,28 @@ def _pairs(config: pytest.Config) -> list[Pair]:
 def parity_result(request: pytest.FixtureRequest) -> RungResult:
     """The judgement of one rung of one pair; the runs are launched when the first is asked for."""
     pair, rung = request.param
-    with crashes_told(request.node):
+    with crashes_reported(request.node):
         outcome = pair_outcome(request.config, pair)
         selected = selected_rungs(request, "parity_result", pair)
         result = as_selected(rung, outcome.verdict.pairs[0], selected)
-    request.node.user_properties.append((PROPERTY, _Judged(outcome.verdict, result).to_property()))
+    request.node.user_properties.append(
+        (PROPERTY, _Property(outcome.verdict, result).to_property())
+    )
     return result
 
 
 def selected_rungs(request: pytest.FixtureRequest, fixture: str, pair: Any) -> list[str]:
     """The rungs of a pair whose tests are in this session; xdist's workers know all of them."""
-    asked = (
+    selectors = (
         callspec.params.get(fixture)
         for item in request.session.items
         if (callspec := getattr(item, "callspec", None)) is not None
     )
-    return [rung for of, rung in filter(None, asked) if of == pair]
+    return [rung for of, rung in filter(None, selectors) if of == pair]
 
 
 @contextmanager
-def crashes_told(node: Any) -> Iterator[None]:
+def crashes_reported(node: Any) -> Iterator[None]:
     """What is no verdict and no bad input is a crash of the harness itself: one sentence, no
     traceback of ours, and an exit code of its own for the session."""
     try:
@@ -208,18 +210,18 @@ def crashes_told(node: Any) -> Iterator[None]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The exit code of a crash of the harness, where there was one."""
     terminal: Any = session.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None and _told(terminal, CRASH):
+    if terminal is not None and _properties(terminal, CRASH):
         session.exitstatus = CRASHED
 
 
-def _told(terminal: Any, name: str) -> list[Any]:
+def _properties(terminal: Any, name: str) -> list[Any]:
     """The values of a property of ours, from the reports of all tests."""
     return [
         value
         for reports in terminal.stats.values()
         for report in reports
-        for told, value in getattr(report, "user_properties", ())
-        if told == name
+        for key, value in getattr(report, "user_properties", ())
+        if key == name
     ]
 
 
@@ -247,7 +249,7 @@ def as_selected(name: str, verdict: PairVerdict, selected: Collection[str]) -> R
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Property:
     """What a test tells the summary; plain values, as they cross from xdist's workers."""
 
     verdict: Verdict
@@ -271,7 +273,7 @@ def assert_holds(result: RungResult, notes: tuple[str, ...] = ()) -> None:
     pytest.fail("\n".join([*lines, *notes]), pytrace=False)
 
 
-def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
+def pair_outcome(config: pytest.Config, pair: EnginePair, *overrides: str) -> Outcome:
     """Run, or find, both engines of a pair, and judge them. Skips what this machine cannot do."""
     done = config.stash.setdefault(_VERDICTS, {})
     key = (pair, overrides)
@@ -285,7 +287,7 @@ def pair_outcome(config: pytest.Config, pair: Pair, *overrides: str) -> Outcome:
     return done[key]  # type: ignore[no-any-return]
 
 
-def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outcome:
+def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) -> Outcome:
     from harness.config.compose import load
     from harness.devices.device import device
     from harness.engines.sources import MissingSource
@@ -307,7 +309,7 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
         words.append("launcher.scale_mesh=true")
     if config.getoption("--parity-until-decided") is not None:
         tolerance = config.getoption("--parity-until-decided")
-        words += [f"tolerance.step_time={tolerance}", "timing.looks=5"]
+        words += [f"tolerance.step_time={tolerance}", "timing.rounds=5"]
     if config.getoption("--parity-torchprime") is not None:
         words.append(f"engine.torchprime.source='{config.getoption('--parity-torchprime')}'")
     words += [*config.getoption("--parity-override"), *overrides]  # theirs is the last word
@@ -315,7 +317,7 @@ def _run(config: pytest.Config, pair: Pair, overrides: tuple[str, ...]) -> Outco
     try:
         settings = ready(load(words))
         planned = session.plan(settings, reporter, may_substitute=False)
-        with termination_interrupts():
+        with signals_interrupt():
             return session.run(planned, reporter)
     except MissingSource as error:
         _missing(error.engine, str(error), required)
@@ -347,7 +349,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """The ladder of every pair, as far as its rungs were asked for."""
     # What is compared does not always name its case: of two cases, neither may hide the other.
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for value in _told(terminalreporter, PROPERTY):
+    for value in _properties(terminalreporter, PROPERTY):
         found[value["compared"], value["case"]] = value
     if found:
         from harness.report.terminal import verdict_lines
@@ -380,5 +382,5 @@ def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
 @pytest.fixture(scope="session")
 def parity_workspace(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The workspace of this session, for tests that launch trainers by themselves."""
-    with termination_interrupts():
+    with signals_interrupt():
         yield Path(request.config.getoption("--parity-workspace")).resolve()

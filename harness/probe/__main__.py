@@ -94,6 +94,6 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    from harness.probe.leave import leave
+    from harness.probe.exit import exit_now
 
-    leave(code)
+    exit_now(code)

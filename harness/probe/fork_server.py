@@ -175,12 +175,12 @@ def become(descriptors: list[int]) -> tuple[socket.socket, dict[str, Any]]:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     *standard, own = descriptors
-    said = os.pread(2, 1 << 20, 0)  # what the imports of the server had to say
+    messages = os.pread(2, 1 << 20, 0)  # what the imports of the server had to say
     for place, descriptor in enumerate(standard):
         os.dup2(descriptor, place)
         os.close(descriptor)
-    while said:
-        said = said[os.write(2, said) :]
+    while messages:
+        messages = messages[os.write(2, messages) :]
     answers = socket.socket(fileno=own)
     with answers.makefile("rb") as lines:
         request = json.loads(lines.readline())  # nothing more comes before the answer

@@ -38,11 +38,11 @@ def ask(runtime: Runtime, dtypes: Iterable[torch.dtype]) -> dict[str, Any]:
     tensors = [tensor for dtype in dtypes for tensor in _tensors(dtype, runtime.devices())]
     placed = [runtime.place(values, sharded) for _, values, sharded in tensors]
     answers = fingerprints(placed, runtime.materialise)
-    told = [
+    answered = [
         {"name": name, "device": answer, **_expected(values)}
         for (name, values, _), answer in zip(tensors, answers, strict=True)
     ]
-    return {"version": VERSION, "tensors": told}
+    return {"version": VERSION, "tensors": answered}
 
 
 def _tensors(dtype: torch.dtype, devices: int) -> Iterator[tuple[str, torch.Tensor, bool]]:

@@ -23,7 +23,8 @@ def cut_into_slices(slices: int) -> None:
         found = attributes()
         size = len(found) // slices
         return [
-            {**told, "slice_index": int(told["name"].rpartition(":")[2]) // size} for told in found
+            {**device, "slice_index": int(device["name"].rpartition(":")[2]) // size}
+            for device in found
         ]
 
     def in_a_row(mesh: xs.HybridMesh, devices: Any) -> Any:

@@ -14,8 +14,8 @@ from harness.base.typed import STRICT, Count, Finite, Number
 from harness.config.case import ALIGNED, AS_SHIPPED, Case
 from harness.config.training import TRAINING, TrainingRequest
 from harness.record.graph import ModuleGraph
-from harness.record.outcome import OK, Ending
 from harness.record.steady import COMPILING_STEPS
+from harness.record.termination import OK, Termination
 
 
 class _ByKind:
@@ -41,7 +41,7 @@ def _tag(value: Any) -> str | None:
     return TAGS.get(kind) if isinstance(kind, str) else None
 
 
-Asked = Annotated[Case | TrainingRequest, _ByKind()]
+AnyCase = Annotated[Case | TrainingRequest, _ByKind()]
 """What was to be trained: a Case, or what `parity train` was given."""
 
 
@@ -271,13 +271,16 @@ class Reported:
     gradient_norm: Number | None = None
 
 
+Role = Literal["subject", "perturbed", "repeat", "float64", "graph", "timing"]
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What was run, with what, where, and how it ended.
 
     harness:  version of the harness
     label:    what a person calls this run: the engine, and its version where that is known
-    role:     "subject", "control", "repeat", "float64", "graph" or "timing"
+    role:     what it was run for: to be judged ("subject"), to measure noise, for its compiled step
     repeat:   which of several equal launches
     key:      hash of all that can change what the run does
     inputs:   hash of its prepared inputs
@@ -297,16 +300,16 @@ class Manifest:
     harness: str
     engine: str
     label: str
-    role: str
+    role: Role
     repeat: Count
     key: str
-    case: Asked
+    case: AnyCase
     inputs: str
     origin: Origin
     interpreter: Python
     started: Finite
     observed: Observed
-    ended: Ending
+    ended: Termination
     command: Launched | None = None
     host: Machine | None = None
     attempts: Count = 1
@@ -546,7 +549,7 @@ class Record:
         return self.manifest.label
 
     @property
-    def asked_steps(self) -> int:
+    def requested_steps(self) -> int:
         """Optimizer steps that the case asked for."""
         return self.case.steps
 
@@ -566,7 +569,7 @@ class Record:
         return self.manifest.observed
 
     @property
-    def ended(self) -> Ending:
+    def ended(self) -> Termination:
         """How the process ended."""
         return self.manifest.ended
 
@@ -575,11 +578,11 @@ class Record:
         """The first step that the case asked for and that was not finished; None for none."""
         finished = {step.index for step in self.steps if step.finished}
         first = next(step for step in count() if step not in finished)
-        return first if first < self.asked_steps else None
+        return first if first < self.requested_steps else None
 
     @property
     def complete(self) -> bool:
         """The trainer ended well and trained exactly the steps that were asked for."""
         trained = [step.index for step in self.steps if step.finished]
-        whole = len(trained) == self.asked_steps and trained == list(range(len(trained)))
+        whole = len(trained) == self.requested_steps and trained == list(range(len(trained)))
         return self.ended.status == OK and whole

@@ -41,7 +41,7 @@ from harness.record.layout import (
     SCHEMA,
     STEPS,
 )
-from harness.record.outcome import OK
+from harness.record.termination import OK
 
 T = TypeVar("T")
 
@@ -177,11 +177,11 @@ def read_record(directory: Path) -> Record:
 def read_manifest(path: Path) -> Manifest:
     """The manifest in a file. Raises BadInput that names file and key where anything is wrong."""
     manifest = _read(path, Manifest)
-    asked = dataclasses.asdict(manifest.case)
+    case = dataclasses.asdict(manifest.case)
     try:
         # A Case has defaults, and a Record none: what it does not say was not asked.
-        _check_complete(plain_json(path.read_bytes())["case"], asked, "case")
-        check_asked(manifest)
+        _check_complete(plain_json(path.read_bytes())["case"], case, "case")
+        check_case(manifest)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     return manifest
@@ -195,7 +195,7 @@ def _check_complete(raw: dict[str, Any], whole: dict[str, Any], where: str) -> N
             _check_complete(raw[key], value, f"{where}.{key}")
 
 
-def check_asked(manifest: Manifest) -> None:
+def check_case(manifest: Manifest) -> None:
     """Raise BadInput for a number of the manifest's case that nothing could be computed with."""
     if isinstance(manifest.case, Case):
         check_counts(manifest.case)

@@ -24,7 +24,7 @@ from harness.report.text import format_number
 
 
 @dataclass(frozen=True)
-class Run:
+class ChartedRun:
     """One side of a pair, as it is drawn."""
 
     name: str
@@ -52,7 +52,9 @@ def charts(
     limit: on the relative difference of the losses, from the rung that judged it
     """
     sides = ((names[0], a, figures.A, "solid"), (names[1], b, figures.B, "dash"))
-    runs = [Run(name, record, colour, dash) for name, record, colour, dash in sides if record]
+    runs = [
+        ChartedRun(name, record, colour, dash) for name, record, colour, dash in sides if record
+    ]
     if not runs:
         return ()
     losses = [(run, series(run.record, lambda step: step.loss)) for run in runs]
@@ -67,7 +69,7 @@ def charts(
 
 
 def _loss_difference(
-    names: tuple[str, str], losses: Sequence[tuple[Run, ByStep]], limit: float | None
+    names: tuple[str, str], losses: Sequence[tuple[ChartedRun, ByStep]], limit: float | None
 ) -> Chart:
     """Relative |Δ loss| on a log scale.
 
@@ -126,7 +128,7 @@ def _loss_difference(
     return Chart(title, tuple(notes), figures.figure(traces, "|Δ loss| / loss", yaxis=scale))
 
 
-def _curves(title: str, axis: str, curves: Sequence[tuple[Run, ByStep]]) -> Chart:
+def _curves(title: str, axis: str, curves: Sequence[tuple[ChartedRun, ByStep]]) -> Chart:
     traces, notes = [], []
     for run, values in curves:
         if all(value is None for value in values.values()):
@@ -141,7 +143,7 @@ def _curves(title: str, axis: str, curves: Sequence[tuple[Run, ByStep]]) -> Char
     return Chart(title, tuple(notes), figures.figure(traces, axis))
 
 
-def _gradient_norms(runs: Sequence[Run]) -> Chart:
+def _gradient_norms(runs: Sequence[ChartedRun]) -> Chart:
     """Norms before clipping, with the thresholds."""
     curves = [(run, series(run.record, lambda step: step.gradient_norm)) for run in runs]
     chart = _curves("Gradient norm before clipping", "L2 norm", curves)
@@ -164,7 +166,7 @@ def _gradient_norms(runs: Sequence[Run]) -> Chart:
     return Chart(chart.title, tuple(notes), figure)
 
 
-def _learning_rates(runs: Sequence[Run]) -> Chart:
+def _learning_rates(runs: Sequence[ChartedRun]) -> Chart:
     traces, notes = [], []
     for run in runs:
         groups = learning_rates(run.record)
@@ -177,7 +179,7 @@ def _learning_rates(runs: Sequence[Run]) -> Chart:
     return Chart("Learning rate that each step used", tuple(notes), figure)
 
 
-def _timeline(runs: Sequence[Run]) -> Chart:
+def _timeline(runs: Sequence[ChartedRun]) -> Chart:
     """Seconds a step of every window, those that are excluded too."""
     traces, notes = [], []
     for run in runs:
@@ -202,7 +204,7 @@ def _timeline(runs: Sequence[Run]) -> Chart:
     return Chart("Step time of every window", tuple(notes), figure)
 
 
-def _distribution(runs: Sequence[Run]) -> Chart:
+def _distribution(runs: Sequence[ChartedRun]) -> Chart:
     """Seconds a step of the steady windows."""
     traces, notes = [], []
     for run in runs:

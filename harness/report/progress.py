@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from harness.record.outcome import OK, Ending
 from harness.record.reader import BatchEvent, Event, ValuesEvent
+from harness.record.termination import OK, Termination
 
 
 class ConsoleReporter:
@@ -68,11 +68,11 @@ class ConsoleReporter:
         if self._progress is not None:
             self._progress.update(self._task, completed=completed, state=state)
 
-    def ended(self, label: str, outcome: Ending) -> None:
+    def ended(self, label: str, ended: Termination) -> None:
         """A run ended."""
         self.close()
-        done = "trained" if outcome.status == OK else f"{outcome.status}: {outcome.reason}"
-        self.note(f"{label}: {done} ({self._seen} steps, {outcome.seconds:.0f} s)")
+        done = "trained" if ended.status == OK else f"{ended.status}: {ended.reason}"
+        self.note(f"{label}: {done} ({self._seen} steps, {ended.seconds:.0f} s)")
 
     def reused(self, label: str, directory: Path) -> None:
         """A complete Record of this very run was there already."""

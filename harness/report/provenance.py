@@ -21,7 +21,7 @@ def facts(record: Record) -> tuple[tuple[str, str], ...]:
     versions = seen.versions
     rows = {
         "ended": " – ".join(text for text in (ended.status, ended.reason) if text),
-        "steps": f"{record.trained_steps} finished of {record.asked_steps}",
+        "steps": f"{record.trained_steps} finished of {record.requested_steps}",
         "devices": f"{seen.devices or MISSING} × {seen.device_kind or MISSING}",
         "matmul precision": seen.matmul_precision or MISSING,
         "mesh": " × ".join(f"{axis} {size}" for axis, size in axes.items() if size != 1),

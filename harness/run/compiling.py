@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.base.typed import plain_json
 from harness.compiler.compiled import CompiledStep, from_json, to_json
-from harness.compiler.libtpu import FLAGS, Limits, Module, compile_step, devices_of, digest_of
+from harness.compiler.libtpu import (
+    FLAGS,
+    CompileLimits,
+    StepModule,
+    compile_step,
+    devices_of,
+    digest_of,
+)
 from harness.compiler.target import Target, parse_targets
 from harness.config.settings import Settings
-from harness.environments.cache import Progress
 from harness.environments.compilers import TpuCompiler, tpu_compiler
 from harness.environments.sources import default_cache_dir
 from harness.record import layout, writer
@@ -27,7 +34,7 @@ class Compiling:
 
     compiler: TpuCompiler
     targets: tuple[Target, ...]
-    limits: Limits
+    limits: CompileLimits
 
 
 def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
@@ -50,7 +57,7 @@ def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
                 f"case {settings.case.name} {settings.case.devices} ({mesh}): name a slice of "
                 f"{settings.case.devices}, or another case.mesh"
             )
-    limits = Limits(options.time_limit, options.code_seconds, options.memory_limit * 2**30)
+    limits = CompileLimits(options.time_limit, options.code_seconds, options.memory_limit * 2**30)
     return Compiling(compiler, targets, limits)
 
 
@@ -124,17 +131,17 @@ def _unknown(target: str, libtpu: str, why: str) -> CompiledStep:
     return CompiledStep(target, libtpu, "", "", 0, "", "", None, why, ())
 
 
-def step_modules(recorded: Record) -> list[Module] | str:
+def step_modules(recorded: Record) -> list[StepModule] | str:
     """The modules of a step, out of the Record of the run that dumped them, or why it has none."""
     if not recorded.complete:
         return f"{recorded.label} {recorded.ended.status}: {recorded.ended.reason}"
     path = recorded.directory / layout.MODULES
     if not path.is_file():
         return f"{recorded.label}: it kept no module of its step"
-    told = plain_json(path.read_bytes())
-    if "missing" in told:
-        return f"{recorded.label}: {told['missing']}"
-    return [Module(recorded.directory / m["file"], m["executions"]) for m in told["step"]]
+    kept = plain_json(path.read_bytes())
+    if "missing" in kept:
+        return f"{recorded.label}: {kept['missing']}"
+    return [StepModule(recorded.directory / m["file"], m["executions"]) for m in kept["step"]]
 
 
 def flags_of(recorded: Record) -> str:

@@ -26,8 +26,7 @@ from harness.environments.sources import default_cache_dir
 from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.registry import launcher_for, limits_of, local_launcher
-from harness.record import layout, reader, writer
-from harness.record import outcome as ending
+from harness.record import layout, reader, termination, writer
 from harness.record.evidence import (
     DeviceTimes,
     Launched,
@@ -59,7 +58,7 @@ class Reporter(Protocol):
     def event(self, label: str, event: reader.Event) -> None:
         """The probe wrote an event."""
 
-    def ended(self, label: str, outcome: ending.Ending) -> None:
+    def ended(self, label: str, ended: termination.Termination) -> None:
         """A run ended."""
 
     def reused(self, label: str, directory: Path) -> None:
@@ -204,9 +203,9 @@ def launch_alone(plan: Plan, place: Slot, settings: LauncherSettings, reporter: 
     for attempt in range(1, ATTEMPTS + 1):
         reporter.started(plan.label, plan.case.steps)
         result = _launch(plan, place, launcher, reporter.event, attempt=attempt)
-        outcome = result.ended
-        reporter.ended(plan.label, outcome)
-        if outcome.status != ending.STARVED or attempt == ATTEMPTS:
+        ended = result.ended
+        reporter.ended(plan.label, ended)
+        if ended.status != termination.STARVED or attempt == ATTEMPTS:
             break
         reporter.note(f"{plan.label}: trying again")
     return result
@@ -226,10 +225,10 @@ def _launch(
     run = run_of(plan, place, shared)
     place.begin()
     make_scratch(run.places)
-    outcome = launcher.launch(run, lambda event: on_event(plan.label, event))
+    ended = launcher.launch(run, lambda event: on_event(plan.label, event))
     argv = launcher.invocation(run).argv
     observed = with_kind(reader.read_observed(place.running))
-    if plan.role == "graph" and outcome.status == ending.OK:
+    if plan.role == "graph" and ended.status == termination.OK:
         _keep_graph(place)
     manifest = Manifest(
         schema=layout.SCHEMA,
@@ -256,7 +255,7 @@ def _launch(
         hosts=reader.read_hosts(place.running),
         reported=_reported(plan, place),
         profile=keep_device_times(place.running, observed),
-        ended=_judge_ending(outcome, plan.case.steps, place),
+        ended=_judge_termination(ended, plan.case.steps, place),
     )
     result = place.finish(manifest)
     if result.steps:
@@ -351,19 +350,21 @@ def _public(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
 
 
-def _judge_ending(outcome: ending.Ending, asked: int, place: Slot) -> ending.Ending:
+def _judge_termination(
+    ended: termination.Termination, steps_of_case: int, place: Slot
+) -> termination.Termination:
     """A process that exits with 0 is not enough: every step has to have been trained."""
-    if outcome.status != ending.OK:
-        return outcome
+    if ended.status != termination.OK:
+        return ended
     # Read as a run that may be cut short, which is what is to be found out.
     events = reader.read_events(place.running / layout.STEPS)
     steps = len({event.step for event in events if isinstance(event, reader.ValuesEvent)})
-    if steps == asked:
-        return outcome
+    if steps == steps_of_case:
+        return ended
     log = (place.running / layout.LOG).read_text(errors="replace").splitlines()
     return dataclasses.replace(
-        outcome,
-        status=ending.STOPPED_EARLY,
-        reason=f"it exited with 0, but trained {steps} of {asked} steps",
-        log=tuple(line for line in log if line.strip())[-ending.TAIL_LINES :],
+        ended,
+        status=termination.STOPPED_EARLY,
+        reason=f"it exited with 0, but trained {steps} of {steps_of_case} steps",
+        log=tuple(line for line in log if line.strip())[-termination.TAIL_LINES :],
     )

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from harness.base.progress import Progress
 from harness.config.settings import Settings
 from harness.engines.command import Job
 from harness.engines.reference import ENGINE, float64_reference
@@ -16,10 +17,10 @@ from harness.ladder.comparison import Comparison
 from harness.record.evidence import Record
 from harness.record.layout import FIRST_BATCH, INITIAL
 from harness.run.execute import Reporter, run_or_reuse
-from harness.run.plan import Note, Plan, interpreter_for
+from harness.run.plan import Plan, interpreter_for
 
 
-def plan_float64(settings: Settings, inputs: Inputs, note: Note) -> Plan:
+def plan_float64(settings: Settings, inputs: Inputs, progress: Progress) -> Plan:
     """The case trained by the reference on the host in float64."""
     options = settings.engine[ENGINE.name]
     return Plan(
@@ -27,7 +28,7 @@ def plan_float64(settings: Settings, inputs: Inputs, note: Note) -> Plan:
         label="float64 reference",
         case=settings.case,
         command=float64_reference(Job(settings.case, options)),
-        interpreter=interpreter_for(options, default_cache_dir(), note),
+        interpreter=interpreter_for(options, default_cache_dir(), progress),
         inputs=inputs,
         environment={},
         origin={},

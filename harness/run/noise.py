@@ -7,11 +7,11 @@ from pathlib import Path
 
 from harness.config.settings import Settings
 from harness.inputs.prepared import with_perturbed_weights
-from harness.ladder.comparison import Pair
+from harness.ladder.comparison import RecordPair
 from harness.ladder.noise_floor import needs_repeat
 from harness.record.evidence import Record
 from harness.run.execute import Reporter, run_or_reuse
-from harness.run.plan import Plan, plan_control, plan_repeat
+from harness.run.plan import Plan, plan_perturbed, plan_repeat
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Noise:
     repeat: the first run, and one from equal weights
     """
 
-    floor: Pair | None = None
-    repeat: Pair | None = None
+    floor: RecordPair | None = None
+    repeat: RecordPair | None = None
 
 
 NOT_MEASURED = Noise()
@@ -39,10 +39,10 @@ def measure_noise(plan: Plan, subject: Record, settings: Settings, reporter: Rep
     floor = None
     if tolerance.noise_floor == "ulp" and settings.case.aligned:
         perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
-        control = run_or_reuse(
-            plan_control(plan, perturbed), workspace, settings.launcher, reporter
+        moved = run_or_reuse(
+            plan_perturbed(plan, perturbed), workspace, settings.launcher, reporter
         )
-        floor = (subject, control)
+        floor = (subject, moved)
     needed = floor is not None and floor[1].complete and needs_repeat(floor, tolerance)
     if tolerance.repeat != "always" and not (tolerance.repeat == "auto" and needed):
         return Noise(floor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.config.case import Case
 from harness.config.settings import EngineOptions, Settings
 from harness.config.training import TrainingRequest
@@ -23,13 +24,12 @@ from harness.environments.interpreters import Interpreter, base_interpreter, nam
 from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs
 from harness.launchers.local import device_environment
+from harness.record.evidence import Role
 from harness.run.preflight import check_library
 from harness.run.workspace import key_of
 
 ORIGIN = ("commit", "dirty", "version", "script", "files")
 """What of a Plan's origin can change what its run does."""
-
-Note = Callable[[str], None]
 
 Planner = Callable[[Settings, Inputs], "Plan"]
 """Plans one side of a comparison again, with other settings: longer, or dumping its graph."""
@@ -41,7 +41,7 @@ class Plan:
 
     label:  what a person calls it: the engine, with its version where two are compared
     origin: the source that is trained with, as the Record names it
-    role:   "subject", "control" (from perturbed weights), "repeat" (again, from equal weights),
+    role:   "subject", "perturbed" (from perturbed weights), "repeat" (again, from equal weights),
             "float64", "graph" (dumps the compiled step) or "timing" (takes turns with another run)
     paired_with: identifies the run that a timed run takes turns with
     """
@@ -55,7 +55,7 @@ class Plan:
     environment: dict[str, str]
     origin: dict[str, Any]
     source: Path | None = None
-    role: str = "subject"
+    role: Role = "subject"
     repeat: int = 0
     paired_with: str = ""
 
@@ -77,7 +77,7 @@ class Plan:
         )
 
 
-def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
+def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) -> Plan:
     """The Plan for one entry of `engines`: an engine's name, or `name@source`.
 
     Raises BadInput for whatever cannot work, MissingSource where the engine's code cannot be had.
@@ -93,16 +93,16 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
             options, script = _script(engine_name, options)
         files, source = _files(options.arguments), options.source
     cache = default_cache_dir()
-    checkout = checkout_of(engine, source, cache, note)
-    interpreter = interpreter_for(options, cache, note)
-    interpreter = engine.interpreter(interpreter, checkout, cache, note)
+    checkout = checkout_of(engine, source, cache, progress)
+    interpreter = interpreter_for(options, cache, progress)
+    interpreter = engine.interpreter(interpreter, checkout, cache, progress)
     check_library(settings.launcher, interpreter)
     device = settings.launcher.device
     folder = None if checkout is None else checkout.path
     job = Job(settings.case, options, folder, device)
     command = engine.command(job)
-    if engine.fit is not None and checkout is not None:
-        command = engine.fit(job, command, checkout, interpreter, note)
+    if engine.adapt is not None and checkout is not None:
+        command = engine.adapt(job, command, checkout, interpreter, progress)
     condition = settings.launcher.condition
     command = dataclasses.replace(
         command, spec=dataclasses.replace(command.spec, condition=condition)
@@ -122,15 +122,15 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, note: Note) -> Plan:
     )
 
 
-def planner(name: str, note: Note) -> Planner:
+def planner(name: str, progress: Progress) -> Planner:
     """The Planner for one entry of `engines`."""
-    return lambda settings, inputs: plan_run(name, settings, inputs, note)
+    return lambda settings, inputs: plan_run(name, settings, inputs, progress)
 
 
-def plan_control(subject: Plan, perturbed: Inputs) -> Plan:
+def plan_perturbed(subject: Plan, perturbed: Inputs) -> Plan:
     """The same run from weights that are perturbed by one unit in the last place."""
     return dataclasses.replace(
-        subject, inputs=perturbed, role="control", label=f"{subject.label} from perturbed weights"
+        subject, inputs=perturbed, role="perturbed", label=f"{subject.label} from perturbed weights"
     )
 
 
@@ -224,11 +224,11 @@ def _files(arguments: dict[str, Any]) -> dict[str, str]:
     return {k: identity(path)["sha256"] for k, path in sorted(named.items()) if path.is_file()}
 
 
-def interpreter_for(options: EngineOptions, cache: Path, note: Note) -> Interpreter:
+def interpreter_for(options: EngineOptions, cache: Path, progress: Progress) -> Interpreter:
     """The interpreter that is named, or the one that serves every engine."""
     if options.python is not None:
         return named_interpreter(Path(options.python), cache)
-    return base_interpreter(cache, note)
+    return base_interpreter(cache, progress)
 
 
 def _with_source(engine: EngineSpec[Any], options: EngineOptions, source: str) -> EngineOptions:

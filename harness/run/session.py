@@ -163,7 +163,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             graphs=measured.graphs,
             compiled=compiled,
             timing=measured.timing,
-            looks=settings.timing.looks,
+            rounds=settings.timing.rounds,
         )
         verdicts.append(_judge_with_float64(comparison, planned, reporter))
     records = {str(r.directory): r for r in subjects}
@@ -194,7 +194,7 @@ def _judge_with_float64(
         own = float64_from_own_weights(
             comparison, settings, planned.subjects[0].inputs, workspace, reporter
         )
-        return judge(dataclasses.replace(comparison, own=own)) if own else verdict
+        return judge(dataclasses.replace(comparison, float64_per_run=own)) if own else verdict
     if not can_tell(verdict.rungs):
         return verdict
     reference = run_or_reuse(

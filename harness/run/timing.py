@@ -20,7 +20,7 @@ from harness.record.steady import COMPILING_STEPS
 from harness.run.execute import Reporter, run_or_reuse, run_or_reuse_in_turns
 from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
 
-Sides = tuple[Planner, Planner]
+Planners = tuple[Planner, Planner]
 """How the two runs that are compared are planned."""
 
 
@@ -36,18 +36,20 @@ class Measurements:
     timing: Launches = ()
 
 
-def measure(sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter) -> Measurements:
+def measure(
+    planners: Planners, settings: Settings, inputs: Inputs, reporter: Reporter
+) -> Measurements:
     """Measure what the settings ask for, of the two sides that are compared."""
     graphs = None
     if settings.graph == "hlo":
-        a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
+        a, b = (compiled_step_of(side, settings, inputs, reporter) for side in planners)
         graphs = (a, b)
     timing: Launches = ()
     if settings.tolerance.judged_step_time is not None:
         if can_take_turns(settings):
-            timing = time_in_turns(sides, settings, reporter)
+            timing = time_in_turns(planners, settings, reporter)
         else:
-            timing = time_whole_runs(sides, settings, inputs, reporter)
+            timing = time_whole_runs(planners, settings, inputs, reporter)
     return Measurements(graphs, timing)
 
 
@@ -83,33 +85,33 @@ def timing_case(case: Case, windows: int, steps: int) -> Case:
 
 
 def time_in_turns(
-    sides: Sides,
+    planners: Planners,
     settings: Settings,
     reporter: Reporter,
     faults: Sequence[SeededFault] = (),
     first_launch: int = 0,
 ) -> Launches:
-    """Time both sides window by window, in turns; look until it is decided.
+    """Time both sides window by window, in turns, until it is decided.
 
     `faults` are seeded into the second side. Launches are numbered from `first_launch`, so that a
     later call measures anew.
     """
 
     def launch(number: int) -> tuple[Record, Record]:
-        return _in_turns(sides, settings, first_launch + number, faults, reporter)
+        return _in_turns(planners, settings, first_launch + number, faults, reporter)
 
     return _until_decided(settings, reporter, launch)
 
 
 def time_whole_runs(
-    sides: Sides, settings: Settings, inputs: Inputs, reporter: Reporter
+    planners: Planners, settings: Settings, inputs: Inputs, reporter: Reporter
 ) -> Launches:
     """Time both sides run by run, A B B A …, where the device belongs to one process at a time.
 
     Never run on a TPU.
     """
     workspace = Path(settings.workspace)
-    a, b = (replan(settings, inputs) for replan in sides)
+    a, b = (replan(settings, inputs) for replan in planners)
 
     def launch(number: int) -> tuple[Record, Record]:
         plans = plan_whole((a, b), number)
@@ -126,13 +128,13 @@ def time_whole_runs(
 def _until_decided(
     settings: Settings, reporter: Reporter, launch: Callable[[int], tuple[Record, Record]]
 ) -> Launches:
-    """All launches of as many looks as it takes; each look is at those of the looks before too."""
+    """All launches of as many rounds as it takes; each judges those of the rounds before too."""
     timing, started = settings.timing, time.monotonic()
     launches: Launches = ()
-    for _ in range(timing.looks):
+    for _ in range(timing.rounds):
         made = len(launches)
         launches += tuple(launch(number) for number in range(made, made + timing.launches))
-        judged = judge_launches(launches, settings.tolerance, timing.looks)
+        judged = judge_launches(launches, settings.tolerance, timing.rounds)
         if judged.result is not Result.INCONCLUSIVE:
             break
         if time.monotonic() - started > timing.budget:
@@ -142,7 +144,7 @@ def _until_decided(
 
 
 def _in_turns(
-    sides: Sides,
+    planners: Planners,
     settings: Settings,
     launch: int,
     faults: Sequence[SeededFault],
@@ -153,10 +155,10 @@ def _in_turns(
     long = dataclasses.replace(settings, case=case)
     workspace = Path(settings.workspace)
     inputs = prepare(case, workspace / "inputs")
-    a, b = (replan(long, inputs) for replan in sides)
+    a, b = (replan(long, inputs) for replan in planners)
     if faults:
         faulty = dataclasses.replace(settings.engine[b.engine], faults=list(faults))
-        b = sides[1](
+        b = planners[1](
             dataclasses.replace(long, engine={**settings.engine, b.engine: faulty}), inputs
         )
     return run_or_reuse_in_turns(plan_turns((a, b), launch), workspace, settings.launcher, reporter)

@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.base.progress import Progress
 from harness.config.training import Rows, Shape, TrainingRequest
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.engines.hf.engine import ENGINE, TRANSFORMERS
-from harness.engines.hf.match_arguments import Fitted, command_line, fit
+from harness.engines.hf.match_arguments import Matched, command_line, match
 from harness.engines.hf.script_arguments import ask
 from harness.engines.hf.scripts import script_of, script_word
 from harness.environments.folders import identity
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, default_cache_dir, parse_source, resolve
-from harness.run.plan import Note, Plan
+from harness.run.plan import Plan
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
     RUNS,
-    Side,
+    TrainingPlan,
     check_device,
     directory_of,
     environment_of,
@@ -48,7 +49,7 @@ FILES = (".json", ".yaml", ".yml")
 """Files that an argument names and that are copied into the run: they are part of its key."""
 
 
-def plan(training: HfTraining, note: Note) -> Side:
+def plan(training: HfTraining, progress: Progress) -> TrainingPlan:
     """The run of `training`, with all that can be checked before it starts.
 
     Raises:
@@ -57,34 +58,34 @@ def plan(training: HfTraining, note: Note) -> Side:
     check_device(training)
     cache, here = default_cache_dir(), Path.cwd()
     directory = directory_of(training, ENGINE.name)
-    checkout = checkout_of(training, here, cache, note)
+    checkout = checkout_of(training, here, cache, progress)
     script = script_of(training.train_script.path, checkout, here)
-    interpreter = interpreter_of(training, cache, note)
+    interpreter = interpreter_of(training, cache, progress)
     if checkout is not None:
-        interpreter = with_transformers(interpreter, checkout, cache, note)
+        interpreter = with_transformers(interpreter, checkout, cache, progress)
     wanted = {
         name: absolute(name, value, here) for name, value in training.train_script.args.items()
     }
     wanted["output_dir"] = str(output_folder(training))
     wanted.setdefault("logging_dir", str(output_folder(training) / RUNS / trainer_log(directory)))
-    accepted = ask(script, interpreter, cache, note)
-    fitted = fit(wanted, accepted, training.said)
-    asked = _asked(fitted, training)
+    accepted = ask(script, interpreter, cache, progress)
+    matched = match(wanted, accepted, training.explicit)
+    request = _request(matched, training)
     if training.launcher.name == "local":
-        _check_hub(fitted.arguments, training, note)
-    moved, files = _with_files(fitted)
+        _check_hub(matched.arguments, training, progress)
+    moved, files = _with_files(matched)
     profile = training.profile_dir
     environment = environment_of(training, training.devices)
     if profile is not None:
         environment["PROFILE_LOGDIR"] = str(absolute("profile_dir", profile, here))
     origin = _origin(script, checkout, interpreter)
     argv = (script_word(script, checkout), *command_line(moved, accepted))
-    return Side(
+    return TrainingPlan(
         Plan(
-            case=asked,
+            case=request,
             engine=ENGINE.name,
             label=directory.name,
-            command=Command(argv, ENGINE.watched(spec_of(asked, training)), files=files),
+            command=Command(argv, ENGINE.watched(spec_of(request, training)), files=files),
             interpreter=interpreter,
             inputs=inputs_of(training),
             environment=environment,
@@ -92,11 +93,13 @@ def plan(training: HfTraining, note: Note) -> Side:
             source=None if checkout is None else checkout.path,
         ),
         directory,
-        fitted.notes,
+        matched.notes,
     )
 
 
-def checkout_of(training: HfTraining, here: Path, cache: Path, note: Note) -> Checkout | None:
+def checkout_of(
+    training: HfTraining, here: Path, cache: Path, progress: Progress
+) -> Checkout | None:
     """What is trained with; None for the transformers that is installed.
 
     That is the source that is named; else the checkout that the named script is in; else
@@ -116,11 +119,11 @@ def checkout_of(training: HfTraining, here: Path, cache: Path, note: Note) -> Ch
         return None
     if (here / Path(source).expanduser()).is_dir():
         source = str((here / Path(source).expanduser()).absolute())
-    return resolve(parse_source(source, TRANSFORMERS), cache, note)
+    return resolve(parse_source(source, TRANSFORMERS), cache, progress)
 
 
-def _asked(fitted: Fitted, training: HfTraining) -> TrainingRequest:
-    arguments = fitted.arguments
+def _request(matched: Matched, training: HfTraining) -> TrainingRequest:
+    arguments = matched.arguments
     # What the Trainer does where it is not told.
     filled = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, **arguments}
     rows, accumulation, steps = (
@@ -167,26 +170,26 @@ def _dtype(arguments: Mapping[str, Any]) -> str:
     return str(named)
 
 
-def _check_hub(arguments: Mapping[str, Any], training: HfTraining, note: Note) -> None:
+def _check_hub(arguments: Mapping[str, Any], training: HfTraining, progress: Progress) -> None:
     wanted = [
-        hub.Named(f"{ARGUMENTS}{name}", kind, str(arguments[name]))
+        hub.HubReference(f"{ARGUMENTS}{name}", kind, str(arguments[name]))
         for name, kind in ON_THE_HUB.items()
         if name in arguments and not str(arguments[name]).startswith(INPUTS)
     ]
     caches = [Path(str(arguments["cache_dir"]))] if "cache_dir" in arguments else []
-    hub.check(wanted, {**os.environ, **training.variables}, caches, note)
+    hub.check(wanted, {**os.environ, **training.variables}, caches, progress)
 
 
-def _with_files(fitted: Fitted) -> tuple[Fitted, dict[str, str]]:
+def _with_files(matched: Matched) -> tuple[Matched, dict[str, str]]:
     """The arguments, with small files copied into the run: their content is part of its key."""
-    moved, files = dict(fitted.arguments), {}
-    for name, value in fitted.arguments.items():
+    moved, files = dict(matched.arguments), {}
+    for name, value in matched.arguments.items():
         path = Path(value) if isinstance(value, str) and value.endswith(FILES) else None
         if path is not None and path.is_absolute() and path.is_file() and name != "train_file":
             place = f"arguments/{name}{path.suffix}"
             files[place] = path.read_text()
             moved[name] = f"{SCRATCH}/{place}"
-    return Fitted(moved, fitted.notes), files
+    return Matched(moved, matched.notes), files
 
 
 def _origin(script: Path, checkout: Checkout | None, interpreter: Interpreter) -> dict[str, Any]:

@@ -9,12 +9,13 @@ and to another host without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 
 if TYPE_CHECKING:  # it takes 0.5 s to import
     from huggingface_hub.errors import HfHubHTTPError
@@ -27,7 +28,7 @@ TINY = "workload=llama-3.0-8b-tiny trains without any"
 
 
 @dataclass(frozen=True)
-class Named:
+class HubReference:
     """A model or dataset that an argument names.
 
     argument: who names it
@@ -41,10 +42,10 @@ class Named:
 
 
 def check(
-    wanted: list[Named],
+    wanted: list[HubReference],
     environment: Mapping[str, str],
     caches: list[Path],
-    note: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Check that a run with these environment variables can load everything in `wanted`.
 
@@ -71,7 +72,7 @@ def check(
 
     try:
         if token:
-            _log_in(endpoint, token, note)
+            _log_in(endpoint, token, progress)
         for named in remote:
             _find(named, endpoint, token)
     finally:
@@ -100,7 +101,7 @@ def _endpoint(environment: Mapping[str, str]) -> str:
     return endpoint
 
 
-def _log_in(endpoint: str, token: str, note: Callable[[str], None]) -> None:
+def _log_in(endpoint: str, token: str, progress: Progress) -> None:
     if token != token.strip() or not token.isascii() or not token.isprintable():
         raise BadInput(
             "HF_TOKEN has blanks, line ends or other signs in it that no token has: set it again. "
@@ -113,10 +114,10 @@ def _log_in(endpoint: str, token: str, note: Callable[[str], None]) -> None:
             "one on its page settings/tokens and set the variable, or unset it if nothing that "
             "needs it is trained."
         )
-    note(f"HF_TOKEN: {endpoint} accepts it")
+    progress(f"HF_TOKEN: {endpoint} accepts it")
 
 
-def _find(named: Named, endpoint: str, token: str | None) -> None:
+def _find(named: HubReference, endpoint: str, token: str | None) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
@@ -165,7 +166,7 @@ def _refusal(url: str, token: str | None, endpoint: str, why: str) -> HfHubHTTPE
     return None
 
 
-def _offline(named: Named, environment: Mapping[str, str]) -> str | None:
+def _offline(named: HubReference, environment: Mapping[str, str]) -> str | None:
     """The variable that forbids downloading it; None if it may be downloaded."""
     names = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
     if named.kind == "dataset":
@@ -174,7 +175,7 @@ def _offline(named: Named, environment: Mapping[str, str]) -> str | None:
     return on[0] if on else None
 
 
-def _cached(named: Named, environment: Mapping[str, str], caches: list[Path]) -> bool:
+def _cached(named: HubReference, environment: Mapping[str, str], caches: list[Path]) -> bool:
     """Whether the hub's cache, or that of `datasets`, has something under this name."""
     home = Path(environment.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     hub = Path(environment.get("HF_HUB_CACHE", home / "hub")).expanduser()

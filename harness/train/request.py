@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.config.case import AS_SHIPPED, Case, Data
 from harness.config.training import Shape, TrainingRequest
 from harness.devices.device import device
@@ -23,7 +24,7 @@ from harness.probe.spec import Spec
 from harness.record.evidence import Record
 from harness.run import preflight
 from harness.run.execute import DeviceLock, Reporter, launch_alone, with_launcher_identity
-from harness.run.plan import Note, Plan
+from harness.run.plan import Plan
 from harness.run.workspace import Slot
 from harness.train.settings import Training
 
@@ -49,7 +50,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 @dataclass(frozen=True)
-class Side:
+class TrainingPlan:
     """One run of one side, ready to be launched.
 
     directory: folder of its Record, `output_dir/runs/<run name>`
@@ -112,12 +113,12 @@ def check_mesh(mesh: Mapping[str, int], training: Training, shown: str) -> None:
         raise BadInput(f"{wrong}: name a mesh of {found}")
 
 
-def interpreter_of(training: Training, cache: Path, note: Note) -> Interpreter:
+def interpreter_of(training: Training, cache: Path, progress: Progress) -> Interpreter:
     """The interpreter that is named, or the harness's own."""
     if training.python is not None:
         found = named_interpreter(Path(training.python), cache)
     else:
-        found = base_interpreter(cache, note)
+        found = base_interpreter(cache, progress)
     preflight.check_library(training.launcher, found)
     return found
 
@@ -151,11 +152,11 @@ def inputs_of(training: Training) -> Inputs:
         raise BadInput(f"inputs: {error}") from None
 
 
-def spec_of(asked: TrainingRequest, training: Training) -> Spec:
+def spec_of(request: TrainingRequest, training: Training) -> Spec:
     """The probe's Spec: it observes and changes nothing."""
     return Spec(
-        steps=asked.steps,
-        micro_batch=asked.micro_batch,
+        steps=request.steps,
+        micro_batch=request.micro_batch,
         window=training.window,
         accelerator_type=device(training.launcher.device).accelerator_type,
     )
@@ -183,7 +184,7 @@ def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:
     return value
 
 
-def train(side: Side, training: Training, reporter: Reporter) -> Record:
+def train(side: TrainingPlan, training: Training, reporter: Reporter) -> Record:
     """Train one side, watched. A run that fails gives a Record too, which says how it ended.
 
     Raises:

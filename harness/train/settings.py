@@ -29,7 +29,7 @@ ARGUMENTS = "train_script.args."
 
 
 @dataclass(frozen=True)
-class Prepared:
+class InputSettings:
     """A tokenizer and a text, made by the harness, so that nothing is downloaded.
 
     Arguments refer to them as `{inputs}/model`, `{inputs}/text.txt` and `{inputs}/text.jsonl`.
@@ -63,7 +63,7 @@ class Training:
     run_name: str | None = None
     env: list[dict[str, Any]] = field(default_factory=list)
     window: int = 5
-    inputs: Prepared | None = None
+    inputs: InputSettings | None = None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ class HfTraining(Training):
     devices: int = 4
     profile_dir: str | None = None
     train_script: TrainScript = field(default_factory=TrainScript)
-    said: tuple[str, ...] = ()
+    explicit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def load_hf(words: Sequence[str]) -> HfTraining:
             raise BadInput("overrides: this key is for `parity train torchprime` alone")
     raw = _compose(HF.name, words)
     raw.pop("overrides", None)
-    said = tuple(
+    explicit = tuple(
         o.key_or_group.removeprefix(ARGUMENTS)
         for o in overrides
         if o.key_or_group.startswith(ARGUMENTS)
     )
-    training = typed(HfTraining, {**raw, "said": said})
+    training = typed(HfTraining, {**raw, "explicit": explicit})
     if "output_dir" in training.train_script.args:
         raise BadInput(
             f"{ARGUMENTS}output_dir: the output folder is not an argument of the script here. Name "

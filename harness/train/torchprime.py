@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.config.compose import NotComposed, composed
 from harness.config.training import Rows, TrainingRequest
 from harness.devices.device import device
@@ -26,11 +27,11 @@ from harness.engines.torchprime.engine import (
     read_defaults,
 )
 from harness.environments.sources import default_cache_dir
-from harness.run.plan import Note, Plan
+from harness.run.plan import Plan
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
-    Side,
+    TrainingPlan,
     check_device,
     check_mesh,
     directory_of,
@@ -46,7 +47,7 @@ from harness.train.request import (
 from harness.train.settings import TorchprimeTraining
 
 
-def plan(training: TorchprimeTraining, note: Note) -> Side:
+def plan(training: TorchprimeTraining, progress: Progress) -> TrainingPlan:
     """The run of `training`, with all that can be checked before it starts.
 
     Raises:
@@ -55,7 +56,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     check_device(training)
     cache, here = default_cache_dir(), Path.cwd()
     directory = directory_of(training, ENGINE.name)
-    checkout = checkout_of(ENGINE, training.source, cache, note)
+    checkout = checkout_of(ENGINE, training.source, cache, progress)
     assert checkout is not None
     assert checkout.path is not None
     defaults = read_defaults(checkout.path)
@@ -63,22 +64,22 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     words = _words(training, directory, defaults, here)
     config = _composed(checkout.path, [w.replace(INPUTS, str(inputs.directory)) for w in words])
     if training.launcher.name == "local":
-        _check_hub(config, training, note)
-    asked = _asked(config)
-    assert asked.mesh is not None
-    check_mesh(asked.mesh, training, "the mesh of torchprime's configuration")
+        _check_hub(config, training, progress)
+    request = _request(config)
+    assert request.mesh is not None
+    check_mesh(request.mesh, training, "the mesh of torchprime's configuration")
     mesh = math.prod(int(size) for size in config["ici_mesh"].values())
-    return Side(
+    return TrainingPlan(
         Plan(
-            case=asked,
+            case=request,
             engine=ENGINE.name,
             label=directory.name,
             command=Command(
                 argv=(f"{SOURCE}/{SCRIPT}", *words),
-                spec=ENGINE.watched(spec_of(asked, training)),
+                spec=ENGINE.watched(spec_of(request, training)),
                 pythonpath=(SOURCE,),
             ),
-            interpreter=interpreter_of(training, cache, note),
+            interpreter=interpreter_of(training, cache, progress),
             inputs=inputs,
             environment={"XLA_USE_SPMD": "1", **environment_of(training, mesh)},
             origin={
@@ -92,7 +93,7 @@ def plan(training: TorchprimeTraining, note: Note) -> Side:
     )
 
 
-def _asked(config: dict[str, Any]) -> TrainingRequest:
+def _request(config: dict[str, Any]) -> TrainingRequest:
     task = config["task"]
     meshes = (config["ici_mesh"], config.get("dcn_mesh", {}))
     return TrainingRequest(
@@ -125,8 +126,8 @@ def _words(
         # was renamed in June 2025 (de79860).
         ours["profile_start_step" if "profile_start_step" in defaults else "profile_step"] = -1
     parsed = OverridesParser.create().parse_overrides(list(training.words))
-    said = {override.key_or_group for override in parsed}
-    words = [f"{k}={_quoted(v)}" for k, v in ours.items() if k.lstrip("+") not in said]
+    explicit = {override.key_or_group for override in parsed}
+    words = [f"{k}={_quoted(v)}" for k, v in ours.items() if k.lstrip("+") not in explicit]
     for word, override in zip(training.words, parsed, strict=True):
         value = override.value()
         moved = absolute(override.key_or_group, value, here)
@@ -171,7 +172,7 @@ def _keys(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _check_hub(config: dict[str, Any], training: TorchprimeTraining, note: Note) -> None:
+def _check_hub(config: dict[str, Any], training: TorchprimeTraining, progress: Progress) -> None:
     dataset, model = config["dataset"], config["model"]
     named = [
         ("model.tokenizer_name", "model", model.get("tokenizer_name")),
@@ -179,9 +180,9 @@ def _check_hub(config: dict[str, Any], training: TorchprimeTraining, note: Note)
         ("dataset.hf_dataset_name", "dataset", dataset.get("hf_dataset_name")),
     ]
     wanted = [
-        hub.Named(key, kind, name)
+        hub.HubReference(key, kind, name)
         for key, kind, name in named
         if isinstance(name, str) and "://" not in name
     ]
     caches = [Path(str(dataset["cache_dir"]))] if dataset.get("cache_dir") else []
-    hub.check(wanted, {**os.environ, **training.variables}, caches, note)
+    hub.check(wanted, {**os.environ, **training.variables}, caches, progress)

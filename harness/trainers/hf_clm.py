@@ -57,15 +57,15 @@ class DataArguments:
 
 
 @dataclass
-class MendingArguments:
+class PatchArguments:
     """What is worked around, so that one can see beyond a defect that stops training."""
 
-    mend_fsdp_xla: bool = field(
+    patch_fsdp_xla: bool = field(
         default=False, metadata={"help": "known defects of FSDPv2 on XLA; see docs/gate.md"}
     )
 
 
-class MendedTrainer(Trainer):
+class PatchedTrainer(Trainer):
     """A Trainer that gets by without what the XLA path lost in transformers 5.3.
 
     There the creation of the optimizer is put off until the model is wrapped, and then left out.
@@ -141,9 +141,9 @@ def build_rows(data: DataArguments, tokenizer: Any, cache_dir: str | None) -> An
 
 def main() -> None:
     """Train as the command line says."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, MendingArguments, TrainingArguments))
-    model_arguments, data_arguments, mending, training = parser.parse_args_into_dataclasses()
-    if mending.mend_fsdp_xla:
+    parser = HfArgumentParser((ModelArguments, DataArguments, PatchArguments, TrainingArguments))
+    model_arguments, data_arguments, patches, training = parser.parse_args_into_dataclasses()
+    if patches.patch_fsdp_xla:
         # Up to transformers 4.45 TrainingArguments sets it for XLA too, and accelerate then looks
         # for a configuration of torch's own FSDP.
         os.environ.pop("ACCELERATE_USE_FSDP", None)
@@ -156,7 +156,7 @@ def main() -> None:
     model = build_model(model_arguments)
     with training.main_process_first(desc="tokenizing"):
         rows = build_rows(data_arguments, tokenizer, model_arguments.cache_dir)
-    trainer = (MendedTrainer if mending.mend_fsdp_xla else Trainer)(
+    trainer = (PatchedTrainer if patches.patch_fsdp_xla else Trainer)(
         model=model, args=training, train_dataset=rows, data_collator=default_data_collator
     )
     result = trainer.train()

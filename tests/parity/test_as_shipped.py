@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from harness.ladder.result import Result
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 
 
 @pytest.mark.cpu
 def test_every_difference_is_listed_with_its_cause(request: pytest.FixtureRequest) -> None:
-    pair = Pair("llama-tiny-as-shipped", "hf", "torchprime", "cpu")
+    pair = EnginePair("llama-tiny-as-shipped", "hf", "torchprime", "cpu")
     verdict = pair_outcome(request.config, pair).verdict.pairs[0]
     failed = {rung.rung: rung for rung in verdict.rungs if rung.result is Result.FAIL}
     assert verdict.headline_rung is not None

@@ -9,13 +9,13 @@ import math
 
 import pytest
 
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 from harness.record.evidence import Record
 
 
 @pytest.fixture
 def trained(request: pytest.FixtureRequest) -> Record:
-    pair = Pair("llama-tiny", "hf", "reference", "cpu")
+    pair = EnginePair("llama-tiny", "hf", "reference", "cpu")
     outcome = pair_outcome(request.config, pair)
     return outcome.records[outcome.verdict.pairs[0].a_record]
 

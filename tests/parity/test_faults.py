@@ -13,7 +13,7 @@ import pytest
 
 from harness.ladder.ladder import names
 from harness.ladder.result import Result
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def test_gradients_of_half_the_loss(request: pytest.FixtureRequest) -> None:
 def test_another_form_of_the_same_clipping_passes(
     form: str, request: pytest.FixtureRequest
 ) -> None:
-    pair = Pair("llama-tiny", "reference", "hf", "cpu")
+    pair = EnginePair("llama-tiny", "reference", "hf", "cpu")
     overrides = ("float64=never", Seeded(form, "").override)
     verdict = pair_outcome(request.config, pair, *overrides).verdict.pairs[0]
     assert verdict.rung("backward").result is Result.PASS
@@ -109,7 +109,7 @@ def test_another_form_of_the_same_clipping_passes(
 
 
 def _check(fault: Seeded, case: str, config: Any, *overrides: str) -> None:
-    pair = Pair(case, "reference", "hf", "cpu")
+    pair = EnginePair(case, "reference", "hf", "cpu")
     overrides = ("float64=never", fault.override, *overrides)
     verdict = pair_outcome(config, pair, *overrides).verdict.pairs[0]
     failing = [r.rung for r in verdict.rungs if r.result is Result.FAIL]

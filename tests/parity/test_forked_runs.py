@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 from harness.record.evidence import Record
 from harness.record.layout import PARAMETERS, STEPS
 
@@ -57,7 +57,7 @@ def test_a_forked_run_is_bitwise_a_launched_one(
     parity_workspace: Path,
     fresh_workspace: Path,
 ) -> None:
-    pair = Pair("llama-tiny", "hf", "reference" if engine == "hf" else engine, "cpu")
+    pair = EnginePair("llama-tiny", "hf", "reference" if engine == "hf" else engine, "cpu")
     alone = ("launcher.fork_server=false", "tolerance.noise_floor=table", "float64=never")
     found = []
     for workspace, *overrides in (
@@ -71,6 +71,6 @@ def test_a_forked_run_is_bitwise_a_launched_one(
     (by_fork, forked), (by_launch, launched) = found
     assert by_fork.observed.forked
     assert not by_launch.observed.forked
-    assert len(forked["events"]) > by_fork.asked_steps
+    assert len(forked["events"]) > by_fork.requested_steps
     for part, value in forked.items():
         assert value == launched[part], part

@@ -16,7 +16,7 @@ import harness
 from harness.base.conditions import CONDITIONS
 from harness.environments.interpreters import base_interpreter
 from harness.environments.sources import default_cache_dir
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 from harness.record.evidence import Record
 
 pytestmark = pytest.mark.cpu
@@ -89,7 +89,7 @@ def test_scatter_adds_add_in_another_order_at_each_launch(operation: str) -> Non
 
 
 def _runs(request: pytest.FixtureRequest, *overrides: str) -> tuple[Record, ...]:
-    pair = Pair("llama-tiny", "hf", "torchprime", "cpu")
+    pair = EnginePair("llama-tiny", "hf", "torchprime", "cpu")
     more = ("case.steps=6", "float64=never", "tolerance.noise_floor=table", *overrides)
     return tuple(pair_outcome(request.config, pair, *more).records.values())
 
@@ -98,8 +98,8 @@ def test_highest_precision_changes_no_number_on_the_cpu_mesh(
     request: pytest.FixtureRequest,
 ) -> None:
     """Its products are float32 whatever is asked for: stored baselines hold."""
-    asked, left = _runs(request), _runs(request, "case.precision=default")
-    for one, other in zip(asked, left, strict=True):
+    requested, left = _runs(request), _runs(request, "case.precision=default")
+    for one, other in zip(requested, left, strict=True):
         assert one.observed.matmul_precision == "highest"
         assert other.observed.matmul_precision == "default"
         assert one.parameters == other.parameters

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from harness.ladder.result import Result
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 
 
 @pytest.mark.cpu
 @pytest.mark.parametrize("engine", ["hf", "reference"])
 def test_twice_is_bitwise_equal(engine: str, request: pytest.FixtureRequest) -> None:
-    pair = Pair("llama-tiny", engine, engine, "cpu")
+    pair = EnginePair("llama-tiny", engine, engine, "cpu")
     outcome = pair_outcome(request.config, pair)
     verdict = outcome.verdict.pairs[0]
     assert verdict.result is Result.PASS, verdict.headline

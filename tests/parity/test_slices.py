@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.ladder.result import Result
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 
 pytestmark = pytest.mark.cpu
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.cpu
 def test_every_engine_has_the_devices_in_one_order(
     other: str, overrides: tuple[str, ...], order: list[int], request: pytest.FixtureRequest
 ) -> None:
-    pair = Pair("llama-tiny-two-slices", "hf", other, "cpu")
+    pair = EnginePair("llama-tiny-two-slices", "hf", other, "cpu")
     outcome = pair_outcome(request.config, pair, "case.steps=6", *overrides)
     verdict = outcome.verdict.pairs[0]
     for record in outcome.records.values():

@@ -11,12 +11,12 @@ from harness.config.settings import SeededFault, Settings
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.result import Result, RungResult
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 from harness.report.progress import ConsoleReporter
 from harness.run.plan import planner
 from harness.run.timing import time_in_turns
 
-PAIR = Pair("llama-tiny", "reference", "hf", "cpu")
+PAIR = EnginePair("llama-tiny", "reference", "hf", "cpu")
 
 
 def _quiet() -> ConsoleReporter:

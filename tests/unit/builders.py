@@ -113,7 +113,7 @@ class Trainer:
 
     label: str = "hf"
     steps: int = 8
-    asked: int | None = None
+    requested: int | None = None
     dtype: str = "float32"
     accumulation: int = 1
     learning_rate: float = 1e-2
@@ -346,9 +346,9 @@ class Trainer:
 
     def manifest(self) -> dict[str, Any]:
         """manifest.json of a run that ended well, but for steps that it did not train."""
-        asked = self.steps if self.asked is None else self.asked
+        requested = self.steps if self.requested is None else self.requested
         case = Case(
-            "toy", dtype=self.dtype, steps=asked, mesh={"fsdp": 4}, max_norm=self.max_norm,
+            "toy", dtype=self.dtype, steps=requested, mesh={"fsdp": 4}, max_norm=self.max_norm,
             global_batch=ROWS * self.accumulation, accumulation=self.accumulation,
             data=Data(sequence_length=LENGTH), model=MODEL, sharding=SHARDING,
             optimizer=Optimizer(learning_rate=self.learning_rate, betas=list(self.betas),
@@ -356,8 +356,8 @@ class Trainer:
             schedule=Schedule(warmup_steps=self.warmup),
         )  # fmt: skip
         ended = {}
-        if asked != self.steps:
-            reason = f"it exited with 0, but trained {self.steps} of {asked} steps"
+        if requested != self.steps:
+            reason = f"it exited with 0, but trained {self.steps} of {requested} steps"
             ended = {"status": "stopped early", "reason": reason}
         engine = self.label.split("@")[0]
         observed = {**DEVICES, "known_answers": KNOWN_ANSWERS}
@@ -470,8 +470,8 @@ def as_training(run: Record, **fields: Any) -> Record:
         Shape(**{name: getattr(case.model, name) for name in names}),
         Rows(case.data.sequence_length),
     )  # fmt: skip
-    asked = dataclasses.replace(request, **fields)
-    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, case=asked))
+    requested = dataclasses.replace(request, **fields)
+    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, case=requested))
 
 
 def with_observed(run: Record, **observed: Any) -> Record:

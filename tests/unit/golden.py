@@ -173,7 +173,7 @@ FAULTS: tuple[tuple[type[Trainer], dict[str, Any]], ...] = (
     (LongerUpdates, {}), (EarlyRate, {}), (Trainer, {"learning_rate": 2e-2}),
     (Trainer, {"warmup": 0}), (LateFault, {}), (Recompiles, {}), (FallsBack, {}),
     (CompilesAlways, {}),
-    (Trainer, {"steps": 5, "asked": 8}), (Trainer, {"ulp": True}), (Trainer, {"groups": 2}),
+    (Trainer, {"steps": 5, "requested": 8}), (Trainer, {"ulp": True}), (Trainer, {"groups": 2}),
     (Trainer, {"dtype": "bfloat16"}),
 )  # fmt: skip
 
@@ -218,7 +218,7 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
         comparison(A, B, tolerance=tolerance(floor={"float32": {"course": 1.0}})),
     )
     yield (
-        "a control whose loss moves at step 6",
+        "a perturbed run whose loss moves at step 6",
         comparison(
             A,
             with_loss(B, 6, 2.55),
@@ -277,7 +277,7 @@ def _own(b: Record) -> Comparison:
         dataclasses.replace(b, directory=Path("/b")),
     )
     b = with_parameter(b, 0, initial=dataclasses.replace(b.parameters[0].initial, bits=1))  # type: ignore[type-var]
-    return comparison(a, b, own={"/a": A, "/b": A})
+    return comparison(a, b, float64_per_run={"/a": A, "/b": A})
 
 
 def _without_norms(run: Record) -> Record:

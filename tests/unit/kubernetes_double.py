@@ -78,7 +78,7 @@ class Double:
         self.secrets: set[str] = set()
         self.refusal: str | None = None
         self.silent = False
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.look: Callable[[], object] = lambda: None
         """Called before each answer about a JobSet: the test may change what is there."""
 
@@ -126,7 +126,7 @@ def serving(double: Double, kubeconfig: Path) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            double.asked.append(f"GET {self.path}")
+            double.requested.append(f"GET {self.path}")
             if double.silent:
                 return self.answer(503, _status(503, "no answer"))
             found = double.get(url.path, parse_qs(url.query))
@@ -135,7 +135,7 @@ def serving(double: Double, kubeconfig: Path) -> Iterator[None]:
             return self.answer(200, found)
 
         def do_POST(self) -> None:
-            double.asked.append(f"POST {self.path}")
+            double.requested.append(f"POST {self.path}")
             sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if double.refusal is not None:
                 return self.answer(403, _status(403, double.refusal))
@@ -143,7 +143,7 @@ def serving(double: Double, kubeconfig: Path) -> Iterator[None]:
             return self.answer(201, sent)
 
         def do_DELETE(self) -> None:
-            double.asked.append(f"DELETE {self.path}")
+            double.requested.append(f"DELETE {self.path}")
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             found = double.jobsets.pop(urlsplit(self.path).path.rsplit("/", 1)[-1], None)
             self.answer(200 if found else 404, _status(200 if found else 404, "deleted"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.engines.command import (
     INPUTS,
@@ -24,7 +25,6 @@ from harness.engines.command import (
 )
 from harness.engines.hf.scripts import arguments_for
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
-from harness.environments.cache import Progress
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
 from harness.models.family import family
@@ -140,28 +140,28 @@ def _spec(job: Job[HfOptions]) -> Spec:
     )
 
 
-def fit(
+def adapt(
     job: Job[HfOptions],
     command: Command,
     checkout: Checkout,
     interpreter: Interpreter,
-    note: Progress,
+    progress: Progress,
 ) -> Command:
     """The Command with the checkout's own script, and what that calls the arguments."""
     if job.options.script is not None:
         return command
-    said, cache = job.options.arguments, default_cache_dir()
-    argv = arguments_for(checkout, wanted(job), interpreter, cache, note, said)
+    explicit, cache = job.options.arguments, default_cache_dir()
+    argv = arguments_for(checkout, wanted(job), interpreter, cache, progress, explicit)
     return dataclasses.replace(command, argv=argv)
 
 
 def interpreter_with(
-    interpreter: Interpreter, checkout: Checkout | None, cache: Path, note: Progress
+    interpreter: Interpreter, checkout: Checkout | None, cache: Path, progress: Progress
 ) -> Interpreter:
     """The interpreter with the transformers of the checkout, if one is named, in front."""
     if checkout is None:
         return interpreter
-    return with_transformers(interpreter, checkout, cache, note)
+    return with_transformers(interpreter, checkout, cache, progress)
 
 
 TRAIN_LOSS = re.compile(r"^\s*train_loss\s*=\s*(\S+)\s*$", re.MULTILINE)
@@ -180,7 +180,7 @@ ENGINE = EngineSpec(
     translate=translate,
     source=SourceSpec(TRANSFORMERS, way_out="engine.hf.source"),
     interpreter=interpreter_with,
-    fit=fit,
+    adapt=adapt,
     gates=("transformers", "torch_xla"),
     watch=Watch(names_attention=True),
     reports=reports,

@@ -37,7 +37,7 @@ SECRET = ("token", "hub_token", "push_to_hub_token", "use_auth_token")
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Matched:
     """What goes on the command line.
 
     arguments: values by the names under which the script takes them
@@ -48,7 +48,7 @@ class Fitted:
     notes: tuple[str, ...] = ()
 
 
-def fit(wanted: Mapping[str, Any], accepted: Accepted, said: Collection[str] = ()) -> Fitted:
+def match(wanted: Mapping[str, Any], accepted: Accepted, explicit: Collection[str] = ()) -> Matched:
     """`wanted` as far as the script takes it; None drops an argument.
 
     said: names that the user wrote, which are never left out
@@ -68,7 +68,7 @@ def fit(wanted: Mapping[str, Any], accepted: Accepted, said: Collection[str] = (
                 "nowhere."
             )
         known = _known_name(name, accepted)
-        if known is None and name in OPTIONAL and (name not in said or value is False):
+        if known is None and name in OPTIONAL and (name not in explicit or value is False):
             if value is not False:
                 notes.append(f"{name}={value} is left out: {OPTIONAL[name]}")
             continue
@@ -79,10 +79,10 @@ def fit(wanted: Mapping[str, Any], accepted: Accepted, said: Collection[str] = (
         _check_value(name, value, accepted.parameters[known], accepted.script)
         arguments[known] = value
     _check_required(arguments, accepted)
-    return Fitted(arguments, tuple(notes))
+    return Matched(arguments, tuple(notes))
 
 
-def command_line(fitted: Fitted, accepted: Accepted) -> list[str]:
+def command_line(matched: Matched, accepted: Accepted) -> list[str]:
     """The script's arguments: `--x` for true, `--x=value`, `--x a b` for lists, JSON for mappings.
 
     False gives nothing where that is the default, else `--x=False`: dropping it would leave the
@@ -92,7 +92,7 @@ def command_line(fitted: Fitted, accepted: Accepted) -> list[str]:
         BadInput: the script has no way to take a value.
     """
     words: list[str] = []
-    for name, value in fitted.arguments.items():
+    for name, value in matched.arguments.items():
         parameter = accepted.parameters[name]
         if value is False and parameter.flag:
             words += _switched_off(name, parameter, accepted)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
-from harness.environments.cache import Progress, exclusive
+from harness.base.progress import Progress
+from harness.environments.cache import exclusive
 from harness.environments.interpreters import Interpreter
 from harness.record.writer import write_json
 
@@ -126,14 +127,14 @@ def _inquire(script: Path, interpreter: Interpreter) -> list[dict[str, Any]]:
 
 
 def _no_answer(script: Path, interpreter: Interpreter, code: int, printed: str) -> str:
-    said = ([line.strip() for line in printed.splitlines() if line.strip()] or ["nothing"])[-1]
+    error = ([line.strip() for line in printed.splitlines() if line.strip()] or ["nothing"])[-1]
     if code == 0:
         return (
             f"{script} ended without parsing any arguments by argparse: name a script that takes "
             "its arguments as run_clm.py does, by train_script.path."
         )
-    missing = said.removeprefix("ModuleNotFoundError: No module named ")
-    if missing != said:
+    missing = error.removeprefix("ModuleNotFoundError: No module named ")
+    if missing != error:
         return (
             f"{script} imports {missing}, which the interpreter {interpreter.python} does not "
             "have: install it there, or name no interpreter (python=null), and the harness makes "
@@ -141,5 +142,5 @@ def _no_answer(script: Path, interpreter: Interpreter, code: int, printed: str) 
         )
     return (
         f"{script} cannot be asked which arguments it takes, because it fails before it parses "
-        f"them: {said[-500:]}. Run `{interpreter.python} {script} --help` to see all of it."
+        f"them: {error[-500:]}. Run `{interpreter.python} {script} --help` to see all of it."
     )

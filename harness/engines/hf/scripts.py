@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.engines.command import PACKAGE, SOURCE
-from harness.engines.hf.match_arguments import command_line, fit
+from harness.engines.hf.match_arguments import command_line, match
 from harness.engines.hf.script_arguments import ask
-from harness.environments.cache import Progress
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout
 
@@ -54,8 +54,8 @@ def arguments_for(
     wanted: Mapping[str, Any],
     interpreter: Interpreter,
     cache: Path,
-    note: Progress,
-    said: Collection[str] = (),
+    progress: Progress,
+    explicit: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The script of `checkout` with the arguments that are `wanted`, in its own terms.
 
@@ -68,11 +68,11 @@ def arguments_for(
     script = script_of(None, checkout, Path.cwd())
     if script != OURS:
         wanted = {"do_train": True, **wanted}
-    accepted = ask(script, interpreter, cache, note)
-    fitted = fit(wanted, accepted, said)
-    for line in fitted.notes:
-        note(line)
-    return (script_word(script, checkout), *command_line(fitted, accepted))
+    accepted = ask(script, interpreter, cache, progress)
+    matched = match(wanted, accepted, explicit)
+    for line in matched.notes:
+        progress(line)
+    return (script_word(script, checkout), *command_line(matched, accepted))
 
 
 def script_word(script: Path, checkout: Checkout | None) -> str:

@@ -23,8 +23,8 @@ from harness.record.evidence import Record
 def backward(c: Comparison) -> RungResult:
     """The gradient of every parameter at step 0, before clipping."""
     pairs = [(c.a, c.b)]
-    if c.each_by_float64:
-        own = [(r, c.own.get(str(r.directory))) for r in (c.a, c.b)]
+    if c.judges_per_run:
+        own = [(r, c.float64_per_run.get(str(r.directory))) for r in (c.a, c.b)]
         pairs = [(r, exact) for r, exact in own if exact is not None]
         if len(pairs) < 2:
             return RungResult.invalid("backward", "a run in float64 is missing")
@@ -46,7 +46,7 @@ def backward(c: Comparison) -> RungResult:
                 text += f"{shown(norms[1])} in {y.label}, relative distance {distance:.2g}"
                 findings.append(Finding(text, 0, parameter, norms[0], norms[1]))
     name, value, x, y = max(values, key=lambda v: nan_last(v[1]))
-    wrong = [said for record in (c.a, c.b) if (said := divided(record)) is not None]
+    wrong = [division for record in (c.a, c.b) if (division := divided(record)) is not None]
     if wrong:
         text = f"step 0: {'; '.join(wrong)}: its gradients are not those of the loss"
         findings.insert(0, Finding(text, 0))
@@ -135,5 +135,5 @@ RUNG = Rung(
     judge=backward,
     needs=("data", "init", "forward"),
     metrics=(GRADIENT,),
-    own_float64=True,
+    float64_per_run=True,
 )

@@ -17,7 +17,7 @@ from harness.record.evidence import Clip, Record, Step
 TOTAL_NORM_EPSILON = 1e-6
 """`clip_grad_norm_` scales by max_norm / (norm + 1e-6), at most by 1 (torch.nn.utils)."""
 
-AS_ASKED = 4e-3
+AS_CASE = 4e-3
 """One unit in the last place of a bfloat16: a scale that is so near to what the case asks for is
 taken to be meant by a function that is not watched. Its exact limit comes after."""
 
@@ -208,13 +208,14 @@ def _clipping(record: Record) -> _Clipping | None:
     first = record.steps[0]
     threshold, measured = first.max_norm, first.gradient_norm
     called = any(step.clips or step.max_norm is not None for step in record.steps)
-    by_itself = not called and exceeds(abs(scale - 1), AS_ASKED)
+    by_itself = not called and exceeds(abs(scale - 1), AS_CASE)
     if by_itself:
-        asked, measured = record.case.max_norm, norm
-        as_asked = asked is not None and all(
-            not exceeds(abs(s / _wanted(asked, norm) - 1), AS_ASKED) for s in scales.values()
+        threshold_of_case, measured = record.case.max_norm, norm
+        as_case = threshold_of_case is not None and all(
+            not exceeds(abs(s / _wanted(threshold_of_case, norm) - 1), AS_CASE)
+            for s in scales.values()
         )
-        threshold = asked if as_asked else None
+        threshold = threshold_of_case if as_case else None
     return _Clipping(
         record.label, threshold, by_itself,
         max((call.limit for call in first.clips if call.kind == "value"), default=None),
@@ -263,12 +264,12 @@ def _other_threshold(c: Comparison, by_itself: Sequence[str]) -> str | None:
                     f"{_maxima(right[step])}"
                 )
     for record, thresholds in ((c.a, left), (c.b, right)):
-        asked = record.case.max_norm
+        threshold_of_case = record.case.max_norm
         for step, (threshold, _) in sorted(thresholds.items()):
-            if threshold != asked and record.label not in by_itself:
+            if threshold != threshold_of_case and record.label not in by_itself:
                 return (
                     f"step {step}: {record.label} clips to {_maximum(threshold)}, but the case "
-                    f"asks for {_maximum(asked)}"
+                    f"asks for {_maximum(threshold_of_case)}"
                 )
     return None
 

@@ -20,7 +20,7 @@ from harness.ladder.rung import Rung
 
 NAME = "compiled"
 
-Pair = tuple[CompiledStep, CompiledStep]
+CompiledPair = tuple[CompiledStep, CompiledStep]
 
 
 def compiled(c: Comparison) -> RungResult:
@@ -42,7 +42,7 @@ def compiled(c: Comparison) -> RungResult:
     )  # fmt: skip
 
 
-def judge_pair(names: tuple[str, str], pair: Pair, one_engine: bool) -> RungResult:
+def judge_pair(names: tuple[str, str], pair: CompiledPair, one_engine: bool) -> RungResult:
     """One target, by two compiled steps alone.
 
     one_engine: whether both are versions of one engine, which ought to compile to one step
@@ -77,7 +77,7 @@ def judge_pair(names: tuple[str, str], pair: Pair, one_engine: bool) -> RungResu
     return _alike(names, pair, where, causes)
 
 
-def judge_compilers(names: tuple[str, str], pair: Pair) -> RungResult:
+def judge_compilers(names: tuple[str, str], pair: CompiledPair) -> RungResult:
     """One step by two compilers: the second has to compile it, and to make as good a step of it.
 
     Where the first does not compile it either, nothing can be said of the second.
@@ -105,7 +105,7 @@ def judge_compilers(names: tuple[str, str], pair: Pair) -> RungResult:
 
 def _alike(
     names: tuple[str, str],
-    pair: Pair,
+    pair: CompiledPair,
     where: str,
     causes: tuple[str, ...],
     only_more: bool = False,
@@ -148,16 +148,18 @@ def _alike(
     )  # fmt: skip
 
 
-def _kernels(names: tuple[str, str], pair: Pair) -> str:
+def _kernels(names: tuple[str, str], pair: CompiledPair) -> str:
     """The hand-written kernels that each side executes in a step."""
-    told = (
+    parts = (
         f"{name} executes {', '.join(f'{k} {n} times' for k, n in step.kernels.items()) or 'none'}"
         for name, step in zip(names, pair, strict=True)
     )
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
-def incomparable(names: tuple[str, str], pair: Pair, one_compiler: bool = True) -> str | None:
+def incomparable(
+    names: tuple[str, str], pair: CompiledPair, one_compiler: bool = True
+) -> str | None:
     """Why two compiled steps say nothing of each other; None where they do."""
     a, b = pair
     for name, step in zip(names, pair, strict=True):
@@ -209,7 +211,7 @@ def _shown(step: CompiledStep) -> str:
     return f"{step.flops:.4g} FLOPs, {step.peak_bytes / 2**20:,.4g} MiB of HBM, {counted}"
 
 
-def _scope(pair: Pair) -> str:
+def _scope(pair: CompiledPair) -> str:
     """What a PASS cannot tell, where no machine code was waited for."""
     codes = [module.code for step in pair for module in step.modules]
     return "; machine code was not waited for" if NOT_WAITED_FOR in codes else ""

@@ -43,12 +43,12 @@ def data(c: Comparison) -> RungResult:
     skipped = [f for r in (c.a, c.b) for f in _skipped_updates(r)]
     findings = skipped + findings
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        findings += _other_batches_than_asked(name, record)
+        findings += _other_batches_than_expected(name, record)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        missing, asked = record.first_missing_step, record.asked_steps
+        missing, expected = record.first_missing_step, record.requested_steps
         if missing is not None:
-            trained = sum(step.finished and step.index < asked for step in record.steps)
-            text = f"{name} trained {trained} of {asked} steps, not step {missing}"
+            trained = sum(step.finished and step.index < expected for step in record.steps)
+            text = f"{name} trained {trained} of {expected} steps, not step {missing}"
             findings.append(Finding(text, missing))
     for index in sorted(left.keys() ^ right.keys()):
         has, lacks = (name_a, name_b) if index in left else (name_b, name_a)
@@ -80,15 +80,16 @@ def _unobserved_batches(name: str, step: Step) -> str | None:
 
 def _skipped_updates(record: Record) -> list[Finding]:
     """Where a run went on to the next batches without an update, which other steps have."""
-    asked = record.case.accumulation
+    expected = record.case.accumulation
     micro = {step.index: len(step.micro_losses) for step in record.steps if step.finished}
-    skipped = [step for step, n in micro.items() if n > asked and n % asked == 0]
+    skipped = [step for step, n in micro.items() if n > expected and n % expected == 0]
     if len(skipped) == len(micro):
         return []
     return [
         Finding(
             f"an update was skipped at step {step}: {record.label} took {micro[step]} micro-batches"
-            f" until the next one, and the case asks for {asked}", step, None, micro[step], asked,
+            f" until the next one, and the case asks for {expected}", step, None, micro[step],
+            expected,
         )
         for step in skipped
     ]  # fmt: skip
@@ -156,7 +157,7 @@ def _beside(c: Comparison) -> str:
     return text
 
 
-def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:
+def _other_batches_than_expected(name: str, record: Record) -> list[Finding]:
     """Where a run of an aligned case was served in other portions than the case asks for.
 
     Two runs that both train on half a batch agree, on something else than their name says.
@@ -164,16 +165,18 @@ def _other_batches_than_asked(name: str, record: Record) -> list[Finding]:
     case = record.case
     if not case.aligned:
         return []
-    asked = [case.micro_batch, case.data.sequence_length]
+    expected = [case.micro_batch, case.data.sequence_length]
     for step in record.steps:
         shapes = [list(batch.shape) for batch in step.batches]
-        as_asked = len(shapes) == case.accumulation and all(shape == asked for shape in shapes)
-        if step.finished and not as_asked:
+        as_expected = len(shapes) == case.accumulation and all(
+            shape == expected for shape in shapes
+        )
+        if step.finished and not as_expected:
             text = (
                 f"step {step.index}: {name} was served {shapes}, but the case asks for "
-                f"{case.accumulation} of {asked}"
+                f"{case.accumulation} of {expected}"
             )
-            return [Finding(text, step.index, None, shapes, asked)]
+            return [Finding(text, step.index, None, shapes, expected)]
     return []
 
 

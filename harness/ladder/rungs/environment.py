@@ -62,27 +62,27 @@ def _other_precision(c: Comparison) -> tuple[Finding, ...]:
     """A run whose products were not computed as its case asks: the trainer set it otherwise."""
     findings = []
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        asked, found = _asked_precision(record), record.observed.matmul_precision
-        if asked is not None and found != asked:
-            text = f"matmul precision of {name} is {found}, but the case asks for {asked}"
-            findings.append(Finding(text, a=found, b=asked))
+        expected, found = _expected_precision(record), record.observed.matmul_precision
+        if expected is not None and found != expected:
+            text = f"matmul precision of {name} is {found}, but the case asks for {expected}"
+            findings.append(Finding(text, a=found, b=expected))
     return tuple(findings)
 
 
-def _asked_precision(record: Record) -> str | None:
+def _expected_precision(record: Record) -> str | None:
     """The matmul precision that a case sets; None where it is left to the trainer."""
-    asked = record.case.matmul_precision if isinstance(record.case, Case) else "default"
-    return None if asked == "default" else asked
+    expected = record.case.matmul_precision if isinstance(record.case, Case) else "default"
+    return None if expected == "default" else expected
 
 
 def _other_attention(c: Comparison) -> tuple[Finding, ...]:
     """A run of an aligned case that does not attend in the way that the case asks for."""
     findings = []
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        asked, found = _asked_attention(record), record.observed.attention
-        if asked is not None and found is not None and found != asked:
-            text = f"attention of {name} is {found}, but the case asks for {asked}"
-            findings.append(Finding(text, a=found, b=asked))
+        expected, found = _expected_attention(record), record.observed.attention
+        if expected is not None and found is not None and found != expected:
+            text = f"attention of {name} is {found}, but the case asks for {expected}"
+            findings.append(Finding(text, a=found, b=expected))
     return tuple(findings)
 
 
@@ -98,11 +98,11 @@ def _unobserved(record: Record) -> str | None:
     if not observed.flags:
         return "flag"
     # A model that is not transformers' own has one way to attend, and no name for it.
-    named = observed.names_attention and _asked_attention(record) is not None
+    named = observed.names_attention and _expected_attention(record) is not None
     return "attention implementation" if named and not observed.attention else None
 
 
-def _asked_attention(record: Record) -> str | None:
+def _expected_attention(record: Record) -> str | None:
     """The attention implementation that an aligned case asks for."""
     case = record.case
     return case.model.attention if isinstance(case, Case) and case.aligned else None

@@ -18,7 +18,7 @@ from harness.record.evidence import Record
 def forward(c: Comparison) -> RungResult:
     """The loss of step 0, at full precision."""
     limit = c.limit(LOSS)
-    if c.each_by_float64:
+    if c.judges_per_run:
         return _forward_each(c)
     name_a, name_b = c.names
     x, y = first_loss(c.a), first_loss(c.b)
@@ -67,7 +67,7 @@ def _forward_each(c: Comparison) -> RungResult:
     """Each run against float64 from its own weights and batch, where these differ by themselves."""
     ratios, findings, hints = [], [], []
     for record in (c.a, c.b):
-        own = c.own.get(str(record.directory))
+        own = c.float64_per_run.get(str(record.directory))
         x, exact = first_loss(record), None if own is None else first_loss(own)
         if x is None or exact is None or exact == 0:
             text = f"{record.label}: no loss at step 0, or none in float64"
@@ -112,6 +112,6 @@ RUNG = Rung(
     judge=forward,
     needs=("data", "init"),
     metrics=(LOSS,),
-    own_float64=True,
+    float64_per_run=True,
     blamed_for=Stage.FIRST_STEP,
 )

@@ -23,8 +23,8 @@ def unobserved_steps(record: Record) -> str | None:
         if window.first != expected or window.last < window.first:
             return f"no window begins at step {expected}"
         expected = window.last + 1
-    asked = record.asked_steps
-    return None if expected == asked else f"windows tell of {expected} of {asked} steps"
+    of_case = record.requested_steps
+    return None if expected == of_case else f"windows tell of {expected} of {of_case} steps"
 
 
 def recompilations(record: Record) -> dict[str, int]:

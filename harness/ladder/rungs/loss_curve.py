@@ -32,9 +32,9 @@ def loss_curve(c: Comparison) -> RungResult:
     result = judge_curve(c, Curve("loss_curve", "loss", LOSSES, losses))
     if not result.holds:
         return result
-    said = tuple(finding for record in (c.a, c.b) for finding in misreported(record))
-    if said:
-        return RungResult.failed("loss_curve", summary(said), len(said), EQUAL, said)
+    findings = tuple(finding for record in (c.a, c.b) for finding in misreported(record))
+    if findings:
+        return RungResult.failed("loss_curve", summary(findings), len(findings), EQUAL, findings)
     return _judge_course(c, result)
 
 

@@ -68,11 +68,11 @@ def _against_case(name: str, record: Record) -> list[Finding]:
     case, mesh = record.case, _mesh(record)
     findings = []
     # `parity train` on a TPU does not know the mesh that its trainer will make.
-    asked = {axis: size for axis, size in (case.mesh or {}).items() if size > 1}
-    if mesh is not None and case.mesh is not None and mesh["axes"] != asked:
-        shown = _show_mesh({**mesh, "axes": asked})
+    expected = {axis: size for axis, size in (case.mesh or {}).items() if size > 1}
+    if mesh is not None and case.mesh is not None and mesh["axes"] != expected:
+        shown = _show_mesh({**mesh, "axes": expected})
         text = f"{name} trains on {_show_mesh(mesh)}, but the case asks for {shown}"
-        findings.append(Finding(text, a=mesh["axes"], b=asked))
+        findings.append(Finding(text, a=mesh["axes"], b=expected))
     others = [p for p in record.parameters if p.dtype != case.dtype]
     if others:
         text = f"{len(others)} parameters of {name} are not {case.dtype}, as the case asks: "

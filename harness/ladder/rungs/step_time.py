@@ -72,12 +72,12 @@ def _judged(
         findings += (Finding(throughput(record, usual)),)
     tolerance = c.tolerance.judged_step_time
     if tolerance is None:
-        located = locate(timed.a, timed.b, in_turns=timed.in_turns, looks=c.looks)
+        located = locate(timed.a, timed.b, in_turns=timed.in_turns, rounds=c.rounds)
         text = f"{_shown(c, located, timed)}; not judged{_host_clock(c, timed)}. "
         return RungResult.not_exercised(
             "step_time", f"{text}tolerance.step_time=0.015 judges it", located.ratio, findings
         )
-    judged = judge_samples(timed.a, timed.b, tolerance, in_turns=timed.in_turns, looks=c.looks)
+    judged = judge_samples(timed.a, timed.b, tolerance, in_turns=timed.in_turns, rounds=c.rounds)
     located, shown = judged.located, _shown(c, judged.located, timed)
     limit = Limit(1 + tolerance, "tolerance.step_time")
     if stalls := stalls_of_one_side(c.names, launches):
@@ -136,10 +136,10 @@ def _foreign(record: Record) -> tuple[Finding, ...]:
     return (Finding(f"{record.label}: by the host's clock, as no profile is known of {kind}"),)
 
 
-def judge_launches(launches: Launches, tolerance: Tolerance, looks: int) -> RungResult:
+def judge_launches(launches: Launches, tolerance: Tolerance, rounds: int) -> RungResult:
     """The step-time rung of these launches alone; whoever may look again does if INCONCLUSIVE."""
     a, b = launches[0]
-    return step_time(Comparison(a, b, tolerance, timing=launches, looks=looks))
+    return step_time(Comparison(a, b, tolerance, timing=launches, rounds=rounds))
 
 
 def _broken(record: Record) -> str | None:

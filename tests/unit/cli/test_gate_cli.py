@@ -40,17 +40,17 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def gated(monkeypatch: pytest.MonkeyPatch) -> list[GatePair]:
     """What the gate was asked for; it says FAIL."""
-    asked: list[GatePair] = []
+    requested: list[GatePair] = []
 
     def run_gate(pairs: Sequence[GatePair], reporter: Any) -> Outcome:
-        asked.extend(pairs)
+        requested.extend(pairs)
         return Outcome(Verdict("compared", "llama-tiny", (verdict(Judged.FAIL),)), {})
 
     monkeypatch.setattr(gating, "run_gate", run_gate)
     monkeypatch.setattr("harness.cli.gate.progress", samples.Silent)
     monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    return asked
+    return requested
 
 
 def test_help_shows_lists_as_they_are_written() -> None:
@@ -111,11 +111,11 @@ class TestBless:
         """Whether a noise floor was asked for, each time that a run was."""
         floors: list[bool] = []
         record = samples.run(tmp_path / "r", "hf@2.0")
-        control = samples.run(tmp_path / "c", "hf@2.0 perturbed")
+        perturbed = samples.run(tmp_path / "c", "hf@2.0 perturbed")
 
         def measure(pair: Any, plan: Any, reporter: Any, floor: bool = True) -> Any:
             floors.append(floor)
-            return record, Noise((record, control) if floor else None)
+            return record, Noise((record, perturbed) if floor else None)
 
         monkeypatch.setattr(gating, "measured", measure)
         monkeypatch.setattr(gating, "plan_candidate", lambda pair, reporter: None)
@@ -129,7 +129,7 @@ class TestBless:
         assert done.exit_code == 0
         assert "| llama-tiny | 4 CPU | hf | none | 2.0 |" in done.stdout
         names = sorted(path.name for path in stored.rglob("*.json"))
-        assert names == ["hf-2.0.control.json", "hf-2.0.json"]
+        assert names == ["hf-2.0.json", "hf-2.0.perturbed.json"]
         assert measured == [True], "the other trainer is not blessed"
 
     def test_show_writes_nothing(self, measured: list[bool], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from harness.base.errors import BadInput
 from harness.compiler import libtpu
 from harness.compiler.compiled import FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
-from harness.compiler.libtpu import Limits, Module, compile_step
+from harness.compiler.libtpu import CompileLimits, StepModule, compile_step
 from harness.compiler.target import Target
 from harness.environments.compilers import TpuCompiler, tpu_compiler
 from harness.environments.sources import default_cache_dir
@@ -32,12 +32,12 @@ def compiled(
     words: str, tmp_path: Path, *, modules: int = 1, target: str = "v6e:2x2", **limits: Any
 ) -> CompiledStep:
     """What comes out where libtpu does what `words` say; its "module" is the dump that it makes."""
-    allowed = Limits(**{"seconds": 20.0, "code_seconds": 10.0, "memory": 2.0**33, **limits})
+    allowed = CompileLimits(**{"seconds": 20.0, "code_seconds": 10.0, "memory": 2.0**33, **limits})
     compiler = TpuCompiler(Path(sys.executable), Path("libtpu.so"), "0.0.52")
     proto = tmp_path / "module.pb"
     proto.write_text(str(DUMP))
     return compile_step(
-        [Module(proto, n + 1) for n in range(modules)],
+        [StepModule(proto, n + 1) for n in range(modules)],
         compiler,
         Target(target),
         words,
@@ -193,8 +193,8 @@ def test_the_real_compiler(release: str, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(BadInput, match=r"knows.*v6e"):
         libtpu.devices_of(Target("v9e:2x2"), compiler)
     step = compile_step(
-        [Module(HERE / "data" / "hlo" / "linear.hlo.pb", 1)],
-        compiler, target, "", Limits(120.0, 120.0, 2.0**33), tmp_path / "lock", print,
+        [StepModule(HERE / "data" / "hlo" / "linear.hlo.pb", 1)],
+        compiler, target, "", CompileLimits(120.0, 120.0, 2.0**33), tmp_path / "lock", print,
     )  # fmt: skip
     assert (step.error, step.unknown, step.devices) == (None, None, 4)
     (module,) = step.modules
@@ -202,8 +202,8 @@ def test_the_real_compiler(release: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert module.graph.flops == 3 * 2 * 8 * 16  # as in test_compiled.py
     assert 0 < module.memory.donated <= module.memory.arguments
     rejected = compile_step(
-        [Module(HERE / "data" / "hlo" / "linear.hlo.pb", 1)], compiler, target,
-        "--xla_no_such_flag=1", Limits(120.0, 0.0, 2.0**33), tmp_path / "lock", print,
+        [StepModule(HERE / "data" / "hlo" / "linear.hlo.pb", 1)], compiler, target,
+        "--xla_no_such_flag=1", CompileLimits(120.0, 0.0, 2.0**33), tmp_path / "lock", print,
     )  # fmt: skip
     assert rejected.error is not None
     assert "xla_no_such_flag" in rejected.error

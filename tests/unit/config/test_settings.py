@@ -115,7 +115,7 @@ class TestOverrides:
             ("timing.windows", 0, r"timing\.windows=0"),
             ("timing.steps_per_window", 0, r"timing\.steps_per_window=0"),
             ("timing.launches", 0, r"timing\.launches=0"),
-            ("timing.looks", 0, r"timing\.looks=0"),
+            ("timing.rounds", 0, r"timing\.rounds=0"),
             ("case.max_norm", -1.0, r"case\.max_norm=-1"),
         ],
     )
@@ -173,9 +173,9 @@ class TestLimitsThatAreNone:
     def test_the_devices_own(self, device: str, limit: float | None) -> None:
         settings = with_device_tolerance(load([f"launcher.device={device}"]))
         assert settings.tolerance.judged_step_time == limit
-        for word, asked in (("0.5", 0.5), ("null", None)):
+        for word, requested in (("0.5", 0.5), ("null", None)):
             words = [f"launcher.device={device}", f"tolerance.step_time={word}"]
-            assert with_device_tolerance(load(words)).tolerance.judged_step_time == asked
+            assert with_device_tolerance(load(words)).tolerance.judged_step_time == requested
 
 
 def test_settings_cannot_be_changed() -> None:

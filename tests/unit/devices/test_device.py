@@ -14,9 +14,9 @@ from harness.devices import cpu, tpu
 from harness.devices.device import chip, device, device_of, devices, with_kind
 from harness.launchers.local import device_environment
 from harness.launchers.registry import devices_of, limits_of
-from harness.record import outcome as ending
+from harness.record import termination
 from harness.record.evidence import Observed
-from harness.record.outcome import Ending, explain
+from harness.record.termination import Termination, explain
 
 
 class TestHere:
@@ -91,7 +91,7 @@ class TestKinds:
         assert set(tpu.CHIPS) <= {kind.lower() for kind in tpu.KINDS.values()}
 
 
-def ended(tmp_path: Path, name: str, log: str, code: int = 1) -> Ending:
+def ended(tmp_path: Path, name: str, log: str, code: int = 1) -> Termination:
     path = tmp_path / "trainer.log"
     path.write_text(log)
     return explain(code, path, None, 1.0, device(name).signs)
@@ -101,11 +101,11 @@ class TestSigns:
     def test_starved_collectives(self, tmp_path: Path) -> None:
         log = "rendezvous.cc:31 Termination timeout for `x` of 10 seconds exceeded. Exiting\n"
         found = ended(tmp_path, "cpu", log, -6)
-        assert found.status == ending.STARVED
+        assert found.status == termination.STARVED
         assert "the trainer is not at fault" in found.reason
-        assert ended(tmp_path, "cpu", "rendezvous of two\n", -6).status == ending.KILLED
-        assert ended(tmp_path, "cpu", "Termination timeout\n", -6).status == ending.KILLED
-        assert ended(tmp_path, "tpu", log, -6).status == ending.KILLED
+        assert ended(tmp_path, "cpu", "rendezvous of two\n", -6).status == termination.KILLED
+        assert ended(tmp_path, "cpu", "Termination timeout\n", -6).status == termination.KILLED
+        assert ended(tmp_path, "tpu", log, -6).status == termination.KILLED
 
     @pytest.mark.parametrize(
         "line",
@@ -121,8 +121,8 @@ class TestSigns:
     )
     def test_a_busy_tpu(self, tmp_path: Path, line: str) -> None:
         log = f"step 1\n{line}\nRuntimeError: Bad StatusOr access\n"
-        assert ended(tmp_path, "tpu", log).status == ending.BUSY
-        assert ended(tmp_path, "cpu", log).status not in ending.OF_MACHINE
+        assert ended(tmp_path, "tpu", log).status == termination.BUSY
+        assert ended(tmp_path, "cpu", log).status not in termination.OF_MACHINE
 
     @pytest.mark.parametrize(
         "line",
@@ -134,7 +134,7 @@ class TestSigns:
         ],
     )
     def test_a_lost_tpu(self, tmp_path: Path, line: str) -> None:
-        assert ended(tmp_path, "tpu", f"step 1\n{line}\n").status == ending.GONE
+        assert ended(tmp_path, "tpu", f"step 1\n{line}\n").status == termination.GONE
 
     @pytest.mark.parametrize(
         "line",
@@ -145,11 +145,11 @@ class TestSigns:
         ],
     )
     def test_what_a_trainer_can_do_itself_is_none(self, tmp_path: Path, line: str) -> None:
-        assert ended(tmp_path, "tpu", f"{line}\n").status not in ending.OF_MACHINE
+        assert ended(tmp_path, "tpu", f"{line}\n").status not in termination.OF_MACHINE
 
     def test_a_run_that_ended_well_was_not_in_trouble(self, tmp_path: Path) -> None:
         log = "The TPU is already in use by process with pid 1\n"
-        assert ended(tmp_path, "tpu", log, code=0).status == ending.OK
+        assert ended(tmp_path, "tpu", log, code=0).status == termination.OK
 
     def test_a_launcher_knows_its_devices_signs(self) -> None:
         assert limits_of(load(["launcher.device=tpu"]).launcher).signs == tpu.DEVICE.signs
@@ -159,7 +159,7 @@ OUTSIDE = """
 import re
 from harness.devices.chips import Chip
 from harness.devices.device import Device
-from harness.record.outcome import BUSY, Sign
+from harness.record.termination import BUSY, Sign
 
 DEVICE = Device(
     name="npu",
@@ -193,7 +193,7 @@ class TestFromOutside:
             known = chip(observed.device_kind or "")
             assert known is not None
             assert known.peak_flops == 1e12
-            assert ended(tmp_path, "npu", "board taken\n").status == ending.BUSY
+            assert ended(tmp_path, "npu", "board taken\n").status == termination.BUSY
             assert isinstance(device("npu").planes, re.Pattern)
         with pytest.raises(BadInput, match=r"launcher\.device=npu"):
             load(["launcher.device=npu"])

@@ -10,9 +10,9 @@ from harness.base.errors import BadInput
 from harness.engines.hf.match_arguments import (
     OPTIONAL,
     SYNONYMS,
-    Fitted,
+    Matched,
     command_line,
-    fit,
+    match,
     nearest,
 )
 from harness.engines.hf.script_arguments import Accepted, ScriptArgument
@@ -38,48 +38,48 @@ def accepted(*parameters: ScriptArgument) -> Accepted:
 
 def line(wanted: dict[str, Any], *parameters: ScriptArgument) -> list[str]:
     script = accepted(*parameters)
-    return command_line(fit(wanted, script), script)
+    return command_line(match(wanted, script), script)
 
 
 class TestUnknown:
     def test_the_argument_and_the_nearest_are_named(self) -> None:
         with pytest.raises(BadInput, match=r"args\.max_step: run_clm\.py takes no such.*max_steps"):
-            fit({"max_step": 3}, accepted())
+            match({"max_step": 3}, accepted())
 
     def test_also_where_nothing_is_near(self) -> None:
         names = accepted().parameters
         with pytest.raises(BadInput) as error:
-            fit({"zzzz": 3}, accepted())
+            match({"zzzz": 3}, accepted())
         assert any(f"takes is {name}." in str(error.value) for name in names)
 
     @pytest.mark.parametrize("name", ["flash_attention", "spmd_2d_sharding"])
     def test_the_fork_is_named_for_what_is_the_forks(self, name: str) -> None:
         with pytest.raises(BadInput, match="pytorch-tpu/transformers@flash_attention"):
-            fit({name: 4}, accepted(), said=(name,))
+            match({name: 4}, accepted(), explicit=(name,))
 
     def test_null_drops_even_what_is_unknown(self) -> None:
-        assert fit({"max_step": None}, accepted()) == Fitted({})
+        assert match({"max_step": None}, accepted()) == Matched({})
 
 
 class TestLeftOut:
     @pytest.mark.parametrize("name", OPTIONAL)
     def test_ours_is_and_that_is_said(self, name: str) -> None:
-        fitted = fit({name: True, "max_steps": 3}, accepted())
-        assert fitted.arguments == {"max_steps": 3}
-        assert [note for note in fitted.notes if name in note and OPTIONAL[name] in note]
+        matched = match({name: True, "max_steps": 3}, accepted())
+        assert matched.arguments == {"max_steps": 3}
+        assert [note for note in matched.notes if name in note and OPTIONAL[name] in note]
 
     @pytest.mark.parametrize("name", OPTIONAL)
     def test_the_users_is_not(self, name: str) -> None:
         with pytest.raises(BadInput, match=name):
-            fit({name: True}, accepted(), said=(name,))
+            match({name: True}, accepted(), explicit=(name,))
 
     @pytest.mark.parametrize("name", OPTIONAL)
     def test_what_the_script_knows_is_given(self, name: str) -> None:
-        assert fit({name: True}, accepted(flag(name))) == Fitted({name: True})
+        assert match({name: True}, accepted(flag(name))) == Matched({name: True})
 
     def test_what_is_off_is_left_out_silently(self) -> None:
-        assert fit({"flash_attention": False}, accepted()) == Fitted({})
-        assert fit({"flash_attention": False}, accepted(), ["flash_attention"]) == Fitted({})
+        assert match({"flash_attention": False}, accepted()) == Matched({})
+        assert match({"flash_attention": False}, accepted(), ["flash_attention"]) == Matched({})
 
     def test_nothing_that_changes_the_training_may_be(self) -> None:
         for name in ("max_steps", "fsdp", "torch_dtype", "optim", "max_grad_norm", "seed"):
@@ -89,19 +89,21 @@ class TestLeftOut:
 class TestSynonyms:
     @pytest.mark.parametrize("pair", [*SYNONYMS, *(tuple(reversed(s)) for s in SYNONYMS)])
     def test_the_scripts_own_name_is_used(self, pair: tuple[str, str]) -> None:
-        asked, known = pair
-        fitted = fit({asked: "no"}, accepted(ScriptArgument((known,))), said=(asked,))
-        assert fitted.arguments == {known: "no"}
-        assert known in fitted.notes[0]
+        requested, known = pair
+        matched = match(
+            {requested: "no"}, accepted(ScriptArgument((known,))), explicit=(requested,)
+        )
+        assert matched.arguments == {known: "no"}
+        assert known in matched.notes[0]
 
     def test_the_name_itself_comes_first(self) -> None:
         both = accepted(ScriptArgument(("torch_dtype",)), ScriptArgument(("dtype",)))
-        assert fit({"torch_dtype": "auto"}, both) == Fitted({"torch_dtype": "auto"})
+        assert match({"torch_dtype": "auto"}, both) == Matched({"torch_dtype": "auto"})
 
     def test_its_value_is_checked(self) -> None:
         script = accepted(ScriptArgument(("dtype",), choices=("bfloat16", "float32")))
         with pytest.raises(BadInput, match=r"torch_dtype=bfloat1: .*bfloat16"):
-            fit({"torch_dtype": "bfloat1"}, script)
+            match({"torch_dtype": "bfloat1"}, script)
 
 
 class TestValues:
@@ -112,18 +114,18 @@ class TestValues:
     @pytest.mark.parametrize("value", [3.5, "many", True, "", [3]])
     def test_no_integer(self, value: Any) -> None:
         with pytest.raises(BadInput, match="max_steps"):
-            fit({"max_steps": value}, accepted())
+            match({"max_steps": value}, accepted())
 
     def test_a_float(self) -> None:
         assert line({"learning_rate": 5e-5}) == ["--learning_rate=5e-05"]
 
     def test_no_float(self) -> None:
         with pytest.raises(BadInput, match="takes a float for learning_rate"):
-            fit({"learning_rate": "fast"}, accepted())
+            match({"learning_rate": "fast"}, accepted())
 
     def test_a_choice(self) -> None:
         with pytest.raises(BadInput, match=r"optim=adafactr: .*nearest that it takes is adafactor"):
-            fit({"optim": "adafactr"}, accepted())
+            match({"optim": "adafactr"}, accepted())
 
     def test_a_list(self) -> None:
         wanted = {"report_to": ["tensorboard", "wandb"], "max_steps": 3}
@@ -131,7 +133,7 @@ class TestValues:
 
     def test_an_empty_list(self) -> None:
         with pytest.raises(BadInput, match="at least one value for report_to"):
-            fit({"report_to": []}, accepted())
+            match({"report_to": []}, accepted())
 
     def test_a_mapping_is_json(self) -> None:
         assert line({"fsdp_config": {"xla": True}}) == ['--fsdp_config={"xla": true}']
@@ -142,7 +144,7 @@ class TestValues:
     @pytest.mark.parametrize("name", ["token", "hub_token"])
     def test_a_token_is_refused_and_not_shown(self, name: str) -> None:
         with pytest.raises(BadInput, match="HF_TOKEN") as error:
-            fit({name: "hf_abc123"}, accepted(ScriptArgument((name,))))
+            match({name: "hf_abc123"}, accepted(ScriptArgument((name,))))
         assert "abc123" not in str(error.value)
 
 
@@ -174,7 +176,7 @@ class TestRequired:
 
     def test_it_is_named(self) -> None:
         with pytest.raises(BadInput, match=r"wants the argument output_dir"):
-            fit({}, accepted(self.needed))
+            match({}, accepted(self.needed))
 
     def test_any_of_its_names_will_do(self) -> None:
         assert line({"output-dir": "x"}, self.needed) == ["--output-dir=x"]

@@ -208,8 +208,8 @@ def test_the_lock_holds_what_the_requirements_ask_for_and_nothing_of_a_machine()
             (exact,) = pin.specifier
             assert exact.operator == "=="
             pins[pin.name] = exact.version
-    asked = module.LOCK.with_name("base.txt").read_text().splitlines()
-    for line in (line for line in asked if not line.startswith("#")):
+    requested = module.LOCK.with_name("base.txt").read_text().splitlines()
+    for line in (line for line in requested if not line.startswith("#")):
         requirement, _, reason = line.partition("#")
         assert reason.strip(), f"{requirement} says no reason"
         wanted = Requirement(requirement)
@@ -249,12 +249,12 @@ def test_the_release_that_the_base_has_needs_nothing(base: Interpreter, cache: P
 
 
 @pytest.mark.parametrize(
-    ("asked", "chosen"), [("<1.0", "0.34.2"), (">=1.16", "1.16.0"), (">=1.0", "1.15.0")]
+    ("requested", "chosen"), [("<1.0", "0.34.2"), (">=1.16", "1.16.0"), (">=1.0", "1.15.0")]
 )
 def test_an_accelerate_that_does_not_fit_is_chosen_to_fit(
-    asked: str, chosen: str, base: Interpreter, wheels: Path, cache: Path
+    requested: str, chosen: str, base: Interpreter, wheels: Path, cache: Path
 ) -> None:
-    transformers_wheel(wheels, "5.0.0", ">=0.22", asked)
+    transformers_wheel(wheels, "5.0.0", ">=0.22", requested)
     found = with_transformers(base, release("5.0.0"), cache, print)
     assert found.packages["accelerate"] == chosen
     assert found.packages["tokenizers"] == "0.22.2"

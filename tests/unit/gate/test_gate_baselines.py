@@ -16,7 +16,7 @@ from harness.config.case import to_dict
 from harness.config.compose import load
 from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
-from harness.gate.change import Change, equal_parameters, table
+from harness.gate.change import BaselineChange, equal_parameters, table
 from harness.record.evidence import Record
 from harness.run.noise import Noise
 
@@ -109,9 +109,9 @@ def test_only_a_good_run_can_be_stored(changed: dict[str, Any], tmp_path: Path) 
 
 def test_saved_where_it_is_found_again(tmp_path: Path) -> None:
     record, again = samples.run(tmp_path / "a"), samples.run(tmp_path / "c")
-    control = samples.run(tmp_path / "b", scale=1.001)
+    perturbed = samples.run(tmp_path / "b", scale=1.001)
     path = baselines.save(
-        tmp_path / "stored", record, Noise((record, control), (record, again)), "Ada"
+        tmp_path / "stored", record, Noise((record, perturbed), (record, again)), "Ada"
     )
     assert path == tmp_path / "stored" / "CPU" / "llama-tiny" / "hf-1.0.json"
     found = baselines.latest(tmp_path / "stored", "hf", "llama-tiny", "CPU")
@@ -120,7 +120,7 @@ def test_saved_where_it_is_found_again(tmp_path: Path) -> None:
     assert found.noise.floor is not None
     assert found.noise.repeat is not None
     assert found.noise.floor[0] is found.record
-    assert found.noise.floor[1].parameters == control.parameters
+    assert found.noise.floor[1].parameters == perturbed.parameters
     assert found.noise.repeat[1].parameters == again.parameters
     assert found.blessed.by == "Ada"
 
@@ -133,13 +133,14 @@ def test_a_floor_that_is_no_longer_measured_does_not_stay(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "asked", [("reference", "llama-tiny", "CPU"), ("hf", "llama", "CPU"), ("hf", "llama-tiny", "T")]
+    "requested",
+    [("reference", "llama-tiny", "CPU"), ("hf", "llama", "CPU"), ("hf", "llama-tiny", "T")],
 )
 def test_no_baseline_of_another_engine_case_or_device(
-    asked: tuple[str, str, str], tmp_path: Path
+    requested: tuple[str, str, str], tmp_path: Path
 ) -> None:
     baselines.save(tmp_path, samples.run(tmp_path / "a"), Noise(), "Ada")
-    assert baselines.latest(tmp_path, *asked) is None
+    assert baselines.latest(tmp_path, *requested) is None
 
 
 def test_the_one_that_was_blessed_last_counts(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_the_author_is_the_workflow_in_ci() -> None:
 class TestTable:
     def change(self, tmp_path: Path, **after: Any) -> str:
         before = Baseline(restored(samples.run(tmp_path / "a")), BLESSED)
-        return table([Change(before, samples.run(tmp_path / "b", label="hf@2.0", **after))])
+        return table([BaselineChange(before, samples.run(tmp_path / "b", label="hf@2.0", **after))])
 
     def test_it_is_a_table(self, tmp_path: Path) -> None:
         lines = self.change(tmp_path).splitlines()
@@ -220,11 +221,11 @@ class TestTable:
         assert "4 → 3 steps" in self.change(tmp_path, losses=(6.5, 6.25, 6.0))
 
     def test_the_first_baseline(self, tmp_path: Path) -> None:
-        assert "| none | 1.0 |" in table([Change(None, samples.run(tmp_path / "a"))])
+        assert "| none | 1.0 |" in table([BaselineChange(None, samples.run(tmp_path / "a"))])
 
     def test_a_name_cannot_break_it(self, tmp_path: Path) -> None:
         record = samples.run(tmp_path / "a", case={"name": "x|y\nz"})
-        assert "| x\\|y z |" in table([Change(None, record)])
+        assert "| x\\|y z |" in table([BaselineChange(None, record)])
 
 
 def test_parameters_that_are_not_the_same_are_not_equal(tmp_path: Path) -> None:
@@ -255,4 +256,4 @@ def test_what_is_stored_can_be_gated_against(path: Path) -> None:
     stored = dataclasses.replace(record, manifest=dataclasses.replace(record.manifest, case=now))
     assert baselines.differences(record, stored) == []
     assert path.name.startswith(f"{record.engine}-{baselines.version_of(record)}.")
-    assert record.manifest.role == ("control" if ".control." in path.name else "subject")
+    assert record.manifest.role == ("perturbed" if ".perturbed." in path.name else "subject")

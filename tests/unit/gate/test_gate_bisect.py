@@ -46,15 +46,15 @@ VERSIONS = [f"1.{n}" for n in range(12)]
 class TestSearch:
     @pytest.mark.parametrize("first", range(1, len(VERSIONS)))
     def test_every_place_is_found(self, first: int) -> None:
-        asked: list[str] = []
+        requested: list[str] = []
 
         def ask(version: str) -> str:
-            asked.append(version)
+            requested.append(version)
             return BAD if VERSIONS.index(version) >= first else GOOD
 
         assert search(VERSIONS, ask) == (VERSIONS[first - 1], VERSIONS[first], ())
-        assert len(asked) <= 4
-        assert len(set(asked)) == len(asked)
+        assert len(requested) <= 4
+        assert len(set(requested)) == len(requested)
 
     def test_two_versions_need_no_question(self) -> None:
         def never(version: str) -> str:
@@ -116,15 +116,15 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     monkeypatch.setattr(bisect, "plan_candidate", planned)
 
     def make(verdicts: dict[str, PairVerdict]) -> list[str]:
-        asked: list[str] = []
+        requested: list[str] = []
 
         def judge_pair(pair: GatePair, reporter: Any) -> Outcome:
-            asked.append(f"{pair.against} {pair.candidate}")
+            requested.append(f"{pair.against} {pair.candidate}")
             found = verdicts[str(pair.candidate.source)]
             return Outcome(Verdict("compared", pair.case, (found,)), {})
 
         monkeypatch.setattr(bisect, "judge_pair", judge_pair)
-        return asked
+        return requested
 
     return make
 
@@ -135,7 +135,7 @@ def question(tmp_path: Path, rung: str | None = None) -> Question:
     return Question(pair, rung)
 
 
-def run(tmp_path: Path, rung: str | None = None) -> bisect.Found:
+def run(tmp_path: Path, rung: str | None = None) -> bisect.FirstBad:
     ends = Ref("transformers", VERSIONS[0]), Ref("transformers", VERSIONS[-1])
     return first_bad_release(question(tmp_path, rung), *ends, VERSIONS, samples.Silent())
 
@@ -149,19 +149,19 @@ def broken_from(first: int, rung: str) -> dict[str, PairVerdict]:
 
 class TestReleases:
     def test_the_first_bad_one_and_its_numbers(self, gate: Gate, tmp_path: Path) -> None:
-        asked = gate(broken_from(7, "forward"))
+        requested = gate(broken_from(7, "forward"))
         found = run(tmp_path)
         assert (found.rung, str(found.first_bad)) == ("forward", "transformers@1.7")
         assert str(found.last_good) == "transformers@1.6"
-        assert asked[-1] == "transformers@1.6 transformers@1.7"
+        assert requested[-1] == "transformers@1.6 transformers@1.7"
         assert found.outcome.verdict.pairs[0].headline_rung is not None
 
     def test_it_goes_on_where_it_was_interrupted(self, gate: Gate, tmp_path: Path) -> None:
-        asked = gate(broken_from(7, "forward"))
+        requested = gate(broken_from(7, "forward"))
         run(tmp_path)
-        first = len(asked)
+        first = len(requested)
         run(tmp_path)
-        assert len(asked) - first == 2, "the bad end and the numbers, nothing between"
+        assert len(requested) - first == 2, "the bad end and the numbers, nothing between"
 
     def test_another_question_has_another_memory(self, gate: Gate, tmp_path: Path) -> None:
         verdicts = {
@@ -220,16 +220,16 @@ class TestMemory:
         ["tolerance.margin=5", "graph=hlo", "timing.windows=7", "tolerance.step_time=0.01"],
     )
     def test_how_it_is_judged(self, tmp_path: Path, override: str) -> None:
-        asked = question(tmp_path)
+        requested = question(tmp_path)
         settings = samples.settings(tmp_path, override)
-        pair = dataclasses.replace(asked.pair, settings=settings)
-        assert self.path(Question(pair, None)) != self.path(asked)
+        pair = dataclasses.replace(requested.pair, settings=settings)
+        assert self.path(Question(pair, None)) != self.path(requested)
 
     def test_what_changes_no_answer(self, tmp_path: Path) -> None:
-        asked = question(tmp_path)
+        requested = question(tmp_path)
         settings = samples.settings(tmp_path, "launcher.time_limit=7")
-        pair = dataclasses.replace(asked.pair, settings=settings)
-        assert self.path(Question(pair, None)) == self.path(asked)
+        pair = dataclasses.replace(requested.pair, settings=settings)
+        assert self.path(Question(pair, None)) == self.path(requested)
 
     @pytest.mark.parametrize(
         "changed",
@@ -317,11 +317,11 @@ class TestCommits:
 
     def test_it_starts_anew_after_an_interruption(self, repository: tuple[Path, list[str]]) -> None:
         bare, commits = repository
-        asked: list[str] = []
+        requested: list[str] = []
 
         def interrupted(commit: str) -> str:
-            asked.append(commit)
-            if len(asked) == 2:
+            requested.append(commit)
+            if len(requested) == 2:
                 raise KeyboardInterrupt
             return GOOD if commits.index(commit) < 6 else BAD
 
@@ -333,11 +333,11 @@ class TestCommits:
         self, repository: tuple[Path, list[str]]
     ) -> None:
         bare, commits = repository
-        asked: list[str] = []
+        requested: list[str] = []
 
         def ask(commit: str) -> str:
-            assert commit not in asked, "its answer was lost"
-            asked.append(commit)
+            assert commit not in requested, "its answer was lost"
+            requested.append(commit)
             # As another search in this repository would do.
             git("--git-dir", str(bare), "update-ref", "--no-deref", "BISECT_HEAD", commits[1])
             return BAD if commits.index(commit) >= 6 else GOOD
@@ -372,7 +372,7 @@ class TestRepository:
     """Whole searches between commits; only the gate is not the real one."""
 
     commits: list[str]
-    asked: list[str]
+    requested: list[str]
 
     @pytest.fixture(autouse=True)
     def history(
@@ -383,7 +383,7 @@ class TestRepository:
     ) -> None:
         """Ten commits, of which the seventh is the first bad one."""
         self.bare, self.commits = repository
-        self.asked = []
+        self.requested = []
         git("--git-dir", str(self.bare), "update-ref", "refs/heads/main", self.commits[-1])
         monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(bisect, "plan_candidate", planned)
@@ -391,7 +391,7 @@ class TestRepository:
 
     def judge(self, pair: GatePair, reporter: Any) -> Outcome:
         commit = str(pair.candidate.source).rpartition("@")[2]
-        self.asked.append(commit)
+        self.requested.append(commit)
         failed = self.commits.index(commit) >= 6
         found = verdict(forward=Result.FAIL if failed else Result.PASS)
         return Outcome(Verdict("compared", pair.case, (found,)), {})
@@ -418,7 +418,7 @@ class TestRepository:
 
         def judge_pair(pair: GatePair, reporter: Any) -> Outcome:
             outcome = self.judge(pair, reporter)
-            if len(self.asked) == 2:  # the first in the middle
+            if len(self.requested) == 2:  # the first in the middle
                 inner.append(self.search(tmp_path))
             return outcome
 
@@ -433,8 +433,8 @@ class TestRepository:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert self.search(tmp_path) == 6
-        first = len(self.asked)
+        first = len(self.requested)
         shutil.rmtree(tmp_path / "cache")
         monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "elsewhere"))
         assert self.search(tmp_path) == 6
-        assert len(self.asked) - first == 2, "the bad end and the numbers, nothing between"
+        assert len(self.requested) - first == 2, "the bad end and the numbers, nothing between"

@@ -86,7 +86,7 @@ def test_another_torch_xla_keeps_the_rest() -> None:
 def test_its_environment_is_of_what_is_asked_for_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
 
     def run_uv(*words: object, **_: object) -> None:
         if words[0] == "venv":
@@ -94,7 +94,7 @@ def test_its_environment_is_of_what_is_asked_for_now(
             python.parent.mkdir(parents=True)
             python.touch()
         else:
-            asked.append([str(word) for word in words])
+            requested.append([str(word) for word in words])
 
     def made() -> Path:
         return interpreter_with("2.8.0", tmp_path / "cache", lambda _: None)
@@ -106,10 +106,10 @@ def test_its_environment_is_of_what_is_asked_for_now(
     before = made()
     base.write_text("# a comment asks for nothing\naccelerate==1.0\n")
     assert made() == before
-    assert len(asked) == 1
+    assert len(requested) == 1
     base.write_text("accelerate==1.1\n")
     assert made() != before
-    assert asked[1][-1] == "accelerate==1.1"
+    assert requested[1][-1] == "accelerate==1.1"
     monkeypatch.setattr(sys, "version_info", SimpleNamespace(major=3, minor=99))
     assert made() != before
-    assert len(asked) == 3
+    assert len(requested) == 3

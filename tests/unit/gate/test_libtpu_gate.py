@@ -12,7 +12,7 @@ from compiled_samples import sample_module, sample_step
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.compiler.compiled import CompiledStep
-from harness.compiler.libtpu import Limits
+from harness.compiler.libtpu import CompileLimits
 from harness.compiler.target import Target
 from harness.environments.compilers import TpuCompiler
 from harness.gate import libtpu
@@ -102,7 +102,7 @@ class TestGate:
                 return None
             compiler = TpuCompiler(Path(), Path(), settings.compiler.libtpu)
             targets = tuple(Target(topology) for topology in settings.targets)
-            return Compiling(compiler, targets, Limits(1, 1, 1))
+            return Compiling(compiler, targets, CompileLimits(1, 1, 1))
 
         def traced(plan: Any, *_: Any) -> Any:
             if plan == "torchprime":

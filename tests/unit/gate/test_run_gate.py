@@ -53,8 +53,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
             return samples.plan(found.label, chosen)
 
         def run_or_reuse(wanted: Plan, *_: Any) -> Record:
-            if wanted.role == "control":
-                return _record(runs["control"])
+            if wanted.role == "perturbed":
+                return _record(runs["perturbed"])
             if wanted.role == "float64":
                 raise AssertionError("no float64 reference is known here")
             return next(r for r in map(_record, runs.values()) if r.label == wanted.label)
@@ -74,10 +74,10 @@ def _record(found: Record | Exception) -> Record:
 
 
 def gate_pair(
-    tmp_path: Path, against: Ref | None = OLD, parity: bool = False, control: str = "table",
+    tmp_path: Path, against: Ref | None = OLD, parity: bool = False, perturbed: str = "table",
     candidate: Ref = NEW,
 ) -> GatePair:  # fmt: skip
-    words = ("float64=never", f"tolerance.noise_floor={control}")
+    words = ("float64=never", f"tolerance.noise_floor={perturbed}")
     chosen = samples.settings(tmp_path, *words)
     return GatePair(chosen, candidate, against, parity, tmp_path / "stored")
 
@@ -126,20 +126,20 @@ class TestAgainstAVersion:
             "v1": samples.run(tmp_path / "a", "hf@1.0"),
             "v2": samples.run(tmp_path / "b", "hf@2.0", noisy),
         }
-        world(**runs)  # no control is known: asking for it would raise KeyError
+        world(**runs)  # no perturbed run is known: asking for it would raise KeyError
         assert judged(gate_pair(tmp_path)).result is Result.FAIL
-        with pytest.raises(KeyError, match="control"):
-            judged(gate_pair(tmp_path, control="ulp"))
+        with pytest.raises(KeyError, match="perturbed"):
+            judged(gate_pair(tmp_path, perturbed="ulp"))
         noisier = [loss * (1 + 2e-6) for loss in samples.LOSSES]
         world(
             **runs,
-            control=samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier, initial_bits=12),
+            perturbed=samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier, initial_bits=12),
         )
-        assert judged(gate_pair(tmp_path, control="ulp")).result is Result.PASS
+        assert judged(gate_pair(tmp_path, perturbed="ulp")).result is Result.PASS
 
-    def test_a_pass_needs_no_control(self, world: World, tmp_path: Path) -> None:
+    def test_a_pass_needs_no_perturbed_run(self, world: World, tmp_path: Path) -> None:
         world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=samples.run(tmp_path / "b", "hf@2.0"))
-        assert judged(gate_pair(tmp_path, control="ulp")).result is Result.PASS
+        assert judged(gate_pair(tmp_path, perturbed="ulp")).result is Result.PASS
 
     def test_a_candidate_that_does_not_train_fails_with_the_root(
         self, world: World, tmp_path: Path
@@ -274,23 +274,23 @@ class TestAnotherTorchXla:
         pair = gate_pair(tmp_path, Ref("torch_xla", "1.0"), candidate=Ref("torch_xla", "2.0"))
         assert judged(pair).rung("environment").result is Result.FAIL
 
-    def test_it_costs_no_control_run(self, world: World, tmp_path: Path) -> None:
+    def test_it_costs_no_perturbed_run(self, world: World, tmp_path: Path) -> None:
         own = samples.run(tmp_path / "b", "torch_xla@2", observed={"versions": {"torch": "2.8.0"}})
-        world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)  # no control is known
+        world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)  # no perturbed run is known
         ends = Ref("torch_xla", "1.0"), Ref("torch_xla", "2.0")
-        assert judged(gate_pair(tmp_path, ends[0], candidate=ends[1], control="ulp"))
+        assert judged(gate_pair(tmp_path, ends[0], candidate=ends[1], perturbed="ulp"))
 
 
 class TestAgainstAStoredBaseline:
-    def stored(self, tmp_path: Path, control: Record | None = None, **changed: Any) -> None:
+    def stored(self, tmp_path: Path, perturbed: Record | None = None, **changed: Any) -> None:
         record = samples.run(tmp_path / "base", "hf@1.0", **changed)
-        floor = None if control is None else (record, control)
+        floor = None if perturbed is None else (record, perturbed)
         baselines.save(tmp_path / "stored", record, Noise(floor), "Ada")
 
     def test_only_the_candidate_is_launched(self, world: World, tmp_path: Path) -> None:
         self.stored(tmp_path)
         world(v2=samples.run(tmp_path / "b", "hf@2.0"))
-        verdict = judged(gate_pair(tmp_path, None, control="ulp"))
+        verdict = judged(gate_pair(tmp_path, None, perturbed="ulp"))
         assert verdict.result is Result.PASS
         assert verdict.notes[0] == "final parameters: all 2 bitwise equal"
 
@@ -305,8 +305,8 @@ class TestAgainstAStoredBaseline:
             tmp_path, samples.run(tmp_path / "c", "hf@1.0 perturbed", noisier, initial_bits=12)
         )
         world(v2=samples.run(tmp_path / "b", "hf@2.0", noisy))
-        assert judged(gate_pair(tmp_path, None, control="ulp")).result is Result.PASS
-        assert judged(gate_pair(tmp_path, None, control="table")).result is Result.FAIL
+        assert judged(gate_pair(tmp_path, None, perturbed="ulp")).result is Result.PASS
+        assert judged(gate_pair(tmp_path, None, perturbed="table")).result is Result.FAIL
 
     def test_a_missing_one_is_written_and_fails(self, world: World, tmp_path: Path) -> None:
         own = samples.run(tmp_path / "b", "hf@2.0")
@@ -330,8 +330,10 @@ class TestAgainstAStoredBaseline:
         self.stored(tmp_path)
         world(v2=samples.run(tmp_path / "b", "hf@2.0"))
         pair = gate_pair(tmp_path, None)
-        asked = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, graph="hlo"))
-        verdict = judged(asked)
+        requested = dataclasses.replace(
+            pair, settings=dataclasses.replace(pair.settings, graph="hlo")
+        )
+        verdict = judged(requested)
         assert verdict.result is Result.INVALID
         assert "it has no compiled step (bless it with graph=hlo)" in verdict.headline
 

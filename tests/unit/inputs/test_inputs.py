@@ -260,7 +260,7 @@ class TestWorkspace:
 
 
 class TestOneUnitInTheLastPlace:
-    """The control's weights: moved by the least that can be, all of them, up and down."""
+    """The perturbed run's weights: moved by the least that can be, all of them, up and down."""
 
     @pytest.mark.parametrize(("dtype", "place"), [("float32", 1), ("bfloat16", 1 << 16)])
     def test_every_weight_moves_by_one(self, made: Inputs, dtype: str, place: int) -> None:

@@ -35,7 +35,7 @@ NOT_EXERCISED = Result.NOT_EXERCISED
 
 
 LOSS = 2 * 2.4e-7
-"""Limit of the loss in float32 without a control."""
+"""Limit of the loss in float32 without a measured noise floor."""
 
 
 def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
@@ -217,12 +217,12 @@ class TestClip:
         )
 
     @pytest.mark.parametrize("index", [0, 1])
-    @pytest.mark.parametrize("asked", [None, 0.3])
+    @pytest.mark.parametrize("requested", [None, 0.3])
     def test_a_threshold_that_the_case_does_not_ask_for(
-        self, a: Record, b: Record, index: int, asked: float | None
+        self, a: Record, b: Record, index: int, requested: float | None
     ) -> None:
         pair = [a, b]
-        pair[index] = with_manifest(pair[index], lambda m: m["case"].update(max_norm=asked))
+        pair[index] = with_manifest(pair[index], lambda m: m["case"].update(max_norm=requested))
         result = clip(comparison(*pair))
         assert result.result is FAIL
 
@@ -393,7 +393,7 @@ class TestClip:
         assert result.result is FAIL
         assert result.value == pytest.approx(1.6 * LOSS, rel=0.01)
         own = {str(r.directory): r for r in pair}
-        assert clip(comparison(*pair, own=own, broken=("init",))).result is PASS
+        assert clip(comparison(*pair, float64_per_run=own, broken=("init",))).result is PASS
 
     def test_the_scale_that_was_applied(self, a: Record) -> None:
         assert applied_scale(a) == pytest.approx(1 / 3, rel=0.01)
@@ -467,19 +467,19 @@ class TestForms:
         assert result.result is FAIL
         assert "model.norm.weight" in result.explanation
 
-    @pytest.mark.parametrize("asked", [0.2, None])
-    def test_a_function_that_is_not_watched(self, asked: float | None) -> None:
+    @pytest.mark.parametrize("requested", [0.2, None])
+    def test_a_function_that_is_not_watched(self, requested: float | None) -> None:
         """What the case asks for passes; anything else is named."""
-        plain = Trainer(label="a", max_norm=asked).record()
+        plain = Trainer(label="a", max_norm=requested).record()
         own = Trainer(label="b", max_norm=0.2).record()
         steps = tuple(
             dataclasses.replace(step, max_norm=None, gradient_norm=None) for step in own.steps
         )
         own = dataclasses.replace(own, steps=steps)
-        own = with_manifest(own, lambda m: m["case"].update(max_norm=asked))
+        own = with_manifest(own, lambda m: m["case"].update(max_norm=requested))
         for pair in ((plain, own), (own, plain), (own, own)):
             result = clip(comparison(*pair))
-            assert result.result is (FAIL if asked is None else PASS)
+            assert result.result is (FAIL if requested is None else PASS)
             assert "by a function that is not watched" in result.explanation
 
     def test_a_function_that_is_not_watched_and_does_something_else(self, a: Record) -> None:

@@ -152,11 +152,11 @@ class TestEveryStep:
             assert result.result is FAIL
             assert result.explanation.endswith("at 3 of 8 steps, first at 5")
 
-    @pytest.mark.parametrize("asked", [7, 9])
+    @pytest.mark.parametrize("requested", [7, 9])
     def test_another_number_of_steps_than_was_asked_for(
-        self, a: Record, judge: Judge, change: Change, read: object, asked: int
+        self, a: Record, judge: Judge, change: Change, read: object, requested: int
     ) -> None:
-        other = with_manifest(a, lambda m: m["case"].update(steps=asked))
+        other = with_manifest(a, lambda m: m["case"].update(steps=requested))
         for pair in ((a, other), (other, a), (other, other)):
             assert judge(comparison(*pair)).result is FAIL
 
@@ -205,15 +205,15 @@ class TestEveryStep:
 
 class TestLimits:
     def curves(self, *differences: float) -> tuple[Record, Record]:
-        """A control whose losses differ by so much, step by step."""
+        """A noise floor whose losses differ by so much, step by step."""
         a = b = Trainer(steps=len(differences)).record()
         for step, difference in enumerate(differences):
             a, b = with_loss(a, step, 1.0), with_loss(b, step, 1.0 - difference)
         return a, b
 
     def limits(self, *differences: float) -> list[float]:
-        control = self.curves(*differences)
-        c = comparison(*control, noise_floor=control, deterministic=True)
+        noise_floor = self.curves(*differences)
+        c = comparison(*noise_floor, noise_floor=noise_floor, deterministic=True)
         return [li.value for li in curve_limits(c, CURVE, len(differences))]
 
     def test_differences_build_up(self) -> None:
@@ -223,33 +223,34 @@ class TestLimits:
     def test_the_documented_floor_is_the_least(self) -> None:
         assert self.limits(0, 0, 1e-9) == pytest.approx([LIMIT] * 3)
 
-    def test_a_control_that_breaks_widens_nothing_any_more(self) -> None:
+    def test_a_noise_floor_that_breaks_widens_nothing_any_more(self) -> None:
         assert self.limits(1e-3, math.nan, 1e-2, 0) == pytest.approx([2e-3] + [LIMIT] * 3)
 
-    def test_a_control_that_is_truncated_widens_nothing_any_more(self) -> None:
+    def test_a_noise_floor_that_is_truncated_widens_nothing_any_more(self) -> None:
         a, b = self.curves(1e-3, 1e-3, 1e-3, 1e-3)
-        for control in ((a, without(b, "steps", 2)), (without(a, "steps", 2), b)):
-            c = comparison(a, b, noise_floor=control, deterministic=True)
+        for noise_floor in ((a, without(b, "steps", 2)), (without(a, "steps", 2), b)):
+            c = comparison(a, b, noise_floor=noise_floor, deterministic=True)
             values = [li.value for li in curve_limits(c, CURVE, 4)]
             assert values == pytest.approx([2e-3, 2e-3, LIMIT, LIMIT])
 
     def test_a_later_difference_does_not_widen_an_earlier_limit(self, a: Record) -> None:
-        control = self.curves(0, 0, 0, 0, 0, 0, 0, 1e-2)
+        noise_floor = self.curves(0, 0, 0, 0, 0, 0, 0, 1e-2)
         early = with_loss(a, 1, 1.0), with_loss(a, 1, 1.001)
         assert (
-            loss_curve(comparison(*early, noise_floor=control, deterministic=True)).result is FAIL
+            loss_curve(comparison(*early, noise_floor=noise_floor, deterministic=True)).result
+            is FAIL
         )
         late = with_loss(a, 7, 1.0), with_loss(a, 7, 1.001)
-        result = loss_curve(comparison(*late, noise_floor=control, deterministic=True))
+        result = loss_curve(comparison(*late, noise_floor=noise_floor, deterministic=True))
         assert result.result is PASS
         assert result.detects.startswith("a relative difference of 0.02, ")
 
-    def test_without_a_control(self, a: Record) -> None:
+    def test_without_a_noise_floor(self, a: Record) -> None:
         limits = curve_limits(comparison(a, a), CURVE, 3)
         assert [li.value for li in limits] == pytest.approx([LIMIT] * 3)
         assert limits[0].source == "2 × 2.4e-07, the floor documented for float32 on CPU"
 
-    def test_a_lucky_control_is_told(self, a: Record) -> None:
+    def test_a_lucky_noise_floor_is_told(self, a: Record) -> None:
         c = comparison(a, a, noise_floor=self.curves(1e-9, 0))
         assert curve_limits(c, CURVE, 1)[0].source == (
             "2 × 2.4e-07, the floor documented for float32 on CPU (the perturbed run measured "
@@ -257,8 +258,10 @@ class TestLimits:
         )
 
     def test_the_margin(self, a: Record) -> None:
-        control = self.curves(1e-3, 1e-3)
-        c = comparison(a, a, noise_floor=control, deterministic=True, tolerance=tolerance(margin=5))
+        noise_floor = self.curves(1e-3, 1e-3)
+        c = comparison(
+            a, a, noise_floor=noise_floor, deterministic=True, tolerance=tolerance(margin=5)
+        )
         assert curve_limits(c, CURVE, 1)[0].value == pytest.approx(5e-3)
         assert curve_limits(c, CURVE, 1)[0].source.startswith("5 × 0.001, ")
 
@@ -277,7 +280,7 @@ class TestLimits:
         verdict = session.compare(b, b, tolerance()).verdict
         assert verdict.pairs[0].rung("forward").result is Result.INCONCLUSIVE
 
-    def test_a_control_that_measured_nothing(self, a: Record) -> None:
+    def test_a_noise_floor_that_measured_nothing(self, a: Record) -> None:
         c = comparison(a, a, noise_floor=(a, a), deterministic=True)
         for measured in (None, math.nan, math.inf):
             assert c.limit_over(LOSSES, measured).value == pytest.approx(LIMIT)

@@ -317,13 +317,13 @@ class TestDataOfTruncatedRuns:
     """Equal as far as both go is not equal."""
 
     def test_one_stopped_early(self, a: Record) -> None:
-        b = Trainer(label="b", steps=3, asked=8).record()
+        b = Trainer(label="b", steps=3, requested=8).record()
         for result in (judged(a, b), judged(b, a)):
             assert result.result is FAIL
             assert result.explanation.startswith("b trained 3 of 8 steps, not step 3")
 
     def test_both_stopped_early(self) -> None:
-        a, b = (Trainer(label=label, steps=3, asked=8).record() for label in "ab")
+        a, b = (Trainer(label=label, steps=3, requested=8).record() for label in "ab")
         result = judged(a, b)
         assert result.result is FAIL
         assert result.explanation.startswith("a trained 3 of 8 steps")
@@ -341,7 +341,7 @@ class TestDataOfTruncatedRuns:
             assert len(result.findings) == 2
 
     def test_steps_that_only_one_has(self, a: Record) -> None:
-        b = Trainer(label="b", steps=10, asked=8).record()
+        b = Trainer(label="b", steps=10, requested=8).record()
         result = judged(a, b)
         assert result.result is FAIL
         assert "step 8: b has it, hf does not" in [f.text for f in result.findings]

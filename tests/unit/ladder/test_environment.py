@@ -110,12 +110,12 @@ class TestEnvironment:
         assert {(f.a, f.b) for f in result.findings} == {(found, "highest")}
 
     @pytest.mark.parametrize(
-        "asked", [{"dtype": "bfloat16"}, {"kind": "as_shipped"}, {"precision": "default"}]
+        "requested", [{"dtype": "bfloat16"}, {"kind": "as_shipped"}, {"precision": "default"}]
     )
     def test_what_the_case_leaves_to_the_trainers_is_theirs_but_equal(
-        self, asked: dict[str, str], a: Record, b: Record
+        self, requested: dict[str, str], a: Record, b: Record
     ) -> None:
-        a, b = (with_manifest(r, lambda m: m["case"].update(asked)) for r in (a, b))
+        a, b = (with_manifest(r, lambda m: m["case"].update(requested)) for r in (a, b))
         a = with_observed(a, matmul_precision="high")
         assert environment(comparison(a, b)).result is FAIL
         assert environment(comparison(a, with_observed(b, matmul_precision="high"))).result is PASS

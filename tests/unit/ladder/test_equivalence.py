@@ -15,7 +15,7 @@ from harness.ladder.equivalence import (
     FEWEST_LAUNCHES,
     MOST_LAUNCHES,
     Decision,
-    confidence_of_look,
+    confidence_of_round,
     equivalence,
     judge_samples,
     launches_needed,
@@ -182,14 +182,14 @@ class TestSamples:
             assert "timing.launches=3" in judged.why
 
     @pytest.mark.parametrize("count", [3, 5])
-    @pytest.mark.parametrize("looks", [1, 5])
-    def test_neither_do_equal_pairs_fail_nor_do_others_pass(self, count: int, looks: int) -> None:
+    @pytest.mark.parametrize("rounds", [1, 5])
+    def test_neither_do_equal_pairs_fail_nor_do_others_pass(self, count: int, rounds: int) -> None:
         for slower, wrong in ((0.0, APART), (0.03, (Decision.PASS,))):
             mistakes = 0
             for seed in range(60):
-                a, b = machine(seed, count * looks, slower)
-                for made in range(count, count * looks + 1, count):
-                    judged = judge_samples(a[:made], b[:made], 0.015, in_turns=True, looks=looks)
+                a, b = machine(seed, count * rounds, slower)
+                for made in range(count, count * rounds + 1, count):
+                    judged = judge_samples(a[:made], b[:made], 0.015, in_turns=True, rounds=rounds)
                     if judged.decision is not Decision.INCONCLUSIVE:
                         break
                 mistakes += judged.decision in wrong
@@ -225,10 +225,10 @@ class TestSamples:
         assert judged.decision is Decision.INCONCLUSIVE
         assert "its mean is 1.04 × as long" in judged.why
 
-    def test_looking_again_is_the_stricter_for_it(self) -> None:
-        assert confidence_of_look(1) == 0.95
-        assert confidence_of_look(5) == pytest.approx(0.99)
+    def test_another_round_is_the_stricter_for_it(self) -> None:
+        assert confidence_of_round(1) == 0.95
+        assert confidence_of_round(5) == pytest.approx(0.99)
         a, b = machine(0, 5)
-        widths = [locate(a, b, in_turns=True, looks=looks).half_width for looks in (1, 2, 5)]
+        widths = [locate(a, b, in_turns=True, rounds=rounds).half_width for rounds in (1, 2, 5)]
         assert widths == sorted(widths)
         assert widths[0] < widths[2]

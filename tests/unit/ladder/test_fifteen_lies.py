@@ -44,7 +44,7 @@ from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.inputs.prepared import prepare
 from harness.ladder.distances import exceeds
-from harness.ladder.equivalence import Decision, confidence_of_look, judge_samples
+from harness.ladder.equivalence import Decision, confidence_of_round, judge_samples
 from harness.ladder.judge import judge
 from harness.ladder.ladder import LADDER, metrics, names
 from harness.ladder.ladder import rung as rung_of
@@ -53,7 +53,7 @@ from harness.ladder.rungs import backward, loss_curve
 from harness.ladder.rungs import step_time as speed
 from harness.ladder.timed import by_host
 from harness.ladder.verdict import EXIT_CODES, PairVerdict, overall
-from harness.record import outcome as ending
+from harness.record import termination
 from harness.record.evidence import Record, Window
 from harness.record.layout import STEPS
 from harness.record.reader import read_record
@@ -283,10 +283,10 @@ class TestLie07TolerancesWithoutANoiseModel:
     """Tolerances that were guessed are raised until everything passes."""
 
     def test_a_limit_is_a_multiple_of_a_measured_floor(self) -> None:
-        control = A, Trainer(ulp=True).record()
-        noise = backward.worst_gradient_distance(*control)
+        noise_floor = A, Trainer(ulp=True).record()
+        noise = backward.worst_gradient_distance(*noise_floor)
         assert noise is not None
-        limit = comparison(A, B, noise_floor=control).limit(backward.GRADIENT)
+        limit = comparison(A, B, noise_floor=noise_floor).limit(backward.GRADIENT)
         documented = 1e-6
         assert limit.value == TOLERANCE.margin * max(noise, documented)
 
@@ -359,15 +359,15 @@ class TestLie09StaleOrContaminatedBaselines:
         with pytest.raises(BadInput, match="is there twice"):
             read_record(folder)
 
-    def test_a_control_that_is_something_else_widens_no_limit(self) -> None:
+    def test_a_noise_floor_that_is_something_else_widens_no_limit(self) -> None:
         other = Trainer(seed=1).record()
         verdict = judged(A, B, noise_floor=(A, other))
         assert "the perturbed run says nothing of noise" in verdict.notes[0]
         assert verdict.rung("loss_curve").limit == judged(A, B).rung("loss_curve").limit
 
 
-def _asked(asked: dict[str, Any], manifest: dict[str, Any]) -> None:
-    manifest["case"].update(asked)
+def _requested(requested: dict[str, Any], manifest: dict[str, Any]) -> None:
+    manifest["case"].update(requested)
 
 
 class TestLie10PreconditionsAreAssumed:
@@ -398,8 +398,8 @@ class TestLie10PreconditionsAreAssumed:
         others: list[dict[str, Any]] = [
             {"mesh": {"fsdp": 2, "tensor": 2}}, {"dtype": "bfloat16"}, {"max_norm": 1.0},
         ]  # fmt: skip
-        for asked in others:
-            told = functools.partial(_asked, asked)
+        for requested in others:
+            told = functools.partial(_requested, requested)
             pair = [with_manifest(run, told) for run in (A, B)]
             assert judged(*pair).result is FAIL
 
@@ -500,11 +500,16 @@ class TestLie13RetriesUntilGreen:
 
     def test_only_the_machines_own_failure_is_tried_again(self) -> None:
         source = inspect.getsource(running)
-        assert "ending.STARVED" in source
-        for status in (ending.FAILED, ending.KILLED, ending.TIMED_OUT, ending.STOPPED_EARLY):
-            name = next(k for k, v in vars(ending).items() if v == status)
-            assert f"status == ending.{name}" not in source
-            assert f"status != ending.{name}" not in source
+        assert "termination.STARVED" in source
+        for status in (
+            termination.FAILED,
+            termination.KILLED,
+            termination.TIMED_OUT,
+            termination.STOPPED_EARLY,
+        ):
+            name = next(k for k, v in vars(termination).items() if v == status)
+            assert f"status == termination.{name}" not in source
+            assert f"status != termination.{name}" not in source
 
     def test_judging_twice_gives_the_same(self) -> None:
         a, b = Trainer(steps=30, window=1).record(), Trainer(steps=30, window=1, seed=0).record()
@@ -512,7 +517,7 @@ class TestLie13RetriesUntilGreen:
         assert judged(a, b, tolerance=limits) == judged(a, b, tolerance=limits)
 
     def test_looking_again_asks_for_more(self) -> None:
-        assert confidence_of_look(1) < confidence_of_look(2) < confidence_of_look(10) < 1
+        assert confidence_of_round(1) < confidence_of_round(2) < confidence_of_round(10) < 1
 
 
 class TestLie14GreenBecauseSkipped:

@@ -32,7 +32,7 @@ PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
 
 LOSS = 2 * 2.4e-7
-"""Limit of the loss in float32 without a control."""
+"""Limit of the loss in float32 without a measured noise floor."""
 
 
 def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
@@ -156,7 +156,7 @@ class TestAgainstFloat64OfTheirOwn:
 
     def test_both_are_right(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
         a, b, exact = own
-        c = comparison(a, b, own=exact, broken=("init",))
+        c = comparison(a, b, float64_per_run=exact, broken=("init",))
         assert forward(c).result is PASS
         assert "float64 from its own weights" in forward(c).explanation
         assert backward(c).result is PASS
@@ -172,12 +172,12 @@ class TestAgainstFloat64OfTheirOwn:
         loss = first_loss(pair[which])
         assert loss is not None
         pair[which] = with_loss(pair[which], 0, loss * factor)
-        result = forward(comparison(*pair, own=exact, broken=("init",)))
+        result = forward(comparison(*pair, float64_per_run=exact, broken=("init",)))
         assert result.result is FAIL
         assert result.explanation.startswith(f"step 0: {pair[which].label}: loss")
         pair = list(own[:2])
         pair[which] = scaled(pair[which], 1, factor)
-        result = backward(comparison(*pair, own=exact, broken=("init",)))
+        result = backward(comparison(*pair, float64_per_run=exact, broken=("init",)))
         assert result.result is FAIL
         assert result.findings[0].parameter == "model.norm.weight"
 
@@ -185,14 +185,16 @@ class TestAgainstFloat64OfTheirOwn:
         a = dataclasses.replace(CountsFirst().record(), directory=Path("/a"))
         b = dataclasses.replace(CountsRight(label="b").record(), directory=Path("/b"))
         exact = CountsRight().record()
-        result = forward(comparison(a, b, own={"/a": exact, "/b": exact}, broken=("init",)))
+        result = forward(
+            comparison(a, b, float64_per_run={"/a": exact, "/b": exact}, broken=("init",))
+        )
         assert result.result is FAIL
         assert "hf divides by all 23 labels" in result.explanation
 
     def test_a_float64_run_is_missing(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
         a, b, exact = own
         for kept in ("/a", "/b"):
-            c = comparison(a, b, own={kept: exact[kept]}, broken=("init",))
+            c = comparison(a, b, float64_per_run={kept: exact[kept]}, broken=("init",))
             assert forward(c).result is INVALID
             assert backward(c).result is INVALID
 
@@ -202,12 +204,14 @@ class TestAgainstFloat64OfTheirOwn:
     ) -> None:
         a, b, exact = own
         broken = {**exact, "/b": with_loss(exact["/b"], 0, loss)}
-        assert forward(comparison(a, b, own=broken, broken=("init",))).result is INVALID
+        assert forward(comparison(a, b, float64_per_run=broken, broken=("init",))).result is INVALID
 
     def test_a_run_has_no_loss(self, own: tuple[Record, Record, dict[str, Record]]) -> None:
         a, b, exact = own
         assert (
-            forward(comparison(with_loss(a, 0, None), b, own=exact, broken=("init",))).result
+            forward(
+                comparison(with_loss(a, 0, None), b, float64_per_run=exact, broken=("init",))
+            ).result
             is INVALID
         )
 

@@ -49,10 +49,10 @@ class TestWindows:
     def test_in_another_order(self, a: Record) -> None:
         assert unobserved_steps(dataclasses.replace(a, windows=a.windows[::-1])) is not None
 
-    @pytest.mark.parametrize("asked", [7, 9])
-    def test_another_number_of_steps(self, a: Record, asked: int) -> None:
-        other = with_manifest(a, lambda m: m["case"].update(steps=asked))
-        assert unobserved_steps(other) == f"windows tell of 8 of {asked} steps"
+    @pytest.mark.parametrize("requested", [7, 9])
+    def test_another_number_of_steps(self, a: Record, requested: int) -> None:
+        other = with_manifest(a, lambda m: m["case"].update(steps=requested))
+        assert unobserved_steps(other) == f"windows tell of 8 of {requested} steps"
 
     def test_none(self, a: Record) -> None:
         assert unobserved_steps(dataclasses.replace(a, windows=())) is not None

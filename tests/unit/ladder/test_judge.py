@@ -39,7 +39,7 @@ from harness.ladder.noise_floor import checked
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs.loss_curve import worst_loss_distance
 from harness.ladder.verdict import PairVerdict
-from harness.record import outcome as ending
+from harness.record import termination
 from harness.record.evidence import Fingerprint, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
@@ -51,7 +51,7 @@ B = Trainer(label="b", groups=2, sums=-1).record()
 
 
 @pytest.fixture(scope="module")
-def control() -> tuple[Record, Record]:
+def noise_floor() -> tuple[Record, Record]:
     return A, Trainer(ulp=True).record()
 
 
@@ -220,7 +220,7 @@ class TestRealBugs:
         assert "divides by all 23 labels" in verdict.headline
 
     def test_a_loop_that_returns_after_the_first_batch(self) -> None:
-        b = Trainer(label="b", steps=1, asked=8).record()
+        b = Trainer(label="b", steps=1, requested=8).record()
         for pair in ((A, b), (b, A)):
             verdict = judge(comparison(*pair))
             assert verdict.result is FAIL
@@ -272,8 +272,10 @@ TRAINERS = st.builds(
 
 
 class TestParity:
-    def test_two_trainers_that_only_round_otherwise(self, control: tuple[Record, Record]) -> None:
-        for given_ in ({}, {"noise_floor": control}):
+    def test_two_trainers_that_only_round_otherwise(
+        self, noise_floor: tuple[Record, Record]
+    ) -> None:
+        for given_ in ({}, {"noise_floor": noise_floor}):
             verdict = judge(comparison(A, B, **given_))
             assert verdict.result is PASS
             assert verdict.notes == ()
@@ -304,7 +306,7 @@ class TestParity:
         assert forth.result is back.result
 
 
-class TestTheControl:
+class TestTheNoiseFloor:
     """Its noise loosens every limit: an engine that does not train alike twice is no floor."""
 
     class Drawing(Trainer):
@@ -325,8 +327,8 @@ class TestTheControl:
 
     def test_rounding_is(self) -> None:
         a, b = Trainer().record(), Trainer(label="b", groups=2, sums=-1).record()
-        control = a, Trainer(ulp=True).record()
-        verdict = judge(comparison(a, b, noise_floor=control))
+        noise_floor = a, Trainer(ulp=True).record()
+        verdict = judge(comparison(a, b, noise_floor=noise_floor))
         assert verdict.notes == ()
 
 
@@ -342,12 +344,12 @@ def test_equal_runs_as_shipped_are_compared_with_each_other(tmp_path: Path) -> N
     ]  # fmt: skip
     exact = CountsRight().record()
     own = {str(run.directory): exact for run in shipped}
-    verdict = judge(comparison(*shipped, own=own))
+    verdict = judge(comparison(*shipped, float64_per_run=own))
     assert verdict.rung("forward").result is PASS
     assert verdict.rung("loss_curve").result is PASS
     other = Trainer(label="b", seed=1).record()
     other = dataclasses.replace(other, directory=shipped[1].directory)
-    verdict = judge(comparison(shipped[0], other, own=own))
+    verdict = judge(comparison(shipped[0], other, float64_per_run=own))
     assert verdict.rung("forward").result is FAIL
 
 
@@ -644,7 +646,14 @@ def _ended(ended: dict[str, Any], manifest: dict[str, Any]) -> None:
 class TestEndings:
     @pytest.mark.parametrize(
         "status",
-        [ending.FAILED, ending.KILLED, ending.TIMED_OUT, ending.OUT_OF_MEMORY, ending.STARVED, "?"],
+        [
+            termination.FAILED,
+            termination.KILLED,
+            termination.TIMED_OUT,
+            termination.OUT_OF_MEMORY,
+            termination.STARVED,
+            "?",
+        ],
     )
     def test_a_run_that_broke_makes_every_rung_invalid(self, status: str) -> None:
         def broke(manifest: dict[str, Any]) -> None:
@@ -667,7 +676,7 @@ class TestEndings:
 
     def test_no_step_was_trained(self) -> None:
         """The trainer may well have exited with 0."""
-        for status in (ending.OK, ending.STOPPED_EARLY):
+        for status in (termination.OK, termination.STOPPED_EARLY):
             none = with_manifest(
                 dataclasses.replace(B, steps=()),
                 functools.partial(_ended, {"status": status, "reason": "so it was"}),
@@ -681,7 +690,7 @@ class TestEndings:
         assert judge(comparison(A, unfinished)).result is INVALID
 
     def test_a_run_that_stopped_early_is_judged_and_never_passes(self) -> None:
-        short = [Trainer(label=label, steps=5, asked=8).record() for label in "ab"]
+        short = [Trainer(label=label, steps=5, requested=8).record() for label in "ab"]
         for pair in ((A, short[1]), (short[0], B), short):
             verdict = judge(comparison(*pair))
             assert verdict.result is FAIL
@@ -690,7 +699,7 @@ class TestEndings:
             assert verdict.rung("forward").result is INVALID
 
     def test_a_run_that_trained_on(self) -> None:
-        long = [Trainer(label=label, steps=9, asked=8).record() for label in "ab"]
+        long = [Trainer(label=label, steps=9, requested=8).record() for label in "ab"]
         assert judge(comparison(*long)).result is not PASS
 
 
@@ -749,7 +758,7 @@ class TestNeeds:
         a = dataclasses.replace(A, directory=Path("/a"))
         b = dataclasses.replace(Trainer(label="b", seed=1).record(), directory=Path("/b"))
         exact = {"/a": Trainer(sums=-1).record(), "/b": Trainer(seed=1, sums=-1).record()}
-        verdict = judge(comparison(a, b, own=exact))
+        verdict = judge(comparison(a, b, float64_per_run=exact))
         assert verdict.rung("forward").result is PASS
         assert verdict.rung("backward").result is PASS
         assert verdict.rung("loss_curve").result is INVALID
@@ -789,9 +798,9 @@ class TestResolution:
     @pytest.mark.parametrize(("share", "expected"), [(0.49, PASS), (0.51, INCONCLUSIVE)])
     @pytest.mark.parametrize("rung", ["loss_curve", "grad_norm_curve"])
     def test_a_curve_that_is_blind_at_some_steps(
-        self, control: tuple[Record, Record], rung: str, share: float, expected: Result
+        self, noise_floor: tuple[Record, Record], rung: str, share: float, expected: Result
     ) -> None:
-        first, second = control
+        first, second = noise_floor
         loss, norm = first.steps[6].loss, first.steps[6].gradient_norm
         assert loss is not None
         assert norm is not None
@@ -813,8 +822,8 @@ class TestResolution:
         assert verdict.rung("forward").result is FAIL
 
 
-class TestControl:
-    """The control loosens every limit, and so it has to be what it is taken for."""
+class TestAnUnsoundNoiseFloor:
+    """A noise floor loosens every limit, and so it has to be what it is taken for."""
 
     def left_out(self, first: Record, second: Record) -> str:
         c = comparison(A, B, noise_floor=(first, second))
@@ -825,8 +834,8 @@ class TestControl:
         assert note.startswith("the perturbed run says nothing of noise and was left out: ")
         return note
 
-    def test_a_sound_one_is_kept(self, control: tuple[Record, Record]) -> None:
-        c = comparison(A, B, noise_floor=control)
+    def test_a_sound_one_is_kept(self, noise_floor: tuple[Record, Record]) -> None:
+        c = comparison(A, B, noise_floor=noise_floor)
         assert checked(c) == (c, ())
         assert checked(comparison(A, B)) == (comparison(A, B), ())
 
@@ -839,8 +848,8 @@ class TestControl:
         assert checked(comparison(a, b, **given))[1] == ()
 
     @pytest.mark.parametrize("which", [0, 1])
-    def test_one_that_is_not_complete(self, control: tuple[Record, Record], which: int) -> None:
-        runs = list(control)
+    def test_one_that_is_not_complete(self, noise_floor: tuple[Record, Record], which: int) -> None:
+        runs = list(noise_floor)
         runs[which] = with_manifest(runs[which], lambda m: m["ended"].update(status="killed"))
         assert "is not complete" in self.left_out(*runs)
 
@@ -856,32 +865,32 @@ class TestControl:
 
     @pytest.mark.parametrize(("places", "sound"), [(3.9, True), (4.1, False)])
     def test_how_far_it_may_start(
-        self, control: tuple[Record, Record], places: float, sound: bool
+        self, noise_floor: tuple[Record, Record], places: float, sound: bool
     ) -> None:
         initial = A.parameters[0].initial
         assert initial is not None
         off = places * 2.0**-23 * initial.norm
         sketch = tuple(s + off for s in initial.sketch)
         moved = with_parameter(
-            control[1], 0, initial=dataclasses.replace(initial, bits=1, sketch=sketch)
+            noise_floor[1], 0, initial=dataclasses.replace(initial, bits=1, sketch=sketch)
         )
         assert (checked(comparison(A, B, noise_floor=(A, moved)))[0].noise_floor is None) != sound
 
-    def test_one_with_other_parameters(self, control: tuple[Record, Record]) -> None:
-        less = without(control[1], "parameters", 0)
-        assert "the same parameters" in self.left_out(control[0], less)
-        neither = (dataclasses.replace(run, parameters=()) for run in control)
+    def test_one_with_other_parameters(self, noise_floor: tuple[Record, Record]) -> None:
+        less = without(noise_floor[1], "parameters", 0)
+        assert "the same parameters" in self.left_out(noise_floor[0], less)
+        neither = (dataclasses.replace(run, parameters=()) for run in noise_floor)
         assert "the same parameters" in self.left_out(*neither)
 
     @pytest.mark.parametrize("which", [0, 1])
     def test_one_whose_weights_were_not_observed(
-        self, control: tuple[Record, Record], which: int
+        self, noise_floor: tuple[Record, Record], which: int
     ) -> None:
-        runs = list(control)
+        runs = list(noise_floor)
         runs[which] = with_parameter(runs[which], 1, initial=None)
         assert "model.norm.weight was not observed" in self.left_out(*runs)
 
-    def test_a_bad_control_lets_no_fault_pass(self) -> None:
+    def test_a_bad_noise_floor_lets_no_fault_pass(self) -> None:
         """Its other learning rate would hide one."""
         b = LateFault(label="b").record()
         sound = judge(comparison(A, b))

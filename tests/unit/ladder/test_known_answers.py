@@ -80,15 +80,15 @@ def test_another_version_is_invalid(run: Record) -> None:
     assert judge(comparison(other, other)).result is PASS
 
 
-def test_the_control_and_the_float64_reference_count_too(run: Record) -> None:
+def test_the_noise_floor_and_the_float64_reference_count_too(run: Record) -> None:
     assert run.observed.known_answers is not None
     wrong = answering(run, bits=run.observed.known_answers.tensors[0].device.bits ^ 1)
     assert results(run, run, noise_floor=(run, wrong)) == {INVALID}
     assert results(run, run, float64=wrong) == {INVALID}
-    assert results(run, run, own={"a": wrong}) == {INVALID}
+    assert results(run, run, float64_per_run={"a": wrong}) == {INVALID}
 
 
-def test_a_control_that_crashed_is_no_device_that_is_wrong(run: Record) -> None:
+def test_a_noise_floor_that_crashed_is_no_device_that_is_wrong(run: Record) -> None:
     ended = dataclasses.replace(run.ended, status="failed", reason="it crashed")
     manifest = dataclasses.replace(run.manifest, ended=ended)
     crashed = told(dataclasses.replace(run, manifest=manifest), None)

@@ -116,22 +116,23 @@ class TestCourse:
         shorter = Fingerprint(last.bits, last.sketch[:-1], last.norm)
         assert loss_curve(comparison(a, with_parameter(a, 0, final=shorter))).result is FAIL
 
-    def test_the_control_widens_it(self, a: Record) -> None:
+    def test_the_noise_floor_widens_it(self, a: Record) -> None:
         other = self.ending(a, 1, 1e-3)
-        control = a, self.ending(a, 0, 1e-2)
+        noise_floor = a, self.ending(a, 0, 1e-2)
         assert (
-            loss_curve(comparison(a, other, noise_floor=control, deterministic=True)).result is PASS
+            loss_curve(comparison(a, other, noise_floor=noise_floor, deterministic=True)).result
+            is PASS
         )
         assert (
             loss_curve(
-                comparison(a, self.ending(a, 1, 0.1), noise_floor=control, deterministic=True)
+                comparison(a, self.ending(a, 1, 0.1), noise_floor=noise_floor, deterministic=True)
             ).result
             is FAIL
         )
 
     def test_a_limit_that_nothing_could_exceed_judges_nothing(self, a: Record) -> None:
-        control = a, self.ending(a, 0, -2.0)
-        result = loss_curve(comparison(a, a, noise_floor=control, deterministic=True))
+        noise_floor = a, self.ending(a, 0, -2.0)
+        result = loss_curve(comparison(a, a, noise_floor=noise_floor, deterministic=True))
         assert "course" not in result.detects
 
 

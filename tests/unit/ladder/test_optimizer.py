@@ -376,7 +376,7 @@ class TestUpdates:
             assert distances is not None
             assert distances["model.norm.weight"] > 0.5
 
-    def test_the_control_widens_the_limit(self, a: Record) -> None:
+    def test_the_noise_floor_widens_the_limit(self, a: Record) -> None:
         class Longer(Trainer):
             def updated(self, weight: Any, *rest: Any) -> Any:
                 moved = super().updated(weight, *rest)
@@ -384,8 +384,8 @@ class TestUpdates:
 
         b = Longer(label="b").record()
         assert optimizer(comparison(a, b)).result is FAIL
-        control = (a, Trainer(learning_rate=1.08e-2).record())
-        result = optimizer(comparison(a, b, noise_floor=control, deterministic=True))
+        noise_floor = (a, Trainer(learning_rate=1.08e-2).record())
+        result = optimizer(comparison(a, b, noise_floor=noise_floor, deterministic=True))
         assert result.result is PASS
 
 

@@ -159,10 +159,10 @@ class TestShardingAgainstTheCase:
         mesh = {"axes": {"fsdp": 1}, "device_order": [0]}
         alone = []
         for run in (a, b):
-            asked = with_manifest(run, lambda m: m["case"].update(mesh={"fsdp": 1}))
+            requested = with_manifest(run, lambda m: m["case"].update(mesh={"fsdp": 1}))
             whole = dataclasses.replace(
-                asked,
-                parameters=tuple(dataclasses.replace(p, sharding="") for p in asked.parameters),
+                requested,
+                parameters=tuple(dataclasses.replace(p, sharding="") for p in requested.parameters),
             )
             alone.append(with_observed(whole, mesh=mesh, devices=1, input_sharding=""))
         result = sharding(comparison(*alone))

@@ -309,17 +309,17 @@ class TestTurns:
             assert result.result is INVALID
             assert f"{'hf' if side == 0 else 'b'}, launch 2 of 3: " in result.explanation
 
-    def test_looking_again_is_the_stricter_for_it(self, a: Record, b: Record) -> None:
+    def test_another_round_is_the_stricter_for_it(self, a: Record, b: Record) -> None:
         launches = self.launches(a, b, 1.0)
         widths = []
-        for looks in (1, 10):
-            text = step_time(under(0.5, a, b, timing=launches, looks=looks)).explanation
+        for rounds in (1, 10):
+            text = step_time(under(0.5, a, b, timing=launches, rounds=rounds)).explanation
             low, high = text.split("interval ")[1].split(",")[0].split("–")
             widths.append(float(high) - float(low))
         assert widths[1] > widths[0]
 
     def test_launches_alone(self, a: Record, b: Record) -> None:
-        """What says whether to look again: all that leaves the rung undecided asks for more."""
+        """Whether there is another round: whatever leaves the rung undecided asks for one."""
 
         def judged(launches: Launches) -> Result:
             return judge_launches(launches, tolerance(step_time=0.02), 1).result
@@ -332,9 +332,9 @@ class TestTurns:
         ((x, y),) = self.launches(a, b, 1.02, count=1)
         assert judged(((x, without(y, "windows", 5)),)) is INVALID
 
-    def test_launches_that_are_looked_at_again(self, a: Record, b: Record) -> None:
+    def test_launches_that_are_judged_again(self, a: Record, b: Record) -> None:
         launches, narrow = self.launches(a, b, 1.0), tolerance(step_time=0.008)
-        results = [judge_launches(launches, narrow, looks).result for looks in (1, 1000)]
+        results = [judge_launches(launches, narrow, rounds).result for rounds in (1, 1000)]
         assert results == [PASS, INCONCLUSIVE]
 
 

@@ -19,9 +19,9 @@ from harness.launchers import forked, local
 from harness.launchers.forked import Imports, Pool, Refused
 from harness.launchers.invocation import Invocation
 from harness.launchers.local import Limits, launch
-from harness.record import outcome as ending
-from harness.record.outcome import Ending
+from harness.record import termination
 from harness.record.reader import Event
+from harness.record.termination import Termination
 
 ENOUGH = Limits(time_limit=30.0, silence=30.0)
 IMPORTS = Imports(("decimal",), (), "interpreter", first=("json", "harness.probe.spec"))
@@ -90,7 +90,7 @@ def write(tmp_path: Path, script: str, *arguments: str, **variables: str) -> Inv
     )  # fmt: skip
 
 
-def run(invocation: Invocation, imports: Imports = IMPORTS, limits: Limits = ENOUGH) -> Ending:
+def run(invocation: Invocation, imports: Imports = IMPORTS, limits: Limits = ENOUGH) -> Termination:
     """Fork it; where that is refused, the test fails."""
 
     def never(reason: str) -> None:
@@ -136,9 +136,11 @@ class TestIsAsIfLaunched:
         before, limits = os.umask(0o027), resource.getrlimit(resource.RLIMIT_CORE)
         try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, limits[1]))
-            assert run(invocation).status == ending.OK
+            assert run(invocation).status == termination.OK
             forked_log, by_fork = log(invocation), seen(invocation)
-            assert launch(invocation, invocation.cwd, ENOUGH, lambda e: None).status == ending.OK
+            assert (
+                launch(invocation, invocation.cwd, ENOUGH, lambda e: None).status == termination.OK
+            )
         finally:
             os.umask(before)
             resource.setrlimit(resource.RLIMIT_CORE, limits)
@@ -151,24 +153,24 @@ class TestIsAsIfLaunched:
 
     def test_also_after_another_run_of_the_same_server(self, tmp_path: Path, pool: Pool) -> None:
         first, second = write(tmp_path, LOOK, "a" * 3000), write(tmp_path, LOOK, "b")
-        assert run(first).status == run(second).status == ending.OK
+        assert run(first).status == run(second).status == termination.OK
         assert len(pool.interpreters) == 1
         assert seen(first)["cwd"] == str(first.cwd)
-        assert launch(second, second.cwd, ENOUGH, lambda event: None).status == ending.OK
+        assert launch(second, second.cwd, ENOUGH, lambda event: None).status == termination.OK
         by_launch = seen(second)
-        assert run(second).status == ending.OK
+        assert run(second).status == termination.OK
         assert seen(second) == by_launch
 
     def test_but_for_what_is_imported(self, tmp_path: Path, pool: Pool) -> None:
         script = "import sys\nassert 'decimal' in sys.modules and 'json' in sys.modules"
-        assert run(write(tmp_path, script)).status == ending.OK
+        assert run(write(tmp_path, script)).status == termination.OK
 
     def test_a_run_changes_nothing_for_the_next(self, tmp_path: Path, pool: Pool) -> None:
         spoil = "import decimal, os\ndecimal.SPOILT = 1\nos.environ['SPOILT'] = '1'\nos.chdir('/')"
         look = "import decimal, os\nassert not hasattr(decimal, 'SPOILT')\n"
         look += "assert 'SPOILT' not in os.environ"
-        assert run(write(tmp_path, spoil)).status == ending.OK
-        assert run(write(tmp_path, look)).status == ending.OK
+        assert run(write(tmp_path, spoil)).status == termination.OK
+        assert run(write(tmp_path, look)).status == termination.OK
 
     def test_what_imports_print_is_in_every_log(self, tmp_path: Path, pool: Pool) -> None:
         folder = tmp_path / "libraries"
@@ -180,7 +182,7 @@ class TestIsAsIfLaunched:
             path = f"{invocation.environment['PYTHONPATH']}{os.pathsep}{folder}"
             environment = {**invocation.environment, "PYTHONPATH": path}
             invocation = Invocation(invocation.argv, environment, invocation.cwd)
-            assert run(invocation, imports).status == ending.OK
+            assert run(invocation, imports).status == termination.OK
             assert log(invocation).split() == ["deprecated", "trained"]
 
 
@@ -193,23 +195,23 @@ class TestEnds:
     @pytest.mark.parametrize("number", [9, 11, 15])
     def test_with_its_signal(self, tmp_path: Path, pool: Pool, number: int) -> None:
         found = run(write(tmp_path, f"import os\nos.kill(os.getpid(), {number})"))
-        assert (found.status, found.code) == (ending.KILLED, -number)
+        assert (found.status, found.code) == (termination.KILLED, -number)
 
     def test_with_its_exception(self, tmp_path: Path, pool: Pool) -> None:
         found = run(write(tmp_path, "raise ValueError('no such key')"))
-        assert (found.status, found.code) == (ending.FAILED, 1)
+        assert (found.status, found.code) == (termination.FAILED, 1)
         assert found.reason == "ValueError: no such key"
 
     def test_after_its_time(self, tmp_path: Path, pool: Pool) -> None:
         script = "import time\nwhile True:\n    print('x')\n    time.sleep(0.01)"
         run(write(tmp_path, "pass"))  # the limit below is too short for imports
         found = run(write(tmp_path, script), limits=Limits(0.6, 30))
-        assert (found.status, found.code) == (ending.TIMED_OUT, -signal.SIGTERM)
+        assert (found.status, found.code) == (termination.TIMED_OUT, -signal.SIGTERM)
 
     def test_after_silence(self, tmp_path: Path, pool: Pool) -> None:
         run(write(tmp_path, "pass"))
         found = run(write(tmp_path, "import time\ntime.sleep(60)"), limits=Limits(30, 0.6))
-        assert found.status == ending.TIMED_OUT
+        assert found.status == termination.TIMED_OUT
         assert "no sign of life" in found.reason
 
     def test_where_it_ignores_being_asked(self, tmp_path: Path, pool: Pool) -> None:
@@ -220,7 +222,7 @@ class TestEnds:
     def test_and_the_server_goes_on(self, tmp_path: Path, pool: Pool) -> None:
         run(write(tmp_path, "import os\nos.kill(os.getpid(), 9)"))
         (interpreter,) = pool.interpreters.values()
-        assert run(write(tmp_path, "pass")).status == ending.OK
+        assert run(write(tmp_path, "pass")).status == termination.OK
         assert list(pool.interpreters.values()) == [interpreter]
 
 
@@ -235,7 +237,7 @@ def pids(invocation: Invocation) -> list[int]:
 class TestLeavesNothing:
     def test_when_it_ends(self, tmp_path: Path, pool: Pool) -> None:
         invocation = write(tmp_path, CHILD + SAY)
-        assert run(invocation).status == ending.OK
+        assert run(invocation).status == termination.OK
         assert all(map(gone, pids(invocation)))
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -298,7 +300,7 @@ class TestLeavesNothing:
             invocation, invocation.cwd, ENOUGH, kill,
             start=lambda i, stream: forked.start(i, stream, IMPORTS, print),
         )  # fmt: skip
-        assert (found.status, found.code) == (ending.KILLED, -9)
+        assert (found.status, found.code) == (termination.KILLED, -9)
 
 
 def _ancestors(pid: int, last: int) -> list[int]:
@@ -319,7 +321,7 @@ class TestIsOffByItself:
             invocation, invocation.cwd, ENOUGH, lambda event: None,
             start=lambda i, stream: forked.start(i, stream, imports, said.append),
         )  # fmt: skip
-        assert found.status == ending.OK
+        assert found.status == termination.OK
         (line,) = said
         return line
 
@@ -348,7 +350,7 @@ class TestIsOffByItself:
 
     def test_not_where_a_library_is_not_installed(self, tmp_path: Path, pool: Pool) -> None:
         imports = Imports(("none_such", "none_such.part"), (), "interpreter", first=("json",))
-        assert run(write(tmp_path, "pass"), imports).status == ending.OK
+        assert run(write(tmp_path, "pass"), imports).status == termination.OK
 
     @pytest.mark.parametrize("name", ["decimal.py", "decimal/__init__.py"])
     def test_where_a_folder_of_the_run_has_a_module_of_that_name(
@@ -368,7 +370,7 @@ class TestIsOffByItself:
         (folder / "asks.py").write_text("try:\n    import extra\nexcept ImportError:\n    pass")
         imports = Imports(("asks",), (folder,), "interpreter", first=("json",))
         invocation = write(tmp_path, "pass")
-        assert run(invocation, imports).status == ending.OK
+        assert run(invocation, imports).status == termination.OK
         (invocation.cwd / "path" / "extra").mkdir()
         assert "extra" in self.reason(pool, invocation, imports)
 
@@ -394,7 +396,7 @@ class TestServers:
         assert len(pool.interpreters) == 2
         monkeypatch.setenv("ANYTHING", "else")
         script = "import os\nassert os.environ['ANYTHING'] == 'else'"
-        assert run(write(tmp_path, script)).status == ending.OK
+        assert run(write(tmp_path, script)).status == termination.OK
         assert len(pool.interpreters) == 3
 
     def test_other_packages_have_another_server(self, tmp_path: Path, pool: Pool) -> None:
@@ -405,7 +407,7 @@ class TestServers:
     def test_the_test_that_runs_makes_no_difference(self, tmp_path: Path, pool: Pool) -> None:
         for name in ("a", "b"):
             script = f"import os\nassert os.environ['PYTEST_CURRENT_TEST'] == '{name}'"
-            assert run(write(tmp_path, script, PYTEST_CURRENT_TEST=name)).status == ending.OK
+            assert run(write(tmp_path, script, PYTEST_CURRENT_TEST=name)).status == termination.OK
         assert len(pool.interpreters) == 1
 
     def test_what_was_not_used_for_longest_is_ended_first(self, tmp_path: Path, pool: Pool) -> None:
@@ -418,12 +420,12 @@ class TestServers:
         invocation = write(tmp_path, "pass")
         forked.expect(invocation, IMPORTS)
         (interpreter,) = pool.interpreters.values()
-        assert list(interpreter.asked) == [IMPORTS.libraries]
+        assert list(interpreter.requested) == [IMPORTS.libraries]
         forked.expect(write(tmp_path, "pass"), IMPORTS)
-        assert run(invocation).status == ending.OK
+        assert run(invocation).status == termination.OK
         assert list(pool.interpreters.values()) == [interpreter]
         assert list(interpreter.branches) == [IMPORTS.libraries]
-        assert not interpreter.asked
+        assert not interpreter.requested
 
     def test_what_is_expected_and_never_comes_ends_with_its_session(
         self, tmp_path: Path, pool: Pool
@@ -444,9 +446,9 @@ class TestServers:
             invocation, invocation.cwd, ENOUGH, lambda event: None,
             start=lambda i, stream: forked.start(i, stream, IMPORTS, said.append),
         )  # fmt: skip
-        assert found.status == ending.OK
+        assert found.status == termination.OK
         assert "has ended" in said[0]
-        assert run(write(tmp_path, "pass")).status == ending.OK
+        assert run(write(tmp_path, "pass")).status == termination.OK
         assert list(pool.interpreters.values()) != [first]
 
     def test_two_runs_at_once(self, tmp_path: Path, pool: Pool) -> None:
@@ -474,4 +476,4 @@ assert holder.dumps is json.dumps and holder.json.dumps(1) == "replaced"
 assert holder.loads is json.loads
 """
     found = run(write(tmp_path, script), imports)
-    assert found.status == ending.OK, found
+    assert found.status == termination.OK, found

@@ -213,8 +213,8 @@ def test_a_workload_is_followed_from_the_queue_to_its_end(
     assert events == [parse_event(line.encode()) for line in EVENTS]
     assert [note for note in notes if "Kueue" in note]
     assert b"step 0 loss 5.5" in (tmp_path / "record" / "trainer.log").read_bytes()
-    assert not [line for line in double.asked if "pods/p-1/log" in line]
-    assert [line for line in double.asked if "pods/p-0/log" in line and "follow=true" in line]
+    assert not [line for line in double.requested if "pods/p-1/log" in line]
+    assert [line for line in double.requested if "pods/p-0/log" in line and "follow=true" in line]
 
 
 @needs_kubectl

@@ -19,7 +19,7 @@ from harness.launchers.docker import Docker, DockerOptions, by_signal, contained
 from harness.launchers.images import Image
 from harness.launchers.invocation import Invocation
 from harness.launchers.launcher import Launcher, options_of
-from harness.record.outcome import KILLED, OUT_OF_MEMORY, TIMED_OUT, explain
+from harness.record.termination import KILLED, OUT_OF_MEMORY, TIMED_OUT, explain
 
 TOKEN = "hf_ThisIsATokenThatNobodyMaySee"
 OPTIONS = DockerOptions(forward=["HF_TOKEN", "LIBTPU_INIT_ARGS"])

@@ -55,9 +55,9 @@ def test_the_configuration_chooses() -> None:
 
 
 def test_runs_are_forked_where_their_device_is_not_one_processs_own() -> None:
-    assert chosen().note is not None
-    assert chosen("launcher.device=tpu").note is None
-    assert chosen("launcher.fork_server=false").note is None
+    assert chosen().progress is not None
+    assert chosen("launcher.device=tpu").progress is None
+    assert chosen("launcher.fork_server=false").progress is None
 
 
 def test_limits_are_those_of_the_configuration() -> None:

@@ -14,8 +14,8 @@ from harness.launchers import cluster, images, jobset
 from harness.launchers.cluster import State
 from harness.launchers.launcher import Launcher
 from harness.launchers.local import Limits
-from harness.launchers.xpk import Xpk, XpkOptions, ending_of, workload_name
-from harness.record import outcome as ending
+from harness.launchers.xpk import Xpk, XpkOptions, termination_of, workload_name
+from harness.record import termination
 
 OPTIONS = XpkOptions(
     cluster="tpus",
@@ -66,7 +66,7 @@ def test_an_image_of_ours_is_pushed_to_the_projects_registry() -> None:
     assert made.image.startswith("us-docker.pkg.dev/p/r/parity-harness:")
 
 
-@pytest.mark.parametrize("name", ["hf-0123456789ab", "torchprime-control-0123456789ab", "x"])
+@pytest.mark.parametrize("name", ["hf-0123456789ab", "torchprime-perturbed-0123456789ab", "x"])
 def test_the_name_of_a_workload_is_one_that_kubernetes_takes(tmp_path: Path, name: str) -> None:
     job = replace(run(tmp_path), name=name)
     names = {workload_name(job) for _ in range(20)}
@@ -268,18 +268,23 @@ def hosts(root: Path, *codes: int | None) -> list[Path]:
 @pytest.mark.parametrize(
     ("state", "codes", "status", "reason"),
     [
-        (State(cluster.SUCCEEDED), (0, 0), ending.OK, "by itself"),
-        (State(cluster.SUCCEEDED), (0,), ending.FAILED, "only 1 of 2 hosts sent a Record"),
-        (State(cluster.SUCCEEDED), (0, None), ending.FAILED, "only 1 of 2 hosts"),
-        (State(cluster.SUCCEEDED), (), ending.FAILED, "only 0 of 2 hosts"),
-        (State(cluster.FAILED, "x"), (0, 1), ending.FAILED, "ValueError: broken"),
-        (State(cluster.FAILED, "x"), (0, -9), ending.KILLED, "SIGKILL"),
-        (State(cluster.FAILED, "evicted"), (0, 0), ending.KILLED, "evicted"),
-        (State(cluster.FAILED, "evicted"), (), ending.KILLED, "evicted"),
-        (State(cluster.FAILED, "OOMKilled: p"), (0, None), ending.OUT_OF_MEMORY, "OOMKilled: p"),
-        (State(cluster.STUCK, "ErrImagePull"), (), ending.FAILED, "ErrImagePull"),
-        (State(cluster.RUNNING, "no sign"), (0, 0), ending.TIMED_OUT, "no sign"),
-        (State(cluster.QUEUED, "it waited"), (), ending.TIMED_OUT, "it waited"),
+        (State(cluster.SUCCEEDED), (0, 0), termination.OK, "by itself"),
+        (State(cluster.SUCCEEDED), (0,), termination.FAILED, "only 1 of 2 hosts sent a Record"),
+        (State(cluster.SUCCEEDED), (0, None), termination.FAILED, "only 1 of 2 hosts"),
+        (State(cluster.SUCCEEDED), (), termination.FAILED, "only 0 of 2 hosts"),
+        (State(cluster.FAILED, "x"), (0, 1), termination.FAILED, "ValueError: broken"),
+        (State(cluster.FAILED, "x"), (0, -9), termination.KILLED, "SIGKILL"),
+        (State(cluster.FAILED, "evicted"), (0, 0), termination.KILLED, "evicted"),
+        (State(cluster.FAILED, "evicted"), (), termination.KILLED, "evicted"),
+        (
+            State(cluster.FAILED, "OOMKilled: p"),
+            (0, None),
+            termination.OUT_OF_MEMORY,
+            "OOMKilled: p",
+        ),
+        (State(cluster.STUCK, "ErrImagePull"), (), termination.FAILED, "ErrImagePull"),
+        (State(cluster.RUNNING, "no sign"), (0, 0), termination.TIMED_OUT, "no sign"),
+        (State(cluster.QUEUED, "it waited"), (), termination.TIMED_OUT, "it waited"),
     ],
 )
 def test_a_workload_ends_well_only_where_every_host_says_so(
@@ -287,7 +292,7 @@ def test_a_workload_ends_well_only_where_every_host_says_so(
 ) -> None:
     log = tmp_path / "trainer.log"
     log.write_text("ValueError: broken\n")
-    found = ending_of(state, hosts(tmp_path, *codes), 2, log, 1.0)
+    found = termination_of(state, hosts(tmp_path, *codes), 2, log, 1.0)
     assert (found.status, reason in found.reason) == (status, True), found
 
 

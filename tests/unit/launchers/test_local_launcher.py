@@ -19,9 +19,9 @@ from harness.launchers import local
 from harness.launchers.invocation import Invocation, Places, bare, make_scratch, watched
 from harness.launchers.local import Limits, device_environment, launch
 from harness.probe.spec import Spec
-from harness.record import outcome as ending
-from harness.record.outcome import Ending
+from harness.record import termination
 from harness.record.reader import Event, ValuesEvent
+from harness.record.termination import Termination
 
 ENOUGH = Limits(time_limit=30.0, silence=30.0)
 MARK = "PARITY_TEST_MARK"
@@ -75,7 +75,7 @@ def run(
     limits: Limits = ENOUGH,
     on_event: Any = None,
     stop: threading.Event | None = None,
-) -> Ending:
+) -> Termination:
     text = EVENTS.format(steps=str(tmp_path / "steps.jsonl")) + script
     invocation = Invocation((sys.executable, "-u", "-c", text), {MARK: mark}, tmp_path)
     return launch(invocation, tmp_path, limits, on_event or (lambda event: None), stop)
@@ -97,7 +97,7 @@ class TestEnds:
         seen: list[Event] = []
         script = 'for i in range(5): event(step=i)\nprint("é trained")\nsys.stderr.write("warned")'
         found = run(tmp_path, mark, script, on_event=seen.append)
-        assert (found.status, found.code) == (ending.OK, 0)
+        assert (found.status, found.code) == (termination.OK, 0)
         assert seen == [trained(i) for i in range(5)]
         assert 0 < found.seconds < 30
         log = (tmp_path / "trainer.log").read_text()
@@ -111,7 +111,7 @@ class TestEnds:
 
     def test_by_an_exception(self, tmp_path: Path, mark: str) -> None:
         found = run(tmp_path, mark, 'event(step=0)\nraise ValueError("no such key")')
-        assert (found.status, found.code) == (ending.FAILED, 1)
+        assert (found.status, found.code) == (termination.FAILED, 1)
         assert found.reason == "ValueError: no such key"
         assert found.log[-1] == "ValueError: no such key"
 
@@ -119,29 +119,29 @@ class TestEnds:
         """The launcher cannot know; `harness.run.execute` counts the steps."""
         seen: list[Any] = []
         found = run(tmp_path, mark, "sys.exit(0)", on_event=seen.append)
-        assert (found.status, seen) == (ending.OK, [])
+        assert (found.status, seen) == (termination.OK, [])
 
     @pytest.mark.parametrize("number", [9, 11, 15])
     def test_by_a_signal(self, tmp_path: Path, mark: str, number: int) -> None:
         found = run(tmp_path, mark, f"import os\nos.kill(os.getpid(), {number})")
-        assert (found.status, found.code) == (ending.KILLED, -number)
+        assert (found.status, found.code) == (termination.KILLED, -number)
 
     def test_within_a_line(self, tmp_path: Path, mark: str) -> None:
         seen: list[Any] = []
         script = "event(step=0)\nstream.write('{\"st')\nstream.flush()\nimport os\nos._exit(3)"
         found = run(tmp_path, mark, script, on_event=seen.append)
-        assert found.status == ending.FAILED
+        assert found.status == termination.FAILED
         assert seen == [trained(0)]
 
     def test_it_reads_nothing_from_us(self, tmp_path: Path, mark: str) -> None:
-        assert run(tmp_path, mark, "assert sys.stdin.read() == ''").status == ending.OK
+        assert run(tmp_path, mark, "assert sys.stdin.read() == ''").status == termination.OK
 
     def test_it_has_its_own_variables_on_top_of_ours(
         self, tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OURS", "1")
         script = f"import os\nassert os.environ['OURS'] == '1'\nassert os.environ['{MARK}']"
-        assert run(tmp_path, mark, script).status == ending.OK
+        assert run(tmp_path, mark, script).status == termination.OK
 
     def test_a_program_that_is_not_there(self, tmp_path: Path, mark: str) -> None:
         invocation = Invocation((str(tmp_path / "none"),), {}, tmp_path)
@@ -153,13 +153,13 @@ class TestIsGivenUp:
     def test_after_its_time(self, tmp_path: Path, mark: str) -> None:
         script = "while True:\n    print('x')\n    time.sleep(0.01)"
         found = run(tmp_path, mark, script, Limits(0.6, 30))
-        assert found.status == ending.TIMED_OUT
+        assert found.status == termination.TIMED_OUT
         assert found.reason == "it ran for longer than its limit of 1 s"
         assert found.seconds < 10
 
     def test_after_silence(self, tmp_path: Path, mark: str) -> None:
         found = run(tmp_path, mark, "print('x')\ntime.sleep(60)", Limits(30, 0.6))
-        assert found.status == ending.TIMED_OUT
+        assert found.status == termination.TIMED_OUT
         assert "no sign of life" in found.reason
         assert found.log == ("x",)
 
@@ -168,25 +168,25 @@ class TestIsGivenUp:
         self, tmp_path: Path, mark: str, sign: str
     ) -> None:
         script = f"for i in range(12):\n    {sign}\n    time.sleep(0.2)"
-        assert run(tmp_path, mark, script, Limits(30, 1.6)).status == ending.OK
+        assert run(tmp_path, mark, script, Limits(30, 1.6)).status == termination.OK
 
     def test_where_it_ignores_being_asked(self, tmp_path: Path, mark: str) -> None:
         script = "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('x')\ntime.sleep(60)"
         found = run(tmp_path, mark, script, Limits(30, 1.6))
-        assert (found.status, found.code) == (ending.TIMED_OUT, -9)
+        assert (found.status, found.code) == (termination.TIMED_OUT, -9)
 
     def test_where_it_catches_it_and_exits_with_0(self, tmp_path: Path, mark: str) -> None:
         script = (
             "import signal\nsignal.signal(15, lambda *_: sys.exit(0))\nprint('x')\ntime.sleep(60)"
         )
         found = run(tmp_path, mark, script, Limits(30, 1.6))
-        assert (found.status, found.code) == (ending.TIMED_OUT, 0)
+        assert (found.status, found.code) == (termination.TIMED_OUT, 0)
 
     def test_by_another_thread(self, tmp_path: Path, mark: str) -> None:
         stop = threading.Event()
         threading.Timer(0.5, stop.set).start()
         found = run(tmp_path, mark, "time.sleep(60)", stop=stop)
-        assert found.status != ending.OK
+        assert found.status != termination.OK
         assert "took turns with" in found.reason
 
 
@@ -208,14 +208,15 @@ class TestNothingIsLeftRunning:
     @pytest.mark.parametrize(
         ("last", "status"),
         [
-            ("sys.exit(0)", ending.OK), ("sys.exit(4)", ending.FAILED),
-            ("os.kill(os.getpid(), 9)", ending.KILLED), ("time.sleep(60)", ending.TIMED_OUT),
+            ("sys.exit(0)", termination.OK), ("sys.exit(4)", termination.FAILED),
+            ("os.kill(os.getpid(), 9)", termination.KILLED),
+            ("time.sleep(60)", termination.TIMED_OUT),
         ],
     )  # fmt: skip
     def test_of_its_children(
         self, tmp_path: Path, mark: str, children: str, last: str, status: str
     ) -> None:
-        limits = Limits(30, 3.0) if status == ending.TIMED_OUT else ENOUGH
+        limits = Limits(30, 3.0) if status == termination.TIMED_OUT else ENOUGH
         found = run(tmp_path, mark, children + last, limits)
         assert found.status == status
         assert (tmp_path / "started").exists()
@@ -232,7 +233,7 @@ while not os.path.exists("started"):
     time.sleep(0.01)
 os.kill(os.getpid(), 9)
 """
-        assert run(tmp_path, mark, script).status == ending.KILLED
+        assert run(tmp_path, mark, script).status == termination.KILLED
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_after_ctrl_c(self, tmp_path: Path, mark: str, error: type[BaseException]) -> None:
@@ -273,25 +274,34 @@ os.kill(os.getpid(), 9)
 class TestBlame:
     """A run that failed while another process had its device says nothing of the trainer."""
 
-    @pytest.mark.parametrize("status", [ending.FAILED, ending.OUT_OF_MEMORY, ending.KILLED])
+    @pytest.mark.parametrize(
+        "status", [termination.FAILED, termination.OUT_OF_MEMORY, termination.KILLED]
+    )
     def test_another_process_has_the_device(self, status: str) -> None:
         taken = Limits(1.0, 1.0, busy=lambda: "process 4321 has /dev/accel0 open")
-        found = local.blamed(Ending(status, "it ran out of memory", 1, 1.0, ("log",)), taken)
-        assert (found.status, found.reason) == (ending.BUSY, "process 4321 has /dev/accel0 open")
+        found = local.blamed(Termination(status, "it ran out of memory", 1, 1.0, ("log",)), taken)
+        assert (found.status, found.reason) == (
+            termination.BUSY,
+            "process 4321 has /dev/accel0 open",
+        )
         assert found.log == ("log",)
-        assert found.status in ending.OF_MACHINE
+        assert found.status in termination.OF_MACHINE
 
-    @pytest.mark.parametrize("status", [ending.FAILED, ending.OUT_OF_MEMORY, ending.KILLED])
+    @pytest.mark.parametrize(
+        "status", [termination.FAILED, termination.OUT_OF_MEMORY, termination.KILLED]
+    )
     def test_nobody_else_has_it(self, status: str) -> None:
-        own = Ending(status, "its own doing", 1, 1.0)
+        own = Termination(status, "its own doing", 1, 1.0)
         assert local.blamed(own, ENOUGH) == own
 
-    @pytest.mark.parametrize("status", [ending.OK, ending.TIMED_OUT, ending.GONE, ending.STARVED])
+    @pytest.mark.parametrize(
+        "status", [termination.OK, termination.TIMED_OUT, termination.GONE, termination.STARVED]
+    )
     def test_other_endings_are_told_as_they_are(self, status: str) -> None:
         def ask() -> str:
             raise AssertionError("there is nothing to ask")
 
-        told = Ending(status, "as it was", 0, 1.0)
+        told = Termination(status, "as it was", 0, 1.0)
         assert local.blamed(told, Limits(1.0, 1.0, busy=ask)) == told
 
     def test_a_run_that_dies_beside_it(self, tmp_path: Path) -> None:
@@ -299,10 +309,10 @@ class TestBlame:
         script = "import sys; sys.exit('RESOURCE_EXHAUSTED: Out of memory')"
         invocation = Invocation((sys.executable, "-c", script), {}, tmp_path)
         alone = launch(invocation, tmp_path, ENOUGH, lambda event: None)
-        assert alone.status == ending.OUT_OF_MEMORY
+        assert alone.status == termination.OUT_OF_MEMORY
         beside = Limits(30.0, 30.0, busy=lambda: "process 4321 has it")
         ended = launch(invocation, tmp_path, beside, lambda event: None)
-        assert (ended.status, ended.reason) == (ending.BUSY, "process 4321 has it")
+        assert (ended.status, ended.reason) == (termination.BUSY, "process 4321 has it")
 
 
 class TestDevices:

@@ -48,10 +48,10 @@ def of_case(case: str, *rungs: Any) -> Verdict:
 
 def test_the_user_s_overrides_are_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is appended after them: whatever an option says, an override says otherwise."""
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
 
     def load(words: list[str]) -> None:
-        asked.append(words)
+        requested.append(words)
         raise BadInput("that was all")
 
     monkeypatch.setattr(compose, "load", load)
@@ -63,10 +63,10 @@ def test_the_user_s_overrides_are_the_last_word(monkeypatch: pytest.MonkeyPatch)
     config: Any = SimpleNamespace(
         getoption=options.get, stash=pytest.Stash(), get_verbosity=lambda: 0
     )
-    pair_ = plugin.Pair("llama-tiny-2d", "hf", "reference", "cpu")
+    pair_ = plugin.EnginePair("llama-tiny-2d", "hf", "reference", "cpu")
     with pytest.raises(pytest.fail.Exception, match="bad input: that was all"):
         plugin.pair_outcome(config, pair_, "case.steps=3")
-    (words,) = asked
+    (words,) = requested
     assert words[-2:] == ["case.mesh.fsdp=2", "case.steps=3"]
     assert "launcher.scale_mesh=true" in words
     assert [word for word in words if word.startswith("case.mesh")] == ["case.mesh.fsdp=2"]

@@ -105,7 +105,7 @@ def answers(dtypes: list[torch.dtype]) -> dict[str, Any]:
     return {**told, "compilations": RUNTIME.counters()["compilations"] - before}
 
 
-def asked_of_broken() -> Iterator[tuple[str, Any]]:
+def answers_of_broken() -> Iterator[tuple[str, Any]]:
     for name, (what, replacement) in BREAKAGES.items():
         with broken(what, replacement):
             yield name, answers([torch.float32])
@@ -126,7 +126,7 @@ if __name__ == "__main__":
         "shardings": list(shardings()),
         "graphs": [graph((64, 32)), graph((128256, 16384)), graph((8, 14336, 4096))],
         "known": {"xla": answers([torch.float32, torch.bfloat16]), "eager": eager},
-        "broken": dict(asked_of_broken()),
+        "broken": dict(answers_of_broken()),
         "builders": of_builders(),
     }
     with open(sys.argv[1], "w") as file:

@@ -58,7 +58,7 @@ def _run(python: Path, out: Path) -> None:
     Path(f"{out}.new").rename(out)
 
 
-def asked(run: Record, answers: dict[str, Any]) -> Record:
+def requested(run: Record, answers: dict[str, Any]) -> Record:
     """The Record of a run whose device answered so."""
     told = {"version": answers["version"], "tensors": answers["tensors"]}
     return with_observed(run, known_answers=told)
@@ -107,7 +107,7 @@ class TestTheGraph:
 class TestKnownAnswers:
     @pytest.mark.parametrize("where", ["xla", "eager"])
     def test_a_device_that_computes_well_is_believed(self, on_device: Any, where: str) -> None:
-        run = asked(Trainer().record(), on_device["known"][where])
+        run = requested(Trainer().record(), on_device["known"][where])
         assert judge(comparison(run, run)).result is Result.PASS
 
     def test_cost_two_compilations_a_dtype(self, on_device: Any) -> None:
@@ -115,8 +115,8 @@ class TestKnownAnswers:
 
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_broken_operation_is_seen(self, on_device: Any, name: str) -> None:
-        good = asked(Trainer().record(), on_device["known"]["xla"])
-        bad = asked(good, on_device["broken"][name])
+        good = requested(Trainer().record(), on_device["known"]["xla"])
+        bad = requested(good, on_device["broken"][name])
         for pair in ((good, bad), (bad, good), (bad, bad)):
             rungs = judge(comparison(*pair)).rungs
             assert {rung.result for rung in rungs} == {Result.INVALID}

@@ -72,7 +72,7 @@ class TestWhole:
     def test_everything_is_read(self, folder: Path) -> None:
         run = read_record(folder)
         assert run.complete
-        assert (run.asked_steps, run.trained_steps, run.first_missing_step) == (4, 4, None)
+        assert (run.requested_steps, run.trained_steps, run.first_missing_step) == (4, 4, None)
         assert [step.index for step in run.steps] == [0, 1, 2, 3]
         assert all(len(step.batches) == 1 and step.loss for step in run.steps)
         assert [w.first for w in run.windows] == [0, 1, 2]
@@ -95,9 +95,9 @@ class TestWhole:
         assert read_record(folder).device_times == times
 
     def test_what_parity_train_was_asked_is_read(self, folder: Path) -> None:
-        asked = as_training(read_record(folder), mesh=None, arguments={"a": [1, None, "x"]})
-        write_json(folder / MANIFEST, dataclasses.asdict(asked.manifest))
-        assert read_record(folder).manifest == asked.manifest
+        requested = as_training(read_record(folder), mesh=None, arguments={"a": [1, None, "x"]})
+        write_json(folder / MANIFEST, dataclasses.asdict(requested.manifest))
+        assert read_record(folder).manifest == requested.manifest
 
     def test_micro_batches_belong_to_their_steps(self, tmp_path: Path) -> None:
         run = read_record(Trainer(steps=4, accumulation=2).write(tmp_path))
@@ -187,9 +187,9 @@ class TestComplete:
         assert run.first_missing_step == 1
         assert not run.complete
 
-    @pytest.mark.parametrize("asked", [3, 5])
-    def test_another_number_of_steps(self, folder: Path, asked: int) -> None:
-        change(folder / MANIFEST, lambda m: m["case"].update(steps=asked))
+    @pytest.mark.parametrize("requested", [3, 5])
+    def test_another_number_of_steps(self, folder: Path, requested: int) -> None:
+        change(folder / MANIFEST, lambda m: m["case"].update(steps=requested))
         assert not read_record(folder).complete
 
     def test_another_ending(self, folder: Path) -> None:
@@ -224,6 +224,12 @@ def test_a_file_is_no_record(folder: Path, name: str) -> None:
     (folder / "baseline.json").write_text("{}")
     with pytest.raises(BadInput, match=f"{name} is a file, and a Record is a folder"):
         read_record(folder / name)
+
+
+def test_a_role_of_another_version(folder: Path) -> None:
+    change(folder / MANIFEST, lambda m: m.update(role="control"))
+    with pytest.raises(BadInput, match=r"manifest\.json: role"):
+        read_record(folder)
 
 
 class TestMissing:

@@ -31,9 +31,9 @@ def test_without_the_right_to(
     file = tmp_path / "x.json"
     if exists:
         file.write_text("before")
-    asked: list[Path] = []
+    requested: list[Path] = []
     # Whoever is root may write anything, so that the mode of a file would show nothing.
-    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
+    monkeypatch.setattr(os, "access", lambda path, mode: requested.append(path))
     with pytest.raises(BadInput, match=r"--json .*x\.json cannot be written"):
         check_writable("--json", file)
-    assert asked == [file if exists else tmp_path]
+    assert requested == [file if exists else tmp_path]

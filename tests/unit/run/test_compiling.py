@@ -13,7 +13,7 @@ from compiled_samples import sample_step
 
 from harness.base.errors import BadInput
 from harness.compiler.compiled import to_json
-from harness.compiler.libtpu import Limits, digest_of
+from harness.compiler.libtpu import CompileLimits, digest_of
 from harness.compiler.target import Target
 from harness.config.compose import load
 from harness.environments.compilers import TpuCompiler
@@ -39,7 +39,9 @@ LOG = "".join(
 )  # fmt: skip
 
 COMPILING = Compiling(
-    TpuCompiler(Path("python"), Path("libtpu.so"), "0.0.52"), (Target("v6e:2x2"),), Limits(9, 9, 9)
+    TpuCompiler(Path("python"), Path("libtpu.so"), "0.0.52"),
+    (Target("v6e:2x2"),),
+    CompileLimits(9, 9, 9),
 )
 
 

@@ -52,14 +52,14 @@ class TestNumerics:
 
     def test_precision_is_the_case_s(self, inputs: Inputs) -> None:
         plans = {
-            asked: planned(load([f"case.precision={asked}"]), inputs)
-            for asked in ("null", "default", "high", "highest")
+            requested: planned(load([f"case.precision={requested}"]), inputs)
+            for requested in ("null", "default", "high", "highest")
         }
-        told = {asked: found.command.spec.precision for asked, found in plans.items()}
+        told = {requested: found.command.spec.precision for requested, found in plans.items()}
         assert told == {
             "null": "highest", "default": "default", "high": "high", "highest": "highest"
         }  # fmt: skip
-        assert len({plans[asked].key for asked in ("default", "high", "highest")}) == 3
+        assert len({plans[requested].key for requested in ("default", "high", "highest")}) == 3
 
     @pytest.mark.parametrize("condition", CONDITIONS)
     def test_a_condition_is_the_device_s(self, condition: str, inputs: Inputs) -> None:

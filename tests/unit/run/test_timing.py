@@ -37,8 +37,8 @@ class Launched:
     def __init__(self, run: Record) -> None:
         self.run, self.plans = run, list[plan.Plan]()
 
-    def __call__(self, asked: plan.Plan, *_: Any) -> Record:
-        self.plans.append(asked)
+    def __call__(self, requested: plan.Plan, *_: Any) -> Record:
+        self.plans.append(requested)
         return self.run
 
 
@@ -50,7 +50,7 @@ def launched(a: Record, monkeypatch: pytest.MonkeyPatch) -> Launched:
     return launched
 
 
-def asked(tmp_path: Path, *words: str) -> Settings:
+def requested(tmp_path: Path, *words: str) -> Settings:
     device = ["launcher.device=tpu", "tolerance.step_time=0.02"]
     return load([f"workspace='{tmp_path}'", "engines=[hf,hf]", *device, *words])
 
@@ -72,7 +72,7 @@ class TestWholeRuns:
     def test_a_b_b_a(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings = asked(tmp_path, "timing.launches=4", "timing.looks=1")
+        settings = requested(tmp_path, "timing.launches=4", "timing.rounds=1")
         assert self.run(settings, monkeypatch, False) == 4
         assert sides(launched) == "ABBAABBA"
         assert {p.role for p in launched.plans} == {"timing"}
@@ -81,7 +81,7 @@ class TestWholeRuns:
     def test_each_look_makes_as_many_launches_more_and_keeps_the_earlier_ones(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings = asked(tmp_path, "timing.launches=3", "timing.looks=5")
+        settings = requested(tmp_path, "timing.launches=3", "timing.rounds=5")
         assert self.run(settings, monkeypatch, False, True) == 6
         assert sides(launched) == "ABBA" * 3
         assert len({p.key for p in launched.plans}) == 12
@@ -89,7 +89,7 @@ class TestWholeRuns:
 
     def test_a_run_is_timed_for_one_partner(self, tmp_path: Path, launched: Launched) -> None:
         """hf beside torchprime an hour ago is no neighbour of reference now."""
-        settings = asked(tmp_path)
+        settings = requested(tmp_path)
         inputs = prepare(settings.case, tmp_path / "inputs")
         hf = SIDES[0](settings, inputs)
         others = (dataclasses.replace(hf, environment={"IT": name}) for name in "xy")
@@ -102,7 +102,7 @@ class TestWholeRuns:
         """A profile that cannot be believed is INVALID, however often it is taken."""
         invalid = RungResult("step_time", Result.INVALID, "")
         monkeypatch.setattr(measuring, "judge_launches", lambda *_: invalid)
-        settings = asked(tmp_path, "timing.looks=5")
+        settings = requested(tmp_path, "timing.rounds=5")
         inputs = prepare(settings.case, tmp_path / "inputs")
         found = time_whole_runs(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
         assert len(found) == 3
@@ -110,7 +110,7 @@ class TestWholeRuns:
     def test_the_budget(
         self, tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings = asked(tmp_path, "timing.looks=3", "timing.budget=1e-9")
+        settings = requested(tmp_path, "timing.rounds=3", "timing.budget=1e-9")
         assert self.run(settings, monkeypatch, False, False, False) == 3
 
     @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ class TestWholeRuns:
     def test_at_least_three_a_side_unless_it_is_the_cpu_mesh(
         self, tmp_path: Path, launched: Launched, words: list[str], launches: int
     ) -> None:
-        words = [*words, f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.looks=1"]
+        words = [*words, f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.rounds=1"]
         settings = with_device_tolerance(load(words))
         inputs = prepare(settings.case, tmp_path / "inputs")
         found = measure(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ class TestInTurns:
 
         monkeypatch.setattr(measuring, "judge_launches", judge)
         words = ["tolerance.step_time=0.02", "timing.launches=3", "timing.windows=4"]
-        settings = load([f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.looks=2", *words])
+        settings = load([f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.rounds=2", *words])
         found = time_in_turns(SIDES, settings, Silent())  # type: ignore[arg-type]
         assert (looked, len(found)) == ([3, 6], 6)
         assert [a.repeat for a, _ in made] == [0, 1, 2, 3, 4, 5]
@@ -168,7 +168,9 @@ class TestWhatIsMeasured:
         self, tmp_path: Path, launched: Launched
     ) -> None:
         """Not what `engines` names: a gate compares versions that are not there."""
-        settings = asked(tmp_path, "launcher.device=cpu", "tolerance.step_time=null", "graph=hlo")
+        settings = requested(
+            tmp_path, "launcher.device=cpu", "tolerance.step_time=null", "graph=hlo"
+        )
         inputs = prepare(settings.case, tmp_path / "inputs")
 
         def old(settings: Settings, inputs: Inputs) -> plan.Plan:

@@ -50,7 +50,7 @@ class TestReuse:
         assert found.directory == place.directory
 
     def test_one_that_stopped_early_is_not(self, place: Slot) -> None:
-        train(place, asked=8)
+        train(place, requested=8)
         assert place.complete_record() is None
 
     @pytest.mark.parametrize("status", ["failed", "killed", "timed out", "collectives starved"])
@@ -104,7 +104,7 @@ class TestRuns:
         assert os.listdir(place.running) == []
 
     def test_a_failed_one_is_replaced(self, place: Slot) -> None:
-        train(place, asked=8)
+        train(place, requested=8)
         (place.directory / "old").write_text("x")
         train(place)
         assert place.complete_record() is not None

@@ -11,10 +11,10 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.train import hub
-from harness.train.hub import Named, check
+from harness.train.hub import HubReference, check
 
 TOKEN = "hf_abcdefgh1234"
-MODEL = Named("tokenizer_name", "model", "org/model")
+MODEL = HubReference("tokenizer_name", "model", "org/model")
 
 
 class Hub(ThreadingHTTPServer):
@@ -23,14 +23,14 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("localhost", 0), Handler)
         self.pages: dict[str, tuple[int, dict[str, str]]] = {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.requested: list[tuple[str, str | None]] = []
         self.url = f"http://localhost:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Hub)
-        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.server.requested.append((self.path, self.headers.get("Authorization")))
         status, headers = self.server.pages.get(self.path, (404, {}))
         if headers.get("needs") and self.headers.get("Authorization") != headers["needs"]:
             status = 401
@@ -71,8 +71,8 @@ class TestHere:
     def test_a_folder_is_not_asked_for(self, server: Hub, environment: dict[str, str]) -> None:
         folder = environment["HF_HOME"]
         Path(folder).mkdir()
-        check([Named("tokenizer_name", "model", folder)], environment, [], ignore)
-        assert server.asked == []
+        check([HubReference("tokenizer_name", "model", folder)], environment, [], ignore)
+        assert server.requested == []
 
     @pytest.mark.parametrize("where", ["home/hub", "named"])
     def test_nor_what_the_cache_has(
@@ -80,14 +80,14 @@ class TestHere:
     ) -> None:
         (tmp_path / where / "models--org--model").mkdir(parents=True)
         check([MODEL], {**environment, "HF_HUB_OFFLINE": "1"}, [tmp_path / "named"], ignore)
-        assert server.asked == []
+        assert server.requested == []
 
     @pytest.mark.parametrize("built", ["org___text", "text", "datasets--org--text"])
     def test_nor_a_data_set_that_was_built(
         self, environment: dict[str, str], tmp_path: Path, built: str
     ) -> None:
         (tmp_path / "named" / built).mkdir(parents=True)
-        named = Named("dataset_name", "dataset", "org/text")
+        named = HubReference("dataset_name", "dataset", "org/text")
         check([named], {**environment, "HF_DATASETS_OFFLINE": "1"}, [tmp_path / "named"], ignore)
 
     @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
@@ -107,8 +107,8 @@ class TestThere:
     def test_it_is_found(self, server: Hub, environment: dict[str, str]) -> None:
         server.pages[CONFIG] = (200, {})
         server.pages["/api/datasets/wikitext"] = (200, {})
-        check([MODEL, Named("d", "dataset", "wikitext")], environment, [], ignore)
-        assert [path for path, _ in server.asked] == [CONFIG, "/api/datasets/wikitext"]
+        check([MODEL, HubReference("d", "dataset", "wikitext")], environment, [], ignore)
+        assert [path for path, _ in server.requested] == [CONFIG, "/api/datasets/wikitext"]
 
     def test_a_repository_without_that_file_is_one(
         self, server: Hub, environment: dict[str, str]
@@ -169,7 +169,7 @@ class TestToken:
     def test_it_logs_in(self, server: Hub, environment: dict[str, str]) -> None:
         notes: list[str] = []
         check([MODEL], environment, [], notes.append)
-        assert server.asked == [(WHOAMI, f"Bearer {TOKEN}"), (CONFIG, f"Bearer {TOKEN}")]
+        assert server.requested == [(WHOAMI, f"Bearer {TOKEN}"), (CONFIG, f"Bearer {TOKEN}")]
         assert notes == [f"HF_TOKEN: {server.url} accepts it"]
 
     def test_it_is_refused_and_not_shown(self, environment: dict[str, str]) -> None:
@@ -181,19 +181,19 @@ class TestToken:
     def test_it_cannot_be_one(self, server: Hub, environment: dict[str, str], token: str) -> None:
         with pytest.raises(BadInput, match="HF_TOKEN has blanks"):
             check([MODEL], {**environment, "HF_TOKEN": token}, [], ignore)
-        assert server.asked == []
+        assert server.requested == []
 
     def test_it_is_not_used_where_nothing_is_fetched(
         self, server: Hub, environment: dict[str, str]
     ) -> None:
         check([], environment, [], ignore)
-        assert server.asked == []
+        assert server.requested == []
 
     def test_it_follows_to_a_new_name(self, server: Hub, environment: dict[str, str]) -> None:
         server.pages["/new/name/resolve/main/config.json"] = server.pages[CONFIG]
         server.pages[CONFIG] = (307, {"Location": "/new/name/resolve/main/config.json"})
         check([MODEL], environment, [], ignore)
-        assert server.asked[-1] == ("/new/name/resolve/main/config.json", f"Bearer {TOKEN}")
+        assert server.requested[-1] == ("/new/name/resolve/main/config.json", f"Bearer {TOKEN}")
 
     def test_it_does_not_follow_to_another_host(
         self, server: Hub, environment: dict[str, str]
@@ -202,7 +202,7 @@ class TestToken:
         server.pages["/file"] = (200, {})
         server.pages[CONFIG] = (302, {"Location": f"{elsewhere}/file"})
         check([MODEL], environment, [], ignore)
-        assert server.asked[-1] == ("/file", None)
+        assert server.requested[-1] == ("/file", None)
 
 
 def test_the_way_out_is_a_workload_that_is_there() -> None:

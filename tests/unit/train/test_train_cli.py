@@ -15,10 +15,10 @@ from harness.cli import train as cli
 from harness.cli.main import app
 from harness.config.training import Rows, TrainingRequest
 from harness.record.evidence import Parameter, Record, Step
-from harness.record.outcome import Ending
+from harness.record.termination import Termination
 from harness.train import hf as hf_side
-from harness.train import request as asked
-from harness.train.request import Side
+from harness.train import request as requested
+from harness.train.request import TrainingPlan
 
 
 def record(**changes: Any) -> Record:
@@ -39,7 +39,7 @@ class TestSummary:
         ]
 
     def test_a_run_that_failed(self) -> None:
-        ended = Ending("failed", "ValueError: no", 1, 1.0, ("one", "two"))
+        ended = Termination("failed", "ValueError: no", 1, 1.0, ("one", "two"))
         failed = record(steps=(), manifest=dataclasses.replace(record().manifest, ended=ended))
         assert cli.summary(failed) == [
             "0 of 3 steps trained",
@@ -67,11 +67,11 @@ class TestExit:
             label, origin = "mine", {"description": "transformers 4.57.6"}
 
         def plan(training: Any, note: Any) -> Any:
-            return Side(FakePlan(), Path("/out/runs/mine"), ("left out",))  # type: ignore[arg-type]
+            return TrainingPlan(FakePlan(), Path("/out/runs/mine"), ("left out",))  # type: ignore[arg-type]
 
         def end_with(result: Record) -> None:
             monkeypatch.setattr(hf_side, "plan", plan)
-            monkeypatch.setattr(asked, "train", lambda *_: result)
+            monkeypatch.setattr(requested, "train", lambda *_: result)
 
         return end_with
 

@@ -25,8 +25,8 @@ from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, parse_source, resolve
 from harness.run.workspace import Slot
 from harness.train import hf, torchprime
-from harness.train import request as asked
-from harness.train.request import Side
+from harness.train import request as requested
+from harness.train.request import TrainingPlan
 from harness.train.settings import load_hf, load_torchprime
 
 TOKEN = "hf_abcdefghijklmnop"
@@ -79,11 +79,11 @@ def checkout_at(folder: Path) -> Path:
     return folder
 
 
-def plan_hf(*words: str) -> Side:
+def plan_hf(*words: str) -> TrainingPlan:
     return hf.plan(load_hf(["workload=llama-3.0-8b-tiny", *words]), lambda _: None)
 
 
-def words_of(side: Side) -> list[str]:
+def words_of(side: TrainingPlan) -> list[str]:
     return list(side.plan.command.argv[1:])
 
 
@@ -272,12 +272,12 @@ class TestRun:
             trained.append(place.directory)
             place.directory.mkdir(parents=True)
 
-        monkeypatch.setattr(asked, "launch_alone", launch)
+        monkeypatch.setattr(requested, "launch_alone", launch)
         training = load_hf(["workload=llama-3.0-8b-tiny", "run_name=mine"])
         reporter: Any = SimpleNamespace(note=lambda text: None)
-        asked.train(both[0], training, reporter)
+        requested.train(both[0], training, reporter)
         with pytest.raises(BadInput, match=r"run_name=mine: .* is there already"):
-            asked.train(both[1], training, reporter)
+            requested.train(both[1], training, reporter)
         assert trained == [here / "outputs/runs/mine"]
 
     @pytest.mark.parametrize("words", [[], ["workload=llama-3.0-8b-tiny"]])
@@ -286,7 +286,7 @@ class TestRun:
         for folder in (here / "file", Path("/proc/none")):
             said = rf"^output_dir={folder}: it cannot be written \(.*by output_dir=PATH"
             with pytest.raises(BadInput, match=said):
-                asked.inputs_of(load_hf([f"output_dir={folder}", *words]))
+                requested.inputs_of(load_hf([f"output_dir={folder}", *words]))
 
     def test_variables(self, here: Path) -> None:
         environment = plan_hf("env=[{XLA_USE_SPMD:1},{MINE:2}]", "devices=2").plan.environment
@@ -306,7 +306,7 @@ class TestRun:
 
     def test_a_tpu_that_is_not_there(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         absent = dataclasses.replace(DEVICE, missing=lambda: "this machine has no TPU")
-        monkeypatch.setattr(asked, "device", lambda name: absent)
+        monkeypatch.setattr(requested, "device", lambda name: absent)
         with pytest.raises(BadInput, match=r"no TPU.*workload=llama-3.0-8b-tiny"):
             plan_hf("launcher.device=tpu")
 
@@ -375,8 +375,8 @@ def torchprime_checkout(here: Path) -> Path:
 
 
 @pytest.fixture
-def plan_torchprime(torchprime_checkout: Path) -> Callable[..., Side]:
-    def plan(*words: str, workload: str = "llama-3.0-8b-tiny") -> Side:
+def plan_torchprime(torchprime_checkout: Path) -> Callable[..., TrainingPlan]:
+    def plan(*words: str, workload: str = "llama-3.0-8b-tiny") -> TrainingPlan:
         training = load_torchprime([f"workload={workload}", "source=torchprime", *words])
         return torchprime.plan(training, lambda _: None)
 
@@ -385,7 +385,7 @@ def plan_torchprime(torchprime_checkout: Path) -> Callable[..., Side]:
 
 class TestTorchprime:
     def test_words_are_passed_through(
-        self, here: Path, plan_torchprime: Callable[..., Side]
+        self, here: Path, plan_torchprime: Callable[..., TrainingPlan]
     ) -> None:
         side = plan_torchprime("task.max_steps=30", "+task.note='a b'", "run_name=mine", "seed=1")
         words = words_of(side)
@@ -399,20 +399,20 @@ class TestTorchprime:
         assert side.plan.command.spec.steps == 30
         assert side.directory == here / "outputs/runs/mine"
 
-    def test_ours_give_way_to_the_users(self, plan_torchprime: Callable[..., Side]) -> None:
+    def test_ours_give_way_to_the_users(self, plan_torchprime: Callable[..., TrainingPlan]) -> None:
         words = words_of(plan_torchprime("profile_start_step=5", "hydra.run.dir=x"))
         assert [w for w in words if w.startswith(("profile_start", "hydra"))] == [
             "profile_start_step=5", "hydra.run.dir=x",
         ]  # fmt: skip
 
     def test_paths_are_those_of_the_current_folder(
-        self, here: Path, plan_torchprime: Callable[..., Side]
+        self, here: Path, plan_torchprime: Callable[..., TrainingPlan]
     ) -> None:
         (here / "a.jsonl").write_text("{}\n")
         words = words_of(plan_torchprime("+dataset.file_dataset_path=a.jsonl"))
         assert words[-1] == f"+dataset.file_dataset_path='{here}/a.jsonl'"
 
-    def test_what_is_recorded(self, plan_torchprime: Callable[..., Side]) -> None:
+    def test_what_is_recorded(self, plan_torchprime: Callable[..., TrainingPlan]) -> None:
         side = plan_torchprime()
         case: Any = side.plan.case
         assert (case.dtype, case.steps, case.global_batch) == ("bfloat16", 20, 8)
@@ -422,12 +422,14 @@ class TestTorchprime:
         assert side.plan.environment["CPU_NUM_DEVICES"] == "4"
 
     def test_a_key_that_torchprime_does_not_have(
-        self, plan_torchprime: Callable[..., Side]
+        self, plan_torchprime: Callable[..., TrainingPlan]
     ) -> None:
         with pytest.raises(BadInput, match=r"task\.max_step.*nearest key is task\.max_steps"):
             plan_torchprime("task.max_step=3")
 
-    def test_a_group_that_it_does_not_have(self, plan_torchprime: Callable[..., Side]) -> None:
+    def test_a_group_that_it_does_not_have(
+        self, plan_torchprime: Callable[..., TrainingPlan]
+    ) -> None:
         with pytest.raises(BadInput, match=r"model/llama-9"):
             plan_torchprime("model=llama-9")
 
@@ -440,7 +442,7 @@ class TestTorchprime:
     def test_what_the_hub_has_is_looked_for(
         self,
         here: Path,
-        plan_torchprime: Callable[..., Side],
+        plan_torchprime: Callable[..., TrainingPlan],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setenv("HF_HOME", str(here))
@@ -448,14 +450,14 @@ class TestTorchprime:
             plan_torchprime("model.tokenizer_name=org/tok")
 
     def test_the_twin_is_one_batch_and_text_with_hfs(
-        self, plan_torchprime: Callable[..., Side]
+        self, plan_torchprime: Callable[..., TrainingPlan]
     ) -> None:
         ours, theirs = plan_hf(), plan_torchprime()
         assert ours.plan.inputs == theirs.plan.inputs
         for name in ("steps", "global_batch", "max_norm", "model", "data", "dtype"):
             assert getattr(ours.plan.case, name) == getattr(theirs.plan.case, name)
 
-    def test_the_key_is_of_all_of_it(self, plan_torchprime: Callable[..., Side]) -> None:
+    def test_the_key_is_of_all_of_it(self, plan_torchprime: Callable[..., TrainingPlan]) -> None:
         side = plan_torchprime("run_name=a")
         other = dataclasses.replace(side.plan, origin={"commit": "another"})
         assert side.plan.key != other.key

@@ -38,7 +38,7 @@ class TestDefaults:
         assert training.variables["XLA_USE_SPMD"] == "1"
         assert (training.output_dir, training.profile_dir) == ("outputs", "profile")
         assert training.launcher.device == "tpu"
-        assert training.said == ()
+        assert training.explicit == ()
 
     def test_torchprime_has_its_own(self) -> None:
         training = load_torchprime([])
@@ -110,8 +110,8 @@ class TestHf:
         args = training.train_script.args
         assert args["logging_first_step"] is True
         assert (args["max_steps"], args["per_device_train_batch_size"]) == (150, 8)
-        assert "logging_steps" in training.said
-        assert "seed" not in training.said
+        assert "logging_steps" in training.explicit
+        assert "seed" not in training.explicit
 
     def test_the_documented_405b_example(self) -> None:
         args = load_hf(

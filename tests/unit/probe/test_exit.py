@@ -12,7 +12,7 @@ import pytest
 
 def left(tmp_path: Path, script: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """A process that runs `script` and leaves with `code`. Its output is buffered."""
-    text = f"from harness.probe.leave import leave\n{script}\nleave({code})"
+    text = f"from harness.probe.exit import exit_now\n{script}\nexit_now({code})"
     command = [sys.executable, "-c", text]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.run(

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInput
-from harness.record import outcome as ending
-from harness.record.outcome import TAIL_BYTES, TAIL_LINES, Ending, explain
+from harness.record import termination
 from harness.record.reader import OptimizerEvent
 from harness.record.tail import EventTail
+from harness.record.termination import TAIL_BYTES, TAIL_LINES, Termination, explain
 
 
-def ended(tmp_path: Path, code: int, log: str = "", given_up: str | None = None) -> Ending:
+def ended(tmp_path: Path, code: int, log: str = "", given_up: str | None = None) -> Termination:
     path = tmp_path / "trainer.log"
     path.write_bytes(log.encode())
     return explain(code, path, given_up, 1.5)
@@ -26,18 +26,18 @@ def ended(tmp_path: Path, code: int, log: str = "", given_up: str | None = None)
 class TestWell:
     def test_it_ended_by_itself(self, tmp_path: Path) -> None:
         found = ended(tmp_path, 0, "loss 3.1\n")
-        assert (found.status, found.code, found.seconds) == (ending.OK, 0, 1.5)
+        assert (found.status, found.code, found.seconds) == (termination.OK, 0, 1.5)
         assert found.log == ()
 
     @pytest.mark.parametrize("log", ["ValueError: caught", "RESOURCE_EXHAUSTED, tried again"])
     def test_whatever_it_printed(self, tmp_path: Path, log: str) -> None:
-        assert ended(tmp_path, 0, log).status == ending.OK
+        assert ended(tmp_path, 0, log).status == termination.OK
 
     @given(st.integers(-64, 255).filter(bool))
     def test_with_no_other_exit_code(self, code: int) -> None:
         found = explain(code, Path("/dev/null"), None, 0.0)
-        assert found.status in (ending.FAILED, ending.KILLED)
-        assert (found.status == ending.KILLED) == (code < 0)
+        assert found.status in (termination.FAILED, termination.KILLED)
+        assert (found.status == termination.KILLED) == (code < 0)
         assert found.code == code
         assert found.reason
 
@@ -45,7 +45,7 @@ class TestWell:
         """A trainer that catches SIGTERM may still exit with 0."""
         for code in (0, -15, 1):
             found = ended(tmp_path, code, "step 3\n", "it ran for too long")
-            assert (found.status, found.reason) == (ending.TIMED_OUT, "it ran for too long")
+            assert (found.status, found.reason) == (termination.TIMED_OUT, "it ran for too long")
             assert found.log == ("step 3",)
 
 
@@ -64,7 +64,7 @@ class TestBadly:
     )  # fmt: skip
     def test_the_last_error_is_the_reason(self, tmp_path: Path, log: str, reason: str) -> None:
         found = ended(tmp_path, 3, log)
-        assert (found.status, found.reason) == (ending.FAILED, reason)
+        assert (found.status, found.reason) == (termination.FAILED, reason)
 
     def test_a_reason_is_one_line_of_no_great_length(self, tmp_path: Path) -> None:
         found = ended(tmp_path, 1, "ValueError: " + "x" * 9999)
@@ -76,7 +76,7 @@ class TestBadly:
     )
     def test_out_of_memory(self, tmp_path: Path, line: str) -> None:
         for code in (1, -6):
-            assert ended(tmp_path, code, f"step 1\n{line}\n").status == ending.OUT_OF_MEMORY
+            assert ended(tmp_path, code, f"step 1\n{line}\n").status == termination.OUT_OF_MEMORY
 
     @pytest.mark.parametrize(
         ("number", "text"),
@@ -87,7 +87,7 @@ class TestBadly:
     )  # fmt: skip
     def test_signals(self, tmp_path: Path, number: int, text: str) -> None:
         found = ended(tmp_path, -number, "ValueError: not the reason\n")
-        assert found.status == ending.KILLED
+        assert found.status == termination.KILLED
         assert text in found.reason
 
     def test_the_last_lines_of_the_log_are_kept(self, tmp_path: Path) -> None:

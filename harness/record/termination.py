@@ -23,7 +23,7 @@ BUSY = "device busy"
 GONE = "device lost"
 
 OF_MACHINE = (STARVED, BUSY, GONE)
-"""Endings that are the machine's doing, and say nothing of the trainer."""
+"""Statuses that are the machine's doing, and say nothing of the trainer."""
 
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)\b.*")
 
@@ -33,7 +33,7 @@ class Sign:
     """What a log shows where the machine failed, and not the trainer.
 
     patterns: all of them are in its tail
-    status:   the ending that they tell, one of `OF_MACHINE`
+    status:   the status that they tell, one of `OF_MACHINE`
     reason:   one line
     """
 
@@ -43,7 +43,7 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Ending:
+class Termination:
     """How a run ended.
 
     status:  "ok", "failed", "killed", "timed out", "out of memory", "collectives starved",
@@ -65,32 +65,32 @@ class Ending:
 
 def explain(
     code: int, log: Path, given_up: str | None, seconds: float, signs: tuple[Sign, ...] = ()
-) -> Ending:
-    """The Ending of a process that exited with `code`, or was ended because of `given_up`.
+) -> Termination:
+    """The Termination of a process that exited with `code`, or was ended because of `given_up`.
 
     `signs` are those of the device that it ran on.
     """
     tail = _tail(log)
     text = "\n".join(tail)
     if given_up is not None:
-        return Ending(TIMED_OUT, given_up, code, seconds, tail[-TAIL_LINES:])
+        return Termination(TIMED_OUT, given_up, code, seconds, tail[-TAIL_LINES:])
     if code == 0:
-        return Ending(OK, "it ended by itself", code, seconds)
+        return Termination(OK, "it ended by itself", code, seconds)
     for sign in signs:
         if all(pattern.search(text) for pattern in sign.patterns):
-            return Ending(sign.status, sign.reason, code, seconds, tail[-TAIL_LINES:])
+            return Termination(sign.status, sign.reason, code, seconds, tail[-TAIL_LINES:])
     if "RESOURCE_EXHAUSTED" in text or "MemoryError" in text or "Out of memory" in text:
-        return Ending(OUT_OF_MEMORY, "it ran out of memory", code, seconds, tail[-TAIL_LINES:])
+        return Termination(OUT_OF_MEMORY, "it ran out of memory", code, seconds, tail[-TAIL_LINES:])
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
         name = known.get(-code, f"signal {-code}")
         if code == -signal.SIGKILL:
             reason = "it was killed (SIGKILL), by hand or because the machine ran out of memory"
-            return Ending(KILLED, reason, code, seconds, tail[-TAIL_LINES:])
-        return Ending(KILLED, f"it was ended by {name}", code, seconds, tail[-TAIL_LINES:])
+            return Termination(KILLED, reason, code, seconds, tail[-TAIL_LINES:])
+        return Termination(KILLED, f"it was ended by {name}", code, seconds, tail[-TAIL_LINES:])
     errors = [line.strip() for line in tail if _ERROR.match(line.strip())]
     reason = errors[-1][:500] if errors else f"it exited with {code}"
-    return Ending(FAILED, reason, code, seconds, tail[-TAIL_LINES:])
+    return Termination(FAILED, reason, code, seconds, tail[-TAIL_LINES:])
 
 
 def _tail(log: Path) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ FLUSH_FAILED = 120
 BUFFERED = (io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair, io.TextIOWrapper)
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End with `code` as Python does, up to where it would begin to free its objects.
 
     Other threads are waited for, unless they are daemons; whatever is registered with `atexit`

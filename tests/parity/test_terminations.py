@@ -9,7 +9,7 @@ import pytest
 
 from harness.ladder.ladder import names
 from harness.ladder.result import Result
-from harness.plugins.ladder import Pair, pair_outcome
+from harness.plugins.ladder import EnginePair, pair_outcome
 
 
 def _seed(name: str, arguments: str, *more: str) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def test_a_broken_run_is_invalid(
     request: pytest.FixtureRequest,
     parity_workspace: Path,
 ) -> None:
-    pair = Pair("llama-tiny", "reference", "hf", "cpu")
+    pair = EnginePair("llama-tiny", "reference", "hf", "cpu")
     outcome = pair_outcome(request.config, pair, *_seed(fault, arguments, *more))
     verdict = outcome.verdict.pairs[0]
     assert verdict.result is Result.INVALID

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def termination_interrupts() -> Iterator[None]:
+def signals_interrupt() -> Iterator[None]:
     """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread.
 
     A signal that is ignored, as nohup ignores SIGHUP, stays ignored. Outside the main thread, where

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.cli.termination import SIGNALS, termination_interrupts
+from harness.cli.signals import SIGNALS, signals_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +23,14 @@ def restored() -> Iterator[None]:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_terminated_session_ends_as_an_interrupted_one(number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_DFL)
-    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+    with pytest.raises(KeyboardInterrupt), signals_interrupt():
         signal.raise_signal(number)
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_under_nohup_it_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with termination_interrupts():
+    with signals_interrupt():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         signal.raise_signal(signal.SIGHUP)
 
@@ -39,8 +39,8 @@ def test_handlers_are_nested_and_restored() -> None:
     def handler(*_: object) -> None: ...
 
     signal.signal(signal.SIGTERM, handler)
-    with termination_interrupts():
-        with termination_interrupts():
+    with signals_interrupt():
+        with signals_interrupt():
             pass
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
@@ -52,7 +52,7 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     inside: list[object] = []
 
     def work() -> None:
-        with termination_interrupts():
+        with signals_interrupt():
             inside.extend(signal.getsignal(number) for number in SIGNALS)
 
     thread = threading.Thread(target=work)
