@@ -212,7 +212,7 @@ def _explain(text: str, name: str) -> str:
         )
     if match:
         keys = [*HfTraining.__dataclass_fields__, "workload"]
-        keys.remove("said")
+        keys.remove("explicit")
         key = match[1].split(".")[0]
         return f"{match[1]}: there is no such key. The nearest is {nearest(key, keys)}."
     return f"{text} (`parity train {name} --help` shows how overrides are written)"
