@@ -26,8 +26,9 @@ def run(
     """
     from harness.cli.output import end
     from harness.config.compose import load
-    from harness.report.phases import phase_lines
+    from harness.report.phases import phase_lines, session_line
     from harness.run import session
+    from harness.run.clock import since_start
     from harness.run.preflight import ready
 
     settings = ready(load(overrides_of(overrides, torchprime)))
@@ -35,10 +36,12 @@ def run(
     try:
         planned = session.plan(settings, reporter)
         reporter.note(planned.compared)
+        planning = since_start()
         outcome = session.run(planned, reporter)
     finally:
         reporter.close()
     if verbose:
-        for line in phase_lines(outcome.records.values()):
+        for line in phase_lines(outcome.runs):
             print(line)
+        print(session_line({"planning": planning, **outcome.seconds}))
     end(outcome, json_file, html)

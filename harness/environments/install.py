@@ -27,7 +27,14 @@ def run_uv(*arguments: str | Path, what: str, way_out: str, progress: Progress) 
     lines: list[str] = []
     with subprocess.Popen(
         [uv.find_uv_bin(), *map(str, arguments)],
-        env={**environment, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"},
+        # Bytecode, as pip makes it: without, and under PYTHONDONTWRITEBYTECODE, which containers
+        # often set, every launch would compile 3,600 modules again, for 10 s.
+        env={
+            **environment,
+            "NO_COLOR": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_COMPILE_BYTECODE": "1",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

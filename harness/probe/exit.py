@@ -29,6 +29,7 @@ def exit_now(code: int) -> NoReturn:
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    gc.unfreeze()  # what a fork server had imported is among the open files too
     for held in gc.get_objects():
         if issubclass(type(held), BUFFERED):  # `isinstance` would ask lazy modules what they are
             _flush(held)

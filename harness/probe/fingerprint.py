@@ -17,7 +17,9 @@ elements has positions 2^31 apart that share a hash: that two such elements chan
 not be seen.
 
 Every tensor has a graph of its own: it holds no literal, whatever the size of the tensor, and
-tensors of one shape, dtype and sharding share one compilation. Its operations are those that no
+tensors of one shape, dtype and sharding share one compilation. For that, every sum names its dtype:
+without one, torch_xla 2.9 hashes a sum by the operation that its tensor came from, and compiles the
+same graph again for what `addcmul_` or `addcdiv_` has updated. Its operations are those that no
 device gets wrong easily: no shift by a tensor, no shift of a negative number, signs by a mask.
 `harness.probe.known_answers` has the device show that it computes them.
 """
@@ -89,7 +91,8 @@ def sums(tensor: torch.Tensor, size: int = SKETCH_SIZE) -> torch.Tensor:
     # Sums, not a matrix product: a TPU multiplies matrices in bfloat16. Eight of them, not one over
     # a dimension of eight: the TPU's compiler writes that out, 1.5 GB for an embedding on 4 chips.
     sketch = [
-        torch.where((hashes & bit).bool(), -values, values).sum() for bit in _SIGN_BITS[:size]
+        torch.where((hashes & bit).bool(), -values, values).sum(dtype=values.dtype)
+        for bit in _SIGN_BITS[:size]
     ]
     return torch.stack([*sketch, norm(tensor)])
 
@@ -97,7 +100,7 @@ def sums(tensor: torch.Tensor, size: int = SKETCH_SIZE) -> torch.Tensor:
 def norm(tensor: torch.Tensor) -> torch.Tensor:
     """The L2 norm, as in a fingerprint and as lazily; a scalar."""
     values = _accumulable(tensor.detach())
-    return (values * values).sum().sqrt()
+    return (values * values).sum(dtype=values.dtype).sqrt()
 
 
 def _bits(patterns: torch.Tensor) -> torch.Tensor:

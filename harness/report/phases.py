@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from harness.record.evidence import Record
 from harness.record.phases import phases
@@ -29,6 +29,12 @@ def phase_lines(records: Iterable[Record]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def session_line(seconds: Mapping[str, float]) -> str:
+    """What a session takes by phase: planning, all of its runs, judging and writing."""
+    told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
+    return f"session: {told}, in all {sum(seconds.values()):.2f}"
 
 
 def _cell(seconds: float | None) -> str:

@@ -221,6 +221,9 @@ def _launch(
     attempt: int = 1,
 ) -> Record:
     """Launch one run, wait for it, and put its Record in its place."""
+    # TensorBoard takes 0.4 s: it is imported while the trainer's own libraries are.
+    from harness.report.tensorboard import write_events
+
     started = time.time()
     run = run_of(plan, place, shared)
     place.begin()
@@ -259,8 +262,6 @@ def _launch(
     )
     result = place.finish(manifest)
     if result.steps:
-        from harness.report.tensorboard import write_events  # TensorBoard: 0.4 s
-
         write_events(result)
     return result
 

@@ -25,6 +25,11 @@ class Noise:
     floor: RecordPair | None = None
     repeat: RecordPair | None = None
 
+    @property
+    def runs(self) -> tuple[Record, ...]:
+        """What was run beside the first."""
+        return tuple(pair[1] for pair in (self.floor, self.repeat) if pair is not None)
+
 
 NOT_MEASURED = Noise()
 

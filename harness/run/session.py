@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.conditions import CONDITIONS
@@ -21,6 +21,7 @@ from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import launcher_for
 from harness.record.evidence import Record
+from harness.run.clock import Clock
 from harness.run.compiling import (
     CompiledPairs,
     Compiling,
@@ -37,10 +38,16 @@ from harness.run.timing import Measurements, compiled_step_of, measure
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a session found, with the Records by folder for reports."""
+    """What a session found, with the Records by folder for reports.
+
+    runs:    the runs that it rests on, those that noise was measured by among them
+    seconds: of the session, by phase (`harness.run.clock`)
+    """
 
     verdict: Verdict
     records: Mapping[str, Record]
+    runs: tuple[Record, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,11 +141,16 @@ def with_device_tolerance(settings: Settings) -> Settings:
 
 def run(planned: Planned, reporter: Reporter) -> Outcome:
     """Launch what is not in the workspace yet, and judge every pair with the first engine."""
+    clock = Clock()
     settings = planned.settings
     workspace = Path(settings.workspace)
     apart = _apart(planned.subjects)
     expect(apart, workspace, settings.launcher, reporter)
-    subjects = [run_or_reuse(subject, workspace, settings.launcher, reporter) for subject in apart]
+    found = {
+        index: run_or_reuse(apart[index], workspace, settings.launcher, reporter)
+        for index in launch_order(apart)
+    }
+    subjects = [found[index] for index in range(len(apart))]
     noise = NOT_MEASURED
     if subjects[0].complete:
         noise = measure_noise(planned.subjects[0], subjects[0], settings, reporter)
@@ -165,10 +177,11 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             timing=measured.timing,
             rounds=settings.timing.rounds,
         )
-        verdicts.append(_judge_with_float64(comparison, planned, reporter))
+        verdicts.append(_judge_with_float64(comparison, planned, reporter, clock))
     records = {str(r.directory): r for r in subjects}
     verdict = Verdict(planned.compared, settings.case.name, tuple(verdicts), planned.notes)
-    return Outcome(verdict, records)
+    runs = (*subjects, *noise.runs)
+    return Outcome(verdict, records, runs, clock.seconds(runs))
 
 
 def _apart(subjects: tuple[Plan, ...]) -> list[Plan]:
@@ -181,12 +194,19 @@ def _apart(subjects: tuple[Plan, ...]) -> list[Plan]:
     return apart
 
 
+def launch_order(subjects: Sequence[Plan]) -> list[int]:
+    """In which order to launch: who needs few libraries trains while the others' are imported."""
+    return sorted(
+        range(len(subjects)), key=lambda index: len(engine(subjects[index].engine).libraries)
+    )
+
+
 def _judge_with_float64(
-    comparison: Comparison, planned: Planned, reporter: Reporter
+    comparison: Comparison, planned: Planned, reporter: Reporter, clock: Clock
 ) -> PairVerdict:
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
     settings = planned.settings
-    verdict = judge(comparison)
+    verdict = clock.judge(comparison)
     if settings.float64 == "never" or settings.case.optimizer.name != "adamw":
         return verdict
     workspace = Path(settings.workspace)
@@ -194,7 +214,9 @@ def _judge_with_float64(
         own = float64_from_own_weights(
             comparison, settings, planned.subjects[0].inputs, workspace, reporter
         )
-        return judge(dataclasses.replace(comparison, float64_per_run=own)) if own else verdict
+        if not own:
+            return verdict
+        return clock.judge(dataclasses.replace(comparison, float64_per_run=own))
     if not can_tell(verdict.rungs):
         return verdict
     reference = run_or_reuse(
@@ -203,7 +225,8 @@ def _judge_with_float64(
         settings.launcher,
         reporter,
     )
-    return judge(dataclasses.replace(comparison, float64=reference if reference.complete else None))
+    arbiter = reference if reference.complete else None
+    return clock.judge(dataclasses.replace(comparison, float64=arbiter))
 
 
 def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:

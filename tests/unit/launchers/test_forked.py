@@ -56,7 +56,7 @@ print(json.dumps({
     "main": [main.__name__, main.__spec__.name, main.__package__, main.__file__],
     "threads": threading.active_count(),
     "main_thread": threading.current_thread() is threading.main_thread(),
-    "gc": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()],
+    "gc": [gc.isenabled(), gc.get_threshold()],
     "encoding": [sys.stdout.encoding, sys.stderr.encoding, locale.getlocale()],
     "buffering": [sys.stdout.line_buffering, sys.stdout.write_through, sys.stderr.write_through],
     "stdin": sys.stdin.read(),
@@ -163,6 +163,10 @@ class TestIsAsIfLaunched:
 
     def test_but_for_what_is_imported(self, tmp_path: Path, pool: Pool) -> None:
         script = "import sys\nassert 'decimal' in sys.modules and 'json' in sys.modules"
+        assert run(write(tmp_path, script)).status == termination.OK
+
+    def test_which_no_collection_looks_through(self, tmp_path: Path, pool: Pool) -> None:
+        script = "import gc, decimal\nassert decimal not in gc.get_objects(2)"
         assert run(write(tmp_path, script)).status == termination.OK
 
     def test_a_run_changes_nothing_for_the_next(self, tmp_path: Path, pool: Pool) -> None:

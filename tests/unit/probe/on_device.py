@@ -111,6 +111,26 @@ def answers_of_broken() -> Iterator[tuple[str, Any]]:
             yield name, answers([torch.float32])
 
 
+def updated() -> dict[str, int]:
+    """How often one tensor's fingerprint is compiled anew after it was updated in place."""
+    updates: dict[str, Callable[[torch.Tensor], Any]] = {
+        "": lambda t: None,
+        "add_": lambda t: t.add_(1.0),
+        "lerp_": lambda t: t.lerp_(t + 1, 0.5),
+        "addcmul_": lambda t: t.addcmul_(t, t, value=0.5),
+        "addcdiv_": lambda t: t.addcdiv_(t, t, value=0.5),
+    }
+    found = {}
+    for name, update in updates.items():
+        tensor = torch.ones(11, 13).to(DEVICE)
+        update(tensor)
+        torch_xla.sync()
+        before = RUNTIME.counters()["compilations"]
+        fingerprint.fingerprints([tensor], RUNTIME.materialise)
+        found[name] = RUNTIME.counters()["compilations"] - before
+    return found
+
+
 def of_builders() -> dict[str, Any]:
     host = torch.tensor(np.random.default_rng(5).standard_normal((16, 8)).astype(np.float32))
     to: Callable[[torch.dtype], Any] = lambda d: compare(host.to(d), host.to(d).to(DEVICE))  # noqa: E731
@@ -128,6 +148,7 @@ if __name__ == "__main__":
         "known": {"xla": answers([torch.float32, torch.bfloat16]), "eager": eager},
         "broken": dict(answers_of_broken()),
         "builders": of_builders(),
+        "updated": updated(),
     }
     with open(sys.argv[1], "w") as file:
         json.dump(told, file)

@@ -37,6 +37,11 @@ def test_after_what_an_open_file_buffers(tmp_path: Path, mode: str) -> None:
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_also_of_one_that_was_opened_before_a_fork_server_settled(tmp_path: Path) -> None:
+    left(tmp_path, "import gc\nheld = [open('file', 'w')]\ngc.freeze()\nheld[0].write('kept')")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_after_its_exit_functions_the_last_one_first(tmp_path: Path) -> None:
     script = "import atexit\natexit.register(print, 'first')\natexit.register(print, 'last')"
     assert left(tmp_path, script).stdout == "last\nfirst\n"

@@ -94,6 +94,11 @@ class TestTheGraph:
         assert max(sizes) < 20_000
         assert max(sizes) < 1.2 * min(sizes)
 
+    def test_is_compiled_once_however_its_tensor_was_updated(self, on_device: Any) -> None:
+        first, *again = on_device["updated"].values()
+        assert first == 1
+        assert again == [0, 0, 0, 0]
+
     def test_holds_no_literal(self, on_device: Any) -> None:
         for graph in on_device["graphs"]:
             assert not re.search(r"constant\(\{", graph["text"])

@@ -12,7 +12,7 @@ import pytest
 from harness.config.case import Case
 from harness.record.evidence import Record, Window
 from harness.record.phases import phases
-from harness.report.phases import phase_lines
+from harness.report.phases import phase_lines, session_line
 
 MARKS = {"first_window": {"at": 112.0, "imports": 5.5, "probe": 0.5}}
 PHASES = {"began": 101.0, "seconds": {"imports": 6.0, "probe": 2.0}, "marks": MARKS}
@@ -51,6 +51,14 @@ def test_a_run_that_trained_nothing_has_none(told: Any) -> None:
 
 def test_nor_has_one_without_windows() -> None:
     assert phases(dataclasses.replace(record(), windows=())) == {}
+
+
+def test_a_session_is_told_with_its_sum() -> None:
+    line = session_line({"planning": 0.5, "runs": 18.0, "judging": 0.25, "writing": 0.25})
+    assert line.split() == [
+        "session:", "planning", "0.50,", "runs", "18.00,", "judging", "0.25,", "writing", "0.25,",
+        "in", "all", "19.00",
+    ]  # fmt: skip
 
 
 def test_the_table_has_a_column_for_each_run_and_says_how_it_was_launched() -> None:
