@@ -42,18 +42,20 @@ def doctor(torchprime: Torchprime = None) -> None:
 
     Exits with 2 where a session on the CPU mesh would not work.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from harness.cli.listing import print_list
 
     findings = list(examine({"torchprime": torchprime}))
-    table = Table("", "what", "state", "way out", box=None, show_edge=False)
     for finding in findings:
-        mark = (
-            "[green]ok[/]" if finding.good else ("[red]no[/]" if finding.needed else "[yellow]–[/]")
-        )
-        table.add_row(mark, finding.what, finding.state, finding.way_out)
-    Console().print(table)
+        word, style = _mark(finding)
+        print_list([(f"{word} {finding.what}", (finding.state, finding.way_out))], style)
     raise typer.Exit(2 if any(f.needed and not f.good for f in findings) else 0)
+
+
+def _mark(finding: Check) -> tuple[str, str]:
+    """A word for the state of a finding, and its colour."""
+    if finding.good:
+        return "ok", "green"
+    return ("no", "red") if finding.needed else ("–", "yellow")
 
 
 def examine(sources: Mapping[str, str | None]) -> Iterator[Check]:

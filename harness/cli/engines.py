@@ -7,21 +7,19 @@ from harness.cli.options import Torchprime
 
 def engines(torchprime: Torchprime = None) -> None:
     """List the engines, with what is missing and how to get it."""
-    from rich.console import Console
-    from rich.table import Table
-
     from harness.cli.doctor import environment_is_made, source_finding
+    from harness.cli.listing import print_list
     from harness.engines.spec import engines as registered
     from harness.environments.sources import default_cache_dir
 
     cache, named = default_cache_dir(), {"torchprime": torchprime}
     made = environment_is_made(cache)
     environment = "environment is made" if made else "the first run makes its environment"
-    table = Table("engine", "trains with", "state", box=None)
+    entries = []
     for engine in registered():
         state = environment
         if engine.source is not None and engine.source.default is not None:
             found = source_finding(engine, named.get(engine.name), cache)
             state = found.state if found.good else found.way_out or found.state
-        table.add_row(engine.name, engine.description, state)
-    Console().print(table)
+        entries.append((engine.name, (engine.description, state)))
+    print_list(entries)

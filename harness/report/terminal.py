@@ -1,19 +1,23 @@
-"""The verdict in a terminal, in a plain log, and in pytest's summary: one layout for all three."""
+"""The verdict in a terminal, in a plain log, and in pytest's summary: one layout for all three.
+
+The headline is the first line and the last. Rungs that hold are named in one line, those that say
+the same make one entry; `verbose` shows every rung with its numbers. Nothing is a table, so that
+the same text can be read at 40 columns and at 200.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.report.text import MISSING, headline, judged, printable, title
+from harness.report.wrap import wrap
 
 STYLES = {
     Result.PASS: "green",
@@ -27,13 +31,62 @@ STYLES = {
 FINDINGS_SHOWN = 8
 """Findings shown of one rung; the JSON and the HTML report hold more."""
 
+NAMED_ONLY = (Result.PASS, Result.NOT_EXERCISED)
+"""What is only named, unless every rung is asked for."""
 
-def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Print what was compared (first line), each pair's ladder, and the headline (last line)."""
-    console.print(layout(verdict), highlight=False)
+INDENT = "  "
 
 
-def verdict_lines(verdict: Verdict, width: int, colour: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class Line:
+    """A paragraph before it is broken into lines.
+
+    style:   rich's, for all of it
+    head:    its first characters, in the style `of_head`, such as the word FAIL
+    indent:  of the first line; the others are indented by `hanging` in its place
+    whole:   never broken, as a path that is to be copied must not be
+    """
+
+    text: str
+    style: str = ""
+    head: str = ""
+    of_head: str = ""
+    indent: str = ""
+    hanging: str = ""
+    whole: bool = False
+
+    def render(self, width: int) -> Iterator[Text]:
+        """Its lines, as literal text: what looks like markup in it (`[0,1]`) is data."""
+        text = printable(self.head + self.text)
+        if self.whole:
+            lines = [self.indent + text]
+        else:
+            lines = wrap(text, width, self.indent, self.hanging or self.indent)
+        for number, line in enumerate(lines):
+            rendered = Text(line, style=self.style)
+            if number == 0 and self.head:
+                start = len(self.indent)
+                rendered.stylize(self.of_head, start, start + len(self.head))
+            yield rendered
+
+
+def print_verdict(
+    verdict: Verdict, console: Console, verbose: bool = False, written: Sequence[str] = ()
+) -> None:
+    """Print the headline, what was compared, each pair's ladder, and the headline again.
+
+    verbose: every rung by itself, with its value, its limit and what it would have caught
+    written: where the reports went, one line each
+    """
+    for line in layout(verdict, verbose, written):
+        for text in line.render(console.width):
+            console.print(text, highlight=False, soft_wrap=True)
+
+
+def verdict_lines(
+    verdict: Verdict, width: int, colour: bool = False, verbose: bool = False,
+    written: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
     """The same as lines of at most `width` columns, for pytest's terminal summary."""
     stream = io.StringIO()
     console = Console(
@@ -43,84 +96,81 @@ def verdict_lines(verdict: Verdict, width: int, colour: bool = False) -> list[st
         color_system="standard" if colour else None,
         legacy_windows=False,
     )
-    print_verdict(verdict, console)
+    print_verdict(verdict, console, verbose, written)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
-def layout(verdict: Verdict) -> RenderableType:
+def layout(verdict: Verdict, verbose: bool, written: Sequence[str]) -> Iterator[Line]:
     """Everything that is printed of a verdict."""
-    blocks: list[RenderableType] = [_text(verdict.compared, "bold")]
+    word = verdict.result.value
+    result = Line(f"  {headline(verdict)}", head=word, of_head=STYLES[verdict.result])
+    yield result
+    yield Line(verdict.compared, "bold")
     for pair in verdict.pairs:
-        blocks += ["", _text(title(pair), "bold cyan"), ladder_table(pair)]
-        blocks += [*_findings(pair), *_notes(pair.notes)]
-    result = _text(verdict.result.value, STYLES[verdict.result])
-    last = result.append("  ").append_text(_text(headline(verdict)))
-    return Group(*blocks, *_notes(verdict.notes), "", last)
+        if len(verdict.pairs) > 1:
+            yield Line("")
+            yield Line(f"  {title(pair)}", "bold cyan", pair.result.value, STYLES[pair.result])
+        yield from _every_rung(pair) if verbose else _ladder(pair)
+        yield from _notes(pair.notes)
+    yield from _notes(verdict.notes)
+    yield from (Line(line, whole=True) for line in written)
+    yield result
 
 
-def ladder_table(pair: PairVerdict) -> Table:
-    """One row for each rung, in causal order."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
-    table.add_column("rung", no_wrap=True)
-    table.add_column("result", no_wrap=True)
-    table.add_column("value", no_wrap=True, justify="right")
-    table.add_column("limit", no_wrap=True, justify="right")
-    table.add_column("explanation", overflow="fold", ratio=1)
+def _ladder(pair: PairVerdict) -> Iterator[Line]:
+    """What holds and what was not exercised, by name; what is said of the others, once."""
+    for result in NAMED_ONLY:
+        if named := [rung.rung for rung in pair.rungs if rung.result is result]:
+            yield _rung_line(result, named, "")
+    for rung, alike in _by_explanation(r for r in pair.rungs if r.result not in NAMED_ONLY):
+        yield _rung_line(rung.result, alike, f": {rung.explanation}")
+        if rung.result is Result.FAIL or pair.headline_rung is rung:
+            yield from _evidence(rung)
+
+
+def _by_explanation(rungs: Iterable[RungResult]) -> list[tuple[RungResult, list[str]]]:
+    """Rungs that came to the same for the same reason, as the first of them and all names."""
+    said: dict[tuple[Result, str], tuple[RungResult, list[str]]] = {}
+    for rung in rungs:
+        said.setdefault((rung.result, rung.explanation), (rung, []))[1].append(rung.rung)
+    return list(said.values())
+
+
+def _rung_line(result: Result, rungs: Sequence[str], text: str) -> Line:
+    word = result.value.ljust(len(Result.NOT_EXERCISED.value))
+    return Line(f"  {', '.join(rungs)}{text}", head=word, of_head=STYLES[result],
+                indent=INDENT, hanging=INDENT * 3)  # fmt: skip
+
+
+def _every_rung(pair: PairVerdict) -> Iterator[Line]:
     for rung in pair.rungs:
         value, limit = judged(rung)
-        table.add_row(
-            _text(rung.rung),
-            _text(rung.result.value, STYLES[rung.result]),
-            _text(value),
-            _text(limit),
-            _explanation(rung),
-        )
-    return table
+        numbers = "" if value == limit == MISSING else f"  {value} (limit {limit})"
+        yield _rung_line(rung.result, [rung.rung], numbers)
+        yield _under(rung.explanation)
+        if rung.result is Result.PASS and rung.detects:
+            yield _under(f"would have caught {rung.detects}", "dim")
+        if rung.result is Result.FAIL or rung is pair.headline_rung:
+            yield from _evidence(rung)
+        elif rung.result is Result.PASS and rung.metric:
+            yield _under(f"limit: {rung.limit_source}", "dim")
 
 
-def _explanation(rung: RungResult) -> Text:
-    text = _text(rung.explanation)
-    if rung.result is Result.PASS and rung.detects:
-        text.append_text(_text(f"\nwould have caught {rung.detects}", "dim"))
-    if rung.result is Result.PASS and rung.metric:
-        text.append_text(_text(f"\nlimit: {rung.limit_source}", "dim"))
-    return text
+def _evidence(rung: RungResult) -> Iterator[Line]:
+    """The findings of a rung, and its limit. The first is often the explanation already."""
+    findings = [f.text for f in rung.findings if f.text != rung.explanation]
+    for text in findings[:FINDINGS_SHOWN]:
+        yield _under(f"{MISSING} {text}")
+    if (more := len(findings) - FINDINGS_SHOWN) > 0:
+        yield _under(f"{MISSING} and {more} more", "dim")
+    if rung.limit_source:
+        yield _under(f"{MISSING} limit {judged(rung)[1]}: {rung.limit_source}", "dim")
 
 
-def _findings(pair: PairVerdict) -> Iterator[RenderableType]:
-    """The evidence of the rungs that fail, and of the headline whatever it came to."""
-    for rung in pair.rungs:
-        if rung.result is not Result.FAIL and rung is not pair.headline_rung:
-            continue
-        # The first finding is often the explanation, which the table has shown already.
-        findings = [f.text for f in rung.findings if f.text != rung.explanation]
-        lines = [_text(text) for text in findings[:FINDINGS_SHOWN]]
-        if (more := len(findings) - FINDINGS_SHOWN) > 0:
-            lines.append(_text(f"and {more} more", "dim"))
-        if rung.limit_source:
-            lines.append(_text(f"limit {judged(rung)[1]}: {rung.limit_source}", "dim"))
-        if not lines:
-            continue
-        bullets = Table.grid(padding=(0, 1))
-        bullets.add_column(no_wrap=True)
-        bullets.add_column(overflow="fold")
-        for line in lines:
-            bullets.add_row(MISSING, line)
-        yield ""
-        yield _text(f"{rung.rung} {rung.result.value}", STYLES[rung.result])
-        yield Padding(bullets, (0, 0, 0, 2))
+def _under(text: str, style: str = "") -> Line:
+    return Line(text, style, indent=INDENT * 3, hanging=INDENT * 4)
 
 
-def _notes(notes: tuple[str, ...]) -> list[RenderableType]:
-    return ["", *(_text(f"note: {note}") for note in notes)] if notes else []
-
-
-def _text(text: str, style: str = "") -> Text:
-    """Literal text: what looks like markup in it (`[0,1]`) is data."""
-    return Text(printable(text), style=style)
+def _notes(notes: tuple[str, ...]) -> Iterator[Line]:
+    for note in notes:
+        yield Line(note, head="note: ", of_head="bold", hanging=INDENT)
