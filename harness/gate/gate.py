@@ -170,9 +170,11 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     outcome = _judged(planned, reporter)
     verdict = outcome.verdict.pairs[0]
     records = outcome.records
-    base, own = (records[p] for p in (verdict.a_record, verdict.b_record))
     if pair.parity:
         return outcome
+    if not verdict.b_record:  # the baseline did not train, and the candidate was spared
+        return _outcome(planned.compared, pair, verdict, records)
+    base, own = (records[p] for p in (verdict.a_record, verdict.b_record))
     if did_not_train(own):
         verdict = _not_trained(verdict, base, own)
     else:

@@ -6,12 +6,14 @@ import dataclasses
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import who_deviates
+from harness.ladder.imported import assumed, imported_notes, not_proven, with_assumptions
 from harness.ladder.known_answers import wrong_known_answers
 from harness.ladder.ladder import names, rungs
 from harness.ladder.noise_floor import checked
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.verdict import PairVerdict
+from harness.record.evidence import Record
 from harness.record.termination import OK, STOPPED_EARLY
 
 
@@ -24,23 +26,30 @@ def judge(comparison: Comparison) -> PairVerdict:
     """
     a, b = comparison.a, comparison.b
     for record in (a, b):
-        ended = record.ended
-        if ended.status not in (OK, STOPPED_EARLY) or record.trained_steps == 0:
-            return _all_invalid(comparison, f"{record.label} {ended.status}: {ended.reason}")
+        if (reason := why_untrained(record)) is not None:
+            return _all_invalid((a, b), reason)
     if (reason := wrong_known_answers(comparison)) is not None:
-        return _all_invalid(comparison, reason)
+        return _all_invalid((a, b), reason)
     comparison, notes = checked(comparison)
     results: list[RungResult] = []
     for rung in rungs():
         broken = tuple(result.rung for result in results if not result.holds)
         results.append(_judged(rung, dataclasses.replace(comparison, broken=broken)))
-    notes += who_deviates(comparison, results)
-    return PairVerdict(a.label, b.label, str(a.directory), str(b.directory), tuple(results), notes)
+    notes += who_deviates(comparison, results) + imported_notes(comparison)
+    return PairVerdict(
+        a.label,
+        b.label,
+        str(a.directory),
+        str(b.directory),
+        tuple(results),
+        notes,
+        assumed(comparison),
+    )
 
 
 def _judged(rung: Rung, c: Comparison) -> RungResult:
     """One rung, which says nothing while one that it needs does not hold."""
-    result = rung.judge(c)
+    result = with_assumptions(not_proven(rung, c) or rung.judge(c), c)
     if rung.float64_per_run and c.judges_per_run:
         return result
     broken = [name for name in rung.needs if name in c.broken]
@@ -50,12 +59,39 @@ def _judged(rung: Rung, c: Comparison) -> RungResult:
     return dataclasses.replace(result, result=Result.INVALID, explanation=text, detects="")
 
 
-def _all_invalid(comparison: Comparison, reason: str) -> PairVerdict:
-    a, b = comparison.a, comparison.b
-    notes = [
+def why_untrained(record: Record) -> str | None:
+    """Why a run says nothing of how it trains; None for one that can be judged."""
+    ended = record.ended
+    if ended.status in (OK, STOPPED_EARLY) and record.trained_steps > 0:
+        return None
+    return f"{record.label} {ended.status}: {ended.reason}"
+
+
+Side = tuple[str, Record | None]
+"""The label of one side of a pair, and its run; None for one that was not launched."""
+
+
+def untrained(a: Side, b: Side, reason: str) -> PairVerdict:
+    """The verdict of a run that says nothing, for whose sake the other was not launched."""
+    runs = tuple(record for _, record in (a, b) if record is not None)
+    verdict = _all_invalid(runs, reason)
+    spared = tuple(
+        f"{label} was not trained: no verdict can come of it"
+        for label, record in (a, b)
+        if record is None
+    )
+    folders = ("" if record is None else str(record.directory) for _, record in (a, b))
+    return PairVerdict(a[0], b[0], *folders, verdict.rungs, (*verdict.notes, *spared))
+
+
+def _all_invalid(runs: tuple[Record, ...], reason: str) -> PairVerdict:
+    notes = tuple(
         "\n".join([f"last lines of {record.label}'s log:", *record.ended.log])
-        for record in (a, b)
+        for record in runs
         if record.ended.log
-    ]
+    )
     results = tuple(RungResult.invalid(name, reason) for name in names())
-    return PairVerdict(a.label, b.label, str(a.directory), str(b.directory), results, tuple(notes))
+    first, last = runs[0], runs[-1]
+    return PairVerdict(
+        first.label, last.label, str(first.directory), str(last.directory), results, notes
+    )

@@ -52,6 +52,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """A line about what is being done or waited for."""
 
+    def expects(self, runs: int) -> None:
+        """So many more runs are coming, as far as is known now; some may be there already."""
+
     def started(self, label: str, steps: int) -> None:
         """A run was launched."""
 

@@ -16,7 +16,7 @@ from harness.engines.spec import engine
 from harness.inputs.prepared import prepare
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import can_tell
-from harness.ladder.judge import judge
+from harness.ladder.judge import judge, untrained, why_untrained
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import launcher_for
@@ -33,7 +33,7 @@ from harness.run.execute import Reporter, expect, run_or_reuse
 from harness.run.float64 import float64_from_own_weights, plan_float64
 from harness.run.noise import NOT_MEASURED, measure_noise
 from harness.run.plan import Plan, Planner, planner
-from harness.run.timing import Measurements, compiled_step_of, measure
+from harness.run.timing import Measurements, can_take_turns, compiled_step_of, measure
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,22 @@ def with_device_tolerance(settings: Settings) -> Settings:
 
 
 def run(planned: Planned, reporter: Reporter) -> Outcome:
-    """Launch what is not in the workspace yet, and judge every pair with the first engine."""
+    """Launch what is not in the workspace yet, and judge every pair with the first engine.
+
+    Where a run says nothing without which no pair can be judged, the others are not launched.
+    """
     clock = Clock()
     settings = planned.settings
     workspace = Path(settings.workspace)
     apart = _apart(planned.subjects)
     expect(apart, workspace, settings.launcher, reporter)
-    found = {
-        index: run_or_reuse(apart[index], workspace, settings.launcher, reporter)
-        for index in launch_order(apart)
-    }
+    reporter.expects(_runs(planned))
+    found: dict[int, Record] = {}
+    for index in launch_order(apart):
+        found[index] = run_or_reuse(apart[index], workspace, settings.launcher, reporter)
+        in_every_pair = index == 0 or len(apart) == 2
+        if in_every_pair and (reason := why_untrained(found[index])) is not None:
+            return _nothing_to_judge(planned, found, reason, clock)
     subjects = [found[index] for index in range(len(apart))]
     noise = NOT_MEASURED
     if subjects[0].complete:
@@ -178,10 +184,37 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             rounds=settings.timing.rounds,
         )
         verdicts.append(_judge_with_float64(comparison, planned, reporter, clock))
-    records = {str(r.directory): r for r in subjects}
-    verdict = Verdict(planned.compared, settings.case.name, tuple(verdicts), planned.notes)
-    runs = (*subjects, *noise.runs)
+    return _outcome(planned, tuple(verdicts), (*subjects, *noise.runs), clock)
+
+
+def _outcome(
+    planned: Planned, pairs: tuple[PairVerdict, ...], runs: tuple[Record, ...], clock: Clock
+) -> Outcome:
+    verdict = Verdict(planned.compared, planned.settings.case.name, pairs, planned.notes)
+    records = {str(record.directory): record for record in runs}
     return Outcome(verdict, records, runs, clock.seconds(runs))
+
+
+def _nothing_to_judge(
+    planned: Planned, found: Mapping[int, Record], reason: str, clock: Clock
+) -> Outcome:
+    """Every pair is INVALID for `reason`; of some engines there is no run."""
+    sides = [(plan.label, found.get(index)) for index, plan in enumerate(planned.subjects)]
+    pairs = tuple(untrained(sides[0], side, reason) for side in sides[1:])
+    return _outcome(planned, pairs, tuple(found.values()), clock)
+
+
+def _runs(planned: Planned) -> int:
+    """How many runs a session launches at least, where none is there and all go well."""
+    settings = planned.settings
+    tolerance, timing = settings.tolerance, settings.timing
+    runs = len(planned.subjects)
+    runs += tolerance.noise_floor == "ulp" and settings.case.aligned
+    runs += tolerance.repeat == "always"
+    a_pair = 2 * (settings.graph == "hlo" or planned.compiling is not None)
+    if tolerance.judged_step_time is not None:
+        a_pair += timing.launches * (1 if can_take_turns(settings) else 2)
+    return runs + a_pair * (len(planned.subjects) - 1)
 
 
 def _apart(subjects: tuple[Plan, ...]) -> list[Plan]:

@@ -187,6 +187,9 @@ class Silent:
     def note(self, text: str) -> None:
         self.told.append(text)
 
+    def expects(self, runs: int) -> None:
+        """Nothing is shown of it."""
+
     def started(self, label: str, steps: int) -> None:
         raise AssertionError(f"{label} was launched")
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from builders import Trainer, with_manifest
 from gate_samples import INTERPRETER, Silent
 
 from harness.base.errors import BadInput
@@ -13,8 +14,11 @@ from harness.config.compose import load
 from harness.engines import sources
 from harness.engines.sources import MissingSource, named_source
 from harness.engines.spec import engine
+from harness.ladder.result import Result
+from harness.record.evidence import Record
 from harness.run import plan as planning
 from harness.run import session
+from harness.run.plan import Plan
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +79,67 @@ def test_an_engine_that_comes_with_its_package_takes_no_source(tmp_path: Path) -
 def test_a_fault_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"engine\.hf\.faults: there is no fault `hung`.* hang"):
         planned(tmp_path, "engine.hf.faults=[{name: hung}]", "engines=[hf,hf]")
+
+
+class TestRunning:
+    """What is launched, of a session of two engines."""
+
+    WORDS = ("engines=[hf,reference,reference]", "tolerance.noise_floor=table", "float64=never")
+
+    def run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Record]
+    ) -> tuple[session.Outcome, list[str]]:
+        launched = []
+
+        def launch(plan: Plan, *_: object) -> Record:
+            launched.append(plan.label)
+            return runs[plan.engine]
+
+        monkeypatch.setattr(session, "run_or_reuse", launch)
+        monkeypatch.setattr(session, "expect", lambda *_: None)
+        outcome = session.run(planned(tmp_path, *self.WORDS), Silent())
+        return outcome, launched
+
+    def test_a_first_engine_that_fails_spares_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ended = {"status": "failed", "reason": "exit 3", "log": ["Traceback", "boom"]}
+        broken = with_manifest(Trainer().record(), lambda m: m["ended"].update(ended))
+        outcome, launched = self.run(tmp_path, monkeypatch, {"hf": broken})
+        assert launched == ["hf"]
+        assert len(outcome.verdict.pairs) == 2
+        assert outcome.verdict.result is Result.INVALID
+        for pair in outcome.verdict.pairs:
+            assert (pair.b, pair.b_record) == ("reference", "")
+            assert "exit 3" in pair.headline
+            assert any("boom" in note for note in pair.notes)
+            assert any("was not trained" in note for note in pair.notes)
+        assert list(outcome.records) == [str(broken.directory)]
+
+    def test_one_that_stops_early_spares_nobody(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        early = with_manifest(
+            Trainer(requested=9).record(), lambda m: m["ended"].update(status="stopped early")
+        )
+        runs = {"hf": early, "reference": Trainer(label="reference").record()}
+        outcome, launched = self.run(tmp_path, monkeypatch, runs)
+        assert launched == ["hf", "reference", "reference"]
+        assert outcome.verdict.result is not Result.PASS
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ((), 3),
+            (("tolerance.noise_floor=ulp",), 4),
+            (("tolerance.repeat=always", "graph=hlo"), 3 + 1 + 2 * 2),
+            (("tolerance.step_time=0.02", "timing.launches=5"), 3 + 2 * 5),
+        ],
+    )
+    def test_how_many_runs_are_coming(
+        self, tmp_path: Path, words: tuple[str, ...], expected: int
+    ) -> None:
+        assert session._runs(planned(tmp_path, *self.WORDS, *words)) == expected
 
 
 class TestWhichSource:
