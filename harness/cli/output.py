@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
-from harness.record.writer import write_json
-from harness.report.github import append_job_summary
+from harness.report.made import made_by
 from harness.report.terminal import print_verdict
 from harness.run.session import Outcome
 
 
-def end(outcome: Outcome, json_file: Path | None, html: Path | None) -> NoReturn:
+def end(
+    outcome: Outcome, json_file: Path | None, html: Path | None, verbose: bool = False
+) -> NoReturn:
     """Write what was asked for, print the ladder, and exit by the verdict."""
+    verdict, records = outcome.verdict, dict(outcome.records)
+    made = made_by("parity", sys.argv[1:])
+    written = []
     if json_file is not None:
-        write_json(json_file, outcome.verdict.to_json())
+        from harness.report.verdict_file import write_verdict
+
+        write_verdict(json_file, verdict, records, made)
+        written.append(f"verdict: {json_file.resolve()}")
     if html is not None:
         from harness.report.html import write_html  # jinja2 takes a while to be imported
 
-        write_html(html, outcome.verdict, dict(outcome.records))
-    append_job_summary(outcome.verdict, os.environ)
-    print_verdict(outcome.verdict, Console())
-    raise typer.Exit(outcome.verdict.exit_code)
+        write_html(html, verdict, records)
+        written.append(f"report: {html.resolve()}")
+    if os.environ.get("GITHUB_STEP_SUMMARY"):
+        from harness.report.github import append_job_summary
+
+        append_job_summary(verdict, records, made, os.environ)
+    print_verdict(verdict, Console(), verbose, written)
+    raise typer.Exit(verdict.exit_code)

@@ -15,13 +15,13 @@ from harness.ladder.ladder import names
 from harness.ladder.result import RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.plugins.ladder import (
-    PROPERTY,
     as_selected,
     crashes_reported,
     device_mark,
     reporter_of,
     selected_rungs,
 )
+from harness.plugins.verdict_report import attach
 
 if TYPE_CHECKING:
     from harness.gate.gate import GatePair
@@ -111,8 +111,7 @@ def parity_gate_result(request: pytest.FixtureRequest) -> RungResult:
         verdict: PairVerdict = outcome.verdict.pairs[0]
         selected = selected_rungs(request, "parity_gate_result", pair)
         result = as_selected(rung, verdict, selected)
-    properties = {**outcome.verdict.to_json(), "rung": rung}
-    request.node.user_properties.append((PROPERTY, properties))
+    attach(request.node, outcome.verdict, result)
     return result
 
 

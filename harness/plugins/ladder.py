@@ -12,8 +12,9 @@ signals only while trainers may run. Heavy imports stay inside the fixtures.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,14 @@ from harness.cli.signals import signals_interrupt
 from harness.ladder.ladder import names, preconditions
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict, merged
+from harness.plugins.verdict_report import attach, carry, verdicts_of
 from harness.report.files import check_writable
 
 if TYPE_CHECKING:
     from harness.run.session import Outcome
 
 DEFAULT_CASES = ("llama-tiny", "llama-tiny-bf16")
-PROPERTY = "parity_verdict"
-"""Name of the property of a test's report that holds the verdict."""
+SUMMARY = "GITHUB_STEP_SUMMARY"
 CRASH = "parity_crash"
 """Name of the property of a test's report in which the harness itself failed."""
 
@@ -177,9 +178,7 @@ def parity_result(request: pytest.FixtureRequest) -> RungResult:
         outcome = pair_outcome(request.config, pair)
         selected = selected_rungs(request, "parity_result", pair)
         result = as_selected(rung, outcome.verdict.pairs[0], selected)
-    request.node.user_properties.append(
-        (PROPERTY, _Property(outcome.verdict, result).to_property())
-    )
+    attach(request.node, outcome.verdict, result)
     return result
 
 
@@ -204,6 +203,16 @@ def crashes_reported(node: Any) -> Iterator[None]:
     except Exception as error:
         node.user_properties.append((CRASH, True))
         pytest.fail(crashed(error), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The report of a test of one rung carries its verdict to the end of the session."""
+    report = yield
+    carry(item, report)
+    return report
 
 
 @pytest.hookimpl(trylast=True)
@@ -246,17 +255,6 @@ def as_selected(name: str, verdict: PairVerdict, selected: Collection[str]) -> R
         text = f"no selected rung was exercised, so that nothing was judged: {result.explanation}"
         return RungResult.invalid(name, text)
     return result
-
-
-@dataclass(frozen=True)
-class _Property:
-    """What a test tells the summary; plain values, as they cross from xdist's workers."""
-
-    verdict: Verdict
-    result: RungResult
-
-    def to_property(self) -> dict[str, Any]:
-        return {**self.verdict.to_json(), "rung": self.result.rung}
 
 
 def assert_holds(result: RungResult, notes: tuple[str, ...] = ()) -> None:
@@ -346,37 +344,55 @@ def reporter_of(config: pytest.Config) -> Any:
 
 @pytest.hookimpl
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The ladder of every pair, as far as its rungs were asked for."""
-    # What is compared does not always name its case: of two cases, neither may hide the other.
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for value in _properties(terminalreporter, PROPERTY):
-        found[value["compared"], value["case"]] = value
-    if found:
-        from harness.report.terminal import verdict_lines
+    """The ladder of every pair, as far as its rungs were asked for, and the files."""
+    verdicts = verdicts_of(terminalreporter)
+    if not verdicts:
+        return
+    from harness.report.terminal import verdict_lines
 
-        verdicts = [Verdict.from_json(value) for value in found.values()]
-        for verdict in verdicts:
-            terminalreporter.section("parity")
-            width = terminalreporter._tw.fullwidth
-            for line in verdict_lines(verdict, width, terminalreporter._tw.hasmarkup):
-                terminalreporter.write_line(line)
-        _write_files(config, verdicts)
+    written = _write_files(config, verdicts)
+    for number, verdict in enumerate(verdicts, 1):
+        terminalreporter.section("parity")
+        lines = verdict_lines(
+            verdict,
+            terminalreporter._tw.fullwidth,
+            terminalreporter._tw.hasmarkup,
+            config.get_verbosity() > 0,
+            written if number == len(verdicts) else (),
+        )
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
-def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> None:
+def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> list[str]:
+    """Write what was asked for, and say where it went."""
     from harness.record.reader import read_record
-    from harness.record.writer import write_json
+    from harness.report.made import made_by
 
     both = merged(verdicts)
-    if config.getoption("--parity-json"):
-        write_json(Path(config.getoption("--parity-json")), both.to_json())
-    if config.getoption("--parity-html"):
+    json_file, html = (config.getoption(f"--parity-{name}") for name in ("json", "html"))
+    if not (json_file or html or os.environ.get(SUMMARY)):
+        return []
+    # A side that was not run has no Record: its name is empty, which as a path is this folder.
+    folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record) if r}
+    records = {f: read_record(Path(f)) for f in sorted(folders) if Path(f).is_dir()}
+    made = made_by("pytest", config.invocation_params.args)
+    written = []
+    if json_file:
+        from harness.report.verdict_file import write_verdict
+
+        write_verdict(Path(json_file), both, records, made)
+        written.append(f"verdict: {Path(json_file).resolve()}")
+    if html:
         from harness.report.html import write_html
 
-        # A side that was not run has no Record: its name is empty, which as a path is this folder.
-        folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record) if r}
-        records = {f: read_record(Path(f)) for f in folders if Path(f).is_dir()}
-        write_html(Path(config.getoption("--parity-html")), both, records)
+        write_html(Path(html), both, records)
+        written.append(f"report: {Path(html).resolve()}")
+    if os.environ.get(SUMMARY):
+        from harness.report.github import append_job_summary
+
+        append_job_summary(both, records, made, os.environ)
+    return written
 
 
 @pytest.fixture(scope="session")

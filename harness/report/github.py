@@ -9,11 +9,14 @@ from pathlib import Path
 from harness.base.errors import BadInput
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.report.text import headline, judged, plain, printable, title
+from harness.record.evidence import Record
+from harness.report.made import Made, source, versions
+from harness.report.text import MISSING, headline, judged, plain, printable, title
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 FINDINGS_SHOWN = 20
-TEXT_SHOWN = 500  # characters of one finding: GitHub takes a summary of at most 1 MiB a step
+TEXT_SHOWN = 500  # characters of one finding
+LARGEST = 1_000_000  # bytes: GitHub takes a summary of at most 1 MiB a step
 
 SYMBOLS = {
     Result.PASS: "✅",
@@ -27,7 +30,9 @@ SYMBOLS = {
 _ACTIVE = re.compile(r"[\\`*_\[\]|~$<>&@]|:(?=//)|^[#+-]|^\d+[.)](?= )")
 
 
-def append_job_summary(verdict: Verdict, environ: Mapping[str, str]) -> None:
+def append_job_summary(
+    verdict: Verdict, records: Mapping[str, Record], made: Made, environ: Mapping[str, str]
+) -> None:
     """Append the verdict to the file that $GITHUB_STEP_SUMMARY names; without it do nothing.
 
     Raises BadInput where that file cannot be written.
@@ -36,7 +41,7 @@ def append_job_summary(verdict: Verdict, environ: Mapping[str, str]) -> None:
         return
     try:
         with Path(name).open("a", encoding="utf-8") as stream:
-            stream.write(job_summary(verdict))
+            stream.write(job_summary(verdict, records, made))
     except OSError as error:
         raise BadInput(
             f"{VARIABLE} names {name}, which cannot be written ({error.strerror}). "
@@ -44,8 +49,18 @@ def append_job_summary(verdict: Verdict, environ: Mapping[str, str]) -> None:
         ) from error
 
 
-def job_summary(verdict: Verdict) -> str:
-    """The verdict as Markdown: headline, what was compared, and each pair's ladder."""
+def job_summary(verdict: Verdict, records: Mapping[str, Record], made: Made) -> str:
+    """The verdict as Markdown: headline, what was compared, each pair's ladder, and the runs.
+
+    Evidence is left out of a summary that GitHub would not take for its size.
+    """
+    whole = _summary(verdict, records, made, evidence=True)
+    if len(whole.encode()) <= LARGEST:
+        return whole
+    return _summary(verdict, records, made, evidence=False)
+
+
+def _summary(verdict: Verdict, records: Mapping[str, Record], made: Made, evidence: bool) -> str:
     lines = [
         f"## {SYMBOLS[verdict.result]} {_escape(verdict.result.value)} "
         f"{_escape(headline(verdict))}",
@@ -54,15 +69,18 @@ def job_summary(verdict: Verdict) -> str:
         "",
     ]
     for pair in verdict.pairs:
-        lines += _pair(pair)
-    return "\n".join([*lines, *_notes(verdict.notes)]) + "\n"
+        lines += _pair(pair, evidence)
+    return "\n".join([*lines, *_notes(verdict.notes), *_made(records, made)]) + "\n"
 
 
-def _pair(pair: PairVerdict) -> Iterator[str]:
+def _pair(pair: PairVerdict, evidence: bool) -> Iterator[str]:
     yield f"### {SYMBOLS[pair.result]} {_escape(title(pair))}"
     yield ""
     yield f"**{_escape(pair.headline)}**"
     yield ""
+    passed = pair.result is Result.PASS  # its numbers are for those who ask
+    if passed:
+        yield from ("<details><summary>the ladder</summary>", "")
     yield "| rung | result | value | limit | explanation |"
     yield "| --- | --- | ---: | ---: | --- |"
     for rung in pair.rungs:
@@ -70,10 +88,25 @@ def _pair(pair: PairVerdict) -> Iterator[str]:
         cells = (rung.rung, result, *judged(rung), rung.explanation)
         yield f"| {' | '.join(_escape(cell) for cell in cells)} |"
     yield ""
+    if passed:
+        yield from ("</details>", "")
     yield from _notes(pair.notes)
-    evidence = [line for rung in pair.rungs for line in _evidence(rung)]
-    if evidence:
-        yield from ("<details><summary>evidence</summary>", "", *evidence, "", "</details>", "")
+    lines = [line for rung in pair.rungs for line in _evidence(rung)] if evidence else []
+    if lines:
+        yield from ("<details><summary>evidence</summary>", "", *lines, "", "</details>", "")
+
+
+def _made(records: Mapping[str, Record], made: Made) -> Iterator[str]:
+    """The command, the date, and what each run was made of."""
+    yield from ("<details><summary>how this was made</summary>", "")
+    yield f"- {_escape(made.command)}"
+    yield f"- {_escape(made.date)}, parity-harness {_escape(made.harness)}"
+    for record in records.values():
+        told = ", ".join(f"{name} {version}" for name, version in versions(record).items())
+        where = f"{record.observed.devices or MISSING} × {record.observed.device_kind or MISSING}"
+        facts = (record.label, source(record), where, told)
+        yield f"- {'; '.join(_escape(fact) for fact in facts if fact)}"
+    yield from ("", "</details>", "")
 
 
 def _evidence(rung: RungResult) -> Iterator[str]:

@@ -13,8 +13,11 @@ from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.record.reader import read_record
+from harness.report.made import Made
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&lt;[red]| `x` {{ 7*7 }} \x1b[31m"
+
+MADE = Made("parity run case=llama-tiny", "2025-07-02T10:00:00Z", "0.1.0")
 
 
 def record(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from xml.etree import ElementTree
+
 import pytest
 
 from harness.base.crash import CRASHED
@@ -128,3 +131,31 @@ class TestSession:
         out = done.stdout.str()
         assert "the harness itself failed" in out
         assert "Traceback" not in out
+
+    def test_junit_has_numbers_and_the_summary_has_the_verdict(
+        self, pytester: pytest.Pytester, workers: str
+    ) -> None:
+        """The verdict, which is the same for every rung, is in no test's properties."""
+        results = {"schedule": "PASS", "data": "PASS"}
+        pytester.makeconftest(WORLD.format(results=results))
+        pytester.makepyfile(TESTS)
+        words = ["--parity-pair", "hf,b", "--parity-case", "llama-tiny", "-n", workers]
+        words += ["--junitxml", "junit.xml", "--parity-json", "verdict.json"]
+        done = pytester.runpytest_subprocess("-k", "cpu", *words)
+        cases = ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
+        found = {
+            case.attrib["name"]: {
+                p.attrib["name"]: p.attrib["value"] for p in case.iter("property")
+            }
+            for case in cases
+        }
+        told = found["test_rung[llama-tiny-cpu-hf-b-schedule]"]
+        assert told == {
+            "parity_case": "llama-tiny", "parity_a": "hf", "parity_b": "b",
+            "parity_rung": "schedule", "parity_result": "PASS", "parity_value": "0",
+            "parity_limit": "0",
+        }  # fmt: skip
+        assert float(told["parity_value"]) <= float(told["parity_limit"])
+        assert not any("{" in value for test in found.values() for value in test.values())
+        assert json.loads((pytester.path / "verdict.json").read_text())["result"] == "PASS"
+        done.stdout.fnmatch_lines(["PASS  hf and b train alike: 2 rungs hold", "*verdict.json"])

@@ -15,12 +15,17 @@ from harness.base.errors import BadInput
 from harness.config import compose
 from harness.ladder.verdict import Verdict
 from harness.plugins import ladder as plugin
+from harness.plugins.verdict_report import ATTRIBUTE
 
 
 def configured(**options: Path) -> Any:
     """A session that has begun with the options --parity-json and --parity-html."""
     named = {f"--parity-{name}": str(path) for name, path in options.items()}
-    config: Any = SimpleNamespace(getoption=named.get)
+    config: Any = SimpleNamespace(
+        getoption=named.get,
+        get_verbosity=lambda: 0,
+        invocation_params=SimpleNamespace(args=("-m", "cpu")),
+    )
     plugin.pytest_configure(config)
     return config
 
@@ -29,9 +34,9 @@ def end_of_session(*verdicts: Verdict, **options: Path) -> None:
     """Begin and end a session whose tests told of `verdicts`, with the options --parity-json and
     --parity-html."""
     config = configured(**options)
-    properties = [(plugin.PROPERTY, {**v.to_json(), "rung": "clip"}) for v in verdicts]
+    reports = [SimpleNamespace(**{ATTRIBUTE: shown.to_json()}) for shown in verdicts]
     terminal = SimpleNamespace(
-        stats={"passed": [SimpleNamespace(user_properties=[one]) for one in properties]},
+        stats={"passed": reports},
         section=lambda title: None,
         write_line=lambda line: None,
         _tw=SimpleNamespace(fullwidth=100, hasmarkup=False),

@@ -1,18 +1,26 @@
 """The verdict as Markdown, read back by a Markdown parser."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from report_samples import CLIP, HOSTILE, pair, rung, verdict
+from report_samples import CLIP, HOSTILE, MADE, pair, record, rung, verdict
 
 from harness.base.errors import BadInput
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result
-from harness.report.github import append_job_summary, job_summary
+from harness.ladder.verdict import Verdict
+from harness.record.evidence import Record
+from harness.report import github
+from harness.report.github import append_job_summary
 from harness.report.text import printable
+
+
+def job_summary(shown: Verdict, records: Mapping[str, Record] | None = None) -> str:
+    return github.job_summary(shown, records or {}, MADE)
 
 
 def parse(text: str) -> list[Token]:
@@ -74,7 +82,9 @@ def test_text_is_shown_as_it_is_wherever_it_stands(text: str) -> None:
     kinds = {child.type for t in tokens if t.type == "inline" for child in t.children or ()}
     assert not kinds & {"html_inline", "link_open", "image", "em_open", "code_inline"}
     html = [t.content.strip() for t in tokens if t.type == "html_block"]
-    assert html == ["<details><summary>evidence</summary>", "</details>"]
+    folded = ("evidence", "how this was made")
+    expected = [[f"<details><summary>{name}</summary>", "</details>"] for name in folded]
+    assert html == list(itertools.chain(*expected))
 
 
 def test_addresses_stay_behind_no_autolink() -> None:
@@ -105,8 +115,8 @@ def test_summaries_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     path.write_text("before\n")
     shown = verdict(pair(CLIP))
-    append_job_summary(shown, {"GITHUB_STEP_SUMMARY": str(path)})
-    append_job_summary(shown, {"GITHUB_STEP_SUMMARY": str(path)})
+    append_job_summary(shown, {}, MADE, {"GITHUB_STEP_SUMMARY": str(path)})
+    append_job_summary(shown, {}, MADE, {"GITHUB_STEP_SUMMARY": str(path)})
     assert path.read_text(encoding="utf-8") == "before\n" + 2 * job_summary(shown)
 
 
@@ -115,12 +125,31 @@ def test_without_the_variable_nothing_is_written(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    append_job_summary(verdict(pair()), environ)
+    append_job_summary(verdict(pair()), {}, MADE, environ)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_summary_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"GITHUB_STEP_SUMMARY names .*missing/x"):
         append_job_summary(
-            verdict(pair()), {"GITHUB_STEP_SUMMARY": str(tmp_path / "missing" / "x")}
+            verdict(pair()), {}, MADE, {"GITHUB_STEP_SUMMARY": str(tmp_path / "missing" / "x")}
         )
+
+
+def test_it_says_how_it_was_made_and_out_of_what(tmp_path: Path) -> None:
+    run = record(tmp_path / "a")
+    shown = "\n".join(inlines(parse(job_summary(verdict(pair()), {str(tmp_path / "a"): run}))))
+    assert MADE.command in shown
+    assert MADE.date in shown
+    assert "torch 2.9.0" in shown
+    assert "4 × CPU" in shown
+
+
+def test_a_summary_of_many_pairs_is_one_that_github_takes() -> None:
+    findings = tuple(Finding("x" * 400 + str(n), n) for n in range(20))
+    broken = [rung(name, Result.FAIL, findings=findings) for name in names()]
+    many = [pair(*broken, b=f"engine {n}") for n in range(10)]
+    shown = job_summary(verdict(*many))
+    assert len(shown.encode()) < 2**20
+    assert shown.count("engine 9") == 1
+    assert shown.count("| step\\_time |") == 10
