@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import GateOverrides, Html, Json, overrides_of, progress
+from harness.cli.options import GateOverrides, Html, Json, Verbose, overrides_of, progress
 
 if TYPE_CHECKING:
     from harness.gate.bisect import FirstBad, Question
@@ -35,6 +35,7 @@ def bisect(
     ] = None,
     json_file: Json = None,
     html: Html = None,
+    verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Find the first release or commit that trains otherwise. Started again, it resumes.
 
@@ -65,7 +66,7 @@ def bisect(
     verdict = found.outcome.verdict
     note = f"{found.rung} broke in {found.first_bad}; {found.last_good} is still good{skipped}"
     verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
-    end(dataclasses.replace(found.outcome, verdict=verdict), json_file, html)
+    end(dataclasses.replace(found.outcome, verdict=verdict), json_file, html, verbose)
 
 
 def _search(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Html, Json, Overrides
+from harness.cli.options import Html, Json, Overrides, Verbose
 
 
 def compare(
@@ -16,6 +16,7 @@ def compare(
     overrides: Overrides = None,
     json_file: Json = None,
     html: Html = None,
+    verbose: Verbose = False,
 ) -> None:
     """Judge two Records again. Nothing is launched."""
     from harness.cli.output import end
@@ -24,4 +25,4 @@ def compare(
     from harness.run import session
 
     tolerance = load(list(overrides or [])).tolerance
-    end(session.compare(read_record(a), read_record(b), tolerance), json_file, html)
+    end(session.compare(read_record(a), read_record(b), tolerance), json_file, html, verbose)

@@ -14,6 +14,7 @@ from harness.cli.options import (
     Html,
     Json,
     Torchprime,
+    Verbose,
     overrides_of,
     progress,
 )
@@ -41,6 +42,7 @@ def gate(
     stored: Baselines = BASELINES,
     json_file: Json = None,
     html: Html = None,
+    verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Does this branch still train as before? The last line says so, or which rung broke.
 
@@ -64,7 +66,7 @@ def gate(
             outcome = gate_libtpu(words, candidate, baseline, cases.split(","), reporter)
         finally:
             reporter.close()
-        end(outcome, json_file, html)
+        end(outcome, json_file, html, verbose)
     before = None if baseline is None else parse(baseline)
     words = overrides_of(overrides, torchprime)
     pairs = gate_pairs(words, parse(candidate), before, cases.split(","), stored)
@@ -73,4 +75,4 @@ def gate(
         outcome = run_gate(pairs, reporter)
     finally:
         reporter.close()
-    end(outcome, json_file, html)
+    end(outcome, json_file, html, verbose)

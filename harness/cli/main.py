@@ -24,6 +24,7 @@ from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.engines import engines
 from harness.cli.gate import gate
+from harness.cli.import_ import import_
 from harness.cli.merge import merge
 from harness.cli.run import run
 from harness.cli.signals import signals_interrupt
@@ -33,17 +34,18 @@ from harness.cli.use import use
 app = typer.Typer(
     name="parity",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # the other mode takes [hf,reference] for a tag, and drops it
     context_settings={"help_option_names": ["-h", "--help"]},  # subcommands inherit them
 )
 
-COMMANDS = (run, compare, gate, bless, bisect, cases, engines, doctor, command, use, merge)
+COMMANDS = (
+    run, compare, import_, gate, bless, bisect, cases, engines, doctor, command, use, merge,
+)  # fmt: skip
 """In the order of `parity --help`; `parity train` is a group of two."""
 
 for function in COMMANDS:
-    app.command()(function)
+    app.command(function.__name__.rstrip("_"))(function)
 app.add_typer(train, name="train")
 
 

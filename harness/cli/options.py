@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.report.files import check_writable
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
+        autocompletion=completion.override,
         help="Hydra overrides of the configuration, such as case=llama-tiny, "
         "engines=[hf,reference], case.dtype=bfloat16 or case.steps=40",
         show_default=False,
@@ -32,6 +34,7 @@ GateOverrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
+        autocompletion=completion.override,
         help="Hydra overrides for every case, such as case.steps=40 or workspace=DIR",
         show_default=False,
     ),
@@ -47,7 +50,11 @@ Torchprime = Annotated[
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="also print where the seconds of each run went"),
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="every rung with its numbers; of `parity run`, also where the seconds went",
+    ),
 ]
 Cases = Annotated[
     str,

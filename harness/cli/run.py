@@ -44,4 +44,4 @@ def run(
         for line in phase_lines(outcome.runs):
             print(line)
         print(session_line({"planning": planning, **outcome.seconds}))
-    end(outcome, json_file, html)
+    end(outcome, json_file, html, verbose)

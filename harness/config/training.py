@@ -44,7 +44,7 @@ class TrainingRequest:
     dtype:        dtype of the parameters
     steps:        optimizer steps
     global_batch: rows in one optimizer step
-    accumulation: micro-batches in one optimizer step
+    accumulation: micro-batches in one optimizer step; 1 where nobody tells
     max_norm:     gradient clipping threshold
     mesh:         sizes of the mesh's axes
     arguments:    the trainer's own arguments or configuration, all of them
@@ -54,7 +54,7 @@ class TrainingRequest:
 
     dtype: str
     steps: int
-    global_batch: int
+    global_batch: int | None
     accumulation: int
     max_norm: Finite | None
     mesh: dict[str, int] | None
@@ -66,7 +66,8 @@ class TrainingRequest:
 
     @property
     def micro_batch(self) -> int:
-        """Rows in one micro-batch."""
+        """Rows in one micro-batch of a run that the harness launches."""
+        assert self.global_batch is not None
         return self.global_batch // self.accumulation
 
     @property

@@ -67,6 +67,11 @@ class Comparison:
         """Whether each run is held against float64 of its own: they start from different values."""
         return bool(self.float64_per_run) and not self.holds("data", "init")
 
+    def rounding(self, quantity: str) -> float:
+        """How far, relatively, numbers may be from what was computed, as they were printed."""
+        imported = (record.manifest.imported for record in (self.a, self.b))
+        return max((i.rounding.get(quantity, 0.0) for i in imported if i is not None), default=0.0)
+
     def limit(self, metric: Metric) -> Limit:
         """The limit of `metric`: a margin over what equal runs differ by."""
         perturbed, repeated = (
@@ -112,6 +117,8 @@ class Comparison:
             value, source = metric.resolution, "the rounding of the number itself"
         if value == documented and perturbed is not None and perturbed <= value:
             source += f" (the perturbed run measured {perturbed:.2g})"
+        if (printed := self.rounding(metric.name)) > value:
+            value, source = printed, "the digits that were printed of imported numbers"
         margin = self.tolerance.margin
         source = f"{margin:g} × {value:.2g}, {source}"
         return Limit(margin * value, source, metric.name, metric.unrelated)
@@ -155,7 +162,8 @@ class Comparison:
         given = self.tolerance.floor.get(dtype, {}).get(metric.name)
         if given is not None:
             return given, f"{dtype} (tolerance.floor.{dtype}.{metric.name})", dtype
-        kind, precision = str(seen.device_kind), seen.matmul_precision or ""
+        kind = seen.device_kind or "an unknown device"
+        precision = seen.matmul_precision or ""
         floor = metric.floor(kind, dtype, precision)
         if floor is not None:
             return floor.value, f"{dtype} on {floor.device or 'any device'}", dtype

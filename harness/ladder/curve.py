@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 
 from harness.ladder.comparison import Comparison, RecordPair
 from harness.ladder.distances import exceeds, largest, relative_difference
+from harness.ladder.imported import first_steps, imported_runs
 from harness.ladder.metric import Metric
-from harness.ladder.result import Finding, Limit, RungResult
+from harness.ladder.result import Finding, Limit, Result, RungResult
 from harness.record.evidence import Record
 
 Values = Mapping[int, float | None]
@@ -61,8 +63,12 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
             # Counted, not listed: a damaged case may ask for a thousand million steps.
             first = next(i for i in chain(range(requested), beyond) if i not in there)
             finding = Finding(f"step {first}: {name} has no {what}", first)
-            text = f"{name} has no {what} at {total - len(there)} of {total} steps, first at "
-            return RungResult.failed(rung, f"{text}{first}", findings=(finding,))
+            text = (
+                f"{name} has no {what} at {total - len(there)} of {total} steps, first at {first}"
+            )
+            if imported_runs(c):
+                return _judge_logged(c, curve, text)
+            return RungResult.failed(rung, text, findings=(finding,))
     steps = sorted(left)
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.complete:
@@ -78,6 +84,21 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
             finding = Finding(text, broken[0], None, x[broken[0]], y[broken[0]])
             return RungResult.failed(rung, text, math.nan, findings=(finding,))
     return _judge(c, curve, x, y, curve_limits(c, curve, len(steps)))
+
+
+def _judge_logged(c: Comparison, curve: Curve, lacking: str) -> RungResult:
+    """The first steps, as far as imported runs log both numbers: they can fail it, not pass it."""
+    left, right = curve.series(c.a), curve.series(c.b)
+    common = (i for i in count() if left.get(i) is None or right.get(i) is None)
+    steps = next(common)
+    if steps == 0:
+        return RungResult.invalid(curve.rung, f"not proven: {lacking}")
+    a, b = (first_steps(record, steps) for record in (c.a, c.b))
+    result = judge_curve(dataclasses.replace(c, a=a, b=b), curve)
+    if result.result is Result.FAIL:
+        return result
+    text = f"not proven: {lacking}; {result.explanation}"
+    return RungResult.invalid(curve.rung, text, result.findings)
 
 
 def curve_limits(c: Comparison, curve: Curve, steps: int) -> list[Limit]:

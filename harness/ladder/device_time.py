@@ -96,7 +96,7 @@ def throughput(record: Record, seconds: float) -> str:
     """Tokens per second, and the model FLOPs utilization where the chip's peak is known."""
     case = record.case
     model, length = case.model, case.data.sequence_length
-    if length is None:
+    if length is None or case.global_batch is None:
         return f"{record.label}: {seconds:.4g} s a step"
     tokens = case.global_batch * length / seconds
     text = f"{record.label}: {tokens:,.0f} tokens a second"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.ladder.comparison import Comparison
+from harness.ladder.imported import is_imported
 from harness.record.evidence import KnownAnswer, Record
 
 
@@ -23,6 +24,8 @@ def wrong_known_answers(c: Comparison) -> str | None:
     records = [c.a, c.b, *(record for record in beside if record.complete)]
     versions: dict[int, Record] = {}
     for record in records:
+        if is_imported(record):
+            continue  # it has no fingerprints
         answers = record.observed.known_answers
         if answers is None or not answers.tensors:
             return (

@@ -38,6 +38,8 @@ class Rung:
     prepared:    kinds of cases (`harness.config.case.KINDS`) in which the harness itself brings it
                  about, so that no version of a trainer can be blamed for it
     blamed_for:  a gated version that fails at this stage fails this rung
+    from_numbers: it can be judged by the numbers that a trainer logs, so that an imported run has
+                 all that it needs; the others rest on what only the probe sees
     after:       for a rung from another package: the name of the rung that it follows; "" is last
     """
 
@@ -50,6 +52,7 @@ class Rung:
     float64_per_run: bool = False
     prepared: tuple[str, ...] = ()
     blamed_for: Stage | None = None
+    from_numbers: bool = False
     after: str = ""
 
     def metric(self, name: str) -> Metric | None:

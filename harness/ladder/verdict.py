@@ -32,6 +32,7 @@ class PairVerdict:
     a_record, b_record:       their folders
     rungs:                    one result for each rung of the ladder, in order
     notes:                    what the reader has to know, such as which run deviates from float64
+    assumed:                  rungs that a person takes to hold, of runs that were imported
     """
 
     a: str
@@ -40,6 +41,7 @@ class PairVerdict:
     b_record: str
     rungs: tuple[RungResult, ...]
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def headline_rung(self) -> RungResult | None:
@@ -61,7 +63,13 @@ class PairVerdict:
 
     @property
     def headline(self) -> str:
-        """The verdict in one line."""
+        """The verdict in one line, with what it rests on that nothing shows."""
+        if not self.assumed:
+            return self._headline
+        return f"{self._headline} (assumed, not proven: {', '.join(self.assumed)})"
+
+    @property
+    def _headline(self) -> str:
         rung = self.headline_rung
         if rung is None and self.result is not Result.PASS:
             return f"{self.a} and {self.b}: nothing was judged"
@@ -112,6 +120,7 @@ class Verdict:
                     "headline": pair.headline,
                     "headline_rung": pair.headline_rung.rung if pair.headline_rung else None,
                     "notes": list(pair.notes),
+                    "assumed": list(pair.assumed),
                     "rungs": [_plain(rung) for rung in pair.rungs],
                 }
                 for pair in self.pairs
@@ -131,6 +140,7 @@ class Verdict:
                 pair["b_record"],
                 tuple(_rung(rung) for rung in pair["rungs"]),
                 tuple(pair["notes"]),
+                tuple(pair.get("assumed", ())),
             )
             for pair in value["pairs"]
         )

@@ -275,6 +275,27 @@ Role = Literal["subject", "perturbed", "repeat", "float64", "graph", "timing"]
 
 
 @dataclass(frozen=True)
+class Imported:
+    """Of a run that the harness did not launch: what `parity import` read of it.
+
+    It shows numbers that a trainer logged, and no weights, batches, sharding or counters.
+
+    sources:  what was read, in a few words each
+    rounding: by quantity ("loss", "learning_rate", "gradient_norm"): how far, relatively, a number
+              may be from what it was, as only so many digits were printed
+    assumed:  rungs that a person takes to hold, though nothing here shows that they do
+    findings: what was noticed in the numbers: steps that are missing, slow steps, a lag
+    """
+
+    __pydantic_config__ = STRICT
+
+    sources: tuple[str, ...]
+    rounding: dict[str, Finite]
+    assumed: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What was run, with what, where, and how it ended.
 
@@ -290,6 +311,7 @@ class Manifest:
     hosts:    None where there was only one
     profile:  what is wrong with the device's profile, or None
     reported: what the trainer's own log says
+    imported: of a run that was not launched here, else None
 
     A stored baseline leaves out what belongs to the machine that made it: `command`, `host`.
     """
@@ -317,6 +339,7 @@ class Manifest:
     hosts: Hosts | None = None
     profile: str | None = None
     reported: tuple[Reported, ...] = ()
+    imported: Imported | None = None
 
 
 @dataclass(frozen=True)

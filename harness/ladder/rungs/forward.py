@@ -114,4 +114,5 @@ RUNG = Rung(
     metrics=(LOSS,),
     float64_per_run=True,
     blamed_for=Stage.FIRST_STEP,
+    from_numbers=True,
 )

@@ -61,4 +61,5 @@ RUNG = Rung(
         "data", "init", "forward", "backward", "clip", "optimizer", "schedule", "loss_curve",
     ),
     metrics=(GRADIENT_NORM,),
+    from_numbers=True,
 )  # fmt: skip

@@ -120,4 +120,5 @@ RUNG = Rung(
     needs=("data", "init", "forward", "backward", "clip", "optimizer", "schedule"),
     metrics=(LOSSES, COURSE),
     blamed_for=Stage.TRAINING,
+    from_numbers=True,
 )

@@ -6,6 +6,7 @@ from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.curve import Rates, furthest, lagging
 from harness.ladder.distances import by_name, exceeds, largest, relative_difference
+from harness.ladder.imported import imported_runs
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 
@@ -18,6 +19,7 @@ def schedule(c: Comparison) -> RungResult:
     """The learning rate that each step really used, for every parameter."""
     name_a, name_b = c.names
     left, right = _rates(c)
+    limit = _limit(c)
     if not left:
         return RungResult.invalid("schedule", "no step and parameter is in both runs")
     for name, series in ((name_a, left), (name_b, right)):
@@ -30,11 +32,14 @@ def schedule(c: Comparison) -> RungResult:
         Finding(f"step {i}: {name_a} used {_rate(left[i])}, {name_b} {_rate(right[i])}", i, None,
                 left[i], right[i])
         for i, difference in differences.items()
-        if exceeds(difference, RATE_LIMIT.value)
+        if exceeds(difference, limit.value)
     )  # fmt: skip
+    if findings and imported_runs(c) and (lag := _lag(c, left, right)):
+        text = f"{lag} in what is logged: which rate was used is not shown; {findings[0].text}"
+        return RungResult.invalid("schedule", text, findings)
     if findings:
         text, value = _explain(c, findings, left, right), largest(differences.values())
-        return RungResult.failed("schedule", text, value, RATE_LIMIT, findings)
+        return RungResult.failed("schedule", text, value, limit, findings)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         if (missing := record.first_missing_step) is not None:
             text = f"{len(left)} learning rates agree, but {name} has no step {missing}"
@@ -48,9 +53,17 @@ def schedule(c: Comparison) -> RungResult:
         return RungResult.not_exercised("schedule", "no learning rate is positive")
     return RungResult.passed(
         "schedule", f"{len(left)} learning rates agree (peak {peak:g})",
-        largest(differences.values()), RATE_LIMIT,
-        detects=f"a relative difference of {RATE_LIMIT.value:g}",
+        largest(differences.values()), limit,
+        detects=f"a relative difference of {limit.value:g}",
     )  # fmt: skip
+
+
+def _limit(c: Comparison) -> Limit:
+    """Rounding of Python floats, and of the digits that were printed where a run was imported."""
+    printed = c.rounding("learning_rate")
+    if printed <= RATE_LIMIT.value:
+        return RATE_LIMIT
+    return Limit(2 * printed, "the digits that were printed of imported numbers")
 
 
 def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
@@ -67,6 +80,8 @@ def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
             if (x := left[name].group) is not None and (y := right[name].group) is not None
         }
     )
+    if imported_runs(c):
+        groups = [(0, 0)]  # a trainer logs the rate of its first group alone
     steps = [{s.index: s.learning_rates for s in r.steps} for r in (c.a, c.b)]
     common = sorted(steps[0].keys() & steps[1].keys()) if groups else []
     first, second = (
@@ -91,22 +106,28 @@ def _explain(
 ) -> str:
     """What kind of difference it is: a lag, a factor, or the first step that differs."""
     text = findings[0].text
-    lag = lagging(list(left.values()), list(right.values()), RATE_LIMIT.value)
-    if lag:
-        late = c.names[1] if lag > 0 else c.names[0]
-        return f"a lag of one step: {late} uses the rate of the step before; {text}"
+    if lag := _lag(c, left, right):
+        return f"{lag}; {text}"
     if len(findings) == 1:
         return text
     pairs = [(x, y) for i in left for x, y in zip(left[i], right[i], strict=True) if x and y]
     ratios = [y / x for x, y in pairs]
     constant = ""
-    if ratios and max(ratios) - min(ratios) <= RATE_LIMIT.value * max(map(abs, ratios)):
+    if ratios and max(ratios) - min(ratios) <= _limit(c).value * max(map(abs, ratios)):
         constant = f", always {ratios[0]:g} times as much"
     return f"{text}{constant} ({len(findings)} of {len(left)} steps differ)"
+
+
+def _lag(c: Comparison, left: dict[int, Rates], right: dict[int, Rates]) -> str:
+    """Which run is one step late, in words; "" where neither is."""
+    lag = lagging(list(left.values()), list(right.values()), _limit(c).value)
+    late = c.names[1] if lag > 0 else c.names[0]
+    return f"a lag of one step: {late} uses the rate of the step before" if lag else ""
 
 
 RUNG = Rung(
     name="schedule",
     what="learning rate that each step really used",
     judge=schedule,
+    from_numbers=True,
 )

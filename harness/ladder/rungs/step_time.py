@@ -160,4 +160,5 @@ RUNG = Rung(
     name="step_time",
     what="steady-state seconds per step",
     judge=step_time,
+    from_numbers=True,
 )

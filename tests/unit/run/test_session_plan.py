@@ -84,10 +84,13 @@ def test_a_fault_that_there_is_not(tmp_path: Path) -> None:
 class TestRunning:
     """What is launched, of a session of two engines."""
 
-    WORDS = ("engines=[hf,reference,reference]", "tolerance.noise_floor=table", "float64=never")
-
+    WORDS = ("tolerance.noise_floor=table", "float64=never")
     def run(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: dict[str, Record]
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        engines: str,
+        runs: dict[str, Record],
     ) -> tuple[session.Outcome, list[str]]:
         launched = []
 
@@ -97,34 +100,52 @@ class TestRunning:
 
         monkeypatch.setattr(session, "run_or_reuse", launch)
         monkeypatch.setattr(session, "expect", lambda *_: None)
-        outcome = session.run(planned(tmp_path, *self.WORDS), Silent())
-        return outcome, launched
+        given = planned(tmp_path, f"engines=[{engines}]", *self.WORDS)
+        return session.run(given, Silent()), launched
 
-    def test_a_first_engine_that_fails_spares_the_others(
+    def broken(self, label: str) -> Record:
+        ended = {"status": "failed", "reason": "exit 3", "log": ["Traceback", "boom"]}
+        return with_manifest(Trainer(label=label).record(), lambda m: m["ended"].update(ended))
+
+    @pytest.mark.parametrize("engines", ["reference,hf", "hf,reference"])
+    def test_a_run_that_fails_spares_the_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engines: str
+    ) -> None:
+        """Whichever is launched first: here the one that needs few libraries."""
+        broken = self.broken("reference")
+        outcome, launched = self.run(tmp_path, monkeypatch, engines, {"reference": broken})
+        assert launched == ["reference"]
+        (pair,) = outcome.verdict.pairs
+        assert outcome.verdict.result is Result.INVALID
+        assert [pair.a, pair.b] == engines.split(",")
+        spared, trained = pair.a_record, pair.b_record
+        if engines.startswith("reference"):
+            spared, trained = trained, spared
+        assert (spared, trained) == ("", str(broken.directory))
+        assert "exit 3" in pair.headline
+        assert any("boom" in note for note in pair.notes)
+        assert any(note.startswith("hf was not trained") for note in pair.notes)
+        assert list(outcome.records) == [str(broken.directory)]
+
+    def test_one_that_only_some_pairs_rest_on_spares_nobody(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        ended = {"status": "failed", "reason": "exit 3", "log": ["Traceback", "boom"]}
-        broken = with_manifest(Trainer().record(), lambda m: m["ended"].update(ended))
-        outcome, launched = self.run(tmp_path, monkeypatch, {"hf": broken})
-        assert launched == ["hf"]
-        assert len(outcome.verdict.pairs) == 2
-        assert outcome.verdict.result is Result.INVALID
-        for pair in outcome.verdict.pairs:
-            assert (pair.b, pair.b_record) == ("reference", "")
-            assert "exit 3" in pair.headline
-            assert any("boom" in note for note in pair.notes)
-            assert any("was not trained" in note for note in pair.notes)
-        assert list(outcome.records) == [str(broken.directory)]
+        runs = {"hf": Trainer().record(), "reference": self.broken("reference")}
+        words = "hf,reference,hf"
+        outcome, launched = self.run(tmp_path, monkeypatch, words, runs)
+        assert sorted(launched) == ["hf", "hf", "reference"]
+        assert [pair.b for pair in outcome.verdict.pairs] == ["reference", "hf"]
 
     def test_one_that_stops_early_spares_nobody(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         early = with_manifest(
-            Trainer(requested=9).record(), lambda m: m["ended"].update(status="stopped early")
+            Trainer(label="reference", requested=9).record(),
+            lambda m: m["ended"].update(status="stopped early"),
         )
-        runs = {"hf": early, "reference": Trainer(label="reference").record()}
-        outcome, launched = self.run(tmp_path, monkeypatch, runs)
-        assert launched == ["hf", "reference", "reference"]
+        runs = {"hf": Trainer().record(), "reference": early}
+        outcome, launched = self.run(tmp_path, monkeypatch, "hf,reference", runs)
+        assert sorted(launched) == ["hf", "reference"]
         assert outcome.verdict.result is not Result.PASS
 
     @pytest.mark.parametrize(
@@ -139,7 +160,8 @@ class TestRunning:
     def test_how_many_runs_are_coming(
         self, tmp_path: Path, words: tuple[str, ...], expected: int
     ) -> None:
-        assert session._runs(planned(tmp_path, *self.WORDS, *words)) == expected
+        given = planned(tmp_path, "engines=[hf,reference,reference]", *self.WORDS, *words)
+        assert session._runs(given) == expected
 
 
 class TestWhichSource:
