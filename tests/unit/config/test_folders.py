@@ -99,9 +99,10 @@ class TestUsers:
         runner = CliRunner(env={"COLUMNS": "300"})
         done = runner.invoke(app, ["--configs", str(tmp_path / "named"), "cases"])
         assert done.exit_code == 0
-        line = next(line for line in done.output.splitlines() if " mine " in f" {line} ")
-        assert str(tmp_path / "named") in line
-        assert "on one device" in line
+        lines = done.output.splitlines()
+        description, facts = lines[lines.index("mine") + 1 :][:2]
+        assert str(tmp_path / "named") in facts
+        assert "on one device" in description
 
     def test_none(self) -> None:
         assert set(case_origins().values()) == {OWN}
