@@ -80,8 +80,8 @@ def untrained(a: Side, b: Side, reason: str) -> PairVerdict:
         for label, record in (a, b)
         if record is None
     )
-    folders = ("" if record is None else str(record.directory) for _, record in (a, b))
-    return PairVerdict(a[0], b[0], *folders, verdict.rungs, (*verdict.notes, *spared))
+    first, second = ("" if record is None else str(record.directory) for _, record in (a, b))
+    return PairVerdict(a[0], b[0], first, second, verdict.rungs, (*verdict.notes, *spared))
 
 
 def _all_invalid(runs: tuple[Record, ...], reason: str) -> PairVerdict:

@@ -85,6 +85,7 @@ class TestRunning:
     """What is launched, of a session of two engines."""
 
     WORDS = ("tolerance.noise_floor=table", "float64=never")
+
     def run(
         self,
         tmp_path: Path,
