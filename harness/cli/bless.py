@@ -38,7 +38,7 @@ def bless(
     from harness.gate.refs import parse
 
     wanted = parse(ref)
-    if wanted.package != str(wanted.trained_with):
+    if wanted.in_environment:
         raise BadInput(f"{ref}: a baseline is of {wanted.trained_with}")
     reporter = progress()
     changes = []
@@ -51,6 +51,8 @@ def bless(
             except NotCompared as error:
                 reporter.note(f"no baseline is made: {error}")
                 continue
+            if not show:
+                baselines.check_committed(plan.label, plan.origin.get("dirty"))
             subject, noise = measured(pair, plan, reporter, floor=not show)
             kind = str(subject.observed.device_kind)
             before = baselines.latest(stored, subject.engine, pair.case, kind)

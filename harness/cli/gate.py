@@ -26,7 +26,8 @@ def gate(
         typer.Option(
             "--candidate",
             metavar="REF",
-            help="transformers@REF, torchprime@REF, torch_xla@REF or libtpu@RELEASE",
+            help="what is gated: transformers@REF, torchprime@REF, accelerate@REF, torch_xla@, torch@ "
+            "or jax@RELEASE or a wheel, libtpu@RELEASE; several, separated by commas",
         ),
     ],
     overrides: GateOverrides = None,
@@ -51,6 +52,8 @@ def gate(
     parity gate --candidate transformers@pr/41234 --baseline transformers@main
 
     parity gate --candidate transformers@./transformers --cases all
+
+    parity gate --candidate transformers@main,accelerate@main --baseline transformers@4.57.6,accelerate@1.15.0
 
     parity gate --candidate libtpu@0.0.52 --baseline libtpu@0.0.21 target=v5p:2x2x1
     """

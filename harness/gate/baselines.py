@@ -162,16 +162,21 @@ def version_of(record: Record) -> str:
     Raises BadInput for code that nobody else can have.
     """
     origin = record.manifest.origin
-    if origin.dirty:
-        raise BadInput(
-            f"{record.label} is a folder with changes that are in no commit, so that nobody could "
-            "make this baseline again: commit them first"
-        )
+    check_committed(record.label, origin.dirty)
     parts = [origin.version, origin.commit[:12] if origin.commit else None]
     version = "-".join(part for part in parts if part)
     if not version:
         raise BadInput(f"{record.label}: the version that trained is not known")
     return version
+
+
+def check_committed(label: str, dirty: str | None) -> None:
+    """Raise BadInput for code with changes that are in no commit, where `dirty` is their hash."""
+    if dirty:
+        raise BadInput(
+            f"{label} is a folder with changes that are in no commit, so that nobody could make "
+            "this baseline again: commit them first"
+        )
 
 
 def folder(root: Path, record: Record) -> Path:

@@ -13,7 +13,8 @@ from harness.record.layout import LOG, STEPS
 from harness.record.reader import BatchEvent, read_events
 from harness.record.termination import KILLED, OF_MACHINE, OK, TIMED_OUT
 
-_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(, in (?P<function>\S+))?')
+"""A frame of a traceback; where a file cannot be parsed, its last one names no function."""
 _ERROR = re.compile(r"^(?P<error>(?:\w+\.)*[A-Za-z_]\w*(?:: .*)?)$")
 _START = "Traceback (most recent call last):"
 _CHAIN = (
@@ -78,7 +79,8 @@ def root_of(log: Sequence[str]) -> str | None:
     if frame is None:
         return error
     file = _LIBRARIES.sub("", frame["file"])
-    return f"{error} ({file}:{frame['line']} in {frame['function']})"
+    function = "" if frame["function"] is None else f" in {frame['function']}"
+    return f"{error} ({file}:{frame['line']}{function})"
 
 
 def broken_rung(record: Record | None) -> str:

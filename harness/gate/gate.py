@@ -17,10 +17,11 @@ from harness.config.settings import Settings
 from harness.engines.sources import named_source
 from harness.engines.spec import TrainerOptions, engine
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
+from harness.environments.stack import check_exists
 from harness.gate import baselines
 from harness.gate import verdicts as pairs
 from harness.gate.failures import broken_rung, did_not_train, why
-from harness.gate.refs import TORCH_XLA, Ref, plan_ref, planner_of
+from harness.gate.refs import Ref, plan_ref, planner_of
 from harness.inputs.prepared import Inputs, prepare
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
@@ -98,17 +99,17 @@ def gate_pairs(
     `--torchprime`, engine.torchprime.source or TORCHPRIME_DIR). Raises BadInput for what cannot be
     gated.
     """
-    if baseline is not None and baseline.package != candidate.package:
-        raise BadInput(f"{candidate} and {baseline} are not versions of the same package")
-    if baseline is None and candidate.package == TORCH_XLA:
-        # Under the torch_xla that the engine's environment has.
+    if baseline is not None and baseline.packages != candidate.packages:
+        raise BadInput(f"{candidate} and {baseline} are not versions of the same packages")
+    if baseline is None and candidate.in_environment:
+        # With what the engine's environment has.
         baseline = Ref(str(candidate.trained_with))
     found = []
     for case in chosen_cases(cases):
         settings = ready(load([f"case={case}", *overrides]))
         found.append(GatePair(settings, candidate, baseline, False, stored))
         # Another torch_xla is not in the other trainer's environment: they would differ by it.
-        other = None if candidate.package == TORCH_XLA else _other(settings, candidate.engine)
+        other = None if candidate.in_environment else _other(settings, candidate.engine)
         if other is not None:
             found.append(GatePair(settings, candidate, other, True, stored))
     return tuple(found)
@@ -157,6 +158,7 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     except InstallFailed as error:
         if _NETWORK.search(str(error)):
             raise
+        check_exists(error, pair.candidate.packages)
         return _not_installed(pair, against, str(error), reporter)
     if against is None:
         return _against_stored(pair, candidate, reporter)
@@ -179,7 +181,7 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         verdict = _not_trained(verdict, base, own)
     else:
         verdict = pairs.with_parameters(verdict, base, own)
-    if pair.candidate.package == TORCH_XLA:
+    if pair.candidate.packages & {"torch", "torch_xla"}:
         verdict = pairs.with_wanted_stack(verdict)
     return _outcome(planned.compared, pair, verdict, records)
 

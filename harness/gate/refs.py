@@ -1,10 +1,11 @@
-"""Refs that the gate judges: `PACKAGE@REF` of a package that an engine trains with, or
-`torch_xla@VERSION`.
+"""Refs that the gate judges: `PACKAGE@REF` of what an engine trains with, or of something that is
+in its environment; or several of them at once, separated by commas.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from harness.base.errors import BadInput
@@ -12,13 +13,13 @@ from harness.base.progress import Progress
 from harness.config.settings import Settings
 from harness.engines.spec import engine, engines
 from harness.environments.git import redact
-from harness.environments.sources import Package, PypiSource, default_cache_dir, parse_source
-from harness.gate.torch_xla import interpreter_with
+from harness.environments.sources import Package, default_cache_dir, parse_source
+from harness.environments.stack import interpreter_with, named, pin
 from harness.inputs.prepared import Inputs
 from harness.run.plan import Plan, Planner, plan_run
 
-TORCH_XLA = "torch_xla"
-"""No engine's own source: another release of it is another environment."""
+_NEXT = re.compile(r",(?=[\w.-]+@)")
+"""A comma between two refs, and not one within a folder's name."""
 
 
 def gated() -> dict[str, str]:
@@ -28,15 +29,17 @@ def gated() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ref:
-    """One version of a package that trains.
+    """One version of a package that trains, and of what it trains with.
 
     package: a key of `gated`
-    source:  a release, a git ref, a URL with a ref, or a folder; None for the one that the
+    source:  a release, a git ref, a URL with a ref, a folder or a wheel; None for the one that the
              settings name
+    beside:  versions of other packages that come with it
     """
 
     package: str
     source: str | None = None
+    beside: tuple[Ref, ...] = ()
 
     @property
     def engine(self) -> str:
@@ -52,31 +55,63 @@ class Ref:
         return source.package
 
     @property
+    def own(self) -> bool:
+        """Whether it is a version of what the engine trains with, and not of its environment."""
+        return self.package == str(self.trained_with)
+
+    @property
+    def in_environment(self) -> tuple[Ref, ...]:
+        """What of it is in the engine's environment: torch_xla, accelerate, …"""
+        return tuple(ref for ref in (self, *self.beside) if not ref.own)
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Names of all that it is a version of."""
+        return frozenset(ref.package for ref in (self, *self.beside))
+
+    @property
     def entry(self) -> str:
-        """It as an entry of `engines`, for those that are an engine's own source."""
-        return self.engine if self.source is None else f"{self.engine}@{self.source}"
+        """It as an entry of `engines`: the version of what the engine trains with."""
+        return (
+            self.engine if not self.own or self.source is None else f"{self.engine}@{self.source}"
+        )
 
     def __str__(self) -> str:
         """As it may be shown and stored: without a token that its URL may have."""
-        return self.package if self.source is None else redact(f"{self.package}@{self.source}")
+        own = self.package if self.source is None else redact(f"{self.package}@{self.source}")
+        return ",".join([own, *map(str, self.beside)])
 
 
 def parse(text: str) -> Ref:
     """The Ref that `text` names. Raises BadInput for anything else."""
+    first, *others = (_one(part) for part in _NEXT.split(text))
+    refs = sorted((first, *others), key=lambda ref: not ref.own)
+    packages = [ref.package for ref in refs]
+    if len({*packages}) < len(packages):
+        raise BadInput(f"`{redact(text)}` names two versions of one package")
+    if len({ref.engine for ref in refs}) > 1:
+        raise BadInput(f"`{redact(text)}` is not trained by one engine: gate one after the other")
+    return dataclasses.replace(refs[0], beside=tuple(refs[1:]))
+
+
+def _one(text: str) -> Ref:
     package, _, source = text.partition("@")
-    if package not in gated() or not source:
-        own = [name for name in sorted(gated()) if name != TORCH_XLA]
+    known = gated()
+    if package not in known or not source:
+        own = sorted(name for name in known if Ref(name).own)
+        environment = sorted(known.keys() - {*own})
         raise BadInput(
             f"`{redact(text)}` names nothing that can be gated: write "
             f"{' or '.join(f'{name}@REF' for name in own)}, where REF is a release on PyPI, a "
             "branch, tag, commit or pull request (pr/1234), https://host/org/repo@REF, or a "
-            f"folder; or {TORCH_XLA}@VERSION"
+            f"folder; or a release, a wheel or a folder with one of {', '.join(environment)}; or "
+            "several of them, separated by commas"
         )
     ref = Ref(package, source)
-    # A release is a release, whatever it is one of.
-    parsed = parse_source(source, ref.trained_with)
-    if package == TORCH_XLA and not isinstance(parsed, PypiSource):
-        raise BadInput(f"`{redact(text)}`: torch_xla is built in no checkout here; name a release")
+    if ref.own:
+        parse_source(source, ref.trained_with)
+    else:
+        named(package, source)
     return ref
 
 
@@ -90,13 +125,15 @@ def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, progress: Progress) -
 
     Raises BadInput for what cannot work, InstallFailed where `ref` cannot be installed.
     """
-    if ref.package != TORCH_XLA:
+    if not ref.in_environment:
         return plan_run(ref.entry, settings, inputs, progress)
-    python = interpreter_with(str(ref.source), default_cache_dir(), progress)
+    cache = default_cache_dir()
+    pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
+    python = interpreter_with(pins, cache, progress)
     options = settings.engine[ref.engine]
     engine = {
         **settings.engine,
         ref.engine: dataclasses.replace(options, python=str(python)),
     }
-    plan = plan_run(ref.engine, dataclasses.replace(settings, engine=engine), inputs, progress)
+    plan = plan_run(ref.entry, dataclasses.replace(settings, engine=engine), inputs, progress)
     return dataclasses.replace(plan, label=str(ref))

@@ -181,7 +181,7 @@ ENGINE = EngineSpec(
     source=SourceSpec(TRANSFORMERS, way_out="engine.hf.source"),
     interpreter=interpreter_with,
     adapt=adapt,
-    gates=("transformers", "torch_xla"),
+    gates=("transformers", "accelerate", "torch", "torch_xla", "jax"),
     watch=Watch(names_attention=True),
     reports=reports,
     injection=Path(__file__).with_name("inject.py"),

@@ -64,6 +64,19 @@ def test_an_exception_without_a_message() -> None:
     assert root_of(lines(text)) == "KeyError (/x/a.py:1 in f)"
 
 
+def test_a_file_that_cannot_be_parsed_is_named_with_its_line() -> None:
+    text = (
+        PLAIN.partition("    return LambdaLR")[0]
+        + """    from transformers import broken
+  File "/c/overlays/transformers-5.3.0-ab12/transformers/broken.py", line 12
+    def f(:
+          ^
+SyntaxError: invalid syntax
+"""
+    )
+    assert root_of(lines(text)) == "SyntaxError: invalid syntax (transformers/broken.py:12)"
+
+
 @pytest.mark.parametrize("text", ["", "done\n", "Traceback (most recent call last):\n  File"])
 def test_no_root_where_there_is_none(text: str) -> None:
     assert root_of(lines(text)) is None

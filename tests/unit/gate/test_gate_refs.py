@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from harness.base.errors import BadInput
 from harness.config.compose import load
-from harness.environments import venv
-from harness.environments.interpreters import LOCK
-from harness.gate import torch_xla
 from harness.gate.gate import GatePair
 from harness.gate.refs import Ref, parse
-from harness.gate.torch_xla import interpreter_with, requirements
 
 
 @pytest.mark.parametrize(
@@ -29,7 +23,13 @@ from harness.gate.torch_xla import interpreter_with, requirements
             Ref("transformers", "https://example.com/a/b@v1"),
             "hf@https://example.com/a/b@v1",
         ),
-        ("torch_xla@2.8.0", Ref("torch_xla", "2.8.0"), "hf@2.8.0"),
+        ("torch_xla@2.8.0", Ref("torch_xla", "2.8.0"), "hf"),
+        ("accelerate@main", Ref("accelerate", "main"), "hf"),
+        (
+            "transformers@main,accelerate@1.10.0",
+            Ref("transformers", "main", (Ref("accelerate", "1.10.0"),)),
+            "hf@main",
+        ),
     ],
 )
 def test_parsed(text: str, ref: Ref, entry: str) -> None:
@@ -58,8 +58,10 @@ def test_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "4.57.6", "transformers", "transformers@", "accelerate@1.0", "torch_xla@main",
-     "transformers@/no/such/folder", "torchprime@1.0", "transformers@a b"],
+    ["", "4.57.6", "transformers", "transformers@", "numpy@1.0", "torch_xla@main",
+     "transformers@/no/such/folder", "torchprime@1.0", "transformers@a b",
+     "transformers@main,transformers@4.57.6", "torchprime@main,accelerate@1.10.0",
+     "torch_xla@/no/such/torch_xla-2.9.0-py3-none-any.whl", "jax@main"],
 )  # fmt: skip
 def test_refused(text: str) -> None:
     with pytest.raises(BadInput):
@@ -71,45 +73,18 @@ def test_the_settings_own() -> None:
     assert str(Ref("torchprime")) == "torchprime"
 
 
-def test_another_torch_xla_keeps_the_rest() -> None:
-    text = LOCK.with_name("base.txt").read_text()
-    found = requirements(text, "2.8.1")
-    assert found[:2] == ["torch~=2.8.0", "torch_xla[pallas]==2.8.1"]
-    names = [line.split("=")[0].split("<")[0].split("~")[0] for line in found]
-    assert "transformers" in names
-    assert "accelerate" in names
-    assert names.count("torch") == 1
-    assert not {"libtpu", "numpy", "torch_xla"} & set(names)
-    assert not any("#" in line for line in found)
+def test_several_are_one_whatever_their_order() -> None:
+    one, other = (
+        parse("accelerate@1.10.0,transformers@main"),
+        parse("transformers@main,accelerate@1.10.0"),
+    )
+    assert one == other
+    assert one.packages == {"transformers", "accelerate"}
+    assert one.in_environment == (Ref("accelerate", "1.10.0"),)
+    assert str(one) == "transformers@main,accelerate@1.10.0"
 
 
-def test_its_environment_is_of_what_is_asked_for_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requested: list[list[str]] = []
-
-    def run_uv(*words: object, **_: object) -> None:
-        if words[0] == "venv":
-            python = Path(str(words[-1])) / "bin" / "python"
-            python.parent.mkdir(parents=True)
-            python.touch()
-        else:
-            requested.append([str(word) for word in words])
-
-    def made() -> Path:
-        return interpreter_with("2.8.0", tmp_path / "cache", lambda _: None)
-
-    base = tmp_path / "base.txt"
-    monkeypatch.setattr(venv, "run_uv", run_uv)
-    monkeypatch.setattr(torch_xla, "REQUIREMENTS", base)
-    base.write_text("accelerate==1.0\n")
-    before = made()
-    base.write_text("# a comment asks for nothing\naccelerate==1.0\n")
-    assert made() == before
-    assert len(requested) == 1
-    base.write_text("accelerate==1.1\n")
-    assert made() != before
-    assert requested[1][-1] == "accelerate==1.1"
-    monkeypatch.setattr(sys, "version_info", SimpleNamespace(major=3, minor=99))
-    assert made() != before
-    assert len(requested) == 3
+def test_a_comma_in_the_name_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    assert parse(f"transformers@{folder}").source == str(folder)

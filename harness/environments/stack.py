@@ -1,0 +1,179 @@
+"""The engine environment with another release in it: of torch_xla, torch, jax or accelerate.
+
+Everything else stays as the lock has it. Only torch_xla decides more by itself (its torch, libtpu
+and numpy), so that beside another one the rest is what the requirements ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+from harness.base.errors import BadInput
+from harness.environments import venv
+from harness.environments.cache import Progress
+from harness.environments.folders import identity
+from harness.environments.git import redact
+from harness.environments.install import InstallFailed
+from harness.environments.interpreters import LOCK
+from harness.environments.sources import Package, PypiSource, Source, parse_source, resolve
+
+REQUIREMENTS = LOCK.with_name("base.txt")
+
+TORCH_XLA = "torch_xla"
+
+_BY_TORCH_XLA = re.compile(r"^(torch|torch_xla|libtpu|numpy)\b")
+"""Requirements that a torch_xla decides by itself."""
+
+_TOGETHER = {"torch": r"torch|triton|nvidia-.*", "jax": r"jax|jaxlib"}
+"""Names in the lock that belong to one release."""
+
+_REPOSITORIES = {"accelerate": "https://github.com/huggingface/accelerate"}
+"""Of packages that are pure Python, so that any commit can be installed."""
+
+_MISSING = re.compile(r"there is no version of (\S+?)(\[\w+\])?==|(\S+) was not found in")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One package of an environment, and what it is to be.
+
+    package:     its name, such as torch_xla
+    requirement: what follows the name for uv: `==2.8.0`, or ` @ file:///…`
+    version:     its release, as far as that is known beforehand
+    content:     what tells its code apart where a version does not: a hash or a commit
+    """
+
+    package: str
+    requirement: str
+    version: str | None
+    content: str = ""
+
+
+def pin(package: str, source: str, cache_dir: Path, progress: Progress) -> Pin:
+    """What `source` names of a package: a release, a wheel, a folder with one, or a checkout.
+
+    Raises BadInput for anything else, and for what is not there.
+    """
+    found = named(package, source)
+    if isinstance(found, Pin):
+        return found
+    checkout = resolve(found, cache_dir, progress)
+    assert checkout.path is not None
+    content = f"{checkout.commit} {checkout.dirty}"
+    return Pin(package, f" @ {checkout.path.as_uri()}", None, content)
+
+
+def named(package: str, source: str) -> Pin | Source:
+    """What `source` names, as far as this machine knows: a Source is still to be had.
+
+    Raises BadInput for what cannot be a version of `package`.
+    """
+    if source.endswith(".whl"):
+        return _wheel(package, source)
+    folder = Path(source).expanduser()
+    if "/" in source and "://" not in source and folder.is_dir():
+        found = sorted(folder.glob(f"{package}-*.whl"))
+        if len(found) == 1:
+            return _wheel(package, str(found[0]))
+        if found:
+            names = ", ".join(path.name for path in found)
+            raise BadInput(f"{package}@{source}: name one of the wheels in this folder: {names}")
+    parsed = parse_source(source, Package(package, _REPOSITORIES.get(package, ""), on_pypi=True))
+    if isinstance(parsed, PypiSource):
+        return Pin(package, f"=={parsed.version}", parsed.version)
+    if package not in _REPOSITORIES:
+        raise BadInput(
+            f"{redact(f'{package}@{source}')}: {package} is built in no checkout here; name a "
+            "release, a wheel (a file or a URL), or a folder with one"
+        )
+    return parsed
+
+
+def _wheel(package: str, source: str) -> Pin:
+    remote = "://" in source and not source.startswith("file://")
+    path = Path(source.removeprefix("file://")).expanduser().absolute()
+    if not remote and not path.is_file():
+        raise BadInput(f"{package}@{source}: there is no such wheel: {path}")
+    try:
+        name, version, *_ = parse_wheel_filename(source.rsplit("/", 1)[-1].replace("%2B", "+"))
+    except InvalidWheelFilename as error:
+        raise BadInput(f"{redact(f'{package}@{source}')}: {error}") from None
+    if name != canonicalize_name(package):
+        raise BadInput(f"{redact(f'{package}@{source}')}: this is a wheel of {name}")
+    content = redact(source) if remote else identity(path)["sha256"]
+    return Pin(package, f" @ {source if remote else path.as_uri()}", str(version), content)
+
+
+def interpreter_with(pins: Iterable[Pin], cache_dir: Path, progress: Progress) -> Path:
+    """The Python of an environment with `pins` in it, made once and found again.
+
+    Where the lock or Python changes, it is another environment. Packages are linked from uv's
+    cache. A wheel or a checkout is installed as it is now: its content names the environment.
+
+    Raises:
+        BadInput: a release that is named does not exist.
+        InstallFailed: they cannot be installed beside the rest; not every torch_xla has wheels for
+            every Python.
+    """
+    pins = sorted(pins, key=lambda pin: pin.package)
+    asked = requirements({pin.package: pin for pin in pins})
+    of_python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    contents = [pin.content for pin in pins if pin.content]
+    digest = hashlib.sha256(json.dumps([of_python, asked, contents]).encode()).hexdigest()[:12]
+    names = "-".join(f"{pin.package}-{pin.version or pin.content[:12]}" for pin in pins)
+    what = ", ".join(f"{pin.package} {pin.version or redact(pin.requirement)}" for pin in pins)
+    try:
+        return venv.made(
+            cache_dir / "environments" / f"{names}-{digest}",
+            *("install", *asked),
+            note=f"creating an environment with {what} (minutes when downloaded)",
+            what=what,
+            way_out=f"Name a release that has a wheel for Python {of_python} on PyPI.",
+            progress=progress,
+        )
+    except InstallFailed as error:
+        check_exists(error, (pin.package for pin in pins))
+        raise
+
+
+def check_exists(error: InstallFailed, packages: Iterable[str]) -> None:
+    """Raise BadInput where what could not be installed is a release that does not exist."""
+    named = {canonicalize_name(package) for package in packages}
+    for match in _MISSING.finditer(str(error)):
+        if canonicalize_name(match[1] or match[3]) in named:
+            raise BadInput(f"There is no such release: {error}") from None
+
+
+def requirements(pins: Mapping[str, Pin]) -> list[str]:
+    """The requirements of the environment, one a package, with `pins` in place of its own."""
+    own = [f"{p.package}{p.requirement}" for p in pins.values() if p.package != TORCH_XLA]
+    replaced = [_TOGETHER.get(name, canonicalize_name(name)) for name in pins]
+    if "jax" in pins and pins["jax"].version:
+        own.append(f"jaxlib=={pins['jax'].version}")
+    lines = LOCK.read_text()
+    if (torch_xla := pins.get(TORCH_XLA)) is not None:
+        lines = REQUIREMENTS.read_text()
+        own.append(f"torch_xla[pallas]{torch_xla.requirement}")
+        if "torch" not in pins:
+            # Built against a torch of the same major and minor version, which it says nowhere.
+            major, minor = Version(str(torch_xla.version)).release[:2]
+            own.append(f"torch~={major}.{minor}.0")
+    kept = []
+    for line in lines.splitlines():
+        asked = line.partition("#")[0].strip()
+        name = canonicalize_name(re.split(r"[\[=<>~ ]", asked)[0]) if asked else ""
+        if not name or any(re.fullmatch(pattern, name) for pattern in replaced):
+            continue
+        if torch_xla is not None and _BY_TORCH_XLA.match(name.replace("-", "_")):
+            continue
+        kept.append(asked)
+    return sorted(own) + kept
