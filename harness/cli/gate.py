@@ -26,8 +26,8 @@ def gate(
         typer.Option(
             "--candidate",
             metavar="REF",
-            help="what is gated: transformers@REF, torchprime@REF, accelerate@REF, torch_xla@, torch@ "
-            "or jax@RELEASE or a wheel, libtpu@RELEASE; several, separated by commas",
+            help="transformers@, torchprime@ or accelerate@REF; torch_xla@, torch@ or jax@ with a "
+            "release or a wheel; libtpu@RELEASE; or several, separated by commas",
         ),
     ],
     overrides: GateOverrides = None,
@@ -53,7 +53,7 @@ def gate(
 
     parity gate --candidate transformers@./transformers --cases all
 
-    parity gate --candidate transformers@main,accelerate@main --baseline transformers@4.57.6,accelerate@1.15.0
+    parity gate --candidate transformers@main,accelerate@1.12.0
 
     parity gate --candidate libtpu@0.0.52 --baseline libtpu@0.0.21 target=v5p:2x2x1
     """

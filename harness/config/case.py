@@ -60,6 +60,7 @@ class Data:
                      rows count unevenly
     mask_first:      -100 in the first label column, which is never predicted, but which the
                      Trainer counts
+    epochs:          how often the steps may go over the rows; each time in an order of its own
     """
 
     __pydantic_config__ = STRICT
@@ -69,6 +70,7 @@ class Data:
     stride: int = 61
     masked_prefix: float = 0.6
     mask_first: bool = True
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def check_counts(case: Case) -> None:
         ("schedule.warmup_steps", case.schedule.warmup_steps, 0),
         ("data.sequence_length", data.sequence_length, 2),  # the first label is never predicted
         ("data.stride", data.stride, 1),
+        ("data.epochs", data.epochs, 1),
         ("model.vocab_size", model.vocab_size, 1),
         ("model.hidden_size", model.hidden_size, 1),
         ("model.intermediate_size", model.intermediate_size, 1),

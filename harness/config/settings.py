@@ -50,7 +50,8 @@ class LauncherSettings:
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
     condition:    what device to compute like, one of `harness.base.conditions`; null for the device
                   itself
-    scale_mesh:   scale the case's mesh along fsdp to the devices that there are
+    scale_mesh:   scale the case's mesh along fsdp to the devices that there are, and with it a
+                  batch that is too small for them
     fork_server: fork runs on the CPU mesh from a process that has their libraries imported
     """
 

@@ -37,7 +37,9 @@ from harness.run.plan import Plan
 from harness.run.preflight import ready
 from harness.run.session import Outcome, Planned
 
-SMOKE = ("llama-tiny",)
+SMOKE = ("llama-tiny-every-label", "llama-tiny-accumulated", "llama-tiny-epochs")
+"""Between versions of one engine nothing needs aligning: each counts what it counts by itself."""
+SMOKE_OF_TRAINERS = "llama-tiny"
 
 _NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)|timed out", re.I)
 
@@ -72,17 +74,26 @@ class GatePair:
         return f"{self.case}-{self.candidate}-{against}"
 
 
-def chosen_cases(names: Sequence[str]) -> list[str]:
-    """Names of cases: `smoke` and `all` (every aligned one) stand for several."""
-    found: list[str] = []
+@dataclass(frozen=True)
+class Chosen:
+    """Names of the cases in which versions of one trainer are compared, and the two trainers."""
+
+    versions: tuple[str, ...]
+    trainers: tuple[str, ...]
+
+
+def chosen_cases(names: Sequence[str]) -> Chosen:
+    """The cases by these names: `smoke` and `all` (every aligned one, too) stand for several."""
+    versions: list[str] = []
+    trainers: list[str] = []
     for name in names:
-        if name == "smoke":
-            found += SMOKE
-        elif name == "all":
-            found += [case for case in case_names() if load([f"case={case}"]).case.aligned]
+        versions += SMOKE if name in ("smoke", "all") else [name]
+        if name == "all":
+            trainers += [case for case in case_names() if load([f"case={case}"]).case.aligned]
+            versions += trainers
         else:
-            found.append(name)
-    return list(dict.fromkeys(found))
+            trainers.append(SMOKE_OF_TRAINERS if name == "smoke" else name)
+    return Chosen(tuple(dict.fromkeys(versions)), tuple(dict.fromkeys(trainers)))
 
 
 def gate_pairs(
@@ -105,12 +116,14 @@ def gate_pairs(
         # With what the engine's environment has.
         baseline = Ref(str(candidate.trained_with))
     found = []
-    for case in chosen_cases(cases):
+    chosen = chosen_cases(cases)
+    for case in dict.fromkeys((*chosen.versions, *chosen.trainers)):
         settings = ready(load([f"case={case}", *overrides]))
-        found.append(GatePair(settings, candidate, baseline, False, stored))
+        if case in chosen.versions:
+            found.append(GatePair(settings, candidate, baseline, False, stored))
         # Another torch_xla is not in the other trainer's environment: they would differ by it.
         other = None if candidate.in_environment else _other(settings, candidate.engine)
-        if other is not None:
+        if other is not None and case in chosen.trainers:
             found.append(GatePair(settings, candidate, other, True, stored))
     return tuple(found)
 

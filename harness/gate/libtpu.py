@@ -47,7 +47,7 @@ def gate_libtpu(
     pairs: list[PairVerdict] = []
     records: dict[str, Record] = {}
     notes: list[str] = []
-    for case in chosen_cases(cases):
+    for case in chosen_cases(cases).trainers:
         settings = load([f"case={case}", f"compiler.libtpu={new}", *overrides])
         compiling = plan_compiling(settings, reporter.note)
         if compiling is None:
@@ -63,7 +63,7 @@ def gate_libtpu(
             pairs += _judged(traced, compiling, old, reporter)
     compared = f"{candidate} against {PACKAGE}@{old}, steps compiled for {_targets(settings)}"
     return Outcome(
-        Verdict(compared, ", ".join(chosen_cases(cases)), tuple(pairs), tuple(notes)), records
+        Verdict(told, ", ".join(chosen_cases(cases).trainers), tuple(pairs), tuple(notes)), records
     )
 
 

@@ -138,7 +138,8 @@ def _digest(case: Case, text: str) -> str:
         "text": hashlib.sha256(text.encode()).hexdigest(),
         # A key that is not set is no part of a model: it may be newer than what was prepared.
         "model": {k: v for k, v in asdict(case.model).items() if v is not None},
-        "data": asdict(case.data),
+        # Like it, as long as there is one.
+        "data": {k: v for k, v in asdict(case.data).items() if (k, v) != ("epochs", 1)},
         "rows": case.steps * case.global_batch if case.aligned else None,
         "kind": case.kind,
         "seed": case.seed,

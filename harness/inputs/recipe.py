@@ -6,6 +6,7 @@ Everything is seeded, and by means that do not change between versions of the pa
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def make(case: Case, text: str, inputs: Inputs) -> None:
     inputs.json_lines.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     inputs.model.mkdir()
     tokens = _make_tokenizer(case, lines, inputs.model)
-    needed = case.steps * case.global_batch
+    needed = math.ceil(case.steps * case.global_batch / case.data.epochs)
     length = case.data.sequence_length
     if case.aligned:
         starts = (len(tokens) - length) // case.data.stride + 1 if len(tokens) >= length else 0
@@ -47,11 +48,13 @@ def make(case: Case, text: str, inputs: Inputs) -> None:
             f"case.data.text={case.data.text} gives {available} rows of {length} tokens, but "
             f"{case.steps} steps of {case.global_batch} rows need {needed}: name a text of at "
             f"least {needed * per_row} tokens (this one has {len(tokens)}), or ask for fewer "
-            "case.steps, a smaller case.global_batch or a shorter case.data.sequence_length"
+            "case.steps, more case.data.epochs, a smaller case.global_batch or a shorter "
+            "case.data.sequence_length"
         )
     if case.aligned:
         input_ids, labels = _make_rows(case, tokens, needed)
-        np.savez(inputs.rows, input_ids=input_ids, labels=labels)
+        order = _order(case, needed)
+        np.savez(inputs.rows, input_ids=input_ids[order], labels=labels[order])
     _make_model(case, inputs)
 
 
@@ -107,6 +110,14 @@ def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, 
     if case.data.mask_first:
         labels[:, 0] = IGNORED
     return input_ids, labels
+
+
+def _order(case: Case, rows: int) -> np.ndarray:
+    """Which row comes when, int64 [rows of all steps]: as they are, then anew in each epoch."""
+    generator = np.random.Generator(np.random.PCG64([case.seed, case.data.epochs]))
+    further = [generator.permutation(rows) for _ in range(case.data.epochs - 1)]
+    order: np.ndarray = np.concatenate([np.arange(rows), *further])
+    return order[: case.steps * case.global_batch]
 
 
 def _make_model(case: Case, inputs: Inputs) -> None:

@@ -35,8 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("parity gate", "does a version still train as before?")
     group.addoption(
         "--parity-candidate", default=None, metavar="REF",
-        help="gate transformers@REF, torchprime@REF, accelerate@REF, or torch_xla@, torch@ or jax@ "
-        "with a release or a wheel; several, separated by commas",
+        help="transformers@, torchprime@ or accelerate@REF, or torch_xla@, torch@ or jax@ with a "
+        "release or a wheel; or several, separated by commas",
     )  # fmt: skip
     group.addoption(
         "--parity-baseline", default=None, metavar="REF",

@@ -56,14 +56,20 @@ def mesh_does_not_fit(mesh: Mapping[str, int], found: int, key: str = "case.mesh
 
 
 def scaled(case: Case, devices: int) -> Case:
-    """The case with as much fsdp as makes its mesh one of `devices`. Raises BadInput."""
+    """The case with as much fsdp as makes its mesh one of `devices`. Raises BadInput.
+
+    Where its micro-batches are too small for the mesh, they get one row for each device.
+    """
     others = case.devices // case.mesh["fsdp"]
     if devices % others:
         raise BadInput(
             f"{mesh_does_not_fit(case.mesh, devices)}, which its other axes ({others} together) do "
             "not divide: no fsdp would do; choose another case.mesh"
         )
-    fitting = dataclasses.replace(case, mesh={**case.mesh, "fsdp": devices // others})
+    mesh = {**case.mesh, "fsdp": devices // others}
+    rows = mesh["fsdp"] * mesh.get("data", 1)
+    batch = rows * case.accumulation if case.micro_batch % rows else case.global_batch
+    fitting = dataclasses.replace(case, mesh=mesh, global_batch=batch)
     check(fitting)
     return fitting
 

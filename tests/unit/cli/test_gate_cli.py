@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.cli.main import app
 from harness.engines.spec import TrainerOptions
 from harness.gate import bisect, releases
 from harness.gate import gate as gating
-from harness.gate.gate import GatePair
+from harness.gate.gate import SMOKE, GatePair
 from harness.ladder.ladder import names
 from harness.ladder.result import Result as Judged
 from harness.ladder.result import RungResult
@@ -78,7 +79,7 @@ class TestGate:
     ) -> None:
         file = tmp_path / "out" / "gate.json"
         words = ("--candidate", "transformers@2.0", "--baseline", "transformers@1.0")
-        done = run("gate", *words, "--json", str(file), "case.steps=5")
+        done = run("gate", *words, "--json", str(file), "--cases", "llama-tiny", "case.steps=5")
         assert done.exit_code == 1
         assert done.stdout.strip().splitlines()[-1] == "FAIL  forward: forward of it"
         written = json.loads(file.read_text())
@@ -90,15 +91,15 @@ class TestGate:
 
     def test_a_torchprime_is_judged_too_where_it_is_named(self, gated: list[GatePair]) -> None:
         run("gate", "--candidate", "transformers@2.0", "--torchprime", "/some/where")
-        assert [pair.parity for pair in gated] == [False, True]
+        assert [pair.parity for pair in gated] == [*[False] * len(SMOKE), True]
         assert gated[0].against is None
-        options = gated[1].settings.engine["torchprime"]
+        options = gated[-1].settings.engine["torchprime"]
         assert isinstance(options, TrainerOptions)
         assert options.source == "/some/where"
 
     def test_several_cases(self, gated: list[GatePair]) -> None:
         run("gate", "--candidate", "transformers@2.0", "--cases", "smoke,llama-tiny-bf16")
-        assert [pair.case for pair in gated] == ["llama-tiny", "llama-tiny-bf16"]
+        assert [pair.case for pair in gated] == [*SMOKE, "llama-tiny-bf16"]
 
     def test_bad_input(self, gated: list[GatePair]) -> None:
         done = run("gate", "--candidate", "4.57.6")
@@ -118,14 +119,16 @@ class TestBless:
             return record, Noise((record, perturbed) if floor else None)
 
         monkeypatch.setattr(gating, "measured", measure)
-        monkeypatch.setattr(gating, "plan_candidate", lambda pair, reporter: None)
+        plan = samples.plan("hf@2.0", samples.settings(tmp_path))
+        monkeypatch.setattr(gating, "plan_candidate", lambda pair, reporter: plan)
         monkeypatch.setattr("harness.cli.bless.progress", samples.Silent)
         monkeypatch.setenv("TORCHPRIME_DIR", "/some/where")
         return floors
 
     def test_it_is_written_and_shown(self, measured: list[bool], tmp_path: Path) -> None:
         stored = tmp_path / "stored"
-        done = run("bless", "transformers@2.0", "--baselines", str(stored))
+        words = ("--cases", "llama-tiny", "--baselines", str(stored))
+        done = run("bless", "transformers@2.0", *words)
         assert done.exit_code == 0
         assert "| llama-tiny | 4 CPU | hf | none | 2.0 |" in done.stdout
         names = sorted(path.name for path in stored.rglob("*.json"))
@@ -133,10 +136,23 @@ class TestBless:
         assert measured == [True], "the other trainer is not blessed"
 
     def test_show_writes_nothing(self, measured: list[bool], tmp_path: Path) -> None:
-        done = run("bless", "transformers@2.0", "--show", "--baselines", str(tmp_path / "stored"))
+        words = ("--show", "--cases", "llama-tiny", "--baselines", str(tmp_path / "stored"))
+        done = run("bless", "transformers@2.0", *words)
         assert "| none | 2.0 |" in done.stdout
         assert not (tmp_path / "stored").exists()
         assert measured == [False]
+
+    def test_changes_in_no_commit_are_refused_before_anything_trains(
+        self, measured: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = samples.plan("hf@./dirty", samples.settings(tmp_path))
+        dirty = dataclasses.replace(plan, origin={**plan.origin, "dirty": "ab12"})
+        monkeypatch.setattr(gating, "plan_candidate", lambda pair, reporter: dirty)
+        done = run("bless", "transformers@2.0", "--baselines", str(tmp_path / "stored"))
+        assert isinstance(done.exception, BadInput)
+        assert "in no commit" in str(done.exception)
+        assert not measured
+        assert run("bless", "transformers@2.0", "--show").exit_code == 0, "but may be looked at"
 
     def test_another_torch_xla_is_no_baseline(self, measured: list[bool]) -> None:
         assert isinstance(run("bless", "torch_xla@2.8.0").exception, BadInput)

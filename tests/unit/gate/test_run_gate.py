@@ -17,7 +17,15 @@ from harness.base.errors import BadInput, CannotTrain
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import gate as gating
-from harness.gate.gate import GatePair, NotCompared, chosen_cases, gate_pairs, judge_pair, run_gate
+from harness.gate.gate import (
+    SMOKE,
+    GatePair,
+    NotCompared,
+    chosen_cases,
+    gate_pairs,
+    judge_pair,
+    run_gate,
+)
 from harness.gate.refs import Ref
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict
@@ -445,9 +453,9 @@ class TestParity:
 class TestWhatIsGated:
     def test_the_other_trainer_where_it_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
-        assert [p.parity for p in gate_pairs([], NEW, OLD, ["smoke"])] == [False]
+        assert [p.parity for p in gate_pairs([], NEW, OLD, ["llama-tiny"])] == [False]
         monkeypatch.setenv("TORCHPRIME_DIR", "/somewhere")
-        both = gate_pairs([], NEW, OLD, ["smoke"])
+        both = gate_pairs([], NEW, OLD, ["llama-tiny"])
         assert [p.parity for p in both] == [False, True]
         assert both[1].against == Ref("torchprime")
         assert both[0].id == "llama-tiny-transformers@2.0-transformers@1.0"
@@ -456,7 +464,7 @@ class TestWhatIsGated:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
-        (pair,) = gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])
+        (pair,) = gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["llama-tiny"])
         assert pair.against == Ref("transformers")
 
     def test_another_torch_xla_is_not_judged_against_the_other_trainer(
@@ -464,9 +472,9 @@ class TestWhatIsGated:
     ) -> None:
         """Which has the usual one: they would differ by what is gated."""
         monkeypatch.setenv("TORCHPRIME_DIR", "/tp")
-        assert [p.parity for p in gate_pairs([], Ref("torch_xla", "2.8.0"), None, ["smoke"])] == [
-            False
-        ]
+        for other in (Ref("torch_xla", "2.8.0"), Ref("transformers", None, (Ref("jax", "0.7.2"),))):
+            pairs = gate_pairs([], other, None, ["llama-tiny"])
+            assert [(p.parity, str(p.against)) for p in pairs] == [(False, "transformers")]
 
     def test_overrides_are_for_every_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
@@ -483,10 +491,21 @@ class TestWhatIsGated:
             gate_pairs([], NEW, OLD, ["llama-tny"])
 
     def test_names_for_several_cases(self) -> None:
-        assert chosen_cases(["smoke", "llama-tiny", "x"]) == ["llama-tiny", "x"]
+        some = chosen_cases(["smoke", "llama-tiny", "x"])
+        assert some.versions == (*SMOKE, "llama-tiny", "x")
+        assert some.trainers == ("llama-tiny", "x")
         every = chosen_cases(["all"])
-        assert "llama-tiny" in every
-        assert "llama-tiny-as-shipped" not in every
+        assert {*SMOKE, "llama-tiny"} <= {*every.versions}
+        assert "llama-tiny-as-shipped" not in every.versions
+        assert "llama-tiny-epochs" not in every.trainers
+
+    def test_what_only_versions_of_one_trainer_agree_in_is_not_judged_between_two(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCHPRIME_DIR", "/somewhere")
+        pairs = gate_pairs([], NEW, OLD, ["smoke"])
+        assert [p.case for p in pairs if not p.parity] == [*SMOKE]
+        assert [p.case for p in pairs if p.parity] == ["llama-tiny"]
 
 
 class TestTheWholeGate:

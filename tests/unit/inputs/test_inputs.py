@@ -297,3 +297,33 @@ class TestOneUnitInTheLastPlace:
         assert np.isfinite(moved).all()
         assert (moved != 0).all()
         assert np.abs(moved).max() < 1e-37
+
+
+class TestEpochs:
+    def test_a_further_epoch_has_the_same_rows_in_another_order(
+        self, case: Case, root: Path
+    ) -> None:
+        once = arrays(prepare(dataclasses.replace(case, steps=2), root))
+        data = dataclasses.replace(case.data, epochs=2)
+        tokens, labels = arrays(prepare(dataclasses.replace(case, data=data), root))
+        rows = 2 * case.global_batch
+        assert len(tokens) == 2 * rows
+        for found, before in zip((tokens, labels), once, strict=True):
+            assert (found[:rows] == before).all(), "the first is what one epoch would be"
+            assert not (found[rows:] == before).all()
+        pairs = [[(*t, *n) for t, n in zip(tokens[part], labels[part], strict=True)]
+                 for part in (slice(rows), slice(rows, None))]  # fmt: skip
+        assert sorted(pairs[0]) == sorted(pairs[1]), "each row with its own labels"
+
+    def test_one_that_does_not_come_out_even(self, case: Case, root: Path) -> None:
+        data = dataclasses.replace(case.data, epochs=3)
+        uneven = dataclasses.replace(case, data=data)  # 32 rows, so 11 in an epoch
+        tokens, _ = arrays(prepare(uneven, root))
+        assert len(tokens) == 4 * case.global_batch
+        assert len({row.tobytes() for row in tokens}) == 11
+
+    def test_a_text_has_to_last_for_one(self, root: Path) -> None:
+        case = load(["case=llama-tiny-epochs"]).case
+        prepare(case, root)
+        with pytest.raises(BadInput, match=r"more case\.data\.epochs"):
+            prepare(dataclasses.replace(case, data=dataclasses.replace(case.data, epochs=1)), root)

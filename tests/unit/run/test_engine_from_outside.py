@@ -132,7 +132,7 @@ def test_it_is_listed() -> None:
 def test_its_versions_are_gated() -> None:
     ref = parse("minetrain@v2")
     assert ref.entry == "mine@v2"
-    pairs = gate_pairs([], ref, parse("minetrain@v1"), ["smoke"])
+    pairs = gate_pairs([], ref, parse("minetrain@v1"), ["llama-tiny"])
     assert [(pair.parity, str(pair.against)) for pair in pairs] == [
         (False, "minetrain@v1"), (True, "transformers"),
     ]  # fmt: skip

@@ -133,14 +133,10 @@ class TestMissing:
         vm(8)
         with pytest.raises(BadInput, match=r"case\.mesh \(fsdp 4\) is of 4 devices"):
             gate_pairs([TPU], parse("transformers@4.57.6"), None, ["smoke"])
-        (pair,) = (
-            pair
-            for pair in gate_pairs(
-                [TPU, "launcher.scale_mesh=true"], parse("transformers@4.57.6"), None, ["smoke"]
-            )
-            if not pair.parity
-        )
-        assert pair.settings.case.mesh == {"fsdp": 8}
+        words = [TPU, "launcher.scale_mesh=true"]
+        for pair in gate_pairs(words, parse("transformers@4.57.6"), None, ["smoke"]):
+            assert pair.settings.case.mesh == {"fsdp": 8}
+            assert pair.settings.case.micro_batch == 8
 
     def test_an_interpreter_without_libtpu(self, vm: Callable[..., None]) -> None:
         def undriven(python: Path, packages: Mapping[str, str]) -> str | None:
