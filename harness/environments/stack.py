@@ -18,8 +18,8 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import Progress
 from harness.environments.folders import identity
 from harness.environments.git import redact
 from harness.environments.install import InstallFailed

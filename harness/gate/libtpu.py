@@ -63,7 +63,8 @@ def gate_libtpu(
             pairs += _judged(traced, compiling, old, reporter)
     compared = f"{candidate} against {PACKAGE}@{old}, steps compiled for {_targets(settings)}"
     return Outcome(
-        Verdict(told, ", ".join(chosen_cases(cases).trainers), tuple(pairs), tuple(notes)), records
+        Verdict(compared, ", ".join(chosen_cases(cases).trainers), tuple(pairs), tuple(notes)),
+        records,
     )
 
 

@@ -93,7 +93,9 @@ class TestMesh:
 
     def test_a_scaled_mesh_is_checked_again(self, vm: Callable[..., None]) -> None:
         vm(16)
-        with pytest.raises(BadInput, match=r"case\.global_batch"):
+        assert ready(load([TPU, "launcher.scale_mesh=true"])).case.global_batch == 16
+        vm(128)
+        with pytest.raises(BadInput, match=r"case\.sharding .* does not come out even"):
             ready(load([TPU, "launcher.scale_mesh=true"]))
 
     def test_a_plugin_alone_knows_its_devices(self, vm: Callable[..., None]) -> None:
