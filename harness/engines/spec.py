@@ -34,6 +34,7 @@ class TrainerOptions(EngineOptions):
                (`harness.environments.sources`); null takes the engine's default
     script:    the script to run in place of the engine's own
     arguments: further arguments in the trainer's own terms; null drops one that we would give
+    workarounds: names of the engine's `Workaround`s to train with
     """
 
     __pydantic_config__ = STRICT
@@ -41,6 +42,21 @@ class TrainerOptions(EngineOptions):
     source: str | None = None
     script: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    workarounds: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Workaround:
+    """What lets a trainer train in spite of a defect of its own; its injection knows how.
+
+    name:    as in `engine.<name>.workarounds`
+    what:    the defect, and the versions that have it
+    symptom: pattern of the exception that it ends with
+    """
+
+    name: str
+    what: str
+    symptom: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ class EngineSpec(Generic[Options]):
     injection:   file whose `inject(**spec.injected)` is called in the trainer's process before its
                  script. It is copied into the run, so that it may import the standard library,
                  torch, torch_xla, numpy and `harness.probe`, and nothing beside it
+    workarounds: what lets some versions of its trainer train at all
     libraries:   modules that its trainer imports, where they are installed, before it touches a
                  device: a fork server has them imported (docs/launchers.md)
     """
@@ -114,6 +131,7 @@ class EngineSpec(Generic[Options]):
     reports: Callable[[str, int], tuple[Reported, ...]] = nothing
     watch: Watch = field(default_factory=Watch)
     injection: Path | None = None
+    workarounds: tuple[Workaround, ...] = ()
     libraries: tuple[str, ...] = ()
 
     def watched(self, spec: Spec) -> Spec:
@@ -123,8 +141,10 @@ class EngineSpec(Generic[Options]):
     def command(self, job: Job[Options]) -> Command:
         """The translation of `job`, with the engine's injection and the faults to be seeded.
 
-        Raises BadInput for what the trainer cannot do, and for a fault that there is not.
+        Raises BadInput for what the trainer cannot do, and for a fault or a workaround that does
+        not exist.
         """
+        self._check_workarounds(job.options)
         command = self.translate(job)
         spec = self.watched(command.spec)
         files: Mapping[str, str] = command.files
@@ -133,6 +153,15 @@ class EngineSpec(Generic[Options]):
             files = {**files, INJECTION: self.injection.read_text()}
         spec = seeded(spec, job.options.faults, f"engine.{self.name}.faults")
         return dataclasses.replace(command, spec=spec, files=files)
+
+    def _check_workarounds(self, options: EngineOptions) -> None:
+        known = [workaround.name for workaround in self.workarounds]
+        for name in options.workarounds if isinstance(options, TrainerOptions) else ():
+            if name not in known:
+                there = ", ".join(known) or "none"
+                raise BadInput(
+                    f"engine.{self.name}.workarounds: there is no {name}; there is {there}"
+                )
 
 
 def engine(name: str, key: str = "engines") -> EngineSpec[Any]:

@@ -15,7 +15,7 @@ from harness.base.errors import BadInput, CannotTrain
 from harness.config.compose import case_names, load
 from harness.config.settings import Settings
 from harness.engines.sources import named_source
-from harness.engines.spec import TrainerOptions, engine
+from harness.engines.spec import TrainerOptions, Workaround, engine
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.environments.stack import check_exists
 from harness.gate import baselines
@@ -33,7 +33,7 @@ from harness.run import session
 from harness.run.compiling import plan_compiling
 from harness.run.execute import Reporter, run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
-from harness.run.plan import Plan
+from harness.run.plan import Plan, workarounds_of
 from harness.run.preflight import ready
 from harness.run.session import Outcome, Planned
 
@@ -54,6 +54,7 @@ class GatePair:
 
     against: what the candidate is judged against; None is the stored baseline
     parity:  `against` is the other trainer, not a version of the candidate's own
+    workarounds: what the candidate alone is trained with
     """
 
     settings: Settings
@@ -61,6 +62,7 @@ class GatePair:
     against: Ref | None
     parity: bool
     stored: Path
+    workarounds: tuple[str, ...] = ()
 
     @property
     def case(self) -> str:
@@ -178,7 +180,11 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     # The order is fixed, so that a reader finds the candidate where it was the last time.
     order = (candidate, against) if pair.parity else (against, candidate)
     refs = (pair.candidate, pair.against) if pair.parity else (pair.against, pair.candidate)
-    planners = tuple(planner_of(ref, reporter.note) for ref in refs if ref is not None)
+    planners = tuple(
+        planner_of(ref, reporter.note, pair.workarounds if ref is pair.candidate else ())
+        for ref in refs
+        if ref is not None
+    )
     compiling = plan_compiling(pair.settings, reporter.note)
     planned = Planned(pair.settings, order, planners, (), compiling=compiling)
     reporter.note(planned.compared)
@@ -191,6 +197,8 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         return _outcome(planned.compared, pair, verdict, records)
     base, own = (records[p] for p in (verdict.a_record, verdict.b_record))
     if did_not_train(own):
+        if (workaround := _workaround(pair, own)) is not None:
+            return _worked_around(pair, workaround, own, base, reporter)
         verdict = _not_trained(verdict, base, own)
     else:
         verdict = pairs.with_parameters(verdict, base, own)
@@ -199,10 +207,54 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     return _outcome(planned.compared, pair, verdict, records)
 
 
+def _workaround(pair: GatePair, record: Record) -> Workaround | None:
+    """What would let a version train that does not, if that is known and not tried yet."""
+    name, root = pair.candidate.engine, why(record)
+    tried = [*workarounds_of(pair.settings.engine[name]), *pair.workarounds]
+    known = engine(name).workarounds
+    return next((w for w in known if w.name not in tried and re.search(w.symptom, root)), None)
+
+
+def _worked_around(
+    pair: GatePair, workaround: Workaround, own: Record, base: Record | None, reporter: Reporter
+) -> Outcome:
+    """The verdict where the candidate `own` does not train for a known reason: with a workaround.
+
+    A baseline that does not train for the same reason gets it too, and the verdict is of what both
+    do with it. Otherwise it is that the candidate needs it, and what it does with it is a note.
+    """
+    both = base is not None and not base.complete and _workaround(pair, base) == workaround
+    words = f"the workaround {workaround.name} ({workaround.what})"
+    reporter.note(f"{own.label} does not train: {why(own)}; again with {words}")
+    if both:
+        name, settings = pair.candidate.engine, pair.settings
+        options = settings.engine[name]
+        assert isinstance(options, TrainerOptions)
+        with_it = dataclasses.replace(options, workarounds=[*options.workarounds, workaround.name])
+        engines = {**settings.engine, name: with_it}
+        again = dataclasses.replace(pair, settings=dataclasses.replace(settings, engine=engines))
+    else:
+        again = dataclasses.replace(pair, workarounds=(*pair.workarounds, workaround.name))
+    outcome = judge_pair(again, reporter)
+    (verdict,) = outcome.verdict.pairs
+    if did_not_train(outcome.records[verdict.b_record]):
+        return outcome
+    if both:
+        note = f"both versions train only with {words}"
+        verdict = dataclasses.replace(verdict, notes=(note, *verdict.notes))
+    else:
+        because = f"{own.label} trains only with {words}: {why(own)}"
+        verdict = pairs.only_with(verdict, broken_rung(own), because)
+    whole = dataclasses.replace(outcome.verdict, pairs=(verdict,))
+    return dataclasses.replace(outcome, verdict=whole)
+
+
 def plan_candidate(pair: GatePair, reporter: Reporter) -> Plan:
     """The Plan of the candidate. Raises BadInput, InstallFailed, NotCompared."""
     try:
-        return plan_ref(pair.candidate, pair.settings, _inputs(pair), reporter.note)
+        return plan_ref(
+            pair.candidate, pair.settings, _inputs(pair), reporter.note, pair.workarounds
+        )
     except CannotTrain as error:
         raise NotCompared(f"{pair.case}: {pair.candidate} was not compared: {error}") from None
 
@@ -256,6 +308,8 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     records = {str(own.directory): own}
     compared = f"{conditions}: {plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
+        if (workaround := _workaround(pair, own)) is not None:
+            return _worked_around(pair, workaround, own, None, reporter)
         names, places = ("baseline", own.label), ("", str(own.directory))
         because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"
         verdict = pairs.without_evidence(names, places, because, broken_rung(own), _log_of(own))
@@ -325,7 +379,7 @@ def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
     """The candidate's compiled step."""
     from harness.run.timing import compiled_step_of
 
-    replan = planner_of(pair.candidate, reporter.note)
+    replan = planner_of(pair.candidate, reporter.note, pair.workarounds)
     return compiled_step_of(replan, pair.settings, _inputs(pair), reporter)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.config.settings import Settings
-from harness.engines.spec import engine, engines
+from harness.engines.spec import TrainerOptions, engine, engines
 from harness.environments.git import redact
 from harness.environments.sources import Package, default_cache_dir, parse_source
 from harness.environments.stack import interpreter_with, named, pin
 from harness.inputs.prepared import Inputs
-from harness.run.plan import Plan, Planner, plan_run
+from harness.run.plan import Plan, Planner, labelled, plan_run
 
 _NEXT = re.compile(r",(?=[\w.-]+@)")
 """A comma between two refs, and not one within a folder's name."""
@@ -115,25 +115,34 @@ def _one(text: str) -> Ref:
     return ref
 
 
-def planner_of(ref: Ref, progress: Progress) -> Planner:
-    """The Planner for `ref`."""
-    return lambda settings, inputs: plan_ref(ref, settings, inputs, progress)
+def planner_of(ref: Ref, progress: Progress, workarounds: tuple[str, ...] = ()) -> Planner:
+    """The Planner for `ref`, trained with `workarounds` besides those of the settings."""
+    return lambda settings, inputs: plan_ref(ref, settings, inputs, progress, workarounds)
 
 
-def plan_ref(ref: Ref, settings: Settings, inputs: Inputs, progress: Progress) -> Plan:
+def plan_ref(
+    ref: Ref,
+    settings: Settings,
+    inputs: Inputs,
+    progress: Progress,
+    workarounds: tuple[str, ...] = (),
+) -> Plan:
     """The Plan that trains the settings' case with `ref`.
 
     Raises BadInput for what cannot work, InstallFailed where `ref` cannot be installed.
     """
-    if not ref.in_environment:
-        return plan_run(ref.entry, settings, inputs, progress)
-    cache = default_cache_dir()
-    pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
-    python = interpreter_with(pins, cache, progress)
     options = settings.engine[ref.engine]
-    engine = {
-        **settings.engine,
-        ref.engine: dataclasses.replace(options, python=str(python)),
-    }
+    if workarounds:
+        assert isinstance(options, TrainerOptions)
+        both = [*options.workarounds, *workarounds]
+        options = dataclasses.replace(options, workarounds=both)
+    if ref.in_environment:
+        cache = default_cache_dir()
+        pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
+        python = interpreter_with(pins, cache, progress)
+        options = dataclasses.replace(options, python=str(python))
+    engine = {**settings.engine, ref.engine: options}
     plan = plan_run(ref.entry, dataclasses.replace(settings, engine=engine), inputs, progress)
-    return dataclasses.replace(plan, label=str(ref))
+    if not ref.in_environment:
+        return plan
+    return dataclasses.replace(plan, label=labelled(str(ref), options))

@@ -30,6 +30,14 @@ def without_evidence(
     return PairVerdict(*names, *places, rungs, notes)
 
 
+def only_with(pair: PairVerdict, failed: str, because: str) -> PairVerdict:
+    """The verdict of a candidate that trains with a workaround only: the rung `failed` says so."""
+    then = f"with it, {pair.headline}"
+    broken = RungResult(failed, Result.FAIL, f"{because}; {then}")
+    rungs = tuple(broken if r.rung == failed else r for r in pair.rungs)
+    return dataclasses.replace(pair, rungs=rungs)
+
+
 def with_parameters(pair: PairVerdict, a: Record, b: Record) -> PairVerdict:
     """The verdict with a note of whether both runs ended in bitwise equal parameters."""
     note = f"final parameters: {equal_parameters(a, b)}"

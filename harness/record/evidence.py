@@ -54,6 +54,7 @@ class Origin:
     description:     what a person calls it
     script:          `path` and `sha256` of a script that was named in place of the engine's own
     files:           SHA-256 of files that arguments name, by argument
+    workarounds:     names of those that it trained with
     """
 
     __pydantic_config__ = STRICT
@@ -64,6 +65,7 @@ class Origin:
     description: str = ""
     script: dict[str, str] | None = None
     files: dict[str, str] = field(default_factory=dict)
+    workarounds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
     )
     return Plan(
         engine=engine_name,
-        label=redact(name) if named_source else engine_name,
+        label=labelled(redact(name) if named_source else engine_name, options),
         case=settings.case,
         command=command,
         interpreter=interpreter,
@@ -117,9 +117,24 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
         environment=device_environment(
             device, settings.case.devices, settings.launcher.fast_compile
         ),
-        origin={**_origin(engine, interpreter, checkout), "script": script, "files": files},
+        origin={
+            **_origin(engine, interpreter, checkout),
+            "script": script,
+            "files": files,
+            "workarounds": workarounds_of(options),
+        },
         source=folder,
     )
+
+
+def workarounds_of(options: EngineOptions) -> list[str]:
+    """Names of the workarounds that a trainer trains with."""
+    return list(options.workarounds) if isinstance(options, TrainerOptions) else []
+
+
+def labelled(name: str, options: EngineOptions) -> str:
+    """What a person calls a run of `name`: with its workarounds, without which it is another."""
+    return " with ".join([name, *workarounds_of(options)])
 
 
 def planner(name: str, progress: Progress) -> Planner:

@@ -24,7 +24,7 @@ from harness.engines.command import (
     spec_for,
 )
 from harness.engines.hf.scripts import arguments_for
-from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
+from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions, Workaround
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
 from harness.models.family import family
@@ -137,6 +137,7 @@ def _spec(job: Job[HfOptions]) -> Spec:
         dcn=dict(case.dcn),
         sharding=dict(case.sharding) if case.aligned else None,
         einsum_linear=job.options.einsum_linear,
+        workarounds=list(job.options.workarounds),
     )
 
 
@@ -185,6 +186,20 @@ ENGINE = EngineSpec(
     watch=Watch(names_attention=True),
     reports=reports,
     injection=Path(__file__).with_name("inject.py"),
+    workarounds=(
+        Workaround(
+            "fsdp_xla_environment",
+            "up to transformers 4.45 the Trainer sets ACCELERATE_USE_FSDP for XLA's FSDP too, and "
+            "accelerate looks for torch's",
+            r"There are currently no available devices found",
+        ),
+        Workaround(
+            "fsdp_xla_wrap",
+            "from transformers 5.3 on the Trainer puts off its optimizer until FSDP has wrapped the "
+            "model, and creates none where that is XLA's FSDP",
+            r"'NoneType' object has no attribute 'param_groups'",
+        ),
+    ),
     libraries=(
         "datasets",
         "transformers.trainer",

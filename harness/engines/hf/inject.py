@@ -6,6 +6,7 @@ This file is copied into the run, and runs inside the trainer's process.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from typing import Any
 
@@ -19,6 +20,7 @@ def inject(
     dcn: dict[str, int],
     sharding: dict[str, list[Any]] | None,
     einsum_linear: bool,
+    workarounds: list[str],
 ) -> None:
     """The Trainer has one mesh of its own and shards the largest dimension of each parameter.
 
@@ -26,7 +28,10 @@ def inject(
     dcn:           over how many slices each axis of it lies, where it lies across some
     sharding:      partition spec by parameter pattern (`*` is a layer number); None leaves its own
     einsum_linear: torch_xla's einsum lowering on its plain `nn.Linear` modules
+    workarounds:   names of functions in `WORKAROUNDS` to call
     """
+    for name in workarounds:
+        WORKAROUNDS[name]()
 
     def patch(trainer: Any) -> None:
         wrap = trainer.Trainer._wrap_model
@@ -51,6 +56,47 @@ def inject(
             trainer.Trainer.__init__ = __init__
 
     when_imported("transformers.trainer", patch)
+
+
+def _fsdp_xla_environment() -> None:
+    """Up to transformers 4.45: XLA's FSDP is not announced to accelerate as torch's."""
+
+    def patch(training_args: Any) -> None:
+        arguments = training_args.TrainingArguments
+        complete = arguments.__post_init__
+
+        @functools.wraps(complete)
+        def __post_init__(self: Any) -> None:
+            complete(self)
+            os.environ.pop("ACCELERATE_USE_FSDP", None)
+
+        arguments.__post_init__ = __post_init__
+
+    when_imported("transformers.training_args", patch)
+
+
+def _fsdp_xla_wrap() -> None:
+    """From transformers 5.3 on: create the optimizer that was put off, and then left out."""
+
+    def patch(trainer: Any) -> None:
+        create = trainer.Trainer.create_scheduler
+
+        @functools.wraps(create)
+        def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
+            if self.optimizer is None:
+                self.create_optimizer()
+                self.optimizer = self.accelerator.prepare(self.optimizer)
+            return create(self, num_training_steps, optimizer)
+
+        trainer.Trainer.create_scheduler = create_scheduler
+
+    when_imported("transformers.trainer", patch)
+
+
+WORKAROUNDS = {
+    "fsdp_xla_environment": _fsdp_xla_environment,
+    "fsdp_xla_wrap": _fsdp_xla_wrap,
+}
 
 
 def _einsum_linear(model: torch.nn.Module) -> None:

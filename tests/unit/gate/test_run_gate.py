@@ -14,6 +14,7 @@ import pytest
 from builders import compiled_step
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.config.settings import Settings
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import gate as gating
@@ -33,7 +34,7 @@ from harness.record.evidence import Observed, Record
 from harness.run import noise, session
 from harness.run import timing as measuring
 from harness.run.noise import Noise
-from harness.run.plan import Plan
+from harness.run.plan import Plan, workarounds_of
 from harness.run.session import Outcome
 
 OLD, NEW = Ref("transformers", "1.0"), Ref("transformers", "2.0")
@@ -54,8 +55,11 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     def make(**runs: Record | Exception) -> None:
         chosen = samples.settings(tmp_path)
 
-        def plan(ref: Ref, *_: Any) -> Plan:
-            found = runs[ref.package if ref.source is None else f"v{ref.source[0]}"]
+        def plan(ref: Ref, settings: Settings, *rest: Any) -> Plan:
+            name = ref.package if ref.source is None else f"v{ref.source[0]}"
+            own = rest[2] if len(rest) > 2 else ()
+            used = (*workarounds_of(settings.engine[ref.engine]), *own)
+            found = runs["_with_".join([name, *used])]
             if isinstance(found, Exception):
                 raise found
             return samples.plan(found.label, chosen)
@@ -255,6 +259,82 @@ class TestAgainstAVersion:
         world(v1=InstallFailed("no such release"), v2=samples.run(tmp_path / "b", "hf@2.0"))
         with pytest.raises(InstallFailed):
             judged(gate_pair(tmp_path))
+
+
+NO_OPTIMIZER = TRACEBACK.replace(
+    "ValueError: no optimizer",
+    "AttributeError: 'NoneType' object has no attribute 'param_groups'",
+)
+WORKAROUND = "fsdp_xla_wrap"
+
+
+class TestWorkarounds:
+    """A version that does not train for a known reason is looked at beyond it."""
+
+    def failing(self, folder: Path, label: str) -> Record:
+        return samples.run(folder, label, (), ended=FAILED, log=NO_OPTIMIZER)
+
+    def worlds(self, tmp_path: Path, scale: float = 1.0) -> dict[str, Record]:
+        return {
+            "v1": samples.run(tmp_path / "a", "hf@1.0"),
+            "v2": self.failing(tmp_path / "b", "hf@2.0"),
+            f"v2_with_{WORKAROUND}": samples.run(
+                tmp_path / "c", f"hf@2.0 with {WORKAROUND}", scale=scale
+            ),
+        }
+
+    def test_a_candidate_that_needs_one_fails_and_says_what_it_does_with_it(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(**self.worlds(tmp_path))
+        verdict = judged(gate_pair(tmp_path))
+        assert [r.rung for r in verdict.rungs if r.result is Result.FAIL] == ["environment"]
+        assert verdict.rung("backward").result is Result.PASS
+        assert verdict.b == f"hf@2.0 with {WORKAROUND}"
+        assert verdict.rung("environment").explanation.endswith("train alike: 12 rungs hold")
+
+    def test_and_where_it_differs_beyond(self, world: World, tmp_path: Path) -> None:
+        world(**self.worlds(tmp_path, scale=0.5))
+        verdict = judged(gate_pair(tmp_path))
+        failed = [r.rung for r in verdict.rungs if r.result is Result.FAIL]
+        assert failed[:2] == ["environment", "backward"]
+        assert "with it, backward: " in verdict.headline
+
+    def test_where_both_need_it_the_verdict_is_of_both_with_it(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world(
+            **self.worlds(tmp_path)
+            | {
+                "v1": self.failing(tmp_path / "d", "hf@1.0"),
+                f"v1_with_{WORKAROUND}": samples.run(tmp_path / "e", f"hf@1.0 with {WORKAROUND}"),
+            }
+        )
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.PASS
+        assert WORKAROUND in verdict.notes[0]
+
+    def test_a_baseline_that_fails_otherwise_stays_what_it_is(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        base = samples.run(tmp_path / "d", "hf@1.0", (), ended=FAILED, log=TRACEBACK)
+        world(**self.worlds(tmp_path) | {"v1": base})
+        assert judged(gate_pair(tmp_path)).rung("forward").result is Result.INVALID
+
+    def test_one_that_does_not_help_is_tried_once(self, world: World, tmp_path: Path) -> None:
+        still = self.failing(tmp_path / "d", f"hf@2.0 with {WORKAROUND}")
+        world(**self.worlds(tmp_path) | {f"v2_with_{WORKAROUND}": still})
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.FAIL
+        assert verdict.headline.startswith(f"environment: hf@2.0 with {WORKAROUND} does not train")
+
+    def test_against_a_stored_baseline(self, world: World, tmp_path: Path) -> None:
+        world(**self.worlds(tmp_path))
+        stored = samples.run(tmp_path / "s", "hf@1.0")
+        baselines.save(tmp_path / "stored", stored, Noise(None), by="me")
+        verdict = judged(gate_pair(tmp_path, None))
+        assert [r.rung for r in verdict.rungs if r.result is Result.FAIL] == ["environment"]
+        assert verdict.rung("loss_curve").result is Result.PASS
 
 
 class TestAnotherTorchXla:
