@@ -13,6 +13,7 @@ from harness.cli.options import (
     GateOverrides,
     Html,
     Json,
+    Junit,
     Torchprime,
     Verbose,
     overrides_of,
@@ -43,6 +44,7 @@ def gate(
     stored: Baselines = BASELINES,
     json_file: Json = None,
     html: Html = None,
+    junit: Junit = None,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Does this branch still train as before? The last line says so, or which rung broke.
@@ -69,7 +71,7 @@ def gate(
             outcome = gate_libtpu(words, candidate, baseline, cases.split(","), reporter)
         finally:
             reporter.close()
-        end(outcome, json_file, html, verbose)
+        end(outcome, json_file, html, verbose, junit)
     before = None if baseline is None else parse(baseline)
     words = overrides_of(overrides, torchprime)
     pairs = gate_pairs(words, parse(candidate), before, cases.split(","), stored)
@@ -78,4 +80,4 @@ def gate(
         outcome = run_gate(pairs, reporter)
     finally:
         reporter.close()
-    end(outcome, json_file, html, verbose)
+    end(outcome, json_file, html, verbose, junit)

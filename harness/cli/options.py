@@ -80,6 +80,14 @@ Html = Annotated[
     ),
 ]  # fmt: skip
 
+Junit = Annotated[
+    Path | None,
+    typer.Option(
+        "--junit", metavar="FILE", callback=_writable,
+        help="write a test for each rung, as CI systems list them",
+    ),
+]  # fmt: skip
+
 BASELINES = Path("baselines")
 
 

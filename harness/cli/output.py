@@ -16,7 +16,11 @@ from harness.run.session import Outcome
 
 
 def end(
-    outcome: Outcome, json_file: Path | None, html: Path | None, verbose: bool = False
+    outcome: Outcome,
+    json_file: Path | None,
+    html: Path | None,
+    verbose: bool = False,
+    junit: Path | None = None,
 ) -> NoReturn:
     """Write what was asked for, print the ladder, and exit by the verdict."""
     verdict, records = outcome.verdict, dict(outcome.records)
@@ -32,6 +36,11 @@ def end(
 
         write_html(html, verdict, records)
         written.append(f"report: {html.resolve()}")
+    if junit is not None:
+        from harness.report.junit import write_junit
+
+        write_junit(junit, verdict)
+        written.append(f"tests: {junit.resolve()}")
     if os.environ.get("GITHUB_STEP_SUMMARY"):
         from harness.report.github import append_job_summary
 

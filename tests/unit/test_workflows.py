@@ -85,3 +85,86 @@ def test_a_failed_gate_fails_the_job() -> None:
     (script,) = {step["run"] for step in steps() if step.get("id") == "gate"}
     assert script.rstrip().endswith('exit "$code"')
     assert not any(step.get("continue-on-error") for step in steps())
+
+
+UV = """#!/bin/bash
+printf '%s\\n' "uv" "$@" "" >> "$CALLS"
+if [ "$3" = parity ]; then echo '{"result": "FAIL"}' > out/gate.json; exit 1; fi
+"""
+"""A uv that writes down what it was asked for; the gate says FAIL."""
+
+
+class TestAsTheRunnerWould:
+    """The shell blocks of a job, in order, in a clean folder, by the runner's own shell."""
+
+    def run(self, job: str, folder: Path, **inputs: str) -> tuple[list[list[str]], list[int], str]:
+        """Calls of uv, exit codes of the blocks, and outputs."""
+        programs = folder / "programs"
+        programs.mkdir()
+        (programs / "uv").write_text(UV)
+        (programs / "uv").chmod(0o755)
+        calls, output, work = folder / "calls", folder / "output", folder / "work"
+        work.mkdir()
+        found = read("parity.yml")["jobs"][job]
+        given = {"CANDIDATE": "transformers@main", "CASES": "smoke", "BASELINE": "",
+                 "TORCHPRIME": "", "OVERRIDES": "", "TARGET": "", **inputs}  # fmt: skip
+        environment = {
+            "PATH": f"{programs}:/usr/bin:/bin",
+            "CALLS": str(calls),
+            "GITHUB_OUTPUT": str(output),
+            **given,
+            **found.get("env", {}),
+        }
+        codes = []
+        for step in found["steps"]:
+            if "run" not in step:
+                continue
+            # As GitHub's runner does for `shell: bash`, its default on Linux but for pipefail.
+            done = subprocess.run(
+                ["bash", "-e", "-c", step["run"]], cwd=work, env=environment, check=False
+            )
+            codes.append(done.returncode)
+        asked = [call.split("\n") for call in calls.read_text().split("\n\n") if call]
+        return asked, codes, output.read_text()
+
+    def test_the_gate_is_asked_for_what_the_inputs_say(self, tmp_path: Path) -> None:
+        if shutil.which("jq", path="/usr/bin:/bin") is None:
+            pytest.skip("jq is not installed: GitHub's runners have it")
+        calls, codes, output = self.run(
+            "cpu-mesh", tmp_path, BASELINE="transformers@4.57.6",
+            OVERRIDES="case.steps=40 case.seed=7", TARGET="v6e:2x2",
+        )  # fmt: skip
+        assert codes == [0, 1], "its FAIL fails the job"
+        assert output == "result=FAIL\n"
+        (gate,) = (call for call in calls if "gate" in call)
+        assert gate[gate.index("--baseline") + 1] == "transformers@4.57.6"
+        assert {"case.steps=40", "case.seed=7", "target=v6e:2x2", "launcher.device=cpu"} <= {*gate}
+
+    def test_what_is_not_given_is_not_passed(self, tmp_path: Path) -> None:
+        calls, _, _ = self.run("tpu", tmp_path)
+        (gate,) = (call for call in calls if "gate" in call)
+        assert not {"", "--baseline", "--torchprime", "target="} & {*gate}
+        assert "launcher.device=tpu" in gate
+        (tests,) = (call for call in calls if "pytest" in call)
+        assert "--parity-require" in tests
+
+    def test_an_input_is_one_word_or_data_and_never_code(self, tmp_path: Path) -> None:
+        hostile = "transformers@$(touch pwned);`touch pwned`"
+        calls, _, _ = self.run("cpu-mesh", tmp_path, CANDIDATE=hostile, OVERRIDES=hostile)
+        (gate,) = (call for call in calls if "gate" in call)
+        assert gate[gate.index("--candidate") + 1] == hostile
+        assert not (tmp_path / "work" / "pwned").exists()
+
+
+def test_a_fork_reaches_a_tpu_only_by_an_environment_that_reviewers_open() -> None:
+    tpu = read("parity.yml")["jobs"]["tpu"]
+    for key in ("if", "environment"):
+        assert "inputs.tpu-environment" in tpu[key]
+        assert "head.repo.full_name" in tpu[key]
+
+
+def test_the_junit_is_the_users_verdict() -> None:
+    """And not a second launch, or a test of the harness itself."""
+    (script,) = {step["run"] for step in steps() if step.get("id") == "gate"}
+    assert "--junit out/gate.xml" in script
+    assert not any("test_gate.py" in step.get("run", "") for step in steps())

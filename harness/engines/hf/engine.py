@@ -195,8 +195,8 @@ ENGINE = EngineSpec(
         ),
         Workaround(
             "fsdp_xla_wrap",
-            "from transformers 5.3 on the Trainer puts off its optimizer until FSDP has wrapped the "
-            "model, and creates none where that is XLA's FSDP",
+            "from transformers 5.3 on the Trainer puts off its optimizer until the model is "
+            "wrapped, and creates none where XLA's FSDP wraps it",
             r"'NoneType' object has no attribute 'param_groups'",
         ),
     ),
