@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from harness.base.errors import BadInput
 from harness.cli.options import progress
 
 if TYPE_CHECKING:
@@ -44,8 +45,16 @@ TorchprimeOverrides = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="print the command lines that the launcher would run, and end"),
+]
+UseHf = Annotated[bool, typer.Option("--use-hf", hidden=True)]
+"""As `tp run` has it: whoever comes from there is told what it is here."""
+
+
 @app.command()
-def hf(overrides: HfOverrides = None) -> None:
+def hf(overrides: HfOverrides = None, dry_run: DryRun = False, use_hf: UseHf = False) -> None:
     """Train by the Hugging Face Trainer: `run_clm.py` of any transformers.
 
     Its arguments are train_script.args.*: null drops one, + adds one. The script is asked which it
@@ -58,12 +67,20 @@ def hf(overrides: HfOverrides = None) -> None:
     from harness.train import hf as side
     from harness.train.settings import load_hf
 
+    _check_use_hf(use_hf)
     training = load_hf(list(overrides or []))
-    _train(side.plan, training)
+    _train(side.plan, training, dry_run)
 
 
 @app.command()
-def torchprime(overrides: TorchprimeOverrides = None) -> None:
+def torchprime(
+    overrides: TorchprimeOverrides = None,
+    config_name: Annotated[
+        str, typer.Option("--config-name", metavar="NAME", help="torchprime's configuration")
+    ] = "default",
+    dry_run: DryRun = False,
+    use_hf: UseHf = False,
+) -> None:
     """Train by torchprime's train.py, with its own Hydra overrides.
 
     parity train torchprime workload=llama-3.0-8b-tiny
@@ -73,15 +90,28 @@ def torchprime(overrides: TorchprimeOverrides = None) -> None:
     from harness.train import torchprime as side
     from harness.train.settings import load_torchprime
 
-    training = load_torchprime(list(overrides or []))
-    _train(side.plan, training)
+    _check_use_hf(use_hf)
+    training = load_torchprime(list(overrides or []), config_name)
+    _train(side.plan, training, dry_run)
 
 
-def _train(plan: Callable[[Any, Progress], TrainingPlan], training: Training) -> NoReturn:
+def _check_use_hf(used: bool) -> None:
+    if used:
+        raise BadInput(
+            "--use-hf: `parity train hf` is what `tp run --use-hf` was. Leave it out, and the path "
+            "of the script too, or name another one by train_script.path=FILE"
+        )
+
+
+def _train(
+    plan: Callable[[Any, Progress], TrainingPlan], training: Training, dry_run: bool
+) -> NoReturn:
     """Plan, train, say where the curves are, and exit by how it ended."""
+    import shlex
+
     from rich.console import Console
 
-    from harness.train.request import train
+    from harness.train.request import commands, train
 
     reporter = progress()
     try:
@@ -91,6 +121,10 @@ def _train(plan: Callable[[Any, Progress], TrainingPlan], training: Training) ->
         _say(console, f"{side.plan.label}: {origin}", "bold")
         for line in side.notes:
             _say(console, line, "yellow")
+        if dry_run:
+            for argv in commands(side, training, reporter):
+                typer.echo(shlex.join(argv))
+            raise typer.Exit(0)
         record = train(side, training, reporter)
     finally:
         reporter.close()

@@ -201,7 +201,7 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
             return _worked_around(pair, workaround, own, base, reporter)
         verdict = _not_trained(verdict, base, own)
     else:
-        verdict = pairs.with_parameters(verdict, base, own)
+        verdict = pairs.with_defects_of_both(pairs.with_parameters(verdict, base, own))
     if pair.candidate.packages & {"torch", "torch_xla"}:
         verdict = pairs.with_wanted_stack(verdict)
     return _outcome(planned.compared, pair, verdict, records)
@@ -349,7 +349,8 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     if wanted and noise != NOT_MEASURED and _exceeded(verdict):
         comparison = dataclasses.replace(comparison, noise_floor=noise.floor, repeat=noise.repeat)
         verdict = judge(comparison)
-    verdict = pairs.against_stored(pairs.with_parameters(verdict, base, own), case.aligned)
+    verdict = pairs.with_defects_of_both(pairs.with_parameters(verdict, base, own))
+    verdict = pairs.against_stored(verdict, case.aligned)
     return _outcome(compared + by, pair, verdict, records)
 
 

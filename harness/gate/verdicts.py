@@ -10,7 +10,7 @@ from harness.gate.change import equal_parameters
 from harness.ladder.ladder import names as rung_names
 from harness.ladder.ladder import rung as rung_of
 from harness.ladder.result import Finding, Result, RungResult
-from harness.ladder.rungs import environment
+from harness.ladder.rungs import environment, graph
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
 
@@ -64,6 +64,24 @@ def against_stored(pair: PairVerdict, aligned: bool) -> PairVerdict:
         for r in pair.rungs
     )
     return dataclasses.replace(pair, rungs=rungs)
+
+
+def with_defects_of_both(pair: PairVerdict) -> PairVerdict:
+    """The verdict where the steps of both versions have the same defect: it is no change.
+
+    Between two trainers it is a finding, as for either alone. Between versions of one it is what
+    the baseline does, and would hide nothing but every other version.
+    """
+    rung = pair.rung(graph.RUNG.name)
+    alike = all(f.a is not None and f.a == f.b for f in rung.findings)
+    if rung.result is not Result.FAIL or not rung.findings or not alike:
+        return pair
+    known = dataclasses.replace(
+        rung, result=Result.NOT_EXERCISED, explanation=f"the same in both: {rung.explanation}"
+    )
+    note = f"both versions: {'; '.join(f.text for f in rung.findings)}"
+    rungs = tuple(known if r is rung else r for r in pair.rungs)
+    return dataclasses.replace(pair, rungs=rungs, notes=(*pair.notes, note))
 
 
 def with_wanted_stack(pair: PairVerdict) -> PairVerdict:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-MADE = ("cache_dir", "logging_dir", "output_dir", "profile_dir")
+MADE = ("cache_dir", "dir", "logging_dir", "output_dir", "profile_dir")
 """Arguments, by their last name, that are folders even before there is one."""
 
 READ = (
-    "config_name", "dataset_name", "fsdp_config", "hf_dataset_name", "model_name_or_path",
-    "pretrained_model", "tokenizer_name", "train_file", "validation_file", "file_dataset_path",
+    "config_name", "dataset_name", "file_dataset_path", "fsdp_config", "hf_dataset_name",
+    "model_name_or_path", "pretrained_model", "resume_from_checkpoint", "tokenizer_name",
+    "train_file", "validation_file",
 )  # fmt: skip
 """Arguments that are a path if there is one, and else a name on the hub."""
 

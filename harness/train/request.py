@@ -23,7 +23,7 @@ from harness.models.family import Model
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
 from harness.run import preflight
-from harness.run.execute import DeviceLock, Reporter, launch_alone, with_launcher_identity
+from harness.run.execute import DeviceLock, Reporter, launch_alone, run_of, with_launcher_identity
 from harness.run.plan import Plan
 from harness.run.workspace import Slot
 from harness.train.settings import Training
@@ -182,6 +182,17 @@ def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:
             "Record says whether a run was trained to its end, so that it has to have one."
         )
     return value
+
+
+def commands(side: TrainingPlan, training: Training, reporter: Reporter) -> list[tuple[str, ...]]:
+    """The command lines that `train` would run on this machine, in order.
+
+    Raises:
+        BadInput: the launcher refuses an option.
+    """
+    launcher = launcher_for(training.launcher, reporter.note)
+    plan = with_launcher_identity(side.plan, launcher)
+    return launcher.commands(run_of(plan, Slot(side.directory)))
 
 
 def train(side: TrainingPlan, training: Training, reporter: Reporter) -> Record:

@@ -102,12 +102,14 @@ class HfTraining(Training):
 class TorchprimeTraining(Training):
     """One run of torchprime.
 
+    config_name: its configuration, one of torchprime's own files
     overrides: overrides of torchprime's configuration, before the user's own
     words:     the user's own, as they were written
     """
 
     __pydantic_config__ = STRICT
 
+    config_name: str = "default"
     overrides: dict[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] = ()
 
@@ -120,10 +122,17 @@ def load_hf(words: Sequence[str]) -> HfTraining:
     """
     overrides = _parse(words)
     for override in overrides:
-        if override.key_or_group.split(".")[0] == "overrides":
-            raise BadInput("overrides: this key is for `parity train torchprime` alone")
+        first = override.key_or_group.split(".")[0]
+        if first in ("overrides", "config_name"):
+            raise BadInput(f"{first}: this key is for `parity train torchprime` alone")
+        if first == "hydra":
+            raise BadInput(
+                f"{override.key_or_group}: the script is no Hydra program, and writes no folder of "
+                "Hydra's. Name the output folder by output_dir=PATH"
+            )
     raw = _compose(HF.name, words)
-    raw.pop("overrides", None)
+    for name in ("overrides", "config_name"):
+        raw.pop(name, None)
     explicit = tuple(
         o.key_or_group.removeprefix(ARGUMENTS)
         for o in overrides
@@ -139,7 +148,7 @@ def load_hf(words: Sequence[str]) -> HfTraining:
     return training
 
 
-def load_torchprime(words: Sequence[str]) -> TorchprimeTraining:
+def load_torchprime(words: Sequence[str], config_name: str = "default") -> TorchprimeTraining:
     """The run that configs/train/torchprime.yaml and the user's overrides describe.
 
     Overrides whose first key is one of ours are ours; torchprime gets all others as they are.
@@ -154,13 +163,19 @@ def load_torchprime(words: Sequence[str]) -> TorchprimeTraining:
         (ours if override.key_or_group.split(".")[0] in keys else theirs).append(word)
     raw = _compose(TORCHPRIME.name, ours)
     raw.pop("train_script", None)
-    training = typed(TorchprimeTraining, {**raw, "words": tuple(theirs)})
+    given = {**raw, "words": tuple(theirs), "config_name": config_name}
+    training = typed(TorchprimeTraining, given)
     _check(training)
     return training
 
 
 def _parse(words: Sequence[str]) -> list[Override]:
     for word in words:
+        if word.endswith(".py") and "=" not in word:
+            raise BadInput(
+                f"`{word}`: a script is named by train_script.path={word} (`parity train hf`); "
+                "torchprime's own is run by `parity train torchprime` as it is"
+            )
         if "=" not in word and not word.startswith("~"):
             raise BadInput(
                 f"`{word}` is no override: write KEY=VALUE, for example "
@@ -223,6 +238,12 @@ def _check(training: Training) -> None:
         value = getattr(training, key, 1)
         if value < 1:
             raise BadInput(f"{key}={value}: it has to be at least 1")
+    if "://" in training.output_dir:
+        raise BadInput(
+            f"output_dir={training.output_dir}: a trainer writes to a folder of its own machine. "
+            "Name a folder; launcher=xpk brings Records to the bucket that "
+            "launcher.options.artifacts names"
+        )
     for name in training.variables:
         if SECRET_NAME.search(name):
             raise BadInput(

@@ -62,7 +62,8 @@ def plan(training: TorchprimeTraining, progress: Progress) -> TrainingPlan:
     defaults = read_defaults(checkout.path)
     inputs = inputs_of(training)
     words = _words(training, directory, defaults, here)
-    config = _composed(checkout.path, [w.replace(INPUTS, str(inputs.directory)) for w in words])
+    prepared = [word.replace(INPUTS, str(inputs.directory)) for word in words]
+    config = _composed(checkout.path, training.config_name, prepared)
     if training.launcher.name == "local":
         _check_hub(config, training, progress)
     request = _request(config)
@@ -75,7 +76,7 @@ def plan(training: TorchprimeTraining, progress: Progress) -> TrainingPlan:
             engine=ENGINE.name,
             label=directory.name,
             command=Command(
-                argv=(f"{SOURCE}/{SCRIPT}", *words),
+                argv=(f"{SOURCE}/{SCRIPT}", "--config-name", training.config_name, *words),
                 spec=ENGINE.watched(spec_of(request, training)),
                 pythonpath=(SOURCE,),
             ),
@@ -140,16 +141,21 @@ def _quoted(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) and "/" in value else hydra_value(value)
 
 
-def _composed(checkout: Path, words: Sequence[str]) -> dict[str, Any]:
+def _composed(checkout: Path, name: str, words: Sequence[str]) -> dict[str, Any]:
     """torchprime's configuration under these overrides, as its train.py will compose it.
 
     Raises:
         BadInput: Hydra refuses an override, in its own words.
     """
+    there = sorted(path.stem for path in (checkout / CONFIGS).glob("*.yaml"))
+    if name not in there:
+        raise BadInput(
+            f"--config-name {name}: torchprime has no such configuration; it has {', '.join(there)}"
+        )
     known: list[str] = []
     plain = [word for word in words if not word.startswith("hydra.")]
     compose = functools.partial(
-        composed, checkout / CONFIGS, "default", version_base=None, resolve=False
+        composed, checkout / CONFIGS, name, version_base=None, resolve=False
     )
     try:
         known = _keys(compose())

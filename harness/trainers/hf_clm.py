@@ -159,7 +159,7 @@ def main() -> None:
     trainer = (PatchedTrainer if patches.patch_fsdp_xla else Trainer)(
         model=model, args=training, train_dataset=rows, data_collator=default_data_collator
     )
-    result = trainer.train()
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.log_metrics("train", result.metrics)
 
 

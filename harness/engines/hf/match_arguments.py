@@ -33,6 +33,12 @@ OPTIONAL = {
 OF_THE_FORK = ("flash_attention", "spmd_2d_sharding")
 FORK = "source=https://github.com/pytorch-tpu/transformers@flash_attention"
 
+NOT_ANYWHERE = {
+    "log_loss": "no branch of transformers has it, though torchprime's adapter documents it; the "
+    "harness keeps the loss of every step, and logging_steps=1 has the Trainer log it too",
+}
+"""Arguments that are written down elsewhere and that no script takes."""
+
 SECRET = ("token", "hub_token", "push_to_hub_token", "use_auth_token")
 
 
@@ -51,7 +57,7 @@ class Matched:
 def match(wanted: Mapping[str, Any], accepted: Accepted, explicit: Collection[str] = ()) -> Matched:
     """`wanted` as far as the script takes it; None drops an argument.
 
-    said: names that the user wrote, which are never left out
+    explicit: names that the user wrote, which are never left out
 
     Raises:
         BadInput: the script does not know an argument or its value, or wants one that is missing.
@@ -122,6 +128,8 @@ def _known_name(name: str, accepted: Accepted) -> str | None:
 def _unknown(name: str, accepted: Accepted) -> str:
     names = [known for known in accepted.parameters if "-" not in known]
     way_out = f"drop it by train_script.args.{name}=null"
+    if name in NOT_ANYWHERE:
+        return f"train_script.args.{name}: {NOT_ANYWHERE[name]}. Leave it out"
     if name in OF_THE_FORK:
         way_out = f"the TPU fork of transformers takes it ({FORK}), or {way_out}"
     return (

@@ -261,6 +261,46 @@ class TestAgainstAVersion:
             judged(gate_pair(tmp_path))
 
 
+def with_fallbacks(record: Record, a_step: float) -> Record:
+    """The run with so many reads of a number on the host in each step."""
+    windows = tuple(
+        dataclasses.replace(
+            w, fallbacks={"aten::_local_scalar_dense": int(a_step * w.steps)} if a_step else {}
+        )
+        for w in record.windows
+    )
+    return dataclasses.replace(record, windows=windows)
+
+
+class TestWhatBothVersionsDo:
+    def test_is_no_change_and_said(self, world: World, tmp_path: Path) -> None:
+        world(
+            v1=with_fallbacks(samples.run(tmp_path / "a", "hf@1.0"), 1),
+            v2=with_fallbacks(samples.run(tmp_path / "b", "hf@2.0"), 1),
+        )
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.PASS
+        assert verdict.rung("graph").result is Result.NOT_EXERCISED, "nothing is claimed for it"
+        assert any("aten::_local_scalar_dense" in note for note in verdict.notes)
+
+    @pytest.mark.parametrize("counts", [(1, 2), (0, 1), (1, 0)])
+    def test_but_another_number_of_times_is(
+        self, counts: tuple[int, int], world: World, tmp_path: Path
+    ) -> None:
+        runs = [samples.run(tmp_path / name, f"hf@{i}.0") for i, name in enumerate("ab", 1)]
+        a, b = (with_fallbacks(run, n) for run, n in zip(runs, counts, strict=True))
+        world(v1=a, v2=b)
+        assert judged(gate_pair(tmp_path)).rung("graph").result is Result.FAIL
+
+    def test_beside_another_trainer_it_stays_a_finding(self, world: World, tmp_path: Path) -> None:
+        world(
+            torchprime=with_fallbacks(samples.run(tmp_path / "a", "torchprime"), 1),
+            v2=with_fallbacks(samples.run(tmp_path / "b", "hf@2.0"), 1),
+        )
+        verdict = judged(gate_pair(tmp_path, Ref("torchprime"), parity=True))
+        assert verdict.rung("graph").result is Result.FAIL
+
+
 NO_OPTIMIZER = TRACEBACK.replace(
     "ValueError: no optimizer",
     "AttributeError: 'NoneType' object has no attribute 'param_groups'",

@@ -58,6 +58,25 @@ class TestSummary:
         assert "loss 6 to nan" in cli.summary(record(steps=steps))[0]
 
 
+class TestFromTheAdapter:
+    @pytest.mark.parametrize("engine", ["hf", "torchprime"])
+    def test_use_hf_is_told_what_it_is_here(self, engine: str) -> None:
+        result = CliRunner().invoke(app, ["train", engine, "--use-hf", "torchprime/x/train.py"])
+        assert isinstance(result.exception, BadInput)
+        assert "`parity train hf` is what" in str(result.exception)
+
+    def test_a_dry_run_trains_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class FakePlan:
+            label, origin = "mine", {"description": "transformers 4.57.6"}
+
+        side = TrainingPlan(FakePlan(), Path("/out/runs/mine"))  # type: ignore[arg-type]
+        monkeypatch.setattr(hf_side, "plan", lambda training, note: side)
+        monkeypatch.setattr(requested, "commands", lambda *_: [("docker", "run", "a b")])
+        result = CliRunner().invoke(app, ["train", "hf", "--dry-run"])
+        assert result.exit_code == 0
+        assert result.stdout.splitlines()[-1] == "docker run 'a b'"
+
+
 class TestExit:
     @pytest.fixture
     def ending(self, monkeypatch: pytest.MonkeyPatch) -> Any:

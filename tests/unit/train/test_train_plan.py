@@ -399,11 +399,21 @@ class TestTorchprime:
         assert side.plan.command.spec.steps == 30
         assert side.directory == here / "outputs/runs/mine"
 
-    def test_ours_give_way_to_the_users(self, plan_torchprime: Callable[..., TrainingPlan]) -> None:
+    def test_ours_give_way_to_the_users(
+        self, here: Path, plan_torchprime: Callable[..., TrainingPlan]
+    ) -> None:
         words = words_of(plan_torchprime("profile_start_step=5", "hydra.run.dir=x"))
         assert [w for w in words if w.startswith(("profile_start", "hydra"))] == [
-            "profile_start_step=5", "hydra.run.dir=x",
+            "profile_start_step=5", f"hydra.run.dir='{here}/x'",
         ]  # fmt: skip
+
+    def test_its_configuration_can_be_another(
+        self, here: Path, plan_torchprime: Callable[..., TrainingPlan]
+    ) -> None:
+        assert plan_torchprime().plan.command.argv[1:3] == ("--config-name", "default")
+        training = load_torchprime(["source=torchprime"], "defalt")
+        with pytest.raises(BadInput, match=r"--config-name defalt: .* it has default"):
+            torchprime.plan(training, lambda _: None)
 
     def test_paths_are_those_of_the_current_folder(
         self, here: Path, plan_torchprime: Callable[..., TrainingPlan]

@@ -153,6 +153,13 @@ class TestHf:
             (["run_name=.a"], "run_name=.a"),
             (["run_name=''"], "run_name="),
             (["+overrides.model=x"], "overrides: this key is for"),
+            (["+config_name=x"], "config_name: this key is for"),
+            (["hydra.run.dir=x"], "Name the output folder by output_dir=PATH"),
+            (
+                ["output_dir=gs://bucket/a"],
+                "output_dir=gs://bucket/a: a trainer writes to a folder",
+            ),
+            (["torchprime/hf_models/train.py"], "train_script.path=torchprime/hf_models/train.py"),
         ],
     )
     def test_bad_input(self, words: list[str], message: str) -> None:
