@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from harness.config.case import ALIGNED, AS_SHIPPED
@@ -10,12 +11,17 @@ from harness.gate.change import equal_parameters
 from harness.ladder.ladder import names as rung_names
 from harness.ladder.ladder import rung as rung_of
 from harness.ladder.result import Finding, Result, RungResult
-from harness.ladder.rungs import environment, graph
+from harness.ladder.rungs import environment, graph, sharding
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
 
 STACK = ("torch", "torch_xla", "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
 """What differs between two torch_xla: packages, and the flags that it sets when it is imported."""
+
+
+STANDING = (sharding.RUNG.name, graph.RUNG.name)
+"""Rungs that find what a trainer always does. What they find takes no evidence from the others, as
+steps that both runs lack would."""
 
 
 def without_evidence(
@@ -67,21 +73,37 @@ def against_stored(pair: PairVerdict, aligned: bool) -> PairVerdict:
 
 
 def with_defects_of_both(pair: PairVerdict) -> PairVerdict:
-    """The verdict where the steps of both versions have the same defect: it is no change.
+    """The verdict where both versions do alike what their case, or any good run, does not.
 
     Between two trainers it is a finding, as for either alone. Between versions of one it is what
-    the baseline does, and would hide nothing but every other version.
+    the baseline does too: no change. Its rung claims nothing then, and a note says what it is.
     """
-    rung = pair.rung(graph.RUNG.name)
-    alike = all(f.a is not None and f.a == f.b for f in rung.findings)
-    if rung.result is not Result.FAIL or not rung.findings or not alike:
-        return pair
-    known = dataclasses.replace(
-        rung, result=Result.NOT_EXERCISED, explanation=f"the same in both: {rung.explanation}"
-    )
-    note = f"both versions: {'; '.join(f.text for f in rung.findings)}"
-    rungs = tuple(known if r is rung else r for r in pair.rungs)
-    return dataclasses.replace(pair, rungs=rungs, notes=(*pair.notes, note))
+    failed = [r for r in pair.rungs if r.rung in STANDING and r.result is Result.FAIL]
+    alike = [r for r in failed if _of_both(r, (pair.a, pair.b))]
+    known = {
+        r.rung: RungResult.not_exercised(r.rung, f"the same in both: {r.explanation}")
+        for r in alike
+    }
+    notes = [f"{r.rung}: both versions: {'; '.join(f.text for f in r.findings)}" for r in alike]
+    rungs = tuple(known.get(r.rung, r) for r in pair.rungs)
+    return dataclasses.replace(pair, rungs=rungs, notes=(*pair.notes, *notes))
+
+
+def _of_both(rung: RungResult, labels: tuple[str, str]) -> bool:
+    """Whether all that a rung found is of both runs: one finding each, or one of equal numbers."""
+    own: tuple[list[str], list[str]] = ([], [])
+    for finding in rung.findings:
+        named = [label for label in labels if _names(label, finding.text)]
+        if len(named) == 1:
+            own[labels.index(named[0])].append(finding.text.replace(named[0], "…"))
+        elif finding.a is None or finding.a != finding.b:
+            return False
+    return bool(rung.findings) and sorted(own[0]) == sorted(own[1])
+
+
+def _names(label: str, text: str) -> bool:
+    """Whether `text` names the run, and not only one whose label begins alike."""
+    return re.search(rf"(?<![\w@.-]){re.escape(label)}(?![\w@-]|\.\w)", text) is not None
 
 
 def with_wanted_stack(pair: PairVerdict) -> PairVerdict:

@@ -28,7 +28,8 @@ from harness.gate.gate import (
     run_gate,
 )
 from harness.gate.refs import Ref
-from harness.ladder.result import Result
+from harness.gate.verdicts import with_defects_of_both
+from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Observed, Record
 from harness.run import noise, session
@@ -291,6 +292,34 @@ class TestWhatBothVersionsDo:
         a, b = (with_fallbacks(run, n) for run, n in zip(runs, counts, strict=True))
         world(v1=a, v2=b)
         assert judged(gate_pair(tmp_path)).rung("graph").result is Result.FAIL
+
+    def test_what_the_case_has_otherwise_is_no_change_where_neither_version_has_it(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        model = {**samples.case_asked()["model"], "options": {"a.weight": [4, 4]}}
+        more = {"case": {"model": model, "sharding": {"a.weight": ["fsdp", None]}}}
+        world(
+            v1=samples.run(tmp_path / "a", "hf@1.0", **more),
+            v2=samples.run(tmp_path / "b", "hf@2.0", **more),
+        )
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.rung("sharding").result is Result.NOT_EXERCISED
+        assert any("b.weight" in note for note in verdict.notes)
+
+    def test_what_only_one_has_otherwise_is(self) -> None:
+        def failed(*findings: Finding, of: str = "sharding") -> Result:
+            rung = RungResult(of, Result.FAIL, "x", findings=findings)
+            pair = PairVerdict("hf", "hf@2.0", "", "", (rung,))
+            return with_defects_of_both(pair).rungs[0].result
+
+        first, second = Finding("w: hf has it"), Finding("w: hf@2.0 has it")
+        assert failed(first, second) is Result.NOT_EXERCISED
+        assert failed(first) is failed(second) is failed(second, second) is Result.FAIL
+        assert failed(first, Finding("v: hf@2.0 has it")) is Result.FAIL
+        assert failed(Finding("hf has 1, hf@2.0 has 2", a=1, b=2)) is Result.FAIL
+        assert failed(Finding("hf has 1, hf@2.0 has 1", a=1, b=1)) is Result.NOT_EXERCISED
+        assert failed(first, second, of="data") is Result.FAIL, "steps that both lack, perhaps"
+        assert failed(Finding("something")) is failed() is Result.FAIL
 
     def test_beside_another_trainer_it_stays_a_finding(self, world: World, tmp_path: Path) -> None:
         world(
