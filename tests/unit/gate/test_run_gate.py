@@ -297,10 +297,10 @@ class TestWhatBothVersionsDo:
         self, world: World, tmp_path: Path
     ) -> None:
         model = {**samples.case_asked()["model"], "options": {"a.weight": [4, 4]}}
-        more = {"case": {"model": model, "sharding": {"a.weight": ["fsdp", None]}}}
+        case = {"model": model, "sharding": {"a.weight": ["fsdp", None]}}
         world(
-            v1=samples.run(tmp_path / "a", "hf@1.0", **more),
-            v2=samples.run(tmp_path / "b", "hf@2.0", **more),
+            v1=samples.run(tmp_path / "a", "hf@1.0", case=case),
+            v2=samples.run(tmp_path / "b", "hf@2.0", case=case),
         )
         verdict = judged(gate_pair(tmp_path))
         assert verdict.rung("sharding").result is Result.NOT_EXERCISED
