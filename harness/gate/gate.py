@@ -194,11 +194,14 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
     if pair.parity:
         return outcome
     if not verdict.b_record:  # the baseline did not train, and the candidate was spared
+        base = records[verdict.a_record]
+        if (workaround := _workaround(pair, base)) is not None:
+            return _both_worked_around(pair, workaround, base, reporter)
         return _outcome(planned.compared, pair, verdict, records)
     base, own = (records[p] for p in (verdict.a_record, verdict.b_record))
     if did_not_train(own):
         if (workaround := _workaround(pair, own)) is not None:
-            return _worked_around(pair, workaround, own, base, reporter)
+            return _worked_around(pair, workaround, own, reporter)
         verdict = _not_trained(verdict, base, own)
     else:
         verdict = pairs.with_defects_of_both(pairs.with_parameters(verdict, base, own))
@@ -216,35 +219,41 @@ def _workaround(pair: GatePair, record: Record) -> Workaround | None:
 
 
 def _worked_around(
-    pair: GatePair, workaround: Workaround, own: Record, base: Record | None, reporter: Reporter
+    pair: GatePair, workaround: Workaround, own: Record, reporter: Reporter
 ) -> Outcome:
-    """The verdict where the candidate `own` does not train for a known reason: with a workaround.
-
-    A baseline that does not train for the same reason gets it too, and the verdict is of what both
-    do with it. Otherwise it is that the candidate needs it, and what it does with it is a note.
-    """
-    both = base is not None and not base.complete and _workaround(pair, base) == workaround
+    """The verdict where the candidate `own` does not train, for a known reason: that it does not,
+    and what it does with the workaround."""
     words = f"the workaround {workaround.name} ({workaround.what})"
     reporter.note(f"{own.label} does not train: {why(own)}; again with {words}")
-    if both:
-        name, settings = pair.candidate.engine, pair.settings
-        options = settings.engine[name]
-        assert isinstance(options, TrainerOptions)
-        with_it = dataclasses.replace(options, workarounds=[*options.workarounds, workaround.name])
-        engines = {**settings.engine, name: with_it}
-        again = dataclasses.replace(pair, settings=dataclasses.replace(settings, engine=engines))
-    else:
-        again = dataclasses.replace(pair, workarounds=(*pair.workarounds, workaround.name))
+    again = dataclasses.replace(pair, workarounds=(*pair.workarounds, workaround.name))
     outcome = judge_pair(again, reporter)
     (verdict,) = outcome.verdict.pairs
     if did_not_train(outcome.records[verdict.b_record]):
         return outcome
-    if both:
-        note = f"both versions train only with {words}"
-        verdict = dataclasses.replace(verdict, notes=(note, *verdict.notes))
-    else:
-        because = f"{own.label} trains only with {words}: {why(own)}"
-        verdict = pairs.only_with(verdict, broken_rung(own), because)
+    because = f"{own.label} trains only with {words}: {why(own)}"
+    return _replaced(outcome, pairs.only_with(verdict, broken_rung(own), because))
+
+
+def _both_worked_around(
+    pair: GatePair, workaround: Workaround, base: Record, reporter: Reporter
+) -> Outcome:
+    """The verdict where the baseline `base` does not train, for a known reason: both versions with
+    the workaround, which one that does not need it does as well with."""
+    words = f"the workaround {workaround.name} ({workaround.what})"
+    reporter.note(f"{base.label} does not train: {why(base)}; both again with {words}")
+    name, settings = pair.candidate.engine, pair.settings
+    options = settings.engine[name]
+    assert isinstance(options, TrainerOptions)
+    with_it = dataclasses.replace(options, workarounds=[*options.workarounds, workaround.name])
+    engines = {**settings.engine, name: with_it}
+    again = dataclasses.replace(pair, settings=dataclasses.replace(settings, engine=engines))
+    outcome = judge_pair(again, reporter)
+    (verdict,) = outcome.verdict.pairs
+    note = f"{base.label} trains only with {words}; both versions were given it"
+    return _replaced(outcome, dataclasses.replace(verdict, notes=(note, *verdict.notes)))
+
+
+def _replaced(outcome: Outcome, verdict: PairVerdict) -> Outcome:
     whole = dataclasses.replace(outcome.verdict, pairs=(verdict,))
     return dataclasses.replace(outcome, verdict=whole)
 
@@ -309,7 +318,7 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     compared = f"{conditions}: {plan.label} ({plan.origin.get('description')}) against "
     if did_not_train(own):
         if (workaround := _workaround(pair, own)) is not None:
-            return _worked_around(pair, workaround, own, None, reporter)
+            return _worked_around(pair, workaround, own, reporter)
         names, places = ("baseline", own.label), ("", str(own.directory))
         because = f"{own.label} does not train: {why(own)}; {_stored_worked(pair)}"
         verdict = pairs.without_evidence(names, places, because, broken_rung(own), _log_of(own))
