@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,11 @@ def cell(rung: RungResult) -> str:
     return numbers if rung.result is Result.PASS else f"**{rung.result.value}** {numbers}"
 
 
+def without_folders(compared: str) -> str:
+    """Who was compared, by commit alone: a checkout's folder means nothing on another machine."""
+    return re.sub(r"/\S+ \((\w+)\)", r"\1", compared)
+
+
 def title(condition: str) -> str:
     """What a table calls a condition."""
     return "CPU mesh" if condition == HERE else CONDITIONS[condition]
@@ -104,7 +110,7 @@ def clean_table(found: Mapping[tuple[str, str], Clean]) -> Iterator[str]:
     for (condition, dtype), session_ in found.items():
         yield f"### {title(condition)}, {dtype}"
         yield ""
-        yield f"`{session_.compared}`"
+        yield f"`{without_folders(session_.compared)}`"
         yield ""
         yield "| rung | " + " | ".join(f"hf, {other}" for other in session_.pairs) + " |"
         yield "|---" * (1 + len(session_.pairs)) + "|"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
 from harness.ladder.result import Limit
+from harness.ladder.series import NEARBY, differences, furthest_by_noise, largest_so_far
 from harness.record.evidence import Record
 
 ROUNDING = 10.0
@@ -74,11 +75,39 @@ class Comparison:
 
     def limit(self, metric: Metric) -> Limit:
         """The limit of `metric`: a margin over what equal runs differ by."""
-        perturbed, repeated = (
-            None if pair is None or metric.distance is None else metric.distance(*pair)
-            for pair in (self.noise_floor, self.repeat)
-        )
+        perturbed, repeated = (self.noise(metric, p) for p in (self.noise_floor, self.repeat))
         return self.limit_over(metric, perturbed, repeated)
+
+    def noise(self, metric: Metric, pair: RecordPair | None) -> float | None:
+        """How far apart the runs of `pair`, which differ by noise, are or may be by `metric`.
+
+        Where nothing is known of the device, a number of one step has to be estimated from those of
+        other steps as well: see `noise_by_step`.
+        """
+        if pair is None or metric.distance is None:
+            return None
+        drawn = metric.distance(*pair)
+        if metric.series is None or self.documented(metric)[0] is not None:
+            return drawn
+        first, second = (metric.series(record) for record in pair)
+        near = differences(first, second, min(NEARBY + 1, len(first)))
+        found = [v for v in (drawn, *furthest_by_noise(near)[:1]) if v is not None]
+        return max((v for v in found if math.isfinite(v)), default=drawn)
+
+    def noise_by_step(
+        self, metric: Metric, pair: RecordPair | None, steps: int
+    ) -> Sequence[float | None] | None:
+        """For each step how far apart the runs of `pair` are or may be up to it; None for no pair.
+
+        The difference of two runs at one step is a single draw of their noise. Beside a documented
+        floor that is enough; where there is none, the noise is estimated from several steps.
+        """
+        if pair is None or metric.series is None:
+            return None
+        first, second = (metric.series(record) for record in pair)
+        drawn = differences(first, second, steps)
+        known = self.documented(metric)[0] is not None
+        return largest_so_far(drawn) if known else furthest_by_noise(drawn)
 
     def limit_over(
         self, metric: Metric, perturbed: float | None = None, repeated: float | None = None
@@ -110,11 +139,12 @@ class Comparison:
             else:
                 why = f"the perturbed run is {perturbed:.2g} away, more than rounding can do"
         value, source = max(floors, default=(0.0, ""), key=lambda floor: floor[0])
-        if not floors or value == metric.resolution == 0.0:
+        resolution = metric.resolution.get(dtype, 0.0)
+        if not floors or value == resolution == 0.0:
             why += f"; tolerance.floor.{dtype}.{metric.name} states one"
             return Limit(math.inf, why, metric.name, metric.unrelated)
-        if documented is None and value < metric.resolution:
-            value, source = metric.resolution, "the rounding of the number itself"
+        if documented is None and value < resolution:
+            value, source = resolution, "the rounding of the number itself"
         if value == documented and perturbed is not None and perturbed <= value:
             source += f" (the perturbed run measured {perturbed:.2g})"
         if (printed := self.rounding(metric.name)) > value:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from harness.ladder.comparison import Comparison, RecordPair
+from harness.ladder.comparison import Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.imported import first_steps, imported_runs
 from harness.ladder.metric import Metric
 from harness.ladder.result import Finding, Limit, Result, RungResult
-from harness.record.evidence import Record
+from harness.ladder.series import Values
 
-Values = Mapping[int, float | None]
-"""A number by optimizer step; None where none was observed."""
-Series = Callable[[Record], Values]
-"""Reads Values out of a Record."""
 Rates = tuple[float | None, ...]
 """Learning rates of one step; None for one that was not observed."""
 
@@ -29,30 +25,19 @@ class Curve:
 
     rung:   name of the rung
     what:   a person's name for the number
-    metric: its relative difference between two runs
-    series: reads it out of a Record
+    metric: its relative difference between two runs, and its series
     """
 
     rung: str
     what: str
     metric: Metric
-    series: Series
-
-
-def losses(record: Record) -> Values:
-    """Loss by step."""
-    return {step.index: step.loss for step in record.steps}
-
-
-def gradient_norms(record: Record) -> Values:
-    """Measured gradient norm by step."""
-    return {step.index: step.gradient_norm for step in record.steps}
 
 
 def judge_curve(c: Comparison, curve: Curve) -> RungResult:
     """Both curves at every step that was asked for: there, finite, and within the limit of it."""
     name_a, name_b = c.names
-    rung, what, series = curve.rung, curve.what, curve.series
+    rung, what, series = curve.rung, curve.what, curve.metric.series
+    assert series is not None
     requested = max(c.a.requested_steps, c.b.requested_steps)
     left, right = series(c.a), series(c.b)
     beyond = sorted(i for i in left.keys() | right.keys() if i >= requested)
@@ -67,7 +52,7 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
                 f"{name} has no {what} at {total - len(there)} of {total} steps, first at {first}"
             )
             if imported_runs(c):
-                return _judge_logged(c, curve, text)
+                return _judge_logged(c, curve, left, right, text)
             return RungResult.failed(rung, text, findings=(finding,))
     steps = sorted(left)
     for name, record in ((name_a, c.a), (name_b, c.b)):
@@ -86,9 +71,10 @@ def judge_curve(c: Comparison, curve: Curve) -> RungResult:
     return _judge(c, curve, x, y, curve_limits(c, curve, len(steps)))
 
 
-def _judge_logged(c: Comparison, curve: Curve, lacking: str) -> RungResult:
+def _judge_logged(
+    c: Comparison, curve: Curve, left: Values, right: Values, lacking: str
+) -> RungResult:
     """The first steps, as far as imported runs log both numbers: they can fail it, not pass it."""
-    left, right = curve.series(c.a), curve.series(c.b)
     common = (i for i in count() if left.get(i) is None or right.get(i) is None)
     steps = next(common)
     if steps == 0:
@@ -107,33 +93,11 @@ def curve_limits(c: Comparison, curve: Curve, steps: int) -> list[Limit]:
     Differences of two runs build up step by step; so do those of equal runs, and the limit of a
     step comes from the largest difference of these up to it.
     """
-    measured = [_up_to_each_step(pair, curve.series, steps) for pair in (c.noise_floor, c.repeat)]
+    measured = [c.noise_by_step(curve.metric, p, steps) for p in (c.noise_floor, c.repeat)]
     if measured == [None, None]:
         return [c.limit_over(curve.metric)] * steps
     perturbed, repeated = (values or [None] * steps for values in measured)
     return [c.limit_over(curve.metric, p, r) for p, r in zip(perturbed, repeated, strict=True)]
-
-
-def _up_to_each_step(
-    pair: RecordPair | None, series: Series, steps: int
-) -> list[float | None] | None:
-    """The largest relative difference of two runs up to each step; NaN from a missing value on."""
-    if pair is None:
-        return None
-    first, second = (series(record) for record in pair)
-    values: list[float | None] = []
-    so_far = 0.0
-    for step in range(steps):
-        so_far = largest([so_far, relative_difference(first.get(step), second.get(step))])
-        values.append(so_far)
-    return values
-
-
-def furthest_apart(x: Values, y: Values) -> float | None:
-    """The largest relative difference at any step; None where the steps are not the same."""
-    if not x or x.keys() != y.keys():
-        return None
-    return largest(relative_difference(x[step], y[step]) for step in x)
 
 
 def _judge(
@@ -161,7 +125,7 @@ def _judge(
         if len(beyond) > 1:
             text += f"; {len(beyond)} of {len(x)} steps differ"
         return RungResult.failed(rung, text, differences[first], limits[first], tuple(findings))
-    blind = [i for i, limit in enumerate(limits) if limit.useless]
+    blind = [i for i, limit in enumerate(limits) if limit.blind_to(max(differences))]
     if blind:
         text = f"from step {blind[0]} on the {what} is not judged: {limits[blind[0]].blind}"
         return RungResult.inconclusive(rung, text, differences[blind[0]], limits[blind[0]])

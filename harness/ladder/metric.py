@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from harness.ladder.series import Series
 from harness.record.evidence import Record
 
 Distance = Callable[[Record, Record], float | None]
@@ -14,6 +15,13 @@ Distance = Callable[[Record, Record], float | None]
 UNRELATED = math.sqrt(2)
 """How far apart two tensors are, over their norm, that have one length and nothing in common: they
 are at right angles."""
+
+IN_FLOAT32 = {"float32": 2.0**-22, "bfloat16": 2.0**-22}
+"""Rounding of a number that is a float32 whatever the weights are: two units in the last place."""
+
+IN_DTYPE = {"float32": 2.0**-22, "bfloat16": 2.0**-7}
+"""Rounding of a number that trainers compute in the dtype of the weights, such as a norm: two units
+in the last place of a float32, and one of a bfloat16."""
 
 ANY = ""
 """In a `Floor`: it follows from arithmetic in that dtype, and holds on any device."""
@@ -50,8 +58,10 @@ class Metric:
                 None for what is judged within one run
     unrelated:  what two values come to that have nothing to do with each other: a limit from there
                 on decides nothing
-    resolution: what rounding of the recorded numbers alone comes to, on any device: one pair of
-                equal runs may be luckier
+    series:     the same number at every step, or one that it follows from: where that of one step
+                is a single draw of the noise, these are more of them
+    resolution: by dtype of the weights, what rounding of the recorded numbers alone comes to, on
+                any device: one pair of equal runs may be luckier
     bound:      what rounding can do to it at most, as it follows from other differences of the two
                 runs; None where they do not tell
     by_float64: the float64 reference computes it too, and can say which of two runs deviates
@@ -62,7 +72,8 @@ class Metric:
     floors: tuple[Floor, ...]
     distance: Distance | None = None
     unrelated: float = math.inf
-    resolution: float = 0.0
+    series: Series | None = None
+    resolution: Mapping[str, float] = field(default_factory=dict)
     bound: Distance | None = None
     by_float64: bool = False
 

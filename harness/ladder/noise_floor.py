@@ -59,9 +59,7 @@ def _unbelieved(c: Comparison) -> list[tuple[Metric, float, float]]:
     assert c.noise_floor is not None
     found = []
     for metric in _measured():
-        assert metric.distance is not None
-        value = metric.distance(*c.noise_floor)
-        repeated = None if c.repeat is None else metric.distance(*c.repeat)
+        value, repeated = c.noise(metric, c.noise_floor), c.noise(metric, c.repeat)
         most = c.most(metric, c.documented(metric)[0], repeated)
         if value is not None and exceeds(value, most):
             found.append((metric, value, most))

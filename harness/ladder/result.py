@@ -36,6 +36,10 @@ class Limit:
         """Whether two values that have nothing in common would be within it."""
         return self.value >= self.unrelated
 
+    def blind_to(self, value: float | None) -> bool:
+        """Whether it decides nothing about `value`. Where none is known, equal is equal."""
+        return self.useless and not (value == 0 and math.isinf(self.value))
+
     @property
     def blind(self) -> str:
         """Why a useless limit decides nothing."""
@@ -98,10 +102,13 @@ class RungResult:
         """`value` is within `limit`, and `detects` is what would not have been.
 
         A PASS within a limit that unrelated values would not exceed is none: that is INCONCLUSIVE.
+        Equal runs need no limit.
         """
-        if limit.useless:
+        if limit.blind_to(value):
             text = f"{limit.blind} ({explanation})"
             return cls.inconclusive(rung, text, value, limit, findings)
+        if math.isinf(limit.value):
+            limit, detects = EQUAL, "any difference"
         return cls._of(rung, Result.PASS, explanation, value, limit, findings, detects)
 
     @classmethod

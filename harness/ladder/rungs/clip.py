@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name, exceeds, largest, relative_difference, worst
-from harness.ladder.metric import ANY, Floor, Metric
+from harness.ladder.metric import ANY, IN_DTYPE, Floor, Metric
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import gradient_norm, shown
+from harness.ladder.series import gradient_norms
 from harness.record.evidence import Clip, Record, Step
 
 TOTAL_NORM_EPSILON = 1e-6
@@ -78,13 +79,13 @@ def clip(c: Comparison) -> RungResult:
             return fail(f"step 0: {side.label} clips to several norms", None, each)
         if side.by_value is not None:
             continue
-        if exceeds(side.scaling_error(), limit.value):
+        if exceeds(side.scaling_error(), each.value):
             text = f"step 0: {both}: {side.label} ought to have scaled by {side.wanted():.6g}"
             if side.norms > 1:
                 text += (
                     f", and clips {len(side.clips)} sets of parameters, each by a norm of its own"
                 )
-            return fail(text, side.scaling_error(), limit)
+            return fail(text, side.scaling_error(), each)
         if exceeds(side.unevenness, each.value):
             text = f"step 0: {side.label} did not scale all gradients alike: {side.odd_one} by "
             return fail(
@@ -308,7 +309,8 @@ SCALE = Metric(
     what="scale applied by clipping",
     distance=scale_distance,
     unrelated=1.0,  # of two numbers of one sign
-    resolution=2.0**-22,
+    series=gradient_norms,
+    resolution=IN_DTYPE,
     floors=(
         Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
               "weights 6.4e-8, hf against torchprime 3.1e-8"),
@@ -328,7 +330,7 @@ MEASURED_NORM = Metric(
 )  # fmt: skip
 PARAMETER_SCALE = Metric(
     name="parameter_scale",
-    what="one parameter's scale against that of all",
+    what="scale of all gradients against the norm's, and of one against that of all",
     unrelated=1.0,
     floors=(
         Floor(ANY, "float32", "", 1e-6, "8 units in the last place; measured on "

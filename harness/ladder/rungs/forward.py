@@ -7,11 +7,12 @@ import math
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.loss import first_loss
-from harness.ladder.metric import Floor, Metric
+from harness.ladder.metric import IN_FLOAT32, Floor, Metric
 from harness.ladder.outputs import where_outputs_part
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.backward import GRADIENT
+from harness.ladder.series import losses
 from harness.record.evidence import Record
 
 
@@ -96,7 +97,8 @@ LOSS = Metric(
     what="loss of a step",
     distance=first_loss_distance,
     unrelated=1.0,  # of two numbers of one sign
-    resolution=2.0**-22,
+    series=losses,
+    resolution=IN_FLOAT32,
     by_float64=True,
     floors=(
         Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "

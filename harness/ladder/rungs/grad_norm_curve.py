@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.curve import Curve, furthest_apart, gradient_norms, judge_curve
-from harness.ladder.metric import Floor, Metric
+from harness.ladder.curve import Curve, judge_curve
+from harness.ladder.metric import IN_DTYPE, Floor, Metric
 from harness.ladder.result import RungResult
 from harness.ladder.rung import Rung
+from harness.ladder.series import furthest_apart, gradient_norms
 from harness.record.evidence import Record
 
 
@@ -26,7 +27,7 @@ def grad_norm_curve(c: Comparison) -> RungResult:
             return RungResult.not_exercised("grad_norm_curve", text)
         text = f"{silent.label} measured no gradient norm"
         return RungResult.invalid("grad_norm_curve", text)
-    return judge_curve(c, Curve("grad_norm_curve", "gradient norm", GRADIENT_NORM, gradient_norms))
+    return judge_curve(c, Curve("grad_norm_curve", "gradient norm", GRADIENT_NORM))
 
 
 def _called(record: Record) -> bool:
@@ -44,7 +45,8 @@ GRADIENT_NORM = Metric(
     what="norm of a step, as the trainer measures it",
     distance=worst_norm_distance,
     unrelated=1.0,  # of two numbers of one sign
-    resolution=2.0**-22,
+    series=gradient_norms,
+    resolution=IN_DTYPE,
     floors=(
         Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
               "weights 1.7e-7, hf against torchprime 1.7e-7"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from harness.ladder.comparison import Comparison
-from harness.ladder.curve import Curve, furthest_apart, judge_curve, losses
+from harness.ladder.curve import Curve, judge_curve
 from harness.ladder.distances import (
     by_name,
     detected,
@@ -21,6 +21,7 @@ from harness.ladder.reported import misreported
 from harness.ladder.result import EQUAL, Finding, Result, RungResult, summary
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.forward import LOSS
+from harness.ladder.series import furthest_apart, losses
 from harness.record.evidence import Record
 
 
@@ -29,7 +30,7 @@ def loss_curve(c: Comparison) -> RungResult:
 
     No loss tells of the last update, and a loss tells little of a parameter that hardly counts.
     """
-    result = judge_curve(c, Curve("loss_curve", "loss", LOSSES, losses))
+    result = judge_curve(c, Curve("loss_curve", "loss", LOSSES))
     if not result.holds:
         return result
     findings = tuple(finding for record in (c.a, c.b) for finding in misreported(record))
@@ -65,7 +66,7 @@ def _judge_course(c: Comparison, curve: RungResult) -> RungResult:
     text = f"{curve.explanation}; parameters end within {value:.2g} of their course"
     if curve.result is not Result.PASS:
         return dataclasses.replace(curve, explanation=text)
-    if limit.useless:
+    if limit.blind_to(value):
         text += f", which is not judged: {limit.blind}"
         return RungResult.inconclusive("loss_curve", text, value, limit)
     detects = f"{curve.detects}, or {detected(limit.value, 'course')}"
