@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from harness.config.case import ALIGNED, AS_SHIPPED
@@ -90,15 +91,23 @@ def with_defects_of_both(pair: PairVerdict) -> PairVerdict:
 
 
 def _of_both(rung: RungResult, labels: tuple[str, str]) -> bool:
-    """Whether all that a rung found is of both runs: one finding each, or one of equal numbers."""
-    own: tuple[list[str], list[str]] = ([], [])
+    """Whether all that a rung found is of both runs: one finding each, or one of equal numbers.
+
+    Two runs of one version have one label: their findings are each there twice.
+    """
+    own = Counter[tuple[str, str]]()
     for finding in rung.findings:
-        named = [label for label in labels if _names(label, finding.text)]
-        if len(named) == 1:
-            own[labels.index(named[0])].append(finding.text.replace(named[0], "…"))
-        elif finding.a is None or finding.a != finding.b:
+        named = {label for label in labels if _names(label, finding.text)}
+        if finding.a is not None and finding.a == finding.b:
+            continue
+        if len(named) != 1:
             return False
-    return bool(rung.findings) and sorted(own[0]) == sorted(own[1])
+        (label,) = named
+        own[label, finding.text.replace(label, "…")] += 1
+    a, b = labels
+    if a == b:
+        return bool(rung.findings) and all(count % 2 == 0 for count in own.values())
+    return bool(rung.findings) and all(own[a, text] == own[b, text] for _, text in list(own))
 
 
 def _names(label: str, text: str) -> bool:

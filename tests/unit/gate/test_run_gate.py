@@ -321,6 +321,16 @@ class TestWhatBothVersionsDo:
         assert failed(first, second, of="data") is Result.FAIL, "steps that both lack, perhaps"
         assert failed(Finding("something")) is failed() is Result.FAIL
 
+    def test_two_runs_of_one_version_have_one_label(self) -> None:
+        def failed(*findings: Finding) -> Result:
+            rung = RungResult("sharding", Result.FAIL, "x", findings=findings)
+            pair = PairVerdict("hf@1.0", "hf@1.0", "", "", (rung,))
+            return with_defects_of_both(pair).rungs[0].result
+
+        one, other = Finding("w: hf@1.0 has it", a=[4]), Finding("v: hf@1.0 has it", a=[4])
+        assert failed(one, one, other, other) is Result.NOT_EXERCISED
+        assert failed(one) is failed(one, other) is failed(one, one, other) is Result.FAIL
+
     def test_beside_another_trainer_it_stays_a_finding(self, world: World, tmp_path: Path) -> None:
         world(
             torchprime=with_fallbacks(samples.run(tmp_path / "a", "torchprime"), 1),
