@@ -25,4 +25,6 @@ def compare(
     from harness.run import session
 
     tolerance = load(list(overrides or [])).tolerance
-    end(session.compare(read_record(a), read_record(b), tolerance), json_file, html, verbose)
+    left, right = read_record(a), read_record(b)
+    session.check_apart(left, right)
+    end(session.compare(left, right, tolerance), json_file, html, verbose)

@@ -48,7 +48,8 @@ def composed(
     try:
         with initialize_config_dir(str(folder), version_base=version_base):
             raw = OmegaConf.to_container(compose(name, list(words)), resolve=resolve)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # Hydra raises a ValueError of its own for a group that is null, such as `case=null`.
         raise NotComposed(in_one_line(error)) from error
     assert isinstance(raw, dict)
     return {str(key): value for key, value in raw.items()}
@@ -83,7 +84,9 @@ def load(overrides: list[str]) -> Settings:
         raw = composed(own.path, "config", words)
     except NotComposed as error:
         raise BadInput(_explain(str(error))) from None
-    settings = typed(Settings, {**raw, "engine": _options(raw.get("engine", {}), kinds)})
+    if not isinstance(engines := raw.get("engine", {}), dict):
+        raise BadInput(f"engine={engines}: it holds the options of each engine, by its name")
+    settings = typed(Settings, {**raw, "engine": _options(engines, kinds)})
     check_settings(settings)
     return settings
 

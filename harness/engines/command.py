@@ -58,6 +58,8 @@ class Command:
     pythonpath:  folders to be put first on PYTHONPATH
     files:       text files to be written into the scratch folder before the launch, by name
     spec:        what the probe is told
+    beyond_case: arguments of the user's own that can change what is trained, and that the case does
+                 not say, by name; "nothing" for one of ours that was dropped
     """
 
     argv: tuple[str, ...]
@@ -65,6 +67,23 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     pythonpath: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    beyond_case: Mapping[str, str] = field(default_factory=dict)
+
+
+def beyond_case(
+    arguments: Mapping[str, Any], of_case: Mapping[str, Any], neutral: tuple[str, ...]
+) -> dict[str, str]:
+    """Those of a user's `arguments` that train something else than the case says.
+
+    of_case: what the case comes to
+    neutral: beginnings of names of arguments that change nothing of what is trained. All others
+             are taken to change something, as nobody knows those of every release
+    """
+    return {
+        name: "nothing" if value is None else str(value)
+        for name, value in arguments.items()
+        if not name.startswith(neutral) and of_case.get(name) != value
+    }
 
 
 def common_environment(job: Job[EngineOptions]) -> dict[str, str]:

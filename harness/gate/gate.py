@@ -186,7 +186,9 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         if ref is not None
     )
     compiling = plan_compiling(pair.settings, reporter.note)
-    planned = Planned(pair.settings, order, planners, (), compiling=compiling)
+    planned = Planned(
+        pair.settings, order, planners, (), compiling=compiling, held_against_float64=pair.parity
+    )
     reporter.note(planned.compared)
     outcome = _judged(planned, reporter)
     verdict = outcome.verdict.pairs[0]

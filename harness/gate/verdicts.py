@@ -11,14 +11,10 @@ from harness.config.case import ALIGNED, AS_SHIPPED
 from harness.gate.change import equal_parameters
 from harness.ladder.ladder import names as rung_names
 from harness.ladder.ladder import rung as rung_of
-from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs import environment, graph, sharding
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
-
-STACK = ("torch", "torch_xla", "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
-"""What differs between two torch_xla: packages, and the flags that it sets when it is imported."""
-
 
 STANDING = (sharding.RUNG.name, graph.RUNG.name)
 """Rungs that find what a trainer always does. What they find takes no evidence from the others, as
@@ -118,7 +114,7 @@ def _names(label: str, text: str) -> bool:
 def with_wanted_stack(pair: PairVerdict) -> PairVerdict:
     """The verdict where torch and torch_xla are what is gated: they are meant to differ."""
     rung = pair.rung(environment.RUNG.name)
-    others = [f for f in rung.findings if not _of_stack(f)]
+    others = [f for f in rung.findings if not environment.of_stack(f)]
     if rung.result is not Result.FAIL or others:
         return pair
     wanted = dataclasses.replace(
@@ -128,10 +124,6 @@ def with_wanted_stack(pair: PairVerdict) -> PairVerdict:
     )
     rungs = tuple(wanted if r is rung else r for r in pair.rungs)
     return dataclasses.replace(pair, rungs=rungs)
-
-
-def _of_stack(finding: Finding) -> bool:
-    return finding.text.split(":")[0] in STACK
 
 
 def all_in_cases(pairs: Sequence[tuple[str, PairVerdict]]) -> list[PairVerdict]:

@@ -61,10 +61,13 @@ def partition(record: Record) -> list[Finding]:
         return []
     devices = tuple(mesh.device_order)
     findings = []
+    asked = case.parameter_shapes()
     for parameter in record.parameters:
+        if parameter.name not in asked:
+            continue  # `parameters` says so
         spec = case.parameter_spec(parameter.name)
-        if spec is None or len(spec) != len(parameter.shape):
-            continue  # not a parameter of the case's model: `parameters` says so
+        if spec is None or len(spec) != len(asked[parameter.name]):
+            raise BadInput(f"case.sharding does not say how {parameter.name} is cut, but {spec}")
         if tiles_of(parameter.sharding, len(spec), devices) != tiles(spec, case.mesh, devices):
             text = f"{parameter.name}: {record.label} partitions it as "
             text += f"{parameter.sharding or 'nothing'}, but the case's table says {spec}"
@@ -138,12 +141,16 @@ def optimizer(record: Record) -> list[Finding]:
     """Where the optimizer's class or hyper-parameters are not those of the case, at any step.
 
     Weight decay is asked of tensors of two and more dimensions; whether norms and biases decay is
-    left to the trainer.
+    left to the trainer. What the case says and the optimizer does not is a finding as well.
     """
     case = record.case
     if not isinstance(case, Case):
         return []
-    findings = []
+    findings = [
+        Finding(f"{p.name}: no optimizer of {record.label} holds it", None, p.name)
+        for p in record.parameters
+        if p.group is None and p.name in case.parameter_shapes()
+    ]
     for step, name, groups in record.groups:
         kind = name.rsplit(".", 1)[-1]
         if kind.lower() != case.optimizer.name:
@@ -162,14 +169,55 @@ def _hyper(record: Record, case: Case, step: int, group: Group, decays: bool) ->
     hyper: dict[str, object] = {"weight_decay": expected.weight_decay} if decays else {}
     if expected.name == "adamw":
         hyper |= {"betas": list(expected.betas), "eps": expected.eps}
-        hyper |= {"amsgrad": False, "maximize": False}
+        # An AdamW that is not torch's own knows no such variants.
+        hyper |= {k: False for k in ("amsgrad", "maximize") if k in group.hyper}
     findings = []
     for key, value in hyper.items():
-        found = group.hyper.get(key, value)
+        found = group.hyper.get(key, "nothing")
         if (list(found) if isinstance(found, tuple) else found) != value:
             text = f"step {step}: {key} is {found} in {record.label}, but the case asks for {value}"
             findings.append(Finding(text, step, None, found, value))
     return findings
+
+
+def checkpointing(record: Record) -> list[Finding]:
+    """Where layers are recomputed in the backward pass otherwise than the case asks.
+
+    By what was seen of step 0, and by the barriers of the compiled step where that was dumped:
+    without one, XLA takes what is computed twice for what was computed already.
+    """
+    case, seen = record.case, record.observed.recomputed
+    if not isinstance(case, Case) or seen is None:
+        return []
+    layers = case.model.layers if case.model.remat else 0
+    asked = f"the case asks for {'all of ' + str(layers) if layers else 'none'}"
+    findings = []
+    count = sum(seen.values())
+    if count < layers or (count and not layers):
+        text = f"{record.label} recomputes {count or 'no'} layers in the backward pass, {asked}"
+        findings.append(Finding(text, 0, None, count, layers))
+    barriers = None if record.graph is None else record.graph.remat
+    if barriers is not None and (barriers > 0) != (layers > 0):
+        text = f"{record.label}'s compiled step recomputes {barriers or 'no'} blocks, {asked}"
+        findings.append(Finding(text, 0, None, barriers, layers))
+    return findings
+
+
+def counted_updates(record: Record) -> list[Finding]:
+    """Parameters of which the optimizer itself has counted other updates than there were steps.
+
+    One that began anew, or left some out, also where another run did the same.
+    """
+    if not isinstance(record.case, Case):
+        return []
+    findings = []
+    for parameter in record.parameters:
+        found, steps = parameter.counted, record.trained_steps
+        if found is not None and parameter.group is not None and found != steps:
+            text = f"{parameter.name}: the optimizer of {record.label} has counted {found:g} "
+            text += f"updates in {steps} steps"
+            findings.append(Finding(text, None, parameter.name, found, steps))
+    return findings[:SHOWN]
 
 
 DECAYS: dict[str, Callable[[float], float]] = {

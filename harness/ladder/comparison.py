@@ -32,6 +32,7 @@ class Comparison:
     repeat:        two Records of one engine from equal weights
     deterministic: whether those have equal bits; None where there is no repeat to tell
     float64:       the same case by the float64 reference, where it was run
+    first_float64: step 0 of the same case by the float64 reference, in whatever the runs agree
     float64_per_run: by Record folder: step 0 in float64 from that Record's own weights and batch
     graphs:        a run of each side that has its compiled step, where it was dumped
     compiled:      the step of each side as the TPU's own compiler makes it, a pair for each target
@@ -47,6 +48,7 @@ class Comparison:
     repeat: RecordPair | None = None
     deterministic: bool | None = None
     float64: Record | None = None
+    first_float64: Record | None = None
     float64_per_run: Mapping[str, Record] = field(default_factory=dict)
     graphs: RecordPair | None = None
     compiled: tuple[tuple[CompiledStep, CompiledStep], ...] = ()

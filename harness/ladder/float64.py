@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from harness.ladder.beyond_case import beyond_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.ladder import rung
 from harness.ladder.metric import Metric
 from harness.ladder.result import Result, RungResult
+from harness.record.evidence import Record
 
 FACTOR = 3.0
 """How much nearer to float64 one engine has to be before the other is said to deviate."""
@@ -19,9 +21,19 @@ def can_tell(results: Sequence[RungResult]) -> bool:
     return any(_measured(result) for result in results)
 
 
+def silent(a: Record, b: Record) -> str | None:
+    """Why float64 cannot tell who deviates: it trains what the case says, and nothing beyond."""
+    for record in (a, b):
+        if beyond := beyond_case(record):
+            return f"float64 is not asked: {record.label} {beyond[0]}, which its case does not say"
+    return None
+
+
 def who_deviates(c: Comparison, results: Sequence[RungResult]) -> tuple[str, ...]:
     """A note for the first rung that fails and that float64 can tell of; none without float64."""
     failed = next(((r, metric) for r in results if (metric := _measured(r))), None)
+    if (why := silent(c.a, c.b)) is not None:
+        return (why,)
     if c.float64 is None or failed is None:
         return ()
     result, metric = failed

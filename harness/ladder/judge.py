@@ -12,6 +12,7 @@ from harness.ladder.ladder import names, rungs
 from harness.ladder.noise_floor import checked
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rung import Rung
+from harness.ladder.rungs import environment
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
 from harness.record.termination import OK, STOPPED_EARLY
@@ -34,7 +35,8 @@ def judge(comparison: Comparison) -> PairVerdict:
     results: list[RungResult] = []
     for rung in rungs():
         broken = tuple(result.rung for result in results if not result.holds)
-        results.append(_judged(rung, dataclasses.replace(comparison, broken=broken)))
+        judged = _judged(rung, dataclasses.replace(comparison, broken=broken))
+        results.append(_unless_it_follows(rung, judged, results))
     notes += who_deviates(comparison, results) + imported_notes(comparison)
     return PairVerdict(
         a.label,
@@ -57,6 +59,31 @@ def _judged(rung: Rung, c: Comparison) -> RungResult:
         return result
     text = f"says nothing while {broken[0]} does not hold ({result.explanation})"
     return dataclasses.replace(result, result=Result.INVALID, explanation=text, detects="")
+
+
+def _unless_it_follows(rung: Rung, judged: RungResult, above: list[RungResult]) -> RungResult:
+    """A rung that fails, INVALID where that may follow from what fails above it.
+
+    What begins before that has a cause of its own.
+    """
+    if judged.result is not Result.FAIL:
+        return judged
+    causes = [r for r in above if r.rung in rung.follows and _is_a_cause(r)]
+    # A loss tells of the update before it.
+    cause = next((r for r in causes if r.since - 1 <= judged.since), None)
+    if cause is None:
+        return judged
+    text = f"says nothing while {cause.rung} does not hold ({judged.explanation})"
+    return dataclasses.replace(judged, result=Result.INVALID, explanation=text)
+
+
+def _is_a_cause(result: RungResult) -> bool:
+    """Whether what lies below can follow: other versions are often compared on purpose."""
+    if result.result is not Result.FAIL:
+        return False
+    return result.rung != environment.RUNG.name or not all(
+        map(environment.of_stack, result.findings)
+    )
 
 
 def why_untrained(record: Record) -> str | None:

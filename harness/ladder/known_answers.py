@@ -19,7 +19,7 @@ def wrong_known_answers(c: Comparison) -> str | None:
         *(c.noise_floor or ()),
         *(c.repeat or ()),
         *c.float64_per_run.values(),
-        *([c.float64] if c.float64 else []),
+        *(record for record in (c.float64, c.first_float64) if record is not None),
     ]
     records = [c.a, c.b, *(record for record in beside if record.complete)]
     versions: dict[int, Record] = {}

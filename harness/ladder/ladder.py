@@ -133,7 +133,7 @@ def _check(ladder: list[Rung]) -> None:
     above: set[str] = set()
     floors: dict[str, Metric] = {}
     for rung in ladder:
-        for need in (*rung.needs, *rung.partly):
+        for need in (*rung.needs, *rung.partly, *rung.follows):
             if need not in above:
                 raise BadInput(f"rung {rung.name} needs {need}, which is no rung above it")
         for metric in rung.metrics:

@@ -161,6 +161,11 @@ class RungResult:
         return cls(rung, result, explanation, value, number, source, detects, findings, metric)
 
     @property
+    def since(self) -> int:
+        """The first step that the findings are about; 0 where one is about the whole run."""
+        return min((finding.step or 0 for finding in self.findings), default=0)
+
+    @property
     def holds(self) -> bool:
         """Whether what lies below this rung can be judged: nothing is known to be wrong with it.
 

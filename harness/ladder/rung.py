@@ -31,6 +31,8 @@ class Rung:
     judge:       answers it
     needs:       rungs above without which the answer means nothing: it is INVALID then
     partly:      rungs above without which only a part of it is judged
+    follows:     rungs above that may be why this one fails: from the first step at which one of
+                 them fails, it is INVALID where it would FAIL. What it passes, it passes
     metrics:     what it measures, with their floors; none for an identity
     float64_per_run: `judge` can hold each run against float64 from that run's own weights and
                  batch, where these differ by themselves (`Comparison.float64_per_run`); then it
@@ -48,6 +50,7 @@ class Rung:
     judge: Judge
     needs: tuple[str, ...] = ()
     partly: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
     float64_per_run: bool = False
     prepared: tuple[str, ...] = ()

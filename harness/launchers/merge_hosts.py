@@ -36,12 +36,12 @@ from harness.record.termination import OK
 OF_PROCESS = (
     "device", "device_kind", "accelerator_type", "matmul_precision", "condition", "devices",
     "processes", "mesh", "versions", "flags", "input_sharding", "model",
-    "known_answers",
+    "attention", "autocast", "dropout", "recomputed", "taken_away", "known_answers",
 )  # fmt: skip
 
 OF_PARAMETER = (
     "shape", "dtype", "sharding", "group", "initial", "gradient", "clipped_norm", "after", "final",
-    "state_after", "state_final",
+    "state_after", "state_final", "counted",
 )  # fmt: skip
 
 COPIED = (layout.PARAMETERS, layout.GRAPH, layout.INITIAL)

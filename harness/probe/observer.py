@@ -19,11 +19,13 @@ from torch.optim import optimizer as optimizer_hooks
 
 from harness.probe import batches, clipping, known_answers
 from harness.probe.clipping import Clipping
+from harness.probe.computing import autocast, dropout
 from harness.probe.functions import Function, wrap
 from harness.probe.inputs import Inputs, describe, says_nothing
 from harness.probe.outputs import Outputs
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
+from harness.probe.recomputed import Recomputed
 from harness.probe.runtime import Runtime, flags, versions
 from harness.probe.spec import Spec
 from harness.probe.turns import Turns
@@ -51,6 +53,8 @@ class Observer:
         self.clipping = Clipping(self._before_clipping)
         self.inputs = Inputs(spec.watch, runtime)
         self.outputs = Outputs()
+        self.recomputed = Recomputed()
+        self.autocast: str | None = None
         self.taken_away: set[str] = set()
         self.refused: str | None = None  # of what was taken away, what a model would use
         self.rates: list[float] = []  # of the step in progress
@@ -113,7 +117,8 @@ class Observer:
             if self._mine():
                 self.losses.append(tensor.detach())
                 self.outputs.stop()
-            result = original(tensor, *args, **kwargs)
+            with self.recomputed.watched(self.root if self._mine() else None):
+                result = original(tensor, *args, **kwargs)
             if self.step == 0 and not self.clipping.calls:
                 # Should they be clipped by a function that is not watched.
                 self.parameters.take_gradients(self._trained())
@@ -189,6 +194,7 @@ class Observer:
             return
         if self.input_sharding is None and isinstance(module, torch.nn.Embedding) and inputs:
             self.input_sharding = self.runtime.sharding(inputs[0])
+            self.autocast = autocast(inputs[0].device.type)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.refused is not None:
@@ -287,6 +293,9 @@ class Observer:
             "known_answers": self.known_answers,
             "condition": self.spec.condition,
             "input_sharding": self.input_sharding,
+            "autocast": self.autocast,
+            "recomputed": self.recomputed.layers,
+            "dropout": {} if self.root is None else dropout(self.root),
             "taken_away": sorted(self.taken_away),
             "model": None if self.root is None else type(self.root).__name__,
             "attention": _attention(self.root),

@@ -135,6 +135,7 @@ class Parameters:
             values, states = self._values(self.owners), self._states()
             self._fill(self.owners, values, lambda e, v: e.update(final=v))
             self._fill(self.owners, states, lambda e, v: e.update(state_final=v))
+            self._fill(self.owners, self._counted(), lambda e, v: e.update(counted=v))
             self.writer.parameters(self.described)
 
     def _values(self, tensors: list[torch.Tensor]) -> list[dict[str, Any]]:
@@ -143,15 +144,25 @@ class Parameters:
     def _states(self) -> list[dict[str, Any]]:
         """For each owner, the fingerprints of what the optimizer keeps of it, by name.
 
-        Such as Adam's moments. Scalars are left out: a count of steps is no evidence of its own.
+        Such as Adam's moments; scalars are left out.
         """
-        held = [] if self.optimizer is None else [self.optimizer.state.get(p) for p in self.owners]
         states = [
-            {name: v for name, v in sorted((state or {}).items()) if torch.is_tensor(v) and v.dim()}
-            for state in held
+            {name: v for name, v in sorted(state.items()) if torch.is_tensor(v) and v.dim()}
+            for state in self._held()
         ]
         values = iter(self._values([tensor for state in states for tensor in state.values()]))
         return [{name: next(values) for name in state} for state in states]
+
+    def _counted(self) -> list[float | None]:
+        """For each owner, the updates that the optimizer itself has counted; None for no count."""
+        counts = [state.get("step") for state in self._held()]
+        return [None if count is None else float(count) for count in counts]
+
+    def _held(self) -> list[dict[str, Any]]:
+        """For each owner, what the optimizer keeps of it."""
+        if self.optimizer is None:
+            return [{} for _ in self.owners]
+        return [self.optimizer.state.get(p) or {} for p in self.owners]
 
     def _fill(
         self,

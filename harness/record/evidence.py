@@ -210,6 +210,10 @@ class Observed:
     accelerator_type:      the TPU VM's own name of it, such as "v6e-8"
     matmul_precision:      "default", "high" or "highest", as torch_xla told it at the end
     condition:             what device was computed like, of `harness.base.conditions`
+    autocast:              dtype that operations are cast to by `torch.autocast`; None for none
+    dropout:               by the name of a part of the model, the share that it drops in training
+    recomputed:            by the name of a kind of layer, such as "model.layers.*", how many are
+                           computed again in the backward pass of step 0 (checkpointing)
     taken_away:            what batches of the trainer's own have, and prepared ones have not
     model:                 the root module's class
     attention:             transformers' name of its attention implementation
@@ -235,6 +239,9 @@ class Observed:
     versions: dict[str, str] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
     input_sharding: str | None = None
+    autocast: str | None = None
+    dropout: dict[str, Finite] = field(default_factory=dict)
+    recomputed: dict[str, Count] | None = None
     taken_away: tuple[str, ...] = ()
     model: str | None = None
     attention: str | None = None
@@ -313,6 +320,8 @@ class Manifest:
     hosts:    None where there was only one
     profile:  what is wrong with the device's profile, or None
     reported: what the trainer's own log says
+    beyond_case: arguments of the trainer's own that its user gave, that can change what is trained,
+              and that the case does not say, by name
     imported: of a run that was not launched here, else None
 
     A stored baseline leaves out what belongs to the machine that made it: `command`, `host`.
@@ -341,6 +350,7 @@ class Manifest:
     hosts: Hosts | None = None
     profile: str | None = None
     reported: tuple[Reported, ...] = ()
+    beyond_case: dict[str, str] = field(default_factory=dict)
     imported: Imported | None = None
 
 
@@ -377,6 +387,8 @@ class Parameter:
     state_after:  what the optimizer keeps of it, by torch's names such as "exp_avg", after step 0
                   and after step 1; scalars are left out
     state_final:  the same when training ended
+    counted:      updates that the optimizer itself had counted of it by then (torch's "step"); None
+                  where it counts none
     """
 
     __pydantic_config__ = STRICT
@@ -394,6 +406,7 @@ class Parameter:
     final: Fingerprint | None = None
     state_after: tuple[dict[str, Fingerprint], ...] = ()
     state_final: dict[str, Fingerprint] = field(default_factory=dict)
+    counted: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -572,6 +585,12 @@ class Record:
     def label(self) -> str:
         """What a person calls this run: the engine, and its version where that is known."""
         return self.manifest.label
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the parameters, whatever the case asks for; "" where they have several."""
+        seen = {parameter.dtype for parameter in self.parameters}
+        return seen.pop() if len(seen) == 1 else ""
 
     @property
     def requested_steps(self) -> int:

@@ -98,7 +98,8 @@ def run_or_reuse(
         if found is not None:
             reporter.reused(plan.label, place.directory)
             return found
-        with DeviceLock(settings.device, reporter) if launcher.here else contextlib.nullcontext():
+        devices = launcher.here and plan.role != "float64"
+        with DeviceLock(settings.device, reporter) if devices else contextlib.nullcontext():
             return launch_alone(plan, place, settings, reporter)
 
 
@@ -164,7 +165,7 @@ def _ignore(label: str, event: reader.Event) -> None:
 def _launcher(plan: Plan, settings: LauncherSettings, reporter: Reporter) -> Launcher:
     if plan.role == "float64":
         # It needs no accelerator, only this machine's processor.
-        return Local(limits_of(settings))
+        return Local(limits_of(settings), None, reporter.note if settings.fork_server else None)
     return launcher_for(settings, reporter.note)
 
 
@@ -260,6 +261,7 @@ def _launch(
         observed=observed,
         hosts=reader.read_hosts(place.running),
         reported=_reported(plan, place),
+        beyond_case=dict(plan.command.beyond_case),
         profile=keep_device_times(place.running, observed),
         ended=_judge_termination(ended, plan.case.steps, place),
     )

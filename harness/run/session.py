@@ -9,18 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.conditions import CONDITIONS
+from harness.base.errors import BadInput
+from harness.config.case import Case
 from harness.config.settings import BY_DEVICE, Settings, Tolerance
 from harness.devices.device import device
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
 from harness.inputs.prepared import prepare
+from harness.ladder.cases import difference, of_two_cases
 from harness.ladder.comparison import Comparison
-from harness.ladder.float64 import can_tell
+from harness.ladder.float64 import can_tell, silent
 from harness.ladder.judge import judge, untrained, why_untrained
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import launcher_for
 from harness.record.evidence import Record
+from harness.record.layout import GRAPH
 from harness.run.clock import Clock
 from harness.run.compiling import (
     CompiledPairs,
@@ -30,7 +34,11 @@ from harness.run.compiling import (
     plan_compiling,
 )
 from harness.run.execute import Reporter, expect, run_or_reuse
-from harness.run.float64 import float64_from_own_weights, plan_float64
+from harness.run.float64 import (
+    first_step_in_float64,
+    float64_from_own_weights,
+    plan_float64,
+)
 from harness.run.noise import NOT_MEASURED, measure_noise
 from harness.run.plan import Plan, Planner, planner
 from harness.run.timing import Measurements, can_take_turns, compiled_step_of, measure
@@ -57,6 +65,8 @@ class Planned:
     planners: how each of the subjects is planned, for what is measured of it beside
     missing:  engines that could not be had, in whose place others stand
     compiling: what steps are compiled for, where that is asked for
+    held_against_float64: whether the first loss is, where both agree: of two versions of one
+              trainer, what both compute otherwise is no change
     """
 
     settings: Settings
@@ -65,6 +75,7 @@ class Planned:
     notes: tuple[str, ...]
     missing: tuple[str, ...] = ()
     compiling: Compiling | None = None
+    held_against_float64: bool = True
 
     @property
     def compared(self) -> str:
@@ -160,6 +171,9 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     noise = NOT_MEASURED
     if subjects[0].complete:
         noise = measure_noise(planned.subjects[0], subjects[0], settings, reporter)
+    first = None
+    if planned.held_against_float64 and all(subject.complete for subject in subjects[:2]):
+        first = first_step_in_float64(settings, planned.subjects[0].inputs, workspace, reporter)
     verdicts = []
     for index in range(1, len(subjects)):
         measured = Measurements()
@@ -178,13 +192,15 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             tolerance=settings.tolerance,
             noise_floor=noise.floor,
             repeat=noise.repeat,
+            first_float64=first,
             graphs=measured.graphs,
             compiled=compiled,
             timing=measured.timing,
             rounds=settings.timing.rounds,
         )
         verdicts.append(_judge_with_float64(comparison, planned, reporter, clock))
-    return _outcome(planned, tuple(verdicts), (*subjects, *noise.runs), clock)
+    runs = (*subjects, *noise.runs, *([] if first is None else [first]))
+    return _outcome(planned, tuple(verdicts), runs, clock)
 
 
 def _outcome(
@@ -242,6 +258,8 @@ def _judge_with_float64(
     verdict = clock.judge(comparison)
     if settings.float64 == "never" or settings.case.optimizer.name != "adamw":
         return verdict
+    if silent(comparison.a, comparison.b) is not None:
+        return verdict
     workspace = Path(settings.workspace)
     if not settings.case.aligned:
         own = float64_from_own_weights(
@@ -262,13 +280,36 @@ def _judge_with_float64(
     return clock.judge(dataclasses.replace(comparison, float64=arbiter))
 
 
+def check_apart(a: Record, b: Record) -> None:
+    """Raise BadInput where both are one Record: a run that is compared with itself shows nothing.
+
+    A copy of it, in another folder, is the same run.
+    """
+    here = a.directory.resolve() == b.directory.resolve()
+    if here or dataclasses.replace(b, directory=a.directory) == a:
+        raise BadInput(
+            f"{b.directory} is {'' if here else 'a copy of '}{a.directory}: a run that is compared "
+            "with itself shows nothing. Name the Record of another run"
+        )
+
+
 def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
-    """Judge two Records as they are, without launching anything."""
+    """Judge two Records as they are, with all that they hold, without launching anything.
+
+    What they were asked to train comes first: runs of two cases are INVALID, whatever they did. Two
+    runs of `parity train` are judged, as what each trainer was given is a part of the question.
+    """
     check_floors(tolerance)
-    comparison = Comparison(a, b, tolerance, compiled=kept_pairs(a, b))
-    verdict = Verdict(
-        f"{a.label} ({a.directory}) against {b.label} ({b.directory})",
-        a.case.name,
-        (judge(comparison),),
-    )
+    dumped = [record for record in (a, b) if record.graph is not None]
+    graphs = (a, b) if len(dumped) == 2 else None
+    pair = judge(Comparison(a, b, tolerance, graphs=graphs, compiled=kept_pairs(a, b)))
+    compared = f"{a.label} ({a.directory}) against {b.label} ({b.directory})"
+    if (differs := difference(a, b)) is not None:
+        compared += f": {differs}"
+        if isinstance(a.case, Case) and isinstance(b.case, Case):
+            pair = of_two_cases(pair, differs)
+    notes: tuple[str, ...] = ()
+    if len(dumped) == 1:
+        notes = (f"compiled steps were not compared: only {dumped[0].directory} has a {GRAPH}",)
+    verdict = Verdict(compared, a.case.name, (pair,), notes)
     return Outcome(verdict, {str(r.directory): r for r in (a, b)})

@@ -62,6 +62,8 @@ def place_on_mesh(model: Any, t: dict[str, Any]) -> tuple[Any, Any]:
         mesh = xs.Mesh(np.arange(count), tuple(axes.values()), tuple(axes))
     xs.set_global_mesh(mesh)
     model.to(torch_xla.device())
+    if t["model"]["remat"]:
+        recompute_layers(model)
     model.tie()  # moving to an XLA device makes new parameters, and so unties what was tied
     for name, parameter in model.named_parameters():
         spec = t["sharding"][".".join("*" if part.isdigit() else part for part in name.split("."))]
@@ -70,6 +72,15 @@ def place_on_mesh(model: Any, t: dict[str, Any]) -> tuple[Any, Any]:
         )
     rows = tuple(axis for axis in ("data", "fsdp") if axis in axes)
     return torch_xla.device(), xs.ShardingSpec(mesh, (rows, None))
+
+
+def recompute_layers(model: Any) -> None:
+    """Have each numbered module compute its activations again in the backward pass."""
+    from torch_xla.distributed.fsdp import checkpoint_module
+
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2].isdigit():
+            checkpoint_module(module)
 
 
 def main(path: str) -> None:

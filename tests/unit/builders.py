@@ -319,6 +319,9 @@ class Trainer:
                 if step < 2:
                     entry["after"].append(self._print(weights[name]))
                 entry["final"] = self._print(weights[name])
+                moments = {"exp_avg": states[name]["m"], "exp_avg_sq": states[name]["v"]}
+                entry["counted"] = float(states[name]["step"])
+                entry["state_final"] = {n: self._print(m) for n, m in moments.items()}
         return events, parameters
 
     def _print(self, array: Array) -> dict[str, Any]:

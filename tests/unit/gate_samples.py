@@ -108,7 +108,7 @@ def run(
 ) -> Record:
     """A Record of four steps of the default case, as it would be read from `folder`."""
     events: list[dict[str, Any]] = [batch(i) for i in range(len(losses))]
-    group = {"hyper": {"betas": [0.9, 0.999], "eps": 1e-8}, "parameters": 2}
+    group = {"hyper": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}, "parameters": 2}
     events.append({"event": "optimizer", "step": 0, "name": "torch.optim.AdamW", "groups": [group]})
     for step, loss in enumerate(losses):
         given = {name: batch(step)[name] for name in ("tokens", "labels")}

@@ -18,6 +18,7 @@ from harness.engines.command import (
     SCRATCH,
     Command,
     Job,
+    beyond_case,
     common_environment,
     flag,
     schedule_of,
@@ -33,6 +34,14 @@ from harness.record.evidence import Reported
 
 SCRIPT = f"{PACKAGE}/trainers/hf_clm.py"
 TRANSFORMERS = Package("transformers", "https://github.com/huggingface/transformers", on_pypi=True)
+
+NEUTRAL = (
+    "logging_", "log_", "report_to", "run_name", "disable_tqdm", "output_dir", "overwrite_",
+    "save_", "push_to_hub", "hub_", "cache_dir", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_prefetch_factor", "dataloader_persistent_workers", "preprocessing_num_workers",
+    "do_eval", "eval_", "per_device_eval_batch_size", "max_eval_samples", "validation_",
+)  # fmt: skip
+"""Beginnings of names of arguments that change nothing of what the Trainer trains."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ def translate(job: Job[HfOptions]) -> Command:
         spec=_spec(job),
         environment=common_environment(job),
         files={"fsdp.json": json.dumps(fsdp, indent=1)},
+        beyond_case=beyond_case(job.options.arguments, _arguments(job), NEUTRAL),
     )
 
 

@@ -15,6 +15,7 @@ from harness.engines.command import (
     SOURCE,
     Command,
     Job,
+    beyond_case,
     common_environment,
     schedule_of,
     spec_for,
@@ -28,6 +29,8 @@ SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
 TRAINER = "torchprime/torch_xla_models/trainer/base_trainer.py"
 PACKAGE = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
+NEUTRAL = ("logging_steps", "output_dir", "run_name", "hydra.", "profile_", "dataset.cache_dir")
+"""Beginnings of names of overrides that change nothing of what torchprime trains."""
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
 
 
@@ -41,6 +44,11 @@ def translate(job: Job[TrainerOptions]) -> Command:
     defaults = read_defaults(job.source)
     _check(job)
     overrides = _overrides(job, defaults)
+    beyond = beyond_case(
+        {key.lstrip("+~"): value for key, value in job.options.arguments.items()},
+        {key.lstrip("+"): value for key, value in overrides.items()},
+        NEUTRAL,
+    )
     for key, value in job.options.arguments.items():
         name = key.lstrip("+")
         overrides.pop(name, None)
@@ -61,6 +69,7 @@ def translate(job: Job[TrainerOptions]) -> Command:
         environment=common_environment(job),
         pythonpath=(SOURCE,),
         files={"configs/model/sharding/parity.yaml": _sharding(job)},
+        beyond_case=beyond,
     )
 
 

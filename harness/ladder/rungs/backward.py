@@ -134,6 +134,7 @@ RUNG = Rung(
     what="gradient of every parameter at step 0",
     judge=backward,
     needs=("data", "init", "forward"),
+    follows=("environment", "sharding"),
     metrics=(GRADIENT,),
     float64_per_run=True,
 )

@@ -45,7 +45,9 @@ def clip(c: Comparison) -> RungResult:
     if not equal_gradients and not (math.isfinite(x.norm) and math.isfinite(y.norm)):
         text = f"says nothing while {c.broken[0]} does not hold: a gradient norm is not finite"
         return RungResult.invalid("clip", text)
-    own = [side.scaling_error() for side in (x, y) if side.by_value is None]
+    # There is no limit for a run that rounds otherwise than its case says, as `sharding` says.
+    in_dtype = [side for side, r in zip((x, y), (c.a, c.b), strict=True) if r.dtype == r.case.dtype]
+    own = [side.scaling_error() for side in in_dtype if side.by_value is None]
     value = scale_distance(c.a, c.b) if equal_gradients else largest([0.0, *own])
     both = f"{c.a.label} {x.described()}; {c.b.label} {y.described()}"
     findings = (Finding(f"step 0: {both}", 0, None, x.scale, y.scale),)
@@ -53,7 +55,6 @@ def clip(c: Comparison) -> RungResult:
     def fail(text: str, at_fault: float | None, most: Limit) -> RungResult:
         return RungResult.failed("clip", text, at_fault, most, findings)
 
-    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
     for side in (x, y):
         if side.by_itself and side.threshold is None:
             text = f"step 0: {both}: {side.label}'s gradients were "
@@ -66,7 +67,8 @@ def clip(c: Comparison) -> RungResult:
     other = _other_threshold(c, [side.label for side in (x, y) if side.by_itself])
     if other is not None:
         return fail(other, None, limit)
-    for side in (x, y):
+    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
+    for side in in_dtype:
         if side.threshold is not None and exceeds(side.measuring_error(), accuracy.value):
             text = f"step 0: {side.label} measured a gradient norm of {shown(side.measured)}, but "
             text += f"the gradients' norm is {side.norm:.6g}"
@@ -82,9 +84,9 @@ def clip(c: Comparison) -> RungResult:
         if exceeds(side.scaling_error(), each.value):
             text = f"step 0: {both}: {side.label} ought to have scaled by {side.wanted():.6g}"
             if side.norms > 1:
-                text += (
-                    f", and clips {len(side.clips)} sets of parameters, each by a norm of its own"
-                )
+                text = f"step 0: {side.label} clips {len(side.clips)} sets of parameters, each by "
+                text += f"a norm of its own: scaled by {side.scale:.6g}, and by the norm of all it "
+                text += f"is {side.wanted():.6g}"
             return fail(text, side.scaling_error(), each)
         if exceeds(side.unevenness, each.value):
             text = f"step 0: {side.label} did not scale all gradients alike: {side.odd_one} by "

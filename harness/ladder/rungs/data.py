@@ -9,6 +9,7 @@ from harness.config.case import ALIGNED
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
+from harness.ladder.same_work import skipped_updates
 from harness.record.evidence import Record, Step
 
 TOKENS = "tokens"
@@ -81,17 +82,12 @@ def _unobserved_batches(name: str, step: Step) -> str | None:
 def _skipped_updates(record: Record) -> list[Finding]:
     """Where a run went on to the next batches without an update, which other steps have."""
     expected = record.case.accumulation
-    micro = {step.index: len(step.micro_losses) for step in record.steps if step.finished}
-    skipped = [step for step, n in micro.items() if n > expected and n % expected == 0]
-    if len(skipped) == len(micro):
-        return []
     return [
         Finding(
-            f"an update was skipped at step {step}: {record.label} took {micro[step]} micro-batches"
-            f" until the next one, and the case asks for {expected}", step, None, micro[step],
-            expected,
+            f"an update was skipped at step {step}: {record.label} took {taken} micro-batches"
+            f" until the next one, and the case asks for {expected}", step, None, taken, expected,
         )
-        for step in skipped
+        for step, taken in skipped_updates(record).items()
     ]  # fmt: skip
 
 

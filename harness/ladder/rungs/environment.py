@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.config.case import ALIGNED, AS_SHIPPED, Case
+from harness.ladder.beyond_case import computes_beyond
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
@@ -20,6 +21,15 @@ DEVICE_FACTS = {
 }
 VERSIONS = ("torch", "torch_xla")
 """Packages that every run has, and without whose versions nothing is known of it."""
+
+
+STACK = (*VERSIONS, "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
+"""What differs between two torch_xla: packages, and the flags that it sets when it is imported."""
+
+
+def of_stack(finding: Finding) -> bool:
+    """Whether a finding of this rung is only about another torch or torch_xla."""
+    return finding.text.split(":")[0] in STACK
 
 
 def environment(c: Comparison) -> RungResult:
@@ -43,7 +53,8 @@ def environment(c: Comparison) -> RungResult:
         for text in host_findings(record)
     )
     findings = (
-        _other_precision(c)
+        _beyond_case(c)
+        + _other_precision(c)
         + _other_attention(c)
         + hosts
         + tuple(
@@ -54,8 +65,33 @@ def environment(c: Comparison) -> RungResult:
     )
     return RungResult.identity(
         "environment", findings, f"{a.devices} {a.device_kind} devices, torch_xla "
-        f"{a.versions['torch_xla']}, matmul precision {a.matmul_precision}, equal flags",
+        f"{a.versions['torch_xla']}, matmul precision {a.matmul_precision}, equal flags"
+        + "".join(f"; both train with {key}={value}" for key, value in _alike(c).items()),
     )  # fmt: skip
+
+
+def _beyond_case(c: Comparison) -> tuple[Finding, ...]:
+    """What the case does not say and a run trains with: arguments, dropout, autocasting.
+
+    Arguments that both runs of one engine were given are a part of the question.
+    """
+    findings = []
+    alike = _alike(c)
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        for key, value in record.manifest.beyond_case.items():
+            if key not in alike:
+                text = f"{name} trains with {key}={value}, which the case does not say"
+                findings.append(Finding(text, None, None, {key: value}, None))
+    for name, record in zip(c.names, (c.a, c.b), strict=True):
+        for what in computes_beyond(record):
+            findings.append(Finding(f"{name} {what}, which the case does not say"))
+    return tuple(findings)
+
+
+def _alike(c: Comparison) -> dict[str, str]:
+    """Arguments beyond the case that both runs have."""
+    x, y = c.a.manifest.beyond_case, c.b.manifest.beyond_case
+    return dict(sorted(x.items() & y.items())) if c.a.engine == c.b.engine else {}
 
 
 def _other_precision(c: Comparison) -> tuple[Finding, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
-from harness.ladder.comparison import Comparison
+from harness.ladder.beyond_case import beyond_case
+from harness.ladder.comparison import ROUNDING, Comparison
 from harness.ladder.distances import exceeds, largest, relative_difference
 from harness.ladder.loss import first_loss
 from harness.ladder.metric import IN_FLOAT32, Floor, Metric
 from harness.ladder.outputs import where_outputs_part
-from harness.ladder.result import Finding, RungResult
+from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.backward import GRADIENT
 from harness.ladder.series import losses
@@ -37,11 +39,51 @@ def forward(c: Comparison) -> RungResult:
         text = f"step 0: loss {x:.7g} in {name_a}, {y:.7g} in {name_b} (ratio {ratio:.6g}){hint}"
         text += where_outputs_part(c.a, c.b, c.limit(GRADIENT).value)
         return RungResult.failed("forward", text, value, limit, (finding,))
+    if (alike := _alike_in_error(c, (x, y))) is not None:
+        return alike
     same = "are bitwise equal" if x == y else f"differ by {value:.2g} of their size"
     return RungResult.passed(
         "forward", f"the losses of step 0 {same} ({x:.7g})", value, limit,
         detects=f"a relative difference of {limit.value:.2g}", findings=(finding,),
     )  # fmt: skip
+
+
+def _alike_in_error(c: Comparison, found: tuple[float, float]) -> RungResult | None:
+    """FAIL where two losses that agree are both another than float64's; None where they are not.
+
+    Not asked of runs that train what float64 does not: `harness.ladder.float64.silent`.
+    """
+    exact = None if c.first_float64 is None else first_loss(c.first_float64)
+    if exact is None or beyond_case(c.a) or beyond_case(c.b):
+        return None
+    # What both round alike is in no difference of the two, nor in what perturbed weights do.
+    limit = max((c.limit(LOSS), *(_rounded(c, r) for r in (c.a, c.b))), key=lambda m: m.value)
+    value = min(relative_difference(x, exact) for x in found)
+    if not exceeds(value, limit.value):
+        return None
+    hint = _normalisation(c.a, found[0] / exact if exact else math.nan)
+    text = f"step 0: the losses agree ({found[0]:.7g} in {c.a.label}, {found[1]:.7g} in "
+    text += f"{c.b.label}), and both are wrong: {exact:.7g} in float64{hint}"
+    findings = tuple(
+        Finding(f"{r.label}: loss {x:.9g}, in float64 {exact:.9g}", 0, None, x, exact)
+        for r, x in zip((c.a, c.b), found, strict=True)
+    )
+    return RungResult.failed("forward", text, value, limit, findings)
+
+
+def _rounded(c: Comparison, record: Record) -> Limit:
+    """How far rounding can take the loss of a run from that of float64.
+
+    On a device that was measured, as far as two runs are apart there: both are rounded by
+    themselves. On another one as far as training in the least precise dtype takes it.
+    """
+    floor, where, _ = dataclasses.replace(c, a=record, b=record).documented(LOSS)
+    if floor is None or record.observed.condition is not None:
+        floor, where = ROUNDING * LOSS.coarsest(), f"{ROUNDING:g} times the least precise dtype's"
+    margin = c.tolerance.margin
+    return Limit(
+        margin * floor, f"{margin:g} × {floor:.2g}, the floor documented for {where}", LOSS.name
+    )
 
 
 def first_loss_distance(a: Record, b: Record) -> float | None:
@@ -113,6 +155,7 @@ RUNG = Rung(
     what="loss of step 0",
     judge=forward,
     needs=("data", "init"),
+    follows=("environment", "sharding"),
     metrics=(LOSS,),
     float64_per_run=True,
     blamed_for=Stage.FIRST_STEP,

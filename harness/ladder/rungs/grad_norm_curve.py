@@ -62,6 +62,7 @@ RUNG = Rung(
     needs=(
         "data", "init", "forward", "backward", "clip", "optimizer", "schedule", "loss_curve",
     ),
+    follows=("environment", "sharding"),
     metrics=(GRADIENT_NORM,),
     from_numbers=True,
 )  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
-from harness.ladder.result import EQUAL, Finding, RungResult
+from harness.ladder.result import EQUAL, Finding, Result, RungResult
 from harness.ladder.rung import Rung
+from harness.ladder.same_work import other_work
 from harness.record.evidence import Record, Window
 from harness.record.steady import COMPILING_STEPS
 
@@ -27,13 +29,9 @@ def unobserved_steps(record: Record) -> str | None:
     return None if expected == of_case else f"windows tell of {expected} of {of_case} steps"
 
 
-def recompilations(record: Record) -> dict[str, int]:
-    """Graphs compiled after the compiling steps, by the steps of their window."""
-    return {
-        steps_of(w): w.compilations
-        for w in record.windows
-        if w.first >= COMPILING_STEPS and w.compilations
-    }
+def recompilations(record: Record) -> dict[str, Window]:
+    """Windows after the compiling steps in which graphs were compiled, by their steps."""
+    return {steps_of(w): w for w in record.windows if w.first >= COMPILING_STEPS and w.compilations}
 
 
 def steps_of(window: Window) -> str:
@@ -63,23 +61,38 @@ def graph(c: Comparison) -> RungResult:
     """Recompilations after warm-up, operations that fall back to the host, and what is executed.
 
     Recompilations, operations on the host and transfers to it have no place in a steady state,
-    whether one run has them or both. Executions a step are judged between runs of one engine; two
-    engines may cut their work differently and be at parity, by `EXTRA_EXECUTIONS` a micro-batch.
+    whether one run has them or both, and layers are recomputed as the case asks. Executions a step
+    are judged between runs of one engine; two engines may cut their work differently and be at
+    parity, by `EXTRA_EXECUTIONS` a micro-batch.
+    From the first step in which they have other batches on they do other work: what begins there
+    follows from that.
     """
+    result, other = _judged(c), other_work(c.a, c.b)
+    if result.result is not Result.FAIL or other is None or result.since < other:
+        return result
+    text = f"says nothing of steps of other batches, from step {other} on ({result.explanation})"
+    return RungResult.invalid("graph", text, result.findings)
+
+
+def _judged(c: Comparison) -> RungResult:
     name_a, name_b = c.names
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if gap := unobserved_steps(record):
             return RungResult.invalid("graph", f"{name}: {gap}")
-    findings = []
+    dumped = () if c.graphs is None else c.graphs
+    findings = [f for record in (*dumped, c.a, c.b) for f in against_case.checkpointing(record)]
+    if not findings:
+        findings += _other_recomputation(c)
     again = recompilations(c.a), recompilations(c.b)
     if again[0] and again[0].keys() == again[1].keys():
         text = f"both compile again at {', '.join(again[0])}, after warm-up"
-        findings.append(Finding(text, None, None, *(sum(counts.values()) for counts in again)))
+        sums = (sum(w.compilations for w in windows.values()) for windows in again)
+        findings.append(Finding(text, min(w.last for w in again[0].values()), None, *sums))
     else:
-        for name, counts in zip(c.names, again, strict=True):
-            for steps, count in counts.items():
-                text = f"{name} compiled {count} more graphs at {steps}, after warm-up"
-                findings.append(Finding(text))
+        for name, windows in zip(c.names, again, strict=True):
+            for steps, window in windows.items():
+                text = f"{name} compiled {window.compilations} more graphs at {steps}, after "
+                findings.append(Finding(f"{text}warm-up", window.last))
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.steady_windows:
             if not findings:
@@ -112,24 +125,49 @@ def graph(c: Comparison) -> RungResult:
     )  # fmt: skip
 
 
+def _other_recomputation(c: Comparison) -> list[Finding]:
+    """Layers that one run recomputes and the other does not, where no case says which is right."""
+    x, y = c.a.observed.recomputed, c.b.observed.recomputed
+    if x is None or y is None or sum(x.values()) == sum(y.values()):
+        return []
+    text = f"layers recomputed in the backward pass: {sum(x.values())} in {c.names[0]}, "
+    return [Finding(f"{text}{sum(y.values())} in {c.names[1]}", 0, None, x, y)]
+
+
 def _other_work(c: Comparison) -> list[Finding]:
     """Transfers to the host, on either side, and executions a step that differ by too many."""
     findings = []
     x, y = (per_step(record, "transfers") for record in (c.a, c.b))
     if x or y:
         text = f"transfers to the host a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
-        findings.append(Finding(text, None, None, x, y))
+        findings.append(Finding(text, _since(c, "transfers", 0), None, x, y))
     x, y = (per_step(record, "executions") for record in (c.a, c.b))
     alike = c.a.engine == c.b.engine
     allowed = 0 if alike else EXTRA_EXECUTIONS * max(c.a.case.accumulation, c.b.case.accumulation)
     if abs(x - y) > allowed:
         text = f"executions a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
-        findings.append(Finding(text, None, None, x, y))
+        findings.append(Finding(text, _since(c, "executions", allowed), None, x, y))
     return findings
+
+
+def _since(c: Comparison, counter: str, allowed: float) -> int | None:
+    """The first steady window in which the runs' counters differ by too many, by its last step."""
+    others = {(w.first, w.last): w for w in c.b.steady_windows}
+    for window in c.a.steady_windows:
+        other = others.get((window.first, window.last))
+        if other is None:
+            return None
+        if abs(getattr(window, counter) - getattr(other, counter)) > allowed * window.steps:
+            return window.last
+    return None
 
 
 RUNG = Rung(
     name="graph",
     what="recompilations and host fallbacks; FLOPs, collectives and memory of the compiled step",
     judge=graph,
-)
+    follows=(
+        "environment", "sharding", "forward", "backward", "clip", "optimizer", "schedule",
+        "loss_curve", "grad_norm_curve",
+    ),
+)  # fmt: skip

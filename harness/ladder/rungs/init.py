@@ -62,5 +62,6 @@ RUNG = Rung(
     name="init",
     what="value of every parameter before the first step, bit by bit",
     judge=init,
+    follows=("sharding",),
     prepared=(ALIGNED,),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
-from harness.ladder.curve import Curve, judge_curve
+from harness.ladder.curve import Curve, judge_curve, lagging
 from harness.ladder.distances import (
     by_name,
     detected,
@@ -16,11 +18,13 @@ from harness.ladder.distances import (
     sketch_norm,
     worst,
 )
+from harness.ladder.late import cause
 from harness.ladder.metric import UNRELATED, Floor, Metric
 from harness.ladder.reported import misreported
 from harness.ladder.result import EQUAL, Finding, Result, RungResult, summary
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs.forward import LOSS
+from harness.ladder.rungs.grad_norm_curve import GRADIENT_NORM
 from harness.ladder.series import furthest_apart, losses
 from harness.record.evidence import Record
 
@@ -33,10 +37,33 @@ def loss_curve(c: Comparison) -> RungResult:
     result = judge_curve(c, Curve("loss_curve", "loss", LOSSES))
     if not result.holds:
         return result
-    findings = tuple(finding for record in (c.a, c.b) for finding in misreported(record))
+    findings = tuple(
+        finding
+        for record in (c.a, c.b)
+        for finding in (*misreported(record), *against_case.counted_updates(record))
+    )
     if findings:
         return RungResult.failed("loss_curve", summary(findings), len(findings), EQUAL, findings)
     return _judge_course(c, result)
+
+
+def explained(c: Comparison) -> RungResult:
+    """`loss_curve`, with what happened before the first loss that differs."""
+    result = loss_curve(c)
+    left, right = losses(c.a), losses(c.b)
+    known = all(
+        loss is not None and math.isfinite(loss) for r in (left, right) for loss in r.values()
+    )
+    if result.result is not Result.FAIL or result.metric != LOSSES.name or not known:
+        return result
+    series = [[(loss,) for loss in values.values()] for values in (left, right)]
+    limit = c.limit(GRADIENT_NORM).value
+    if len(left) != len(right) or lagging(series[0], series[1], limit):
+        return result
+    why = cause(c, result.since, limit)
+    return (
+        dataclasses.replace(result, explanation=f"{why}; {result.explanation}") if why else result
+    )
 
 
 def worst_loss_distance(a: Record, b: Record) -> float | None:
@@ -117,8 +144,9 @@ COURSE = Metric(
 RUNG = Rung(
     name="loss_curve",
     what="loss at every step, and where the parameters end",
-    judge=loss_curve,
+    judge=explained,
     needs=("data", "init", "forward", "backward", "clip", "optimizer", "schedule"),
+    follows=("environment", "sharding"),
     metrics=(LOSSES, COURSE),
     blamed_for=Stage.TRAINING,
     from_numbers=True,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from harness.config.case import Case
 from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.curve import Rates, furthest, lagging
@@ -9,6 +12,8 @@ from harness.ladder.distances import by_name, exceeds, largest, relative_differe
 from harness.ladder.imported import imported_runs
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
+from harness.ladder.same_work import skipped_updates
+from harness.record.evidence import Record
 
 RATE_LIMIT = Limit(1e-9, "rounding of Python floats")
 """Relative difference of learning rates, which are Python floats: far above their rounding (1e-16)
@@ -16,9 +21,17 @@ and far below any difference of two schedules."""
 
 
 def schedule(c: Comparison) -> RungResult:
-    """The learning rate that each step really used, for every parameter."""
+    """The learning rate that each step really used, for every parameter.
+
+    Up to the first update that was skipped: a schedule goes on without it, and every rate after it
+    is that of another step.
+    """
     name_a, name_b = c.names
-    left, right = _rates(c)
+    skipped = [step for record in (c.a, c.b) for step in skipped_updates(record)]
+    left, right = (
+        {step: rate for step, rate in rates.items() if not skipped or step < min(skipped)}
+        for rates in _rates(c)
+    )
     limit = _limit(c)
     if not left:
         return RungResult.invalid("schedule", "no step and parameter is in both runs")
@@ -34,6 +47,12 @@ def schedule(c: Comparison) -> RungResult:
         for i, difference in differences.items()
         if exceeds(difference, limit.value)
     )  # fmt: skip
+    if findings and (shorter := [r for r in (c.a, c.b) if _of_other_length(r)]):
+        text = "; ".join(
+            f"{r.label} uses the rates of {r.trained_steps} steps, as many as it trained"
+            for r in shorter
+        )
+        return RungResult.invalid("schedule", text, findings)
     if findings and imported_runs(c) and (lag := _lag(c, left, right)):
         text = f"{lag} in what is logged: which rate was used is not shown; {findings[0].text}"
         return RungResult.invalid("schedule", text, findings)
@@ -41,13 +60,17 @@ def schedule(c: Comparison) -> RungResult:
         text, value = _explain(c, findings, left, right), largest(differences.values())
         return RungResult.failed("schedule", text, value, limit, findings)
     for name, record in zip(c.names, (c.a, c.b), strict=True):
-        if (missing := record.first_missing_step) is not None:
+        if not skipped and (missing := record.first_missing_step) is not None:
             text = f"{len(left)} learning rates agree, but {name} has no step {missing}"
             return RungResult.invalid("schedule", text)
     for record in (c.a, c.b):
-        if other := tuple(against_case.schedule(record, RATE_LIMIT.value)):
+        found = against_case.schedule(record, RATE_LIMIT.value)
+        if other := tuple(f for f in found if f.step in left):
             value = relative_difference(other[0].a, other[0].b)
             return RungResult.failed("schedule", other[0].text, value, RATE_LIMIT, other)
+    if skipped:
+        text = f"{len(left)} learning rates agree, up to the update that was skipped at step "
+        return RungResult.invalid("schedule", f"{text}{min(skipped)}")
     peak = max(rate or 0.0 for rates in left.values() for rate in rates)
     if peak <= 0:
         return RungResult.not_exercised("schedule", "no learning rate is positive")
@@ -95,6 +118,18 @@ def _rates(c: Comparison) -> tuple[dict[int, Rates], dict[int, Rates]]:
         for side, rates in enumerate(steps)
     )
     return first, second
+
+
+def _of_other_length(record: Record) -> bool:
+    """Whether a run's rates are those of its case, but for as many steps as it trained."""
+    case, trained = record.case, record.trained_steps
+    if not isinstance(case, Case) or trained == case.steps:
+        return False
+    shorter = dataclasses.replace(case, steps=trained)
+    manifest = dataclasses.replace(record.manifest, case=shorter)
+    return not against_case.schedule(
+        dataclasses.replace(record, manifest=manifest), RATE_LIMIT.value
+    )
 
 
 def _rate(rates: Rates) -> str:

@@ -160,5 +160,8 @@ RUNG = Rung(
     name="step_time",
     what="steady-state seconds per step",
     judge=step_time,
+    follows=(
+        "environment", "sharding", "forward", "backward", "clip", "optimizer", "graph", "compiled",
+    ),
     from_numbers=True,
-)
+)  # fmt: skip

@@ -333,6 +333,30 @@ class TestOptions:
         assert "seed" not in found
         assert found["new"] == "null"
 
+    @pytest.mark.parametrize(
+        ("name", "arguments", "told"),
+        [
+            ("hf", {"label_smoothing_factor": 0.1}, {"label_smoothing_factor": "0.1"}),
+            ("hf", {"bf16": True, "logging_steps": 1}, {"bf16": "True"}),
+            ("hf", {"neftune_noise_alpha": 5, "save_steps": 3}, {"neftune_noise_alpha": "5"}),
+            ("hf", {"optim": "sgd"}, {"optim": "sgd"}),
+            ("hf", {"max_grad_norm": 9}, {"max_grad_norm": "9"}),
+            ("hf", {"weight_decay": None}, {"weight_decay": "nothing"}),
+            ("hf", {"a_new_one": "x"}, {"a_new_one": "x"}),
+            ("hf", {"optim": "adamw_torch", "report_to": "none"}, {}),
+            ("torchprime", {"+task.optimizer.eps": 1e-6}, {"task.optimizer.eps": "1e-06"}),
+            ("torchprime", {"task.max_grad_norm": 9}, {"task.max_grad_norm": "9"}),
+            ("torchprime", {"+model.attention_dropout": 0.1}, {"model.attention_dropout": "0.1"}),
+            ("torchprime", {"logging_steps": 1, "task.optimizer.type": "adamw"}, {}),
+        ],
+    )
+    def test_what_they_train_beyond_the_case(
+        self, case: Case, checkout: Path, name: str, arguments: dict[str, Any],
+        told: dict[str, str],
+    ) -> None:  # fmt: skip
+        command = command_of(name, case, {"arguments": arguments}, checkout)
+        assert command.beyond_case == told
+
     def test_a_script_of_the_user(self, case: Case, checkout: Path) -> None:
         options = {"script": "/my/train.py"}
         assert command_of("hf", case, options).argv[0] == "/my/train.py"

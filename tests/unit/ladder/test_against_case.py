@@ -7,8 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from builders import SHARDING, Trainer, as_training, comparison, with_observed, with_parameter
+from builders import (
+    SHARDING,
+    Trainer,
+    as_training,
+    comparison,
+    with_manifest,
+    with_observed,
+    with_parameter,
+)
 
+from harness.base.errors import BadInput
 from harness.ladder.against_case import learning_rate, tiles, tiles_of
 from harness.ladder.result import Result
 from harness.ladder.rungs.optimizer import optimizer
@@ -58,6 +67,16 @@ class TestPartition:
     def test_both_otherwise_than_the_table(self, a: Record, b: Record, annotation: str) -> None:
         result = both(a, b, lambda run: with_parameter(run, 0, sharding=annotation))
         assert (result.result, result.findings[0].parameter) == (FAIL, a.parameters[0].name)
+
+    def test_a_table_that_leaves_a_parameter_out_is_damaged(self, a: Record, b: Record) -> None:
+        """A misspelt key of the table switched the check of its parameter off."""
+
+        def change(manifest: dict[str, Any]) -> None:
+            table = manifest["case"]["sharding"]
+            table["model.norm.weights"] = table.pop("model.norm.weight")
+
+        with pytest.raises(BadInput, match=r"how model\.norm\.weight is cut"):
+            both(a, b, lambda run: with_manifest(run, change))
 
     def test_nothing_is_sharded_at_all(self, a: Record, b: Record) -> None:
         def change(run: Record) -> Record:
@@ -142,6 +161,20 @@ class TestOptimizer:
 
         pair = [NoneForNorms(label=n, groups=2, weight_decay=0.1).record() for n in ("a", "b")]
         assert optimizer(comparison(*pair)).result is PASS
+
+    @pytest.mark.parametrize("key", ["betas", "eps", "weight_decay"])
+    def test_what_both_optimizers_do_not_say(self, key: str) -> None:
+        class Silent(Trainer):
+            def hyper(self, group: int, step: int) -> dict[str, Any]:
+                return {k: v for k, v in super().hyper(group, step).items() if k != key}
+
+        a, b = Silent().record(), Silent(label="b").record()
+        assert optimizer(comparison(a, b)).result is FAIL
+
+    def test_a_parameter_that_no_optimizer_holds(self, a: Record, b: Record) -> None:
+        x, y = (with_parameter(run, 1, group=None) for run in (a, b))
+        result = optimizer(comparison(x, y))
+        assert (result.result, result.findings[0].parameter) == (FAIL, a.parameters[1].name)
 
     def test_both_with_another_class(self, a: Record, b: Record) -> None:
         pair = [

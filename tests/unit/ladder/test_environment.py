@@ -12,6 +12,7 @@ from builders import (
     with_observed,
 )
 
+from harness.ladder.judge import judge
 from harness.ladder.result import Result
 from harness.ladder.rungs.environment import environment
 from harness.record.evidence import Record
@@ -149,3 +150,81 @@ class TestEnvironment:
 @pytest.fixture(scope="module")
 def pair() -> tuple[Record, Record]:
     return Trainer(accumulation=2).record(), Trainer(accumulation=2, label="b").record()
+
+
+def given(run: Record, **arguments: str) -> Record:
+    """The run of an engine that its user gave these arguments."""
+    return with_manifest(run, lambda manifest: manifest.update(beyond_case=arguments))
+
+
+class TestBeyondTheCase:
+    """What a run trains that its case does not say."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"label_smoothing_factor": "0.1"},
+            {"bf16": "True"},
+            {"optim": "sgd", "max_grad_norm": "9"},
+        ],
+    )
+    def test_arguments_of_one_engine(self, a: Record, b: Record, arguments: dict[str, str]) -> None:
+        for pair in ((given(a, **arguments), b), (b, given(a, **arguments))):
+            result = environment(comparison(*pair))
+            assert result.result is FAIL
+            assert [f.a for f in result.findings] == [{k: v} for k, v in arguments.items()]
+
+    def test_the_same_arguments_of_one_engine_are_a_part_of_the_question(self, a: Record) -> None:
+        x, y = (given(run, bf16="True") for run in (a, Trainer().record()))
+        result = environment(comparison(x, y))
+        assert result.result is PASS
+        assert "both train with bf16=True" in result.explanation
+        other = given(Trainer().record(), bf16="False")
+        assert environment(comparison(x, other)).result is FAIL
+
+    def test_the_same_name_means_nothing_in_two_engines(self, a: Record, b: Record) -> None:
+        result = environment(comparison(given(a, seed="7"), given(b, seed="7")))
+        assert len(result.findings) == 2
+
+    @pytest.mark.parametrize(
+        "observed",
+        [
+            {"autocast": "bfloat16"},
+            {"dropout": {"model.layers.*.self_attn.attention_dropout": 0.1}},
+        ],
+    )
+    def test_what_the_model_computes_on_both_sides(
+        self, a: Record, b: Record, observed: dict[str, Any]
+    ) -> None:
+        """Found in the process: no argument need have said it."""
+        x, y = with_observed(a, **observed), with_observed(b, **observed)
+        assert len(environment(comparison(x, y)).findings) == 2
+        assert len(environment(comparison(a, y)).findings) == 1
+
+    def test_autocasting_to_the_dtype_itself_casts_nothing(self, a: Record, b: Record) -> None:
+        x, y = (with_observed(run, autocast="float32") for run in (a, b))
+        assert environment(comparison(x, y)).result is PASS
+
+
+class TestFloat64:
+    """It trains what the case says, and accused the side that does not do more than that."""
+
+    class Smoothed(Trainer):
+        def gradients(self, *given: Any) -> Any:
+            loss, gradients = super().gradients(*given)
+            return loss * 1.2, gradients
+
+    def test_is_silent(self, a: Record) -> None:
+        exact = Trainer(label="float64").record()
+        smoothed = given(self.Smoothed(label="b").record(), label_smoothing_factor="0.1")
+        verdict = judge(comparison(a, smoothed, float64=exact))
+        assert verdict.headline_rung is verdict.rung("environment")
+        assert verdict.rung("forward").result is INVALID
+        assert len(verdict.notes) == 1
+        assert "not asked" in verdict.notes[0]
+        assert "label_smoothing_factor=0.1" in verdict.notes[0]
+
+    def test_accuses_where_nothing_is_beyond_the_case(self, a: Record) -> None:
+        exact = Trainer(label="float64").record()
+        verdict = judge(comparison(a, self.Smoothed(label="b").record(), float64=exact))
+        assert "b is the one that deviates" in verdict.notes[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from builders import (
     CountsFirst,
@@ -14,12 +16,15 @@ from builders import (
     comparison,
     tolerance,
     with_loss,
+    with_manifest,
+    with_observed,
     with_parameter,
     with_step,
     without,
 )
 
 from harness.ladder.comparison import Comparison
+from harness.ladder.judge import judge
 from harness.ladder.loss import first_loss
 from harness.ladder.result import Result
 from harness.ladder.rungs.backward import (
@@ -255,3 +260,61 @@ class TestWhere:
         for x, y in ((a, b), (with_outputs(a, 1), b),
                      (with_outputs(a, 1), with_outputs(b, 2, shape=(3, 2)))):  # fmt: skip
             assert "output" not in self.where(x, y)
+
+
+class TestAlikeInError:
+    """Two losses that agree passed, whatever both were."""
+
+    class Summed(Trainer):
+        """Sums what its micro-batches' losses have to be the mean of."""
+
+        def gradients(self, *given: Any) -> Any:
+            loss, gradients = super().gradients(*given)
+            return loss * 2, gradients
+
+    class Shifted(Trainer):
+        def gradients(self, weights: Any, tokens: Any, labels: Any, divisor: float) -> Any:
+            return super().gradients(weights, tokens, np.roll(labels, 1, axis=1), divisor)
+
+    EXACT = Trainer(label="float64").record()
+
+    @pytest.mark.parametrize("trainer", [Summed, Shifted, CountsFirst])
+    def test_both_wrong_alike(self, trainer: type[Trainer]) -> None:
+        exact = CountsRight().record() if trainer is CountsFirst else self.EXACT
+        a, b = trainer().record(), trainer(label="b", sums=-1).record()
+        assert judge(comparison(a, b)).rung("forward").result is PASS
+        verdict = judge(comparison(a, b, first_float64=exact))
+        assert verdict.headline_rung is verdict.rung("forward")
+        assert [f.a for f in verdict.rung("forward").findings] == [
+            run.steps[0].loss for run in (a, b)
+        ]
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_both_right(self, dtype: str) -> None:
+        exact = Trainer(dtype=dtype).record()
+        a, b = Trainer(dtype=dtype).record(), Trainer(label="b", dtype=dtype, sums=-1).record()
+        assert judge(comparison(a, b, first_float64=exact)).result is PASS
+
+    def test_what_float64_does_not_train(self) -> None:
+        a, b = self.Summed().record(), self.Summed(label="hf@2").record()
+        x, y = (with_manifest(r, lambda m: m.update(beyond_case={"x": "1"})) for r in (a, b))
+        assert forward(comparison(a, b, first_float64=self.EXACT)).result is FAIL
+        assert forward(comparison(x, y, first_float64=self.EXACT)).result is PASS
+
+    @pytest.mark.parametrize(("share", "expected"), [(1e-4, PASS), (1.5e-3, PASS), (1e-2, FAIL)])
+    def test_a_device_whose_rounding_is_not_known(self, share: float, expected: Result) -> None:
+        """Both may round alike by as much as the least precise dtype does."""
+
+        class Off(Trainer):
+            def gradients(self, *given: Any) -> Any:
+                loss, gradients = super().gradients(*given)
+                return loss * (1 + share), gradients
+
+        a, b = (
+            with_observed(Off(label=name).record(), device_kind="TPU v9") for name in ("hf", "b")
+        )
+        c = comparison(
+            a, b, first_float64=self.EXACT, noise_floor=(a, Off(ulp=True).record()),
+            deterministic=True,
+        )  # fmt: skip
+        assert forward(c).result is expected

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from builders import (
     Trainer,
+    as_training,
     comparison,
+    compiled_step,
     with_manifest,
+    with_observed,
     with_window,
     without,
 )
@@ -80,7 +84,7 @@ class TestGraph:
 
     def test_a_recompilation(self, a: Record) -> None:
         b = Recompiles(label="b").record()
-        assert recompilations(b) == {"steps 4-5": 1}
+        assert {k: w.compilations for k, w in recompilations(b).items()} == {"steps 4-5": 1}
         for pair in ((a, b), (b, a)):
             result = graph(comparison(*pair))
             assert result.result is FAIL
@@ -190,3 +194,59 @@ class TestGraph:
     def test_counters_per_step(self, a: Record) -> None:
         assert per_step(with_window(a, 3, executions=8), "executions") == pytest.approx(2)
         assert per_step(with_window(a, 0, executions=8), "executions") == 1
+
+
+class TestCheckpointing:
+    """Layers that both recompute, or both do not: a step that takes other memory than was asked."""
+
+    @staticmethod
+    def of(run: Record, recomputed: dict[str, int] | None, remat: bool) -> Record:
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["observed"]["recomputed"] = recomputed
+            manifest["case"]["model"]["remat"] = remat
+
+        return with_manifest(run, change)
+
+    @pytest.mark.parametrize(
+        ("remat", "recomputed", "expected"),
+        [
+            (True, {"model.layers.*": 2}, PASS), (True, {}, FAIL),
+            (True, {"model.layers.*": 1}, FAIL), (False, {}, PASS),
+            (False, {"model.layers.*": 2}, FAIL), (True, None, PASS),
+        ],
+    )  # fmt: skip
+    def test_both_as_the_case_asks(
+        self, a: Record, b: Record, remat: bool, recomputed: dict[str, int] | None, expected: Result
+    ) -> None:
+        result = graph(comparison(*(self.of(run, recomputed, remat) for run in (a, b))))
+        assert result.result is expected
+        if expected is FAIL:
+            assert [(f.step, f.a, f.b) for f in result.findings] == [
+                (0, sum((recomputed or {}).values()), 2 * remat)
+            ] * 2
+
+    def test_one_that_lost_it(self, a: Record, b: Record) -> None:
+        x, y = self.of(a, {"model.layers.*": 2}, True), self.of(b, {}, True)
+        for pair in ((x, y), (y, x)):
+            result = graph(comparison(*pair))
+            assert (result.result, len(result.findings)) == (FAIL, 1)
+
+    def test_between_trainers_that_no_case_was_given(self, a: Record, b: Record) -> None:
+        x, y = (
+            as_training(with_observed(run, recomputed=seen))
+            for run, seen in ((a, {"model.layers.*": 2}), (b, {}))
+        )
+        assert graph(comparison(x, y)).result is FAIL
+        assert graph(comparison(x, x)).result is PASS
+
+    @pytest.mark.parametrize(
+        ("remat", "barriers", "expected"),
+        [(True, 2, PASS), (True, 0, FAIL), (False, 0, PASS), (False, 2, FAIL), (True, None, PASS)],
+    )
+    def test_barriers_of_the_compiled_step(
+        self, a: Record, b: Record, remat: bool, barriers: int | None, expected: Result
+    ) -> None:
+        step = compiled_step(remat=barriers)
+        seen = {"model.layers.*": 2} if remat else {}
+        x, y = (dataclasses.replace(self.of(r, seen, remat), graph=step) for r in (a, b))
+        assert graph(comparison(x, y, graphs=(x, y))).result is expected

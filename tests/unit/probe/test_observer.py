@@ -31,6 +31,7 @@ RUNS: list[dict[str, Any]] = [
     {"device": "xla", "clip": "own"}, {"device": "xla", "accumulation": 2, "divide": 4},
     {"repeat": 2}, {"device": "xla", "repeat": 2}, {"mask": 1}, {"mask": 0},
     {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
+    {"drop": 0.25}, {"cast": True}, {"remat": True},
 ]  # fmt: skip
 
 
@@ -226,3 +227,31 @@ class TestLoss:
 
     def test_only_step_0_is_looked_into(self, folder: Path) -> None:
         assert [len(step.cross_entropies) for step in watched(folder).steps] == [1, 0, 0, 0]
+
+
+class TestBeyondTheLayers:
+    """What changes a model's numbers and is in no argument of a case."""
+
+    def test_a_plain_run_has_none_of_it(self, folder: Path) -> None:
+        observed = read_observed(folder / str(RUNS.index({})))
+        assert (observed.autocast, observed.dropout) == (None, {})
+
+    def test_dropout_of_layers_and_of_what_is_handed_to_functions(self, folder: Path) -> None:
+        observed = read_observed(folder / str(RUNS.index({"drop": 0.25})))
+        assert observed.dropout == {"layers.*": 0.25, "residual_dropout": 0.25}
+
+    def test_autocasting(self, folder: Path) -> None:
+        assert read_observed(folder / str(RUNS.index({"cast": True}))).autocast == "bfloat16"
+
+
+class TestRecomputed:
+    def test_layers_that_are_checkpointed(self, folder: Path) -> None:
+        plain, other = (
+            read_observed(folder / str(RUNS.index(run))) for run in ({}, {"remat": True})
+        )
+        assert plain.recomputed == {}
+        assert other.recomputed == {"layers.*": 2}
+
+    def test_nothing_else_is_disturbed(self, folder: Path) -> None:
+        plain, other = watched(folder), watched(folder, remat=True)
+        assert [s.loss for s in plain.steps] == [s.loss for s in other.steps]

@@ -2,7 +2,8 @@
 
 Its argument is a JSON object: `clip` names how it clips, `accumulation` and `divide` how its loss
 is scaled, `mask` what its attention masks hold, `repeat` a step that trains on the batch of the
-step before once more.
+step before once more, `drop` the share that its model drops, `cast` whether it casts operations to
+bfloat16, `remat` whether its layers are computed again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import early_import
 import torch
+import torch.utils.checkpoint
 import torch_xla
 from torch.utils.data import DataLoader
 
@@ -23,13 +25,23 @@ MAX_NORM = 0.1
 class Model(torch.nn.Module):  # type: ignore[misc]
     """A bigram model."""
 
-    def __init__(self) -> None:
+    def __init__(self, drop: float, remat: bool) -> None:
         super().__init__()
+        self.remat = remat
+        layers = 2 if drop or remat else 0
+        self.layers = torch.nn.ModuleList([torch.nn.Dropout(drop) for _ in range(layers)])
+        self.residual_dropout = drop
         self.embed = torch.nn.Embedding(16, 8)
         self.head = torch.nn.Linear(8, 16, bias=False)
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
-        logits = self.head(self.embed(input_ids))[:, :-1].flatten(0, 1)
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            if self.remat:
+                hidden = torch.utils.checkpoint.checkpoint(layer, hidden, use_reentrant=True)
+            else:
+                hidden = layer(hidden)
+        logits = self.head(hidden)[:, :-1].flatten(0, 1)
         return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
 
 
@@ -89,7 +101,8 @@ def on_mesh(model: Any, loader: Any) -> Any:
 
 def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
-    device: str = "cpu", mask: int | None = None,
+    device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
+    remat: bool = False,
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
@@ -97,7 +110,7 @@ def main(
     if mask is not None:
         rows = [{**row, "attention_mask": torch.full((6,), mask)} for row in rows]
     loader: Any = DataLoader(rows, batch_size=4)
-    model: Any = Model()
+    model: Any = Model(drop, remat)
     if device == "xla":
         loader = on_mesh(model, loader)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -108,7 +121,8 @@ def main(
         for _ in range(accumulation):
             batch = next(batches)
             held = held if step == repeat else batch
-            loss = model(**held) / divide
+            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                loss = model(**held) / divide
             loss.backward()
         CLIPPING[clip](list(model.parameters()))
         optimizer.step()
