@@ -8,17 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import typed
 from harness.config.folders import config_folders, search_path
+from harness.config.remembered import remembered
 from harness.config.settings import EngineOptions, Settings, check_settings
 
 OPTIONS = "engine_options"
@@ -35,16 +29,27 @@ def composed(
     words: Sequence[str] = (),
     version_base: str | None = "1.3",
     resolve: bool = True,
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The configuration `name` of `folder` under the overrides `words`.
 
     version_base: release of Hydra whose defaults hold; None takes those of the installed one
     resolve:      whether interpolations such as `${case.steps}` are replaced by their values
+    defaults:     the options of every engine, where the configuration asks for them
 
     Raises:
         NotComposed: it cannot be composed.
     """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     GlobalHydra.instance().clear()
+    if defaults is not None:
+        ConfigStore.instance().store(OPTIONS, {"engine": defaults})
     try:
         with initialize_config_dir(str(folder), version_base=version_base):
             raw = OmegaConf.to_container(compose(name, list(words)), resolve=resolve)
@@ -71,7 +76,8 @@ def load(overrides: list[str]) -> Settings:
                 f"`{override}` is no override: write key=value, for example case=llama-tiny or "
                 "case.steps=40 (`parity cases` lists the cases)"
             )
-    own, *others = config_folders()
+    folders = config_folders()
+    own, *others = folders
     words = [search_path([folder.path for folder in others])]
     words += [_added_floor(override) for override in overrides]
     kinds = {
@@ -79,9 +85,11 @@ def load(overrides: list[str]) -> Settings:
         for name in registry.names(registry.ENGINES)
     }
     defaults = {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
-    ConfigStore.instance().store(OPTIONS, {"engine": defaults})
+    files = [file for folder in folders for file in folder.files.values()]
     try:
-        raw = composed(own.path, "config", words)
+        raw = remembered(
+            files, words, defaults, lambda: composed(own.path, "config", words, defaults=defaults)
+        )
     except NotComposed as error:
         raise BadInput(_explain(str(error))) from None
     if not isinstance(engines := raw.get("engine", {}), dict):
