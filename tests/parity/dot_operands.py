@@ -1,13 +1,15 @@
 """Run in an engine's interpreter: which products of one graph get rounded operands, and the sums.
 
-`python dot_operands.py CONDITION` prints JSON: for each way to write a product, forward and
-backward: what computes the operands of each `dot` of its HLO, and the values; and the gradients of
-an embedding, whose rows are added in the order of the condition; and the flags of this process.
+`python dot_operands.py CONDITION…` prints a line of JSON for each, from a process of its own: for
+each way to write a product, forward and backward: what computes the operands of each `dot` of its
+HLO, and the values; and the gradients of an embedding, whose rows are added in the order of the
+condition; and the flags of the process.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -20,10 +22,9 @@ from torch_xla.distributed.spmd.xla_sharding import XLAPatchedLinear
 from harness.probe.conditions import compute_like
 from harness.probe.runtime import flags
 
-DEVICE = torch_xla.device()
 PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
     "linear": torch.nn.functional.linear,
-    "linear with bias": lambda x, w: torch.nn.functional.linear(x, w, torch.ones(24).to(DEVICE)),
+    "linear with bias": lambda x, w: torch.nn.functional.linear(x, w, torch.ones(24).to(x.device)),
     "torchprime's linear": lambda x, w: XLAPatchedLinear.apply(x, w, None),
     "matmul": lambda x, w: x @ w.T,
     "batched matmul": lambda x, w: x.reshape(8, 16, 32) @ w.T.expand(8, 32, 24),
@@ -51,7 +52,7 @@ def operands_of_dots(hlo: str) -> list[str]:
 
 
 def product(multiply: Callable[[Any, Any], Any], x: Any, w: Any) -> dict[str, Any]:
-    x, w = (t.to(DEVICE).requires_grad_() for t in (x, w))
+    x, w = (t.to(torch_xla.device()).requires_grad_() for t in (x, w))
     y = multiply(x, w)
     y.backward(torch.full_like(y, 1.0 + 2.0**-9))  # a bfloat16 does not hold it
     tensors = [y, x.grad, w.grad]
@@ -60,14 +61,15 @@ def product(multiply: Callable[[Any, Any], Any], x: Any, w: Any) -> dict[str, An
 
 
 def scattered() -> dict[str, Any]:
+    device = torch_xla.device()
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 4, (8, 64), generator=generator)
     gradient = torch.randn(8, 64, 16, generator=generator)
-    table = torch.zeros(4, 16).to(DEVICE).requires_grad_()
-    torch.nn.functional.embedding(tokens.to(DEVICE), table).backward(gradient.to(DEVICE))
-    flat = tokens.flatten().to(DEVICE)
-    rows = gradient.reshape(-1, 16).to(DEVICE)
-    zeros = torch.zeros(4, 16).to(DEVICE)
+    table = torch.zeros(4, 16).to(device).requires_grad_()
+    torch.nn.functional.embedding(tokens.to(device), table).backward(gradient.to(device))
+    flat = tokens.flatten().to(device)
+    rows = gradient.reshape(-1, 16).to(device)
+    zeros = torch.zeros(4, 16).to(device)
     found = {
         "embedding": table.grad,
         "index_add": zeros.index_add(0, flat, rows),
@@ -76,12 +78,21 @@ def scattered() -> dict[str, Any]:
     return {name: tensor.cpu().tolist() for name, tensor in found.items()}
 
 
-if __name__ == "__main__":
-    if sys.argv[1] != "none":
-        compute_like(sys.argv[1])
+def computed(condition: str) -> dict[str, Any]:
+    if condition != "none":
+        compute_like(condition)
     generator = torch.Generator().manual_seed(1)
     x, w = (torch.randn(*shape, generator=generator) for shape in ((8, 16, 32), (24, 32)))
     products = {name: product(multiply, x, w) for name, multiply in PRODUCTS.items()}
     inputs = {"x": x.tolist(), "w": w.tolist()}
-    found = {"inputs": inputs, "products": products, "scattered": scattered(), "flags": flags()}
-    print(json.dumps(found))
+    return {"inputs": inputs, "products": products, "scattered": scattered(), "flags": flags()}
+
+
+if __name__ == "__main__":
+    for condition in sys.argv[1:]:
+        child = os.fork()  # no device has been touched
+        if child == 0:
+            print(json.dumps(computed(condition)), flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            sys.exit(f"{condition}: its process failed")

@@ -24,18 +24,34 @@ SCRIPT = Path(__file__).with_name("dot_operands.py")
 BITS = {"bf16_products": 8, "tf32_products": 11}
 
 
-@cache
+LAUNCHES = {"none": 2, "random_scatter": 2, **dict.fromkeys(BITS, 1)}
+"""How often something is computed under each condition, in a process of its own."""
+
+
 def computed(condition: str, launch: int = 0) -> dict[str, Any]:
-    """What dot_operands.py prints under a condition, in an engine's interpreter."""
+    """What a launch under a condition computed."""
+    return all_computed()[condition][launch]
+
+
+@cache
+def all_computed() -> dict[str, list[dict[str, Any]]]:
+    """What dot_operands.py prints under each condition, in an engine's interpreter."""
+    conditions = [name for name, launches in LAUNCHES.items() for _ in range(launches)]
     python = base_interpreter(default_cache_dir(), lambda _: None).python
     package = str(Path(harness.__file__).parents[1])
-    environment = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "1", "PYTHONPATH": package}
+    environment = {
+        "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "1", "PYTHONPATH": package,
+        # As torch_xla sets it on a TPU, where it says its own version.
+        "TPU_ML_PLATFORM_VERSION": "2.9.0",
+    }  # fmt: skip
     ended = subprocess.run(
-        [str(python), str(SCRIPT), condition],
+        [str(python), str(SCRIPT), *conditions],
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
-    found: dict[str, Any] = json.loads(ended.stdout)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in LAUNCHES}
+    for condition, line in zip(conditions, ended.stdout.splitlines(), strict=True):
+        found[condition].append(json.loads(line))
     return found
 
 
@@ -67,10 +83,9 @@ def test_without_a_condition_no_operand_is_rounded() -> None:
         assert not any("parity_round" in line for line in product["operands"])
 
 
-def test_what_torch_xla_says_of_itself_is_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a TPU it sets its own version: another torch_xla would differ by a flag as well."""
-    monkeypatch.setenv("TPU_ML_PLATFORM_VERSION", "2.9.0")
-    flags = computed("none", 2)["flags"]
+def test_what_torch_xla_says_of_itself_is_no_flag() -> None:
+    """Another torch_xla would differ by a flag as well."""
+    flags = computed("none")["flags"]
     assert "TPU_ML_PLATFORM_VERSION" not in flags
     assert flags["PJRT_DEVICE"] == "CPU"
 

@@ -31,7 +31,7 @@ def _processes_of(workspace: Path) -> str:
     [
         ("exit_early", "{after: 1}", (), "trained 0 of 20 steps"),
         ("exit_early", "{after: 4, code: 3}", (), "failed"),
-        ("hang", "{after: 4}", ("launcher.silence=20",), "no sign of life for 20 s"),
+        ("hang", "{after: 4}", ("launcher.silence=10",), "no sign of life for 10 s"),
     ],
     ids=["exits-with-0-after-no-step", "exits-with-3", "hangs"],
 )

@@ -96,36 +96,41 @@ class TestOneRung:
         assert as_selected("clip", verdict, ["clip"]).result is Result.FAIL
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+WORKERS = pytest.mark.parametrize("workers", ["0", "1"])
+"""What a test tells the summary crosses from xdist's workers otherwise than within a process."""
+
+
 class TestSession:
     def run(
-        self, pytester: pytest.Pytester, workers: str, results: dict[str, str], selected: str
+        self, pytester: pytest.Pytester, results: dict[str, str], selected: str, workers: str = "0"
     ) -> pytest.RunResult:
         pytester.makeconftest(WORLD.format(results=results))
         pytester.makepyfile(TESTS)
         words = ["--parity-pair", "hf,b", "--parity-case", "llama-tiny", "-n", workers]
         return pytester.runpytest_subprocess("-k", f"cpu and ({selected})", *words)
 
-    def test_all_not_exercised_is_not_green(self, pytester: pytest.Pytester, workers: str) -> None:
-        done = self.run(pytester, workers, {"data": "PASS"}, "clip or step_time")
+    def test_all_not_exercised_is_not_green(self, pytester: pytest.Pytester) -> None:
+        done = self.run(pytester, {"data": "PASS"}, "clip or step_time")
         done.assert_outcomes(failed=2)
         assert done.ret == 1
 
+    @WORKERS
     def test_a_broken_precondition_is_not_green(
         self, pytester: pytest.Pytester, workers: str
     ) -> None:
         results = {"forward": "FAIL", "optimizer": "PASS"}
-        done = self.run(pytester, workers, results, "optimizer")
+        done = self.run(pytester, results, "optimizer", workers)
         done.assert_outcomes(failed=1)
         done.stdout.fnmatch_lines(["*forward, above it and not selected, is FAIL: differs*"])
 
-    def test_what_was_judged_is(self, pytester: pytest.Pytester, workers: str) -> None:
-        done = self.run(pytester, workers, {"schedule": "PASS"}, "schedule or step_time")
+    def test_what_was_judged_is(self, pytester: pytest.Pytester) -> None:
+        done = self.run(pytester, {"schedule": "PASS"}, "schedule or step_time")
         done.assert_outcomes(passed=1, skipped=1)
         assert done.ret == 0
 
+    @WORKERS
     def test_a_crash_of_the_harness(self, pytester: pytest.Pytester, workers: str) -> None:
-        done = self.run(pytester, workers, {"all": "crash"}, "data")
+        done = self.run(pytester, {"all": "crash"}, "data", workers)
         assert done.ret == CRASHED
         done.assert_outcomes(errors=1)
         out = done.stdout.str()
