@@ -21,6 +21,16 @@ FLUSH_FAILED = 120
 BUFFERED = (io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair, io.TextIOWrapper)
 
 
+_frozen: list[Any] = []
+
+
+def freeze() -> None:
+    """Freeze what there is for the garbage collector, and remember what files are open."""
+    gc.collect()
+    _frozen.extend(_files())
+    gc.freeze()
+
+
 def exit_now(code: int) -> NoReturn:
     """End with `code` as Python does, up to where it would begin to free its objects.
 
@@ -29,14 +39,17 @@ def exit_now(code: int) -> NoReturn:
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    gc.unfreeze()  # what a fork server had imported is among the open files too
-    for held in gc.get_objects():
-        if issubclass(type(held), BUFFERED):  # `isinstance` would ask lazy modules what they are
-            _flush(held)
+    for held in (*_frozen, *_files()):
+        _flush(held)
     if not (_flush(sys.stdout) and _flush(sys.stderr)):
         code = code or FLUSH_FAILED
     ctypes.CDLL(None).fflush(None)
     os._exit(code & 0xFF)
+
+
+def _files() -> list[Any]:
+    """Files that buffer. `isinstance` would ask lazy modules what they are."""
+    return [held for held in gc.get_objects() if issubclass(type(held), BUFFERED)]
 
 
 def _flush(stream: IO[Any] | None) -> bool:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.probe import preimported
+from harness.probe.exit import freeze
 
 FORKABLE = {"jemalloc_bg_thd"}
 """Threads that may run in a process that forks: jemalloc (in pyarrow) stops and starts its own
@@ -148,8 +149,7 @@ def settle() -> None:
     What has been imported is here to stay: no collection in a child looks through it, for 0.2 s a
     time, and copies the pages that it is on.
     """
-    gc.collect()
-    gc.freeze()
+    freeze()
     gc.enable()
     pid = os.fork()
     if pid == 0:

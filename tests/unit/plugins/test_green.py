@@ -137,6 +137,7 @@ class TestSession:
         assert "the harness itself failed" in out
         assert "Traceback" not in out
 
+    @WORKERS
     def test_junit_has_numbers_and_the_summary_has_the_verdict(
         self, pytester: pytest.Pytester, workers: str
     ) -> None:

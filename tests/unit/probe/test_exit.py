@@ -38,7 +38,8 @@ def test_after_what_an_open_file_buffers(tmp_path: Path, mode: str) -> None:
 
 
 def test_also_of_one_that_was_opened_before_a_fork_server_settled(tmp_path: Path) -> None:
-    left(tmp_path, "import gc\nheld = [open('file', 'w')]\ngc.freeze()\nheld[0].write('kept')")
+    script = "from harness.probe.exit import freeze\nheld = [open('file', 'w')]\nfreeze()\n"
+    left(tmp_path, f"{script}held[0].write('kept')")
     assert (tmp_path / "file").read_text() == "kept"
 
 
