@@ -22,6 +22,7 @@ from rich.table import Table
 from harness.config.compose import load
 from harness.record.reader import read_record
 from harness.report.html import write_html
+from harness.report.made import made_by
 from harness.report.progress import ConsoleReporter
 from harness.run import session
 
@@ -58,12 +59,13 @@ def measure(steps: int, layers: int, overrides: list[str], console: Console) -> 
         )
         reporter = ConsoleReporter(console)
         outcome = session.run(session.plan(settings, reporter), reporter)
-        places = [Path(place) for place in outcome.records]
+        (pair,) = outcome.verdict.pairs
+        places = [Path(place) for place in (pair.a_record, pair.b_record)]
         records, reading = timed(lambda: [read_record(place) for place in places])
         a, b = records
         judged, judging = timed(lambda: session.compare(a, b, settings.tolerance))
-        html = Path(folder) / "report.html"
-        _, writing = timed(lambda: write_html(html, judged.verdict, dict(judged.records)))
+        html, made = Path(folder) / "report.html", made_by("parity", overrides)
+        _, writing = timed(lambda: write_html(html, judged.verdict, judged.records, made))
         if judged.verdict.exit_code != 0:
             raise SystemExit(f"{steps} steps, {layers} layers: the reference is not like itself")
         size = html.stat().st_size / 1e6

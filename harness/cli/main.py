@@ -26,6 +26,7 @@ from harness.cli.engines import engines
 from harness.cli.gate import gate
 from harness.cli.import_ import import_
 from harness.cli.merge import merge
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.signals import signals_interrupt
 from harness.cli.train import app as train
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    run, compare, import_, gate, bless, bisect, cases, engines, doctor, command, use, merge,
+    run, compare, report, import_, gate, bless, bisect, cases, engines, doctor, command, use, merge,
 )  # fmt: skip
 """In the order of `parity --help`; `parity train` is a group of two."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +15,9 @@ from harness.report.made import made_by
 from harness.report.terminal import print_verdict
 from harness.run.session import Outcome
 
+if TYPE_CHECKING:
+    from harness.report.history import Line
+
 
 def end(
     outcome: Outcome,
@@ -21,11 +25,18 @@ def end(
     html: Path | None,
     verbose: bool = False,
     junit: Path | None = None,
+    lines: Sequence[Line] = (),
+    written: Sequence[str] = (),
 ) -> NoReturn:
-    """Write what was asked for, print the ladder, and exit by the verdict."""
-    verdict, records = outcome.verdict, dict(outcome.records)
+    """Write what was asked for, print the ladder, and exit by the verdict.
+
+    lines:   how cases did over time, for the page
+    written: what was written already, a line each
+    """
+    verdict = outcome.verdict
+    records = {str(r.directory): r for r in (*outcome.records.values(), *outcome.runs)}
     made = made_by("parity", sys.argv[1:])
-    written = []
+    written = list(written)
     if json_file is not None:
         from harness.report.verdict_file import write_verdict
 
@@ -34,7 +45,7 @@ def end(
     if html is not None:
         from harness.report.html import write_html  # jinja2 takes a while to be imported
 
-        write_html(html, verdict, records)
+        write_html(html, verdict, records, made, lines)
         written.append(f"report: {html.resolve()}")
     if junit is not None:
         from harness.report.junit import write_junit

@@ -386,7 +386,7 @@ def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> list[str]:
     if html:
         from harness.report.html import write_html
 
-        write_html(Path(html), both, records)
+        write_html(Path(html), both, records, made)
         written.append(f"report: {Path(html).resolve()}")
     if os.environ.get(SUMMARY):
         from harness.report.github import append_job_summary

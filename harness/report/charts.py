@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.record.evidence import Record
@@ -20,6 +20,7 @@ from harness.report.series import (
     series,
     spell,
 )
+from harness.report.tables import Table, number_table
 from harness.report.text import format_number
 
 
@@ -35,21 +36,35 @@ class ChartedRun:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart. Without a figure, its notes say why there is nothing to draw."""
+    """One chart. Without a figure, its notes say why there is nothing to draw.
+
+    numbers: what it draws, for those who cannot see it
+    by_step: its horizontal axis is the optimizer step: such charts of a pair are zoomed together
+    linear:  its vertical axis is linear and positive, and can be made logarithmic
+    """
 
     title: str
     notes: tuple[str, ...]
     figure: dict[str, Any] | None
+    numbers: Table | None = None
+    by_step: bool = True
+    linear: bool = False
 
 
 def charts(
-    names: tuple[str, str], a: Record | None, b: Record | None, limit: float | None
+    names: tuple[str, str],
+    a: Record | None,
+    b: Record | None,
+    limit: float | None,
+    perturbed: Record | None = None,
 ) -> tuple[Chart, ...]:
     """Every chart of a pair.
 
-    names: what to call the two runs
-    a, b:  their Records; None for one that could not be read
-    limit: on the relative difference of the losses, from the rung that judged it
+    names:     what to call the two runs
+    a, b:      their Records; None for one that could not be read
+    limit:     on the relative difference of the losses, from the rung that judged it
+    perturbed: `a` again from weights that are perturbed in their last place, where it was run: its
+               distance from `a` is the noise of the case
     """
     sides = ((names[0], a, figures.A, "solid"), (names[1], b, figures.B, "dash"))
     runs = [
@@ -60,7 +75,7 @@ def charts(
     losses = [(run, series(run.record, lambda step: step.loss)) for run in runs]
     return (
         _curves("Loss", "loss", losses),
-        _loss_difference(names, losses, limit),
+        _loss_difference(names, losses, limit, perturbed),
         _gradient_norms(runs),
         _learning_rates(runs),
         _timeline(runs),
@@ -69,8 +84,9 @@ def charts(
 
 
 def _loss_difference(
-    names: tuple[str, str], losses: Sequence[tuple[ChartedRun, ByStep]], limit: float | None
-) -> Chart:
+    names: tuple[str, str], losses: Sequence[tuple[ChartedRun, ByStep]], limit: float | None,
+    perturbed: Record | None,
+) -> Chart:  # fmt: skip
     """Relative |Δ loss| on a log scale.
 
     Steps that are equal are drawn on a floor a decade below the rest, under a mark of their own,
@@ -81,8 +97,11 @@ def _loss_difference(
         return Chart(title, ("One of the two Records is missing.",), None)
     gaps = difference(losses[0][1], losses[1][1])
     known = finite(gaps)
+    noise: ByStep = {}
+    if perturbed is not None:
+        noise = difference(losses[0][1], series(perturbed, lambda step: step.loss))
     line = limit if limit is not None and math.isfinite(limit) and limit > 0 else None
-    drawn = [gap for gap in (*known.values(), line) if gap]
+    drawn = [gap for gap in (*known.values(), *finite(noise).values(), line) if gap]
     floor = 10.0 ** (math.floor(math.log10(min(drawn))) - 1) if drawn else 1e-9
     ceiling = max(drawn, default=floor * 10)
     equal = [step for step, gap in known.items() if gap == 0]
@@ -104,8 +123,15 @@ def _loss_difference(
         notes.append(f"Not both runs have a loss at {spell(alone)}.")
     if not known and not bad:
         return Chart(title, tuple(notes), None)
+    if noise:
+        notes.append(
+            f"The band is what one unit in the last place of the initial weights does to "
+            f"{names[0]}: the noise of this case."
+        )
     heights = {step: floor if gap == 0 else gap for step, gap in gaps.items()}
-    traces = figures.line(
+    band = {step: max(gap, floor) for step, gap in finite(noise).items()}
+    traces = [figures.band("noise", band, figures.NEUTRAL)] if band else []
+    traces += figures.line(
         f"|{names[0]} − {names[1]}|",
         heights,
         figures.DIFFERENCE,
@@ -125,7 +151,10 @@ def _loss_difference(
         "exponentformat": "power",
         "dtick": max(1, math.ceil(math.log10(ceiling / floor) / 6)),
     }
-    return Chart(title, tuple(notes), figures.figure(traces, "|Δ loss| / loss", yaxis=scale))
+    columns = {f"|{names[0]} − {names[1]}|": gaps, **({"noise": noise} if noise else {})}
+    numbers = number_table(title, "step", columns)
+    figure = figures.figure(traces, "|Δ loss| / loss", yaxis=scale)
+    return Chart(title, tuple(notes), figure, numbers)
 
 
 def _curves(title: str, axis: str, curves: Sequence[tuple[ChartedRun, ByStep]]) -> Chart:
@@ -140,7 +169,8 @@ def _curves(title: str, axis: str, curves: Sequence[tuple[ChartedRun, ByStep]]) 
     if len({len(values) for _, values in curves}) > 1:
         counts = ", ".join(f"{run.name} {len(values)}" for run, values in curves)
         notes.append(f"The runs have different numbers of steps: {counts}.")
-    return Chart(title, tuple(notes), figures.figure(traces, axis))
+    numbers = number_table(title, "step", {run.name: values for run, values in curves})
+    return Chart(title, tuple(notes), figures.figure(traces, axis), numbers, linear=True)
 
 
 def _gradient_norms(runs: Sequence[ChartedRun]) -> Chart:
@@ -163,11 +193,12 @@ def _gradient_norms(runs: Sequence[ChartedRun]) -> Chart:
         for t, who in clipping.items()
     ]
     figure = {**chart.figure, "data": [*chart.figure["data"], *rules]}
-    return Chart(chart.title, tuple(notes), figure)
+    return replace(chart, notes=tuple(notes), figure=figure)
 
 
 def _learning_rates(runs: Sequence[ChartedRun]) -> Chart:
     traces, notes = [], []
+    columns: dict[str, ByStep] = {}
     for run in runs:
         groups = learning_rates(run.record)
         if not groups:
@@ -175,8 +206,10 @@ def _learning_rates(runs: Sequence[ChartedRun]) -> Chart:
         for group, values in enumerate(groups):
             name = run.name if len(groups) == 1 else f"{run.name}, group {group}"
             traces += figures.line(name, values, run.colour, run.dash)
+            columns[name] = values
+    title = "Learning rate that each step used"
     figure = figures.figure(traces, "learning rate")
-    return Chart("Learning rate that each step used", tuple(notes), figure)
+    return Chart(title, tuple(notes), figure, number_table(title, "step", columns), linear=True)
 
 
 def _timeline(runs: Sequence[ChartedRun]) -> Chart:
@@ -201,7 +234,12 @@ def _timeline(runs: Sequence[ChartedRun]) -> Chart:
         yaxis={"type": "log", "tickformat": "~g", "dtick": "D2"},
         hovermode="closest",
     )
-    return Chart("Step time of every window", tuple(notes), figure)
+    title = "Step time of every window"
+    columns = {
+        run.name: {window.first: window.seconds / window.steps for window in run.record.windows}
+        for run in runs
+    }
+    return Chart(title, tuple(notes), figure, number_table(title, "first step", columns))
 
 
 def _distribution(runs: Sequence[ChartedRun]) -> Chart:
@@ -221,4 +259,4 @@ def _distribution(runs: Sequence[ChartedRun]) -> Chart:
     figure = figures.figure(
         traces, "seconds a step", xaxis={}, hovermode="closest", showlegend=False
     )
-    return Chart("Step time of the steady windows", tuple(notes), figure)
+    return Chart("Step time of the steady windows", tuple(notes), figure, by_step=False)

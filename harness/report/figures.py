@@ -124,6 +124,20 @@ def spans(name: str, windows: Sequence[Window], colour: str, included: bool) -> 
     ]
 
 
+def band(name: str, values: Mapping[int, float], colour: str) -> Trace:
+    """Everything from the bottom of the chart up to these values."""
+    return {
+        "type": "scatter",
+        "name": html.escape(name),
+        "x": list(values),
+        "y": list(values.values()),
+        "mode": "lines",
+        "line": {"color": colour, "width": 0},
+        "fill": "tozeroy",
+        "hoverinfo": "skip",
+    }
+
+
 def box(name: str, windows: Sequence[Window], colour: str) -> Trace:
     """Seconds a step of the windows, as a box with every sample beside it."""
     return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import gzip
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +19,36 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.report import provenance
 from harness.report.charts import charts
-from harness.report.text import headline, judged, names, plain, printable, title
+from harness.report.history import Line
+from harness.report.history_view import history_view
+from harness.report.made import Made, iso, source, versions
+from harness.report.tables import tables
+from harness.report.text import MISSING, headline, judged, names, plain, printable, title
 
 TEMPLATES = Path(__file__).with_name("templates")
+PERTURBED = "perturbed"
+"""Role of the run that measures noise."""
 FINDINGS_SHOWN = 200
 """Findings shown of one rung; the verdict's JSON holds them all."""
 
 
-def write_html(path: Path, verdict: Verdict, records: Mapping[str, Record]) -> None:
+def write_html(
+    path: Path,
+    verdict: Verdict,
+    records: Mapping[str, Record],
+    made: Made,
+    lines: Sequence[Line] = (),
+) -> None:
     """Write the report of `verdict` to `path`, whose folder is made where it is missing.
 
-    records: by folder, as `PairVerdict.a_record` and `b_record` name them. A pair whose Record is
-             not among them is shown without its curves, and says so.
+    records: by folder, as `PairVerdict.a_record` and `b_record` name them, and runs that measure
+             noise. A pair whose Record is not among them is shown without its curves, and says so.
+    made:    how the verdict was made
+    lines:   how cases did over time (`harness.report.history`)
 
     Raises BadInput where `path` cannot be written.
     """
-    text = render(verdict, records)
+    text = render(verdict, records, made, lines)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
@@ -42,7 +59,9 @@ def write_html(path: Path, verdict: Verdict, records: Mapping[str, Record]) -> N
         ) from error
 
 
-def render(verdict: Verdict, records: Mapping[str, Record]) -> str:
+def render(
+    verdict: Verdict, records: Mapping[str, Record], made: Made, lines: Sequence[Line] = ()
+) -> str:
     """The whole page."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -54,12 +73,49 @@ def render(verdict: Verdict, records: Mapping[str, Record]) -> str:
     # A NaN would not be JSON: figures hold gaps instead, and a slip here must be loud.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["printable"] = printable
+    pairs = [_pair(pair, records) for pair in verdict.pairs]
     return environment.get_template("report.html.j2").render(
         verdict=verdict,
         headline=headline(verdict),
-        pairs=[_pair(pair, records) for pair in verdict.pairs],
-        plotly=get_plotlyjs(),
+        made=made,
+        runs=[_run(record) for record in _compared(verdict, records)],
+        overview=_overview(verdict, pairs) if len(pairs) > 1 else None,
+        pairs=pairs,
+        lines=[history_view(line) for line in lines],
+        plotly=_plotly(),
     )
+
+
+@cache
+def _plotly() -> str:
+    """Plotly's library, once a page and compressed: 2 MB in place of 5; the browser unpacks it."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+def _compared(verdict: Verdict, records: Mapping[str, Record]) -> list[Record]:
+    folders = dict.fromkeys(f for pair in verdict.pairs for f in (pair.a_record, pair.b_record))
+    return [records[folder] for folder in folders if folder in records]
+
+
+def _run(record: Record) -> tuple[str, str, str, str, str]:
+    """One run in the list at the top: label, source, when, device, versions."""
+    told = ", ".join(f"{name} {version}" for name, version in versions(record).items())
+    seen = record.observed
+    device = f"{seen.devices or MISSING} × {seen.device_kind or MISSING}"
+    when = iso(record.manifest.started) if record.manifest.started else MISSING
+    return record.label, source(record) or MISSING, when, device, told or MISSING
+
+
+def _overview(verdict: Verdict, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Pairs against rungs: what a session or a workspace came to, at a glance."""
+    rungs = list(dict.fromkeys(rung.rung for pair in verdict.pairs for rung in pair.rungs))
+    rows = []
+    for number, (pair, view) in enumerate(zip(verdict.pairs, pairs, strict=True), 1):
+        results = {rung.rung: rung.result.value for rung in pair.rungs}
+        cells = [(rung, results.get(rung)) for rung in rungs]
+        rows.append({"number": number, "title": view["title"], "case": view["case"],
+                     "result": pair.result.value, "cells": cells})  # fmt: skip
+    return {"rungs": rungs, "rows": rows}
 
 
 def _pair(pair: PairVerdict, records: Mapping[str, Record]) -> dict[str, Any]:
@@ -67,12 +123,16 @@ def _pair(pair: PairVerdict, records: Mapping[str, Record]) -> dict[str, Any]:
     labels = names(pair)
     limits = [rung.limit for rung in pair.rungs if rung.rung == "loss_curve"]
     differ, same = provenance.side_by_side(a, b)
+    perturbed = None if a is None else _perturbed(a, records)
+    known = a or b
     return {
         "title": title(pair),
+        "case": "" if known is None else known.case.name,
         "names": labels,
         "verdict": pair,
         "rungs": [_rung(rung, labels, rung is pair.headline_rung) for rung in pair.rungs],
-        "charts": charts(labels, a, b, limits[0] if limits else None),
+        "charts": charts(labels, a, b, limits[0] if limits else None, perturbed),
+        "tables": tables(labels, a, b),
         "runs": [
             {
                 "name": name,
@@ -88,6 +148,21 @@ def _pair(pair: PairVerdict, records: Mapping[str, Record]) -> dict[str, Any]:
         "differ": differ,
         "same": same,
     }
+
+
+def _perturbed(a: Record, records: Mapping[str, Record]) -> Record | None:
+    """The run of `a` from perturbed weights, where it is among the Records."""
+    return next(
+        (
+            record
+            for record in records.values()
+            if record.manifest.role == PERTURBED
+            and record.engine == a.engine
+            and record.case == a.case
+            and record.complete
+        ),
+        None,
+    )
 
 
 def _rung(rung: RungResult, labels: tuple[str, str], opened: bool) -> dict[str, Any]:

@@ -6,6 +6,9 @@ is needed: the events are TensorBoard's own protocol buffers in its own framing.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
@@ -13,9 +16,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from harness.base.files import replacing
-from harness.record.evidence import Record
+from harness.ladder.verdict import PairVerdict, Verdict
+from harness.record.evidence import Record, Step
 from harness.record.layout import STEPS, TENSORBOARD
 from harness.record.reader import StepEvent, read_events
+from harness.report.series import difference, finite, series
+from harness.report.text import names
 
 FILE = "events.out.tfevents.0.parity"
 """TensorBoard reads files with "tfevents" in their names. It is fixed: a second write replaces."""
@@ -39,19 +45,87 @@ def write_events(record: Record) -> Path:
     same Record always gives the same bytes.
     """
     folder = record.directory / TENSORBOARD
-    folder.mkdir(exist_ok=True)
-    times = _times(record)
+    _write(folder, _scalars(record), _times(record))
+    return folder
+
+
+def write_logdir(folder: Path, verdict: Verdict, records: Mapping[str, Record]) -> None:
+    """Write a logdir that overlays the runs of a verdict, and shows what they differ by.
+
+    <case>/<run>:       the curves of `write_events`, for each run that is compared
+    <case>/<a> and <b>: parity/loss and parity/grad_norm, the relative difference at every step; and
+                        parity/<rung>, the value that the rung judged, and its limit beside it under
+                        parity/<rung>_limit
+    """
+    taken: dict[Path, str] = {}
+
+    def place(case: Path, name: str, of: str) -> Path:
+        """A folder of that name, and of another where that is taken by other runs."""
+        path = case / _folder(name)
+        for number in count(2):
+            if taken.setdefault(path, of) == of:
+                return path
+            path = case / _folder(f"{name} {number}")
+        raise AssertionError
+
+    for pair in verdict.pairs:
+        a, b = records.get(pair.a_record), records.get(pair.b_record)
+        known = a or b
+        case = folder / _folder(verdict.case if known is None else known.case.name)
+        labels = names(pair)
+        for label, record in zip(labels, (a, b), strict=True):
+            if record is not None:
+                path = place(case, label, str(record.directory))
+                _write(path, _scalars(record), _times(record))
+        scalars = _judged(pair)
+        times = {} if a is None else _times(a)
+        if a is not None and b is not None:
+            for tag, of in ((LOSS, _loss), (GRADIENT_NORM, _norm)):
+                gaps = difference(series(a, of), series(b, of))
+                for step, gap in finite(gaps).items():
+                    scalars.setdefault(step, {})[f"parity/{tag.removeprefix('train/')}"] = gap
+        both = place(case, " and ".join(labels), f"{pair.a_record} {pair.b_record}")
+        _write(both, scalars, times)
+
+
+def _loss(step: Step) -> float | None:
+    return step.loss
+
+
+def _norm(step: Step) -> float | None:
+    return step.gradient_norm
+
+
+def _judged(pair: PairVerdict) -> dict[int, dict[str, float]]:
+    """What the rungs judged, as scalars of step 0."""
+    found: dict[str, float] = {}
+    for rung in pair.rungs:
+        for tag, number in ((rung.rung, rung.value), (f"{rung.rung}_limit", rung.limit)):
+            if number is not None:
+                found[f"parity/{tag}"] = number
+    return {0: found} if found else {}
+
+
+def _folder(name: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r"[^\w.@+ -]", "_", name) or "_"
+
+
+def _write(
+    folder: Path, scalars: Mapping[int, Mapping[str, float]], times: Mapping[int, float]
+) -> None:
+    """One event file, in place of the one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
     start = next(iter(times.values()), 0.0)
     with replacing(folder / FILE) as stream:
         writer = RecordWriter(stream)
         writer.write(Event(wall_time=start, file_version="brain.Event:2").SerializeToString())
-        for step, values in sorted(_scalars(record).items()):
+        for step, values in sorted(scalars.items()):
             summary = Summary(
                 value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
             )
             event = Event(wall_time=times.get(step, start), step=step, summary=summary)
             writer.write(event.SerializeToString())
-    return folder
 
 
 def _scalars(record: Record) -> dict[int, dict[str, float]]:

@@ -199,16 +199,17 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             rounds=settings.timing.rounds,
         )
         verdicts.append(_judge_with_float64(comparison, planned, reporter, clock))
-    runs = (*subjects, *noise.runs, *([] if first is None else [first]))
-    return _outcome(planned, tuple(verdicts), runs, clock)
+    beside = (*noise.runs, *([] if first is None else [first]))
+    return _outcome(planned, tuple(verdicts), subjects, beside, clock)
 
 
 def _outcome(
-    planned: Planned, pairs: tuple[PairVerdict, ...], runs: tuple[Record, ...], clock: Clock
-) -> Outcome:
+    planned: Planned, pairs: tuple[PairVerdict, ...], compared: Sequence[Record],
+    beside: tuple[Record, ...], clock: Clock,
+) -> Outcome:  # fmt: skip
     verdict = Verdict(planned.compared, planned.settings.case.name, pairs, planned.notes)
-    records = {str(record.directory): record for record in runs}
-    return Outcome(verdict, records, runs, clock.seconds(runs))
+    runs = (*compared, *beside)
+    return Outcome(verdict, {str(r.directory): r for r in compared}, runs, clock.seconds(runs))
 
 
 def _nothing_to_judge(
@@ -217,7 +218,7 @@ def _nothing_to_judge(
     """Every pair is INVALID for `reason`; of some engines there is no run."""
     sides = [(plan.label, found.get(index)) for index, plan in enumerate(planned.subjects)]
     pairs = tuple(untrained(sides[0], side, reason) for side in sides[1:])
-    return _outcome(planned, pairs, tuple(found.values()), clock)
+    return _outcome(planned, pairs, list(found.values()), (), clock)
 
 
 def _runs(planned: Planned) -> int:

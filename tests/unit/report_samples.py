@@ -82,6 +82,11 @@ def pair(
     return PairVerdict(a, b, a_record, b_record, rungs, notes)
 
 
+def of(a: Record, b: Record, *rungs: RungResult) -> PairVerdict:
+    """The pair of two Records."""
+    return pair(*rungs, a=a.label, b=b.label, a_record=str(a.directory), b_record=str(b.directory))
+
+
 def verdict(*pairs: PairVerdict, compared: str = "hf against torchprime, llama-tiny") -> Verdict:
     """A session of `pairs`."""
     return Verdict(compared, "llama-tiny", pairs)

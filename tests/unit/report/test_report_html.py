@@ -1,23 +1,31 @@
 """The HTML report: that it stands alone, shows what is true, and cannot be broken into."""
 
+import base64
+import dataclasses
+import gzip
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import Trainer
 from plotly import graph_objects  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from record_files import window_event
-from report_samples import CLIP, HOSTILE, pair, record, rung, verdict
+from report_samples import CLIP, HOSTILE, MADE, of, pair, record, rung, verdict
 
 from harness.base.errors import BadInput
+from harness.ladder.distances import relative_distance
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.report.html import render, write_html
+from harness.report.tables import tables
+from harness.report.text import format_number
 
 
 class Page(HTMLParser):
@@ -52,11 +60,7 @@ class Page(HTMLParser):
 
 
 def report(shown: Verdict, *records: Record) -> Page:
-    return Page(render(shown, {str(r.directory): r for r in records}))
-
-
-def of(a: Record, b: Record, *rungs: Any) -> PairVerdict:
-    return pair(*rungs, a=a.label, b=b.label, a_record=str(a.directory), b_record=str(b.directory))
+    return Page(render(shown, {str(r.directory): r for r in records}, MADE))
 
 
 def both(a: Record, b: Record, *rungs: Any) -> Page:
@@ -88,9 +92,10 @@ def b(tmp_path: Path) -> Record:
 def test_one_file_that_needs_no_other(tmp_path: Path, a: Record, b: Record) -> None:
     path = tmp_path / "made" / "on demand" / "report.html"
     shown = verdict(of(a, b), of(a, b))
-    write_html(path, shown, {str(a.directory): a, str(b.directory): b})
+    write_html(path, shown, {str(a.directory): a, str(b.directory): b}, MADE)
     text = path.read_text(encoding="utf-8")
-    assert text.count(get_plotlyjs()) == 1
+    (packed,) = re.findall(r'<script type="application/gzip" id="plotly">([^<]*)</script>', text)
+    assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
     page = Page(text)
     for tag, attributes in page.elements:
         assert tag not in ("link", "iframe", "img", "object", "embed", "base")
@@ -117,7 +122,8 @@ def test_headline_ladder_and_evidence(a: Record, b: Record) -> None:
     assert "step 13: scaled by 0.5 against 1" in page.text
     assert "would have caught a loss off by 1e-6" in page.text
     opened = [d for t, d in page.elements if t == "details" and "open" in d]
-    assert len(opened) == 2  # the evidence of the headline, and what differs in the manifests
+    # The evidence of the headline, step times, and what differs in the manifests.
+    assert len(opened) == 3
 
 
 def test_evidence_beyond_what_is_shown_is_counted(a: Record, b: Record) -> None:
@@ -351,4 +357,98 @@ def test_nothing_compared_is_invalid() -> None:
 def test_a_report_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match=r"file/report\.html cannot be written"):
-        write_html(tmp_path / "file" / "report.html", verdict(pair()), {})
+        write_html(tmp_path / "file" / "report.html", verdict(pair()), {}, MADE)
+
+
+def cells(page_text: str, title: str) -> list[list[str]]:
+    """The rows of the table of that title, as text."""
+    table = page_text.split(f'<caption class="unseen">{title}</caption>')[1].split("</table>")[0]
+    rows = table.split("<tbody>")[1].split("<tr>")[1:]
+    return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
+
+
+def html_of(shown: Verdict, *records: Record) -> str:
+    return render(shown, {str(r.directory): r for r in records}, MADE)
+
+
+def test_every_chart_has_its_numbers_in_a_table(a: Record, b: Record) -> None:
+    text = html_of(verdict(of(a, b)), a, b)
+    for step, row in zip(a.steps, cells(text, "Loss"), strict=True):
+        other = b.steps[step.index].loss
+        assert row == [str(step.index), format_number(step.loss, 9), format_number(other, 9)]
+    assert [row[1] for row in cells(text, "Gradient norm before clipping")] == ["1.5"] * 3
+    assert [row[0] for row in cells(text, "Step time of every window")] == ["0", "2"]
+    assert len(cells(text, "Difference of the losses")) == 3
+
+
+def test_a_long_run_is_thinned_out_and_says_so(tmp_path: Path) -> None:
+    long = record(tmp_path / "a", "hf", [6.0 + i / 1e4 for i in range(1501)])
+    text = html_of(verdict(of(long, long)), long)
+    rows = cells(text, "Loss")
+    assert len(rows) <= 502
+    assert (rows[0][0], rows[-1][0]) == ("0", "1500")
+    assert f"and {1501 - len(rows)} more rows" in text
+
+
+def test_the_page_says_what_was_run_when_and_how_to_do_it_again(a: Record, b: Record) -> None:
+    page = both(a, b)
+    top = page.text.split("The ladder")[0]
+    for fact in (MADE.command, MADE.date, MADE.harness, "4 × CPU", "torch 2.9.0"):
+        assert fact in top
+
+
+def test_several_pairs_are_held_against_all_rungs_at_a_glance(a: Record, b: Record) -> None:
+    page = report(verdict(of(a, b), of(a, b, CLIP)), a, b)
+    marked = [d for t, d in page.elements if t == "td" and "cell" in (d.get("class") or "")]
+    assert len(marked) == 2 * len(names())
+    failed = [d["title"] for d in marked if d.get("class") == "cell fail"]
+    assert failed == ["clip: FAIL"]
+    assert "llama-tiny: hf against torchprime" in page.text
+
+
+def test_parameters_and_their_sharding_are_shown_also_where_all_is_well() -> None:
+    one, other = Trainer().record(), Trainer(label="b", sums=-1).record()
+    text = html_of(verdict(of(one, other)), one, other)
+    rows = cells(text, "Parameters: sharding, and relative distance of the runs&#39; values")
+    assert [row[0] for row in rows] == [p.name for p in one.parameters]
+    for row, p, q in zip(rows, one.parameters, other.parameters, strict=True):
+        assert row[3:5] == [p.sharding, q.sharding]
+        assert row[5] == "equal bits"
+        assert p.gradient is not None
+        assert q.gradient is not None
+        if p.gradient.bits != q.gradient.bits:
+            assert row[6] == format_number(relative_distance(p.gradient, q.gradient))
+
+
+def test_a_parameter_that_one_run_lacks_is_a_dash() -> None:
+    one = Trainer().record()
+    two = dataclasses.replace(one, parameters=one.parameters[1:])
+    found = tables(("a", "b"), one, two)[0]
+    assert found.rows[0][4:] == ("–",) * 5
+
+
+def test_the_noise_of_the_case_is_a_band(tmp_path: Path, a: Record, b: Record) -> None:
+    perturbed = record(tmp_path / "p", "hf", (6.5, 6.4000001, 6.3), manifest={"role": "perturbed"})
+    page = report(verdict(of(a, b)), a, b, perturbed)
+    noise = trace(page, DIFFERENCE, "noise")
+    assert noise["fill"] == "tozeroy"
+    assert noise["y"][1] == pytest.approx(1e-7 / 6.4, rel=1e-3)
+    assert not any(t["name"] == "noise" for t in both(a, b).charts[DIFFERENCE]["data"])
+
+
+def test_ten_cases_are_less_than_five_megabytes(tmp_path: Path) -> None:
+    losses = [6.5 - i / 100 for i in range(40)]
+    windows = [window_event(2 * i, 2 * i + 1, 0.5) for i in range(20)]
+    parameters = Trainer().record().parameters * 40
+    pairs, records = [], []
+    for number in range(10):
+        sides = [
+            dataclasses.replace(
+                record(tmp_path / f"{number}{side}", side, losses, events=windows),
+                parameters=parameters,
+            )
+            for side in ("hf", "torchprime")
+        ]
+        records += sides
+        pairs.append(of(sides[0], sides[1]))
+    assert len(html_of(verdict(*pairs), *records).encode()) < 5_000_000

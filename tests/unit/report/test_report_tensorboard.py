@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from record_files import window_event
-from report_samples import record
+from report_samples import of, record, rung, verdict
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
 
-from harness.report.tensorboard import write_events
+from harness.report.tensorboard import write_events, write_logdir
 
 
 def scalars(folder: Path) -> dict[str, list[Any]]:
@@ -23,6 +23,10 @@ def scalars(folder: Path) -> dict[str, list[Any]]:
 
 def points(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in scalars(folder)[tag]]
+
+
+def values(folder: Path, tag: str) -> list[float]:
+    return [value for _, value in points(folder, tag)]
 
 
 def test_every_curve_is_there_under_its_tag(tmp_path: Path) -> None:
@@ -135,3 +139,29 @@ def test_one_logdir_overlays_two_records_over_http(tmp_path: Path) -> None:
         answers[run] = [[step, value] for _, step, value in json.loads(answer.text)]
     assert answers["hf-1/tensorboard"] == [[0, 6.5], [1, 6.25]]
     assert answers["torchprime-2/tensorboard"] == [[0, 6.5], [1, "NaN"]]
+
+
+def test_a_logdir_overlays_the_runs_and_shows_what_they_differ_by(tmp_path: Path) -> None:
+    a = record(tmp_path / "a", "hf", (6.5, 6.4, 6.3))
+    b = record(tmp_path / "b", "torchprime", (6.5, 6.4, 6.0), norm=3.0)
+    judged = rung("loss_curve", value=0.5, limit=1e-6)
+    write_logdir(tmp_path / "log", verdict(of(a, b, judged)), {str(r.directory): r for r in (a, b)})
+    case = tmp_path / "log" / "llama-tiny"
+    assert sorted(p.name for p in case.iterdir()) == ["hf", "hf and torchprime", "torchprime"]
+    assert values(case / "hf", "train/loss") == values(write_events(a), "train/loss")
+    both = case / "hf and torchprime"
+    assert values(both, "parity/loss") == pytest.approx([0, 0, 0.3 / 6.3], rel=1e-5)
+    assert values(both, "parity/grad_norm") == pytest.approx([0.5] * 3)
+    assert values(both, "parity/loss_curve") == [0.5]
+    assert values(both, "parity/loss_curve_limit") == pytest.approx([1e-6])
+
+
+def test_runs_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    runs = [record(tmp_path / name, "hf", (loss,)) for name, loss in (("a", 6.0), ("b", 5.0))]
+    runs.append(record(tmp_path / "c", "odd/../name", (4.0,)))
+    records = {str(r.directory): r for r in runs}
+    write_logdir(tmp_path / "log", verdict(of(runs[0], runs[2]), of(runs[1], runs[2])), records)
+    case = tmp_path / "log" / "llama-tiny"
+    assert values(case / "hf", "train/loss") == [6.0]
+    assert values(case / "hf 2", "train/loss") == [5.0]
+    assert values(case / "odd_.._name", "train/loss") == [4.0]

@@ -1,0 +1,153 @@
+"""How a case did over time, and when a step time is one that the runs before do not explain."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record_files import window_event
+from report_samples import MADE, of, record, verdict
+
+from harness.record.evidence import Record
+from harness.record.graph import ModuleGraph
+from harness.report.history import Line, bound, history
+from harness.report.history_text import history_lines
+from harness.report.html import render
+from harness.report.step_times import median_interval, step_times
+
+DAY = 86400.0
+GRAPH = ModuleGraph("step", 1, {}, (), 1, 4096, 1, None, 0, 0, {}, "f")
+
+
+def run(folder: Path, day: int, seconds: float, **fields: Any) -> Record:
+    """A run on some day, whose every step takes so long."""
+    events = [window_event(2 * i, 2 * i + 1, 2 * seconds) for i in range(4)]
+    manifest = {"started": 1_750_000_000 + DAY * day, **fields.pop("manifest", {})}
+    return record(folder / str(day), losses=fields.pop("losses", [6.0] * 8), events=events,
+                  manifest=manifest, **fields)  # fmt: skip
+
+
+def days(folder: Path, seconds: Sequence[float]) -> list[Record]:
+    return [run(folder, day, each) for day, each in enumerate(seconds)]
+
+
+def only(lines: Sequence[Line]) -> Line:
+    (line,) = lines
+    return line
+
+
+def test_runs_are_in_the_order_of_their_dates(tmp_path: Path) -> None:
+    runs = days(tmp_path, [0.5, 0.6, 0.7])
+    line = only(history(reversed(runs)))
+    assert [e.seconds and e.seconds.median for e in line.entries] == [0.5, 0.6, 0.7]
+    assert line.entries[0].started == "2025-06-15T15:06:40Z"
+    assert (line.case, line.engine, line.device) == ("llama-tiny", "hf", "4 × CPU")
+
+
+def test_a_step_time_beyond_what_the_runs_before_show_is_told(tmp_path: Path) -> None:
+    usual = [0.5, 0.505, 0.495, 0.5, 0.502]
+    line = only(history(days(tmp_path, [*usual, 0.6, 0.4])))
+    told = [entry.slower_or_faster for entry in line.entries]
+    assert told == [False] * 5 + [True, False]  # 0.6 is a run before 0.4, and widens its bound
+    assert line.entries[2].bound is None  # two runs tell nothing of a third
+    assert "slower" in "\n".join(history_lines([line]))
+
+
+def test_a_bound_moves_by_evidence() -> None:
+    narrow, wide = bound([1.0, 1.01, 0.99]), bound([1.0, 1.2, 0.8])
+    assert narrow is not None
+    assert wide is not None
+    assert wide.high > narrow.high
+    many = bound([1.0, 1.01, 0.99] * 10)
+    assert many is not None
+    assert many.high < narrow.high
+    assert bound([1.0, 1.0]) is None
+
+
+def test_a_bound_holds_one_more_run_as_often_as_it_says() -> None:
+    random.seed(1)
+    beyond = 0
+    for _ in range(4000):
+        *before, one = [random.lognormvariate(0, 0.05) for _ in range(6)]
+        found = bound(before)
+        assert found is not None
+        beyond += found.beyond(one)
+    assert 0.004 < beyond / 4000 < 0.018
+
+
+def test_other_cases_engines_and_devices_are_lines_of_their_own(tmp_path: Path) -> None:
+    runs = days(tmp_path / "a", [0.5, 0.5])
+    runs += [run(tmp_path / "b", day, 0.5, label="other") for day in (0, 1)]
+    tpu = {"observed": {"devices": 4, "device_kind": "TPU v6e"}}
+    runs += [run(tmp_path / "c", day, 0.5, manifest=tpu) for day in (0, 1)]
+    runs += [run(tmp_path / "d", day, 0.5, losses=[6.0] * 7) for day in (0, 1)]  # another case
+    assert len(history(runs)) == 4
+
+
+def test_only_whole_runs_that_are_compared_count(tmp_path: Path) -> None:
+    runs = days(tmp_path / "a", [0.5, 0.5])
+    runs += [run(tmp_path / "b", 2, 0.5, manifest={"role": "timing"})]
+    runs += [run(tmp_path / "c", 3, 0.5, manifest={"ended": {"status": "failed"}})]
+    assert len(only(history(runs)).entries) == 2
+    assert history(runs[:1]) == ()
+
+
+def test_how_far_losses_moved_is_from_one_run_to_the_next(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, 0, 0.5),
+        run(tmp_path, 1, 0.5, losses=[6.0] * 7 + [6.06]),
+        run(tmp_path, 2, 0.5, losses=[6.0] * 7 + [6.06]),
+    ]
+    entries = only(history(runs)).entries
+    assert [entry.moved for entry in entries] == [None, pytest.approx(0.06 / 6.06), 0.0]
+    assert entries[1].last_loss == 6.06
+
+
+def test_memory_is_that_of_the_compiled_step(tmp_path: Path) -> None:
+    runs = days(tmp_path / "a", [0.5, 0.5])
+    dumped = run(tmp_path / "b", 1, 0.5, manifest={"role": "graph"})
+    entries = only(history([*runs, dataclasses.replace(dumped, graph=GRAPH)])).entries
+    assert [entry.memory for entry in entries] == [4096, 4096]
+
+
+def test_the_page_shows_it(tmp_path: Path) -> None:
+    runs = days(tmp_path, [0.5, 0.505, 0.495, 0.5, 0.6])
+    records = {str(r.directory): r for r in runs}
+    text = render(verdict(of(runs[0], runs[1])), records, MADE, history(runs))
+    assert "Over time" in text
+    assert text.count("slower than the 4 runs before explain") == 1
+    assert "2025-06-19T15:06:40Z" in text
+    assert "Over time" not in render(verdict(of(runs[0], runs[1])), records, MADE)
+
+
+class TestMedian:
+    def test_of_few_samples_there_is_no_interval(self) -> None:
+        found = median_interval([3.0, 1.0, 2.0])
+        assert (found.median, found.low, found.high, found.samples) == (2.0, None, None, 3)
+
+    def test_the_ranks_are_those_of_the_tables(self) -> None:
+        """Conover, "Practical nonparametric statistics": n = 10 → 2nd and 9th, n = 20 → 6th."""
+        assert median_interval(range(1, 11)).low == 2
+        assert median_interval(range(1, 11)).high == 9
+        assert median_interval(range(1, 21)).low == 6
+
+    def test_it_holds_the_median_as_often_as_it_says(self) -> None:
+        random.seed(2)
+        held = 0
+        for _ in range(3000):
+            found = median_interval([random.expovariate(1.0) for _ in range(15)])
+            assert found.low is not None
+            assert found.high is not None
+            held += found.low <= 0.6931 <= found.high
+        assert held / 3000 > 0.94
+
+    def test_windows_that_are_not_steady_do_not_count(self, tmp_path: Path) -> None:
+        events = [window_event(0, 1, 9.0, compilations=1), window_event(2, 3, 1.0)]
+        times = step_times(record(tmp_path / "a", losses=[6.0] * 4, events=events))
+        assert times is not None
+        assert (times.median, times.samples) == (0.5, 1)
+        assert step_times(record(tmp_path / "b")) is None
