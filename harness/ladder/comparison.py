@@ -144,7 +144,8 @@ class Comparison:
         resolution = metric.resolution.get(dtype, 0.0)
         if not floors or value == resolution == 0.0:
             why += f"; tolerance.floor.{dtype}.{metric.name} states one"
-            return Limit(math.inf, why, metric.name, metric.unrelated)
+            exact = self.rounding(metric.name) == 0.0
+            return Limit(math.inf, why, metric.name, metric.unrelated, exact)
         if documented is None and value < resolution:
             value, source = resolution, "the rounding of the number itself"
         if value == documented and perturbed is not None and perturbed <= value:

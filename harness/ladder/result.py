@@ -24,12 +24,15 @@ class Limit:
 
     metric:    name of the `Metric` that it limits; "" for an identity and for a fixed limit
     unrelated: what two unrelated values come to: a limit from there on decides nothing
+    exact:     the values have all of their digits, so that equal values are equal: what a trainer
+               printed has not
     """
 
     value: float
     source: str
     metric: str = ""
     unrelated: float = math.inf
+    exact: bool = True
 
     @property
     def useless(self) -> bool:
@@ -38,7 +41,7 @@ class Limit:
 
     def blind_to(self, value: float | None) -> bool:
         """Whether it decides nothing about `value`. Where none is known, equal is equal."""
-        return self.useless and not (value == 0 and math.isinf(self.value))
+        return self.useless and not (self.exact and value == 0 and math.isinf(self.value))
 
     @property
     def blind(self) -> str:
