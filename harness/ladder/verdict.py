@@ -24,6 +24,11 @@ EXIT_CODES = {
 """Exit code of a session by its overall result; 2 is bad input."""
 
 
+NOISY = 1e-2
+"""Relative difference of gradients from which on a limit hides faults that people look for: in
+float32 it is 2e-6, in bfloat16 6e-2 and more."""
+
+
 @dataclass(frozen=True)
 class PairVerdict:
     """The ladder of one pair of runs.
@@ -75,8 +80,19 @@ class PairVerdict:
             return f"{self.a} and {self.b}: nothing was judged"
         if rung is None:
             judged = sum(r.result is Result.PASS for r in self.rungs)
-            return f"{self.a} and {self.b} train alike: {judged} rungs hold"
+            text = f"{self.a} and {self.b} train alike: {judged} rungs hold"
+            return f"{text}; blind to {self.blind_to}" if self.blind_to else text
         return f"{rung.rung}: {rung.explanation}"
+
+    @property
+    def blind_to(self) -> str:
+        """What a PASS cannot see, where the case is as noisy as bfloat16 is; "" where it is not."""
+        limits = {r.rung: r.limit for r in self.rungs if r.metric and r.limit is not None}
+        if limits.get("backward", 0.0) < NOISY:
+            return ""
+        told = {"forward": "loss", "backward": "gradient", "optimizer": "first update"}
+        parts = [f"{limits[rung]:.2g} of a {what}" for rung, what in told.items() if rung in limits]
+        return f"differences up to {', '.join(parts)}"
 
     def rung(self, name: str) -> RungResult:
         """The result of one rung by name."""

@@ -92,6 +92,7 @@ def _read(folders: Sequence[Path], found: Disagreements) -> list[Host]:
     for folder in folders:
         try:
             events = reader.read_events(folder / layout.STEPS)
+            reader.merge(events)  # what is told twice, or contradicts itself, is damage
             observed = reader.read_observed(folder)
         except BadInput as error:
             found.add("damaged", f"{folder.name}: {error}")

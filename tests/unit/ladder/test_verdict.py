@@ -8,10 +8,12 @@ import math
 from typing import Any
 
 import pytest
+from builders import Trainer, comparison
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInput
+from harness.ladder.judge import judge
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import EXIT_CODES, PairVerdict, Verdict, merged, overall
@@ -168,3 +170,16 @@ class TestJson:
         value = session(pair()).to_json()
         del value["pairs"][0]["rungs"][6]
         assert Verdict.from_json(value).result is INVALID
+
+
+class TestBlindTo:
+    """What a PASS in bfloat16 cannot see is in its headline."""
+
+    @pytest.mark.parametrize(("dtype", "blind"), [("float32", False), ("bfloat16", True)])
+    def test_headline(self, dtype: str, blind: bool) -> None:
+        runs = (Trainer(label=label, dtype=dtype).record() for label in ("hf", "b"))
+        verdict = judge(comparison(*runs))
+        assert verdict.result is Result.PASS
+        assert bool(verdict.blind_to) is blind
+        assert verdict.headline.endswith(verdict.blind_to)
+        assert ("0.06 of a gradient" in verdict.headline) is blind

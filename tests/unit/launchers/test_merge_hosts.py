@@ -342,3 +342,20 @@ def test_half_of_a_merged_record_is_not_left(
     with pytest.raises(OSError, match="no space"):
         merge_records(folders, tmp_path / "merged")
     assert not list(tmp_path.glob("merged*"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("kind", ["step", "values"])
+def test_an_event_that_a_host_tells_twice_is_damage(tmp_path: Path, rank: int, kind: str) -> None:
+    run = hosts()
+    run[rank].events.append(dict(run[rank].event(kind, 1)))
+    assert any("is there twice" in line for line in host_findings(merge(tmp_path, run)))
+
+
+def test_a_sketch_that_a_host_cut_short_is_seen(tmp_path: Path) -> None:
+    other, first = hosts(), hosts()
+    other[1].parameters[0]["gradient"]["sketch"].pop()
+    assert host_findings(merge(tmp_path / "other", other))
+    first[0].parameters[0]["gradient"]["sketch"].pop()
+    with pytest.raises(BadInput, match="a sketch is cut short"):
+        merge(tmp_path / "first", first)
