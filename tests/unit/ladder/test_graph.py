@@ -241,7 +241,7 @@ class TestCheckpointing:
 
     @pytest.mark.parametrize(
         ("remat", "barriers", "expected"),
-        [(True, 2, PASS), (True, 0, FAIL), (False, 0, PASS), (False, 2, FAIL), (True, None, PASS)],
+        [(True, 2, PASS), (True, 0, FAIL), (False, 0, PASS), (False, 2, PASS), (True, None, PASS)],
     )
     def test_barriers_of_the_compiled_step(
         self, a: Record, b: Record, remat: bool, barriers: int | None, expected: Result
