@@ -146,6 +146,11 @@ class Case:
         """Shape of every parameter by its canonical name, in the model's order."""
         return family(self.model.family).shapes(self.model)
 
+    @property
+    def parameters(self) -> int:
+        """Number of the model's parameters."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes().values())
+
     def parameter_spec(self, name: str) -> list[Any] | None:
         """The sharding table's partition spec for a parameter; None where no pattern matches."""
         pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))

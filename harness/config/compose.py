@@ -13,7 +13,7 @@ from harness.base.errors import BadInput
 from harness.base.typed import typed
 from harness.config.folders import config_folders, search_path
 from harness.config.remembered import remembered
-from harness.config.settings import EngineOptions, Settings, check_settings
+from harness.config.settings import EngineOptions, Settings, check_settings, staged
 
 OPTIONS = "engine_options"
 """Name under which configs/config.yaml finds the options of every registered engine."""
@@ -96,7 +96,7 @@ def load(overrides: list[str]) -> Settings:
         raise BadInput(f"engine={engines}: it holds the options of each engine, by its name")
     settings = typed(Settings, {**raw, "engine": _options(engines, kinds)})
     check_settings(settings)
-    return settings
+    return staged(settings)
 
 
 def _added_floor(override: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,6 +162,7 @@ class Settings:
     engine: the options of every registered engine by its name
     target: slices of TPUs that steps are compiled for, such as "v6e:2x2"; they need not be there
     slices: number of such slices in one target
+    stage:  trace the steps without values for that, and execute nothing: a model of any size
     """
 
     __pydantic_config__ = STRICT
@@ -175,6 +177,7 @@ class Settings:
     timing: Timing = field(default_factory=Timing)
     target: str | list[str] | None = None
     slices: int = 1
+    stage: bool = False
     compiler: Compiler = field(default_factory=Compiler)
     workspace: str = "workspace"
 
@@ -182,6 +185,19 @@ class Settings:
     def targets(self) -> list[str]:
         """`target` as a list."""
         return [self.target] if isinstance(self.target, str) else list(self.target or ())
+
+
+STAGED_STEPS = 2
+"""Optimizer steps that are traced: the first makes the optimizer's state, the second is like every
+later one."""
+
+
+def staged(settings: Settings) -> Settings:
+    """The settings with a case of as many steps as are traced, where they are to be staged."""
+    if not settings.stage:
+        return settings
+    case = dataclasses.replace(settings.case, steps=STAGED_STEPS)
+    return dataclasses.replace(settings, case=case)
 
 
 def check_settings(settings: Settings) -> None:
@@ -209,6 +225,8 @@ def check_settings(settings: Settings) -> None:
         )
     if settings.graph not in ("counters", "hlo"):
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
+    if settings.stage:
+        _check_staged(settings)
     if not 0 <= settings.compiler.code_seconds < math.inf:
         seconds = settings.compiler.code_seconds
         raise BadInput(f"compiler.code_seconds={seconds}: it has to be finite, and not negative")
@@ -218,6 +236,27 @@ def check_settings(settings: Settings) -> None:
             raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
     _check_limits(settings.launcher, settings.tolerance, settings.compiler)
     check(settings.case)
+
+
+def _check_staged(settings: Settings) -> None:
+    """Raise BadInput for what can only be had by executing something."""
+    if not settings.targets:
+        raise BadInput(
+            "stage=true: it traces steps to be compiled: name a slice by target=v6e:2x2, for "
+            "example"
+        )
+    if settings.graph != "counters":
+        raise BadInput(f"graph={settings.graph}: stage=true executes nothing; it has no such run")
+    if settings.tolerance.judged_step_time is not None:
+        raise BadInput(
+            f"tolerance.step_time={settings.tolerance.step_time}: stage=true executes nothing, so "
+            "that no step has a time"
+        )
+    if settings.launcher.device != "cpu":
+        raise BadInput(
+            f"launcher.device={settings.launcher.device}: stage=true needs no device; it traces on "
+            "the processor, launcher.device=cpu"
+        )
 
 
 def _check_limits(launcher: LauncherSettings, tolerance: Tolerance, compiler: Compiler) -> None:

@@ -38,12 +38,14 @@ class Job(Generic[Options_co]):
     options: how the engine is to be run
     source:  the checkout that is trained with, where the engine has one
     device:  name of the device, as the launcher has it
+    staged:  it is to be traced without values, so that no weights are prepared
     """
 
     case: Case
     options: Options_co
     source: Path | None = None
     device: str = "cpu"
+    staged: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
         slices=case.slices,
         precision=case.matmul_precision,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
-        save_initial=not case.aligned,
+        save_initial=not case.aligned and not job.staged,
+        stage=case.devices if job.staged else None,
         profile=f"{RECORD}/{PROFILE}" if used.planes else None,
         accelerator_type=used.accelerator_type,
         injected=injected,

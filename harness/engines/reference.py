@@ -53,7 +53,7 @@ def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
         "family": f"{SCRATCH}/family.py",
         "builder": builder.__name__,
         "model": dataclasses.asdict(case.model),
-        "weights": f"{INPUTS}/model/model.safetensors",
+        "weights": None if job.staged else f"{INPUTS}/model/model.safetensors",
         "rows": f"{INPUTS}/rows.npz",
         "weights_dtype": case.dtype,
         "dtype": dtype,

@@ -22,7 +22,7 @@ from harness.gate import baselines
 from harness.gate import verdicts as pairs
 from harness.gate.failures import broken_rung, did_not_train, why
 from harness.gate.refs import Ref, plan_ref, planner_of
-from harness.inputs.prepared import Inputs, prepare
+from harness.inputs.prepared import Inputs, has_weights
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.ladder import rungs
@@ -33,7 +33,7 @@ from harness.run import session
 from harness.run.compiling import plan_compiling
 from harness.run.execute import Reporter, run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
-from harness.run.plan import Plan, workarounds_of
+from harness.run.plan import Plan, inputs_of, workarounds_of
 from harness.run.preflight import ready
 from harness.run.session import Outcome, Planned
 
@@ -85,13 +85,17 @@ class Chosen:
 
 
 def chosen_cases(names: Sequence[str]) -> Chosen:
-    """The cases by these names: `smoke` and `all` (every aligned one, too) stand for several."""
+    """The cases by these names: `smoke` and `all` stand for several.
+
+    `all` is, too, every aligned one whose model is small enough to be executed anywhere.
+    """
     versions: list[str] = []
     trainers: list[str] = []
     for name in names:
         versions += SMOKE if name in ("smoke", "all") else [name]
         if name == "all":
-            trainers += [case for case in case_names() if load([f"case={case}"]).case.aligned]
+            cases = (load([f"case={case}"]).case for case in case_names())
+            trainers += [case.name for case in cases if case.aligned and has_weights(case)]
             versions += trainers
         else:
             trainers.append(SMOKE_OF_TRAINERS if name == "smoke" else name)
@@ -271,7 +275,7 @@ def plan_candidate(pair: GatePair, reporter: Reporter) -> Plan:
 
 
 def _inputs(pair: GatePair) -> Inputs:
-    return prepare(pair.settings.case, Path(pair.settings.workspace) / "inputs")
+    return inputs_of(pair.settings)
 
 
 def _plan_against(pair: GatePair, ref: Ref, reporter: Reporter) -> Plan:

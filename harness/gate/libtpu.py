@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.config.compose import load
@@ -11,7 +10,6 @@ from harness.config.settings import Settings
 from harness.environments.compilers import tpu_compiler
 from harness.environments.sources import default_cache_dir
 from harness.gate.gate import chosen_cases
-from harness.inputs.prepared import prepare
 from harness.ladder.ladder import names
 from harness.ladder.result import RungResult
 from harness.ladder.rungs.compiled import NAME, judge_compilers
@@ -19,7 +17,7 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.run.compiling import Compiling, compiled_for, plan_compiling
 from harness.run.execute import Reporter
-from harness.run.plan import planner
+from harness.run.plan import inputs_of, planner
 from harness.run.session import Outcome
 from harness.run.timing import compiled_step_of
 
@@ -52,7 +50,7 @@ def gate_libtpu(
         compiling = plan_compiling(settings, reporter.note)
         if compiling is None:
             raise BadInput(f"{candidate}: name a slice to compile for, such as target=v6e:2x2")
-        inputs = prepare(settings.case, Path(settings.workspace) / "inputs")
+        inputs = inputs_of(settings)
         for name in settings.engines:
             try:
                 traced = compiled_step_of(planner(name, reporter.note), settings, inputs, reporter)

@@ -30,6 +30,16 @@ RECIPE = 3
 """Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""
 
 
+MOST_PARAMETERS = 10**9
+"""Parameters that weights are prepared for: more would be over 4 GB of file, and of memory in every
+engine at once. What is larger can be traced without any."""
+
+
+def has_weights(case: Case) -> bool:
+    """Whether weights are prepared for a model of that size."""
+    return case.parameters <= MOST_PARAMETERS
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The folder of prepared inputs."""
@@ -81,20 +91,31 @@ def writing(key: str, folder: Path) -> Iterator[None]:
         ) from None
 
 
-def prepare(case: Case, root: Path, key: str = "workspace") -> Inputs:
+def prepare(
+    case: Case, root: Path, key: str = "workspace", without_weights: bool = False
+) -> Inputs:
     """The inputs of `case` under `root`, made if they are not there yet.
 
+    without_weights: there is no `weights` file, for a model that is only traced
+
     `root` is in the folder that the user names by `key`. Raises BadInput where that cannot be
-    written, and for a text that is missing or too short for the case's steps.
+    written, for a text that is missing or too short for the case's steps, and for a model that is
+    too large.
     """
+    if not (without_weights or has_weights(case)):
+        raise BadInput(
+            f"case={case.name}: no weights are prepared for a model of {case.parameters / 1e9:.3g} "
+            f"billion parameters (at most {MOST_PARAMETERS / 1e9:.0f}); trace it without any by "
+            "stage=true target=v6e:2x2, or another slice"
+        )
     text = _read_text(case)
-    inputs = Inputs(root / _digest(case, text))
+    inputs = Inputs(root / (_digest(case, text) + ("-staged" if without_weights else "")))
 
     def fill(folder: Path) -> None:
         from harness.inputs.recipe import make
 
         folder.mkdir()
-        make(case, text, Inputs(folder))
+        make(case, text, Inputs(folder), without_weights)
 
     with writing(key, root.parent):
         _make_once(inputs.directory, fill)

@@ -24,8 +24,10 @@ SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 IGNORED = -100
 
 
-def make(case: Case, text: str, inputs: Inputs) -> None:
+def make(case: Case, text: str, inputs: Inputs, without_weights: bool = False) -> None:
     """Write everything that `inputs` names into its folder, which exists and is empty.
+
+    without_weights: but for the weights
 
     Raises BadInput for a text that is too short for the case's steps, and for a vocabulary that is
     too small for a byte-level tokenizer.
@@ -55,7 +57,11 @@ def make(case: Case, text: str, inputs: Inputs) -> None:
         input_ids, labels = _make_rows(case, tokens, needed)
         order = _order(case, needed)
         np.savez(inputs.rows, input_ids=input_ids[order], labels=labels[order])
-    _make_model(case, inputs)
+    _write_config(case, inputs)
+    if not without_weights:
+        shapes = case.parameter_shapes()
+        weights = {name: _weight(case, name, shape) for name, shape in shapes.items()}
+        save_file(weights, inputs.weights, metadata={"format": "pt"})
 
 
 def _make_tokenizer(case: Case, lines: list[str], directory: Path) -> np.ndarray:
@@ -120,7 +126,7 @@ def _order(case: Case, rows: int) -> np.ndarray:
     return order[: case.steps * case.global_batch]
 
 
-def _make_model(case: Case, inputs: Inputs) -> None:
+def _write_config(case: Case, inputs: Inputs) -> None:
     m, of_family = case.model, family(case.model.family)
     config: dict[str, Any] = {
         **of_family.in_engine("hf").config(m),
@@ -137,8 +143,6 @@ def _make_model(case: Case, inputs: Inputs) -> None:
         config["_attn_implementation"] = m.attention
         config["_attn_implementation_internal"] = m.attention
     (inputs.model / "config.json").write_text(json.dumps(config, indent=1))
-    weights = {name: _weight(case, name, shape) for name, shape in case.parameter_shapes().items()}
-    save_file(weights, inputs.weights, metadata={"format": "pt"})
 
 
 def _weight(case: Case, name: str, shape: tuple[int, ...]) -> np.ndarray:

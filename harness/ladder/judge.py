@@ -17,6 +17,8 @@ from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
 from harness.record.termination import OK, STOPPED_EARLY
 
+NOT_EXECUTED = "the steps were traced and not executed (stage=true)"
+
 
 def judge(comparison: Comparison) -> PairVerdict:
     """The whole ladder for one pair of runs.
@@ -29,11 +31,17 @@ def judge(comparison: Comparison) -> PairVerdict:
     for record in (a, b):
         if (reason := why_untrained(record)) is not None:
             return _all_invalid((a, b), reason)
-    if (reason := wrong_known_answers(comparison)) is not None:
+    if a.staged != b.staged:
+        which = a.label if a.staged else b.label
+        return _all_invalid((a, b), f"of {which} alone the steps were traced and not executed")
+    if not a.staged and (reason := wrong_known_answers(comparison)) is not None:
         return _all_invalid((a, b), reason)
     comparison, notes = checked(comparison)
     results: list[RungResult] = []
     for rung in rungs():
+        if a.staged and not rung.traced:
+            results.append(RungResult.not_exercised(rung.name, NOT_EXECUTED))
+            continue
         broken = tuple(result.rung for result in results if not result.holds)
         judged = _judged(rung, dataclasses.replace(comparison, broken=broken))
         results.append(_unless_it_follows(rung, judged, results))

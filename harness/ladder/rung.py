@@ -42,6 +42,7 @@ class Rung:
     blamed_for:  a gated version that fails at this stage fails this rung
     from_numbers: it can be judged by the numbers that a trainer logs, so that an imported run has
                  all that it needs; the others rest on what only the probe sees
+    traced:      judged by steps alone that were traced and not executed (`Record.staged`)
     after:       for a rung from another package: the name of the rung that it follows; "" is last
     """
 
@@ -56,6 +57,7 @@ class Rung:
     prepared: tuple[str, ...] = ()
     blamed_for: Stage | None = None
     from_numbers: bool = False
+    traced: bool = False
     after: str = ""
 
     def metric(self, name: str) -> Metric | None:

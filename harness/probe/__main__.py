@@ -38,19 +38,24 @@ def main(arguments: list[str]) -> int:
     from harness.probe.faults import seeding
     from harness.probe.inject import inject
     from harness.probe.observer import Observer
-    from harness.probe.runtime import EagerRuntime, XlaRuntime
+    from harness.probe.runtime import EagerRuntime, Runtime, XlaRuntime
     from harness.probe.scopes import name_operations
     from harness.probe.slices import cut_into_slices
     from harness.probe.spec import Spec
+    from harness.probe.staging import StagedRuntime, Staging
     from harness.probe.writer import Writer
 
     spec = Spec.read(options.spec)
     writer = Writer(options.record)
-    runtime = (
-        XlaRuntime(spec.watch.boundary, spec.accelerator_type)
-        if spec.device == "xla"
-        else EagerRuntime()
-    )
+    runtime: Runtime
+    if spec.stage is not None:
+        runtime = StagedRuntime(spec.watch.boundary)
+        staging = Staging(spec.stage, spec.steps - 1, writer)
+        staging.install()
+    elif spec.device == "xla":
+        runtime = XlaRuntime(spec.watch.boundary, spec.accelerator_type)
+    else:
+        runtime = EagerRuntime()
     observer = Observer(spec, writer, runtime, phases)
     runtime.set_precision(spec.precision)
     if spec.slices > 1:
@@ -82,6 +87,8 @@ def main(arguments: list[str]) -> int:
         phases.mark(RETURNED)
         try:
             observer.finish()
+            if spec.stage is not None:
+                staging.finish()
         except Exception as error:  # the device may be gone with the trainer
             traceback.print_exc()
             ended.setdefault("error", f"after training: {type(error).__name__}: {error}"[:2000])

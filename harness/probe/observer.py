@@ -40,6 +40,7 @@ class Observer:
 
     def __init__(self, spec: Spec, writer: Writer, runtime: Runtime, phases: Phases) -> None:
         self.spec, self.writer, self.runtime, self.phases = spec, writer, runtime, phases
+        self.staged = spec.stage is not None  # then there is no value to be read
         turns = None if spec.turns is None else Turns(Path(spec.turns), spec.side)
         self.windows = Windows(spec, writer, runtime, turns)
         self.parameters = Parameters(spec, writer, runtime)
@@ -227,6 +228,7 @@ class Observer:
             max_norm=clipping.maximum(calls),
             clips=[] if plain else [call.describe() for call in calls],
             at=time.time(),
+            staged=self.staged,
         )
         values = {"step": self.step, "losses": self.losses, "calls": calls, "plain": plain}
         values |= {"cross_entropies": self.cross_entropies, "inputs": self.inputs.take()}
@@ -304,6 +306,9 @@ class Observer:
 
     def finish(self) -> None:
         """Read what is left, once the script has returned."""
+        if self.staged:
+            self.parameters.write()
+            return
         try:
             if self.unread:
                 self._close_window()

@@ -129,6 +129,10 @@ class Parameters:
         self._fill(self.owners, states, lambda e, v: e.setdefault("state_after", []).append(v))
         self.writer.parameters(self.described)
 
+    def write(self) -> None:
+        """Write what is known of the parameters."""
+        self.writer.parameters(self.described)
+
     def read_final(self) -> None:
         """Fingerprint the parameters and the optimizer's state at the end of training."""
         if self.described and self._initial:

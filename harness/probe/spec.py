@@ -64,6 +64,8 @@ class Spec:
     profile:      folder for a profile of one steady window, of a device that a profile shows
     accelerator_type: MODULE:FUNCTION of the trainer's interpreter that tells the machine's
                   accelerator type; None where the device has none
+    stage:        number of devices to trace for, without values: nothing is executed
+                  (`harness.probe.staging`); None for a run
     faults:       seeded defects
     """
 
@@ -84,6 +86,7 @@ class Spec:
     scopes: bool = False
     profile: str | None = None
     accelerator_type: str | None = None
+    stage: int | None = None
     faults: tuple[Fault, ...] = ()
 
     def to_json(self) -> str:

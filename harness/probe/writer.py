@@ -47,3 +47,14 @@ class Writer:
     def observed(self, observed: dict[str, Any]) -> None:
         """Write observed.json anew; the launcher makes it part of the manifest."""
         writer.write_json(self.directory / layout.OBSERVED, observed)
+
+    def modules(self, told: dict[str, Any]) -> None:
+        """Write modules.json: which modules a step executes."""
+        writer.write_json(self.directory / layout.MODULES, told)
+
+    def module(self, name: str, proto: bytes) -> None:
+        """Write one of those modules, a serialized HloModuleProto."""
+        path = self.directory / name
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as stream:
+            stream.write(proto)

@@ -280,7 +280,7 @@ class Reported:
     gradient_norm: Number | None = None
 
 
-Role = Literal["subject", "perturbed", "repeat", "float64", "graph", "timing"]
+Role = Literal["subject", "perturbed", "repeat", "float64", "graph", "timing", "staged"]
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,8 @@ class Manifest:
 
     harness:  version of the harness
     label:    what a person calls this run: the engine, and its version where that is known
-    role:     what it was run for: to be judged ("subject"), to measure noise, for its compiled step
+    role:     what it was run for: to be judged ("subject"), to measure noise, for its compiled
+              step; of one that is "staged" nothing was executed, its steps were traced
     repeat:   which of several equal launches
     key:      hash of all that can change what the run does
     inputs:   hash of its prepared inputs
@@ -591,6 +592,11 @@ class Record:
         """Dtype of the parameters, whatever the case asks for; "" where they have several."""
         seen = {parameter.dtype for parameter in self.parameters}
         return seen.pop() if len(seen) == 1 else ""
+
+    @property
+    def staged(self) -> bool:
+        """Whether its steps were traced and not executed: nothing of it was computed."""
+        return self.manifest.role == "staged"
 
     @property
     def requested_steps(self) -> int:

@@ -68,7 +68,10 @@ class OptimizerEvent:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """An optimizer step was taken; `at` is when, in seconds since 1970."""
+    """An optimizer step was taken; `at` is when, in seconds since 1970.
+
+    staged: it was traced and not executed, so that no values follow
+    """
 
     __pydantic_config__ = STRICT
 
@@ -79,6 +82,7 @@ class StepEvent:
     max_norm: Number | None
     at: Number
     clips: tuple[Clip, ...] = ()
+    staged: bool = False
 
 
 @dataclass(frozen=True)
@@ -389,7 +393,7 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
                 inputs=() if values is None else values.inputs,
                 outputs=() if values is None else values.outputs,
                 cross_entropies=() if values is None else values.cross_entropies,
-                finished=step is not None and values is not None,
+                finished=step is not None and (step.staged or values is not None),
             )
         )
         consumed += micro

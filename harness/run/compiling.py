@@ -141,6 +141,11 @@ def step_modules(recorded: Record) -> list[StepModule] | str:
     kept = plain_json(path.read_bytes())
     if "missing" in kept:
         return f"{recorded.label}: {kept['missing']}"
+    if read := next((read for read in kept.get("reads", ()) if read["tracing"]), None):
+        return (
+            f"{recorded.label} reads {read['dtype']} from the device at {read['at']} within the "
+            "step that was traced: with another value than 0 it may be another step"
+        )
     return [StepModule(recorded.directory / m["file"], m["executions"]) for m in kept["step"]]
 
 

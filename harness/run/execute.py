@@ -98,7 +98,7 @@ def run_or_reuse(
         if found is not None:
             reporter.reused(plan.label, place.directory)
             return found
-        devices = launcher.here and plan.role != "float64"
+        devices = launcher.here and plan.role not in ("float64", "staged")
         with DeviceLock(settings.device, reporter) if devices else contextlib.nullcontext():
             return launch_alone(plan, place, settings, reporter)
 
@@ -364,7 +364,8 @@ def _judge_termination(
         return ended
     # Read as a run that may be cut short, which is what is to be found out.
     events = reader.read_events(place.running / layout.STEPS)
-    steps = len({event.step for event in events if isinstance(event, reader.ValuesEvent)})
+    ends = (e for e in events if isinstance(e, reader.ValuesEvent | reader.StepEvent))
+    steps = len({e.step for e in ends if isinstance(e, reader.ValuesEvent) or e.staged})
     if steps == steps_of_case:
         return ended
     log = (place.running / layout.LOG).read_text(errors="replace").splitlines()

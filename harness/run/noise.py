@@ -41,6 +41,8 @@ def measure_noise(plan: Plan, subject: Record, settings: Settings, reporter: Rep
     documented floors are taken.
     """
     workspace, tolerance = Path(settings.workspace), settings.tolerance
+    if settings.stage:
+        return NOT_MEASURED
     floor = None
     if tolerance.noise_floor == "ulp" and settings.case.aligned:
         perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)

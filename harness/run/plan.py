@@ -22,7 +22,7 @@ from harness.environments.folders import identity
 from harness.environments.git import redact
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.environments.sources import Checkout, default_cache_dir
-from harness.inputs.prepared import Inputs
+from harness.inputs.prepared import Inputs, prepare
 from harness.launchers.local import device_environment
 from harness.record.evidence import Role
 from harness.run.preflight import check_library
@@ -42,7 +42,8 @@ class Plan:
     label:  what a person calls it: the engine, with its version where two are compared
     origin: the source that is trained with, as the Record names it
     role:   "subject", "perturbed" (from perturbed weights), "repeat" (again, from equal weights),
-            "float64", "graph" (dumps the compiled step) or "timing" (takes turns with another run)
+            "float64", "graph" (dumps the compiled step), "timing" (takes turns with another run) or
+            "staged" (traces its steps, and executes nothing)
     paired_with: identifies the run that a timed run takes turns with
     """
 
@@ -99,7 +100,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
     check_library(settings.launcher, interpreter)
     device = settings.launcher.device
     folder = None if checkout is None else checkout.path
-    job = Job(settings.case, options, folder, device)
+    job = Job(settings.case, options, folder, device, settings.stage)
     command = engine.command(job)
     if engine.adapt is not None and checkout is not None:
         command = engine.adapt(job, command, checkout, interpreter, progress)
@@ -107,7 +108,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
     command = dataclasses.replace(
         command, spec=dataclasses.replace(command.spec, condition=condition)
     )
-    return Plan(
+    found = Plan(
         engine=engine_name,
         label=labelled(redact(name) if named_source else engine_name, options),
         case=settings.case,
@@ -125,6 +126,13 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
         },
         source=folder,
     )
+    return _staged(found, settings.case.devices) if settings.stage else found
+
+
+def inputs_of(settings: Settings) -> Inputs:
+    """The prepared inputs of the settings' case; what is staged has no weights. Raises BadInput."""
+    root = Path(settings.workspace) / "inputs"
+    return prepare(settings.case, root, without_weights=settings.stage)
 
 
 def workarounds_of(options: EngineOptions) -> list[str]:
@@ -168,12 +176,8 @@ def plan_graph(subject: Plan) -> Plan:
     """A short run that dumps its compiled step, with the operations named after their modules."""
     flags = subject.environment.get("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     dump = f"--xla_dump_to={SCRATCH}/hlo --xla_dump_hlo_as_text --xla_dump_hlo_as_proto"
-    command = dataclasses.replace(
-        subject.command, spec=dataclasses.replace(subject.command.spec, scopes=True)
-    )
     return dataclasses.replace(
-        subject,
-        command=command,
+        _named(subject),
         environment={
             **subject.environment,
             "XLA_FLAGS": f"{flags} {dump}".strip(),
@@ -185,6 +189,25 @@ def plan_graph(subject: Plan) -> Plan:
         role="graph",
         label=f"{subject.label}'s graph",
     )
+
+
+STAGED_DEVICES = 4
+"""Devices that a process has at most while it traces for a mesh of any size."""
+
+
+def _staged(subject: Plan, devices: int) -> Plan:
+    """The run as a trace for so many devices, with the operations named after their modules."""
+    debug = {"XLA_HLO_DEBUG": "1", "CPU_NUM_DEVICES": str(min(devices, STAGED_DEVICES))}
+    return dataclasses.replace(
+        _named(subject), environment={**subject.environment, **debug}, role="staged"
+    )
+
+
+def _named(subject: Plan) -> Plan:
+    """The run with the operations of its modules named after the model's."""
+    command = subject.command
+    spec = dataclasses.replace(command.spec, scopes=True)
+    return dataclasses.replace(subject, command=dataclasses.replace(command, spec=spec))
 
 
 def plan_turns(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:

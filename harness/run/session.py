@@ -15,7 +15,6 @@ from harness.config.settings import BY_DEVICE, Settings, Tolerance
 from harness.devices.device import device
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
-from harness.inputs.prepared import prepare
 from harness.ladder.cases import difference, of_two_cases
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import can_tell, silent
@@ -40,7 +39,7 @@ from harness.run.float64 import (
     plan_float64,
 )
 from harness.run.noise import NOT_MEASURED, measure_noise
-from harness.run.plan import Plan, Planner, planner
+from harness.run.plan import Plan, Planner, inputs_of, planner
 from harness.run.timing import Measurements, can_take_turns, compiled_step_of, measure
 
 
@@ -107,12 +106,11 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
     the first line of the output says so. Raises BadInput for whatever cannot work.
     """
     settings = with_device_tolerance(settings)
-    workspace = Path(settings.workspace)
     check_floors(settings.tolerance)
     # Its options are checked before anything is made.
     launcher_for(settings.launcher, reporter.note)
     compiling = plan_compiling(settings, reporter.note)
-    inputs = prepare(settings.case, workspace / "inputs")
+    inputs = inputs_of(settings)
     subjects: list[Plan] = []
     planners: list[Planner] = []
     notes: list[str] = []
@@ -257,7 +255,8 @@ def _judge_with_float64(
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
     settings = planned.settings
     verdict = clock.judge(comparison)
-    if settings.float64 == "never" or settings.case.optimizer.name != "adamw":
+    untold = settings.stage or settings.float64 == "never"
+    if untold or settings.case.optimizer.name != "adamw":
         return verdict
     if silent(comparison.a, comparison.b) is not None:
         return verdict

@@ -65,7 +65,13 @@ def can_take_turns(settings: Settings) -> bool:
 def compiled_step_of(
     replan: Planner, settings: Settings, inputs: Inputs, reporter: Reporter
 ) -> Record:
-    """A short run that dumps its compiled step; the Record has no graph where that failed."""
+    """A short run that dumps its compiled step; the Record has no graph where that failed.
+
+    What is staged has its modules already.
+    """
+    if settings.stage:
+        staged = replan(settings, inputs)
+        return run_or_reuse(staged, Path(settings.workspace), settings.launcher, reporter)
     short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
     plan = plan_graph(replan(short, inputs))
     return run_or_reuse(plan, Path(settings.workspace), settings.launcher, reporter)

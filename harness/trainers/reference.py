@@ -87,14 +87,16 @@ def main(path: str) -> None:
     """Train what the file at `path` describes."""
     t = json.loads(Path(path).read_text())
     torch.manual_seed(t["seed"])
-    model = module_of(t)
-    # In float64 too the weights are those that the engines start from, as they round them.
-    rounded = getattr(torch, t["weights_dtype"])
-    state = {
-        name: tensor.to(rounded).to(torch.float64)
-        for name, tensor in load_file(t["weights"]).items()
-    }
-    model.to(torch.float64).load_state_dict(state, strict=not t["model"]["tie_embeddings"])
+    with torch.device("meta" if t["weights"] is None else "cpu"):
+        model = module_of(t)
+    if t["weights"] is not None:
+        # In float64 too the weights are those that the engines start from, as they round them.
+        rounded = getattr(torch, t["weights_dtype"])
+        state = {
+            name: tensor.to(rounded).to(torch.float64)
+            for name, tensor in load_file(t["weights"]).items()
+        }
+        model.to(torch.float64).load_state_dict(state, strict=not t["model"]["tie_embeddings"])
     model.to(getattr(torch, t["dtype"]))
 
     with np.load(t["rows"]) as arrays:

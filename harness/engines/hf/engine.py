@@ -86,7 +86,7 @@ def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
     case = job.case
     model = (
         {"model_name_or_path": f"{INPUTS}/model"}
-        if case.aligned
+        if case.aligned and not job.staged
         else {"config_name": f"{INPUTS}/model", "tokenizer_name": f"{INPUTS}/model"}
     )
     return {
@@ -148,6 +148,7 @@ def _spec(job: Job[HfOptions]) -> Spec:
         sharding=dict(case.sharding) if case.aligned else None,
         einsum_linear=job.options.einsum_linear,
         workarounds=list(job.options.workarounds),
+        meta=job.staged,
     )
 
 

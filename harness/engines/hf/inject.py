@@ -21,6 +21,7 @@ def inject(
     sharding: dict[str, list[Any]] | None,
     einsum_linear: bool,
     workarounds: list[str],
+    meta: bool,
 ) -> None:
     """The Trainer has one mesh of its own and shards the largest dimension of each parameter.
 
@@ -29,9 +30,23 @@ def inject(
     sharding:      partition spec by parameter pattern (`*` is a layer number); None leaves its own
     einsum_linear: torch_xla's einsum lowering on its plain `nn.Linear` modules
     workarounds:   names of functions in `WORKAROUNDS` to call
+    meta:          a new model is made without weights
     """
     for name in workarounds:
         WORKAROUNDS[name]()
+
+    def without_weights(models: Any) -> None:
+        make = models.PreTrainedModel._from_config.__func__
+
+        @functools.wraps(make)
+        def _from_config(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.device("meta"):
+                return make(cls, *args, **kwargs)
+
+        models.PreTrainedModel._from_config = classmethod(_from_config)
+
+    if meta:
+        when_imported("transformers.modeling_utils", without_weights)
 
     def patch(trainer: Any) -> None:
         wrap = trainer.Trainer._wrap_model

@@ -64,13 +64,19 @@ def translate(job: Job[TrainerOptions]) -> Command:
         spec=spec_for(
             job,
             dtype=job.case.dtype,
-            weights=f"{INPUTS}/model/model.safetensors" if job.case.aligned else None,
+            weights=weights_of(job),
         ),
         environment=common_environment(job),
         pythonpath=(SOURCE,),
         files={"configs/model/sharding/parity.yaml": _sharding(job)},
         beyond_case=beyond,
     )
+
+
+def weights_of(job: Job[TrainerOptions]) -> str | None:
+    """The prepared weights; None where torchprime is to make its own."""
+    prepared = job.case.aligned and not job.staged
+    return f"{INPUTS}/model/model.safetensors" if prepared else None
 
 
 def read_defaults(checkout: Path) -> dict[str, Any]:

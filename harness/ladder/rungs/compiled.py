@@ -221,4 +221,5 @@ RUNG = Rung(
     NAME,
     "what the TPU's own compiler makes of the step for a slice: HBM, FLOPs, bytes, collectives",
     compiled,
+    traced=True,
 )

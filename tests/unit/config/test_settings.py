@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
@@ -183,3 +184,22 @@ def test_settings_cannot_be_changed() -> None:
     assert isinstance(settings, Settings)
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.tolerance.margin = math.inf  # type: ignore[misc]
+
+
+class TestStaged:
+    def test_two_steps_are_traced(self) -> None:
+        assert load(["stage=true", "target=v6e:2x2"]).case.steps == 2
+        assert load(["target=v6e:2x2"]).case.steps == 20
+
+    @pytest.mark.parametrize(
+        ("words", "named"),
+        [
+            ([], "target=v6e:2x2"),
+            (["target=v6e:2x2", "graph=hlo"], "graph=hlo"),
+            (["target=v6e:2x2", "launcher.device=tpu"], "launcher.device=tpu"),
+            (["target=v6e:2x2", "tolerance.step_time=0.1"], "tolerance.step_time=0.1"),
+        ],
+    )
+    def test_what_has_to_be_executed_is_refused(self, words: list[str], named: str) -> None:
+        with pytest.raises(BadInput, match=re.escape(named)):
+            load(["stage=true", *words])

@@ -275,6 +275,22 @@ class TestInjected:
         with pytest.raises(BadInput, match="the reference has no text pipeline"):
             reference(shipped)
 
+    def test_staged(self, case: Case, checkout: Path) -> None:
+        """No weights are prepared; rows are, and the mesh is that of the case."""
+        for name in NAMES:
+            spec = engine(name)
+            job = Job(case, spec.options(), checkout, staged=True)
+            command = spec.command(job)
+            assert command.spec.stage == 4
+            assert command.spec.rows == "{inputs}/rows.npz"
+            training = command.files.get("training.json", "")
+            assert "model.safetensors" not in str((command.argv, command.spec, training))
+            assert command.spec.injected.get("meta", True)
+        job = Job(changed(case, kind=AS_SHIPPED), engine("hf").options(), staged=True)
+        assert not engine("hf").command(job).spec.save_initial
+        assert command_of("hf", case).spec.stage is None
+        assert not command_of("hf", case).spec.injected["meta"]
+
     def test_faults(self, case: Case, checkout: Path) -> None:
         options = {"faults": [SeededFault("rope_theta", {"factor": 2}), SeededFault("label_shift")]}
         for name in NAMES:

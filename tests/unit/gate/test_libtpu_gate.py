@@ -110,7 +110,7 @@ class TestGate:
             return record
 
         monkeypatch.setattr(libtpu, "plan_compiling", compiling)
-        monkeypatch.setattr(libtpu, "prepare", lambda *_: None)
+        monkeypatch.setattr(libtpu, "inputs_of", lambda *_: None)
         monkeypatch.setattr(libtpu, "planner", lambda name, _: name)
         monkeypatch.setattr(libtpu, "compiled_step_of", traced)
         monkeypatch.setattr(libtpu, "tpu_compiler", lambda r, *_: TpuCompiler(Path(), Path(), r))

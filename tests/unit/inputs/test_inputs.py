@@ -187,7 +187,7 @@ class TestDigest:
         def fail(*_: Any) -> None:
             raise RuntimeError("the disk is full")
 
-        monkeypatch.setattr(recipe, "_make_model", fail)
+        monkeypatch.setattr(recipe, "_write_config", fail)
         with pytest.raises(RuntimeError, match="the disk is full"):
             prepare(case, tmp_path)
         assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
@@ -327,3 +327,12 @@ class TestEpochs:
         prepare(case, root)
         with pytest.raises(BadInput, match=r"more case\.data\.epochs"):
             prepare(dataclasses.replace(case, data=dataclasses.replace(case.data, epochs=1)), root)
+
+
+def test_a_model_that_is_too_large_for_weights_is_only_traced(tmp_path: Path) -> None:
+    large = load(["case=llama-3-8b", "stage=true", "target=v6e:2x2"]).case
+    with pytest.raises(BadInput, match=r"8\.03 billion parameters .*stage=true"):
+        prepare(large, tmp_path)
+    traced = prepare(large, tmp_path, without_weights=True)
+    assert traced.rows.is_file()
+    assert not traced.weights.exists()

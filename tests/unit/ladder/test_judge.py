@@ -29,6 +29,7 @@ from builders import (
     with_window,
     without,
 )
+from compiled_samples import sample_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -971,3 +972,29 @@ class TestArbitration:
 
 def test_an_observed_field_that_no_rung_knows_changes_nothing() -> None:
     assert judge(comparison(A, with_observed(B, model="another class"))).result is PASS
+
+
+# --- what was traced and not executed ----------------------------------------------------------
+
+
+def staged(run: Record) -> Record:
+    """`run` as a trace: its device was asked for no known answer."""
+    traced = with_manifest(run, lambda manifest: manifest.update(role="staged"))
+    return with_observed(traced, known_answers=None)
+
+
+def test_of_a_trace_only_what_needs_no_execution_is_judged() -> None:
+    verdict = judge(comparison(staged(A), staged(B)))
+    assert {rung.result for rung in verdict.rungs} == {NOT_EXERCISED}
+    judged = [rung.name for rung in LADDER if rung.traced]
+    assert judged == ["compiled"]
+    step = sample_step()
+    found = judge(comparison(staged(A), staged(B), compiled=((step, step),)))
+    assert found.rung("compiled").result is PASS
+    assert found.result is PASS
+
+
+def test_a_trace_says_nothing_of_a_run() -> None:
+    for pair in ((staged(A), B), (A, staged(B))):
+        verdict = judge(comparison(*pair))
+        assert {rung.result for rung in verdict.rungs} == {INVALID}

@@ -192,6 +192,15 @@ class TestComplete:
         change(folder / MANIFEST, lambda m: m["case"].update(steps=requested))
         assert not read_record(folder).complete
 
+    def test_a_traced_step_has_no_values(self, folder: Path) -> None:
+        """It is over when it was taken: nothing was executed."""
+        events = [json.loads(line) for line in (folder / STEPS).read_text().splitlines()]
+        kept = [e for e in events if e["event"] != "values"]
+        for traced in (False, True):
+            told = [e | {"staged": traced} if e["event"] == "step" else e for e in kept]
+            (folder / STEPS).write_text("".join(json.dumps(e) + "\n" for e in told))
+            assert read_record(folder).complete is traced
+
     def test_another_ending(self, folder: Path) -> None:
         change(folder / MANIFEST, lambda m: m["ended"].update(status="stopped early"))
         assert not read_record(folder).complete

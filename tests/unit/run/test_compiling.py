@@ -155,6 +155,27 @@ class TestCompiledFor:
         assert (step.unknown is not None, step.modules, made) == (True, (), [])
 
 
+class TestStaged:
+    """A trace lists what its trainer read; what is read within the step may have steered it."""
+
+    def traced(self, tmp_path: Path, tracing: bool) -> Record:
+        path = Trainer().write(tmp_path / "staged")
+        (path / "modules").mkdir()
+        (path / "modules" / "0.hlo.pb").write_bytes(b"module")
+        read = {"at": "trainer.py:7", "dtype": "bool", "tracing": tracing, "times": 1}
+        step = [{"file": "modules/0.hlo.pb", "executions": 1}]
+        writer.write_json(path / layout.MODULES, {"step": step, "reads": [read]})
+        return read_record(path)
+
+    def test_a_read_within_the_step_says_nothing_of_it(self, tmp_path: Path) -> None:
+        found = step_modules(self.traced(tmp_path, tracing=True))
+        assert isinstance(found, str)
+        assert "reads bool from the device at trainer.py:7" in found
+
+    def test_another_read_changes_nothing(self, tmp_path: Path) -> None:
+        assert isinstance(step_modules(self.traced(tmp_path, tracing=False)), list)
+
+
 class TestKeptPairs:
     def keep(self, tmp_path: Path, name: str, *steps: Any) -> Record:
         path = Trainer().write(tmp_path / name)

@@ -116,3 +116,29 @@ def test_files_that_arguments_name_are_part_of_the_key(tmp_path: Path, inputs: I
     assert planned(settings, inputs).key == before
     config.write_text("{ }")
     assert planned(settings, inputs).key != before
+
+
+class TestStaged:
+    """A trace is a run of its own: two steps, on few devices, with its operations named."""
+
+    def test_what_it_is(self, inputs: Inputs) -> None:
+        words = ["stage=true", "target=v6e:16x16", "case.mesh.fsdp=64", "case.global_batch=64"]
+        found = planned(load(words), inputs)
+        assert found.role == "staged"
+        assert found.case.steps == found.command.spec.steps == 2
+        assert (found.command.spec.stage, found.environment["CPU_NUM_DEVICES"]) == (64, "4")
+        assert found.command.spec.scopes
+        assert found.environment["XLA_HLO_DEBUG"] == "1"
+
+    def test_it_is_no_other_run_s_record(self, inputs: Inputs) -> None:
+        executed = load(["case.steps=3", "target=v6e:2x2"])
+        staged = load(["case.steps=3", "target=v6e:2x2", "stage=true"])
+        assert planned(executed, inputs).key != planned(staged, inputs).key
+
+    def test_inputs_have_no_weights(self, tmp_path: Path) -> None:
+        words = [f"workspace='{tmp_path}'", "target=v6e:2x2"]
+        staged = plan.inputs_of(load([*words, "stage=true"]))
+        assert staged.rows.is_file()
+        assert (staged.model / "config.json").is_file()
+        assert not staged.weights.exists()
+        assert plan.inputs_of(load([*words, "case.steps=3"])).weights.is_file()

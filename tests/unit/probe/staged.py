@@ -1,0 +1,84 @@
+"""Runs in the engine's interpreter: trains without values on a mesh of 256 devices, as JSON.
+
+`python staged.py OUT.json FOLDER`. What is expected of it is asserted in test_staging.py.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_xla
+import torch_xla.core.xla_model as xm
+import torch_xla.debug.metrics as metrics
+import torch_xla.distributed.spmd as xs
+import torch_xla.runtime as xr
+
+from harness.probe.staging import Staging
+from harness.probe.writer import Writer
+
+DEVICES, STEPS, SIZE = 256, 3, 1 << 18
+
+
+def hlo() -> str:
+    """What the step that was just traced comes to, as text without numbers that only count."""
+    tensors = STAGING._pending()
+    return str(torch_xla._XLAC._get_xla_tensors_hlo(sorted(tensors, key=STAGING._alias)))
+
+
+def step(model: Any, optimizer: torch.optim.Optimizer, seen: torch.Tensor, rows: Any) -> None:
+    for _ in range(2):
+        # The second adds to gradients that no Python object holds.
+        loss = (model(rows) ** 2).mean()
+        xm.optimization_barrier_([loss])
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch_xla.sync()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    seen += 1
+    LENGTHS.append(len(hlo()))
+
+
+STAGING = Staging(DEVICES, STEPS - 1, Writer(Path(sys.argv[2])))
+LENGTHS: list[int] = []
+
+
+def main() -> dict[str, Any]:
+    xr.use_spmd()
+    STAGING.install()
+    device = torch_xla.device()
+    mesh = xs.Mesh(list(range(DEVICES)), (DEVICES,), ("fsdp",))
+    # A terabyte of weights, made on the meta device.
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(SIZE, SIZE, bias=False), torch.nn.Tanh())
+    model.to(device)
+    (weight,) = model.parameters()
+    xs.mark_sharding(weight, mesh, ("fsdp", None))
+    rows = torch.zeros(4, SIZE).to(device)
+    seen = torch.zeros(3).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(STEPS - 1):
+        step(model, optimizer, seen, rows)
+        torch_xla.sync()
+    read = [bool(seen.sum() > 0), float(seen.sum()), seen.cpu().tolist(), seen.to("cpu").tolist()]
+    step(model, optimizer, seen, rows)
+    torch_xla.sync()
+    seen[0].item()
+    STAGING.finish()
+    return {
+        "read": read,
+        "lengths": LENGTHS,
+        "executions": metrics.metric_data("ExecuteReplicatedTime"),
+        "compilations": metrics.counter_value("UncachedCompile"),
+        "sharding": torch_xla._XLAC._get_xla_sharding_spec(weight),
+        "moment": torch_xla._XLAC._get_xla_sharding_spec(optimizer.state[weight]["exp_avg"]),
+        "later view": "custom-call" in torch_xla._XLAC._get_xla_tensors_hlo([weight.t() * 2]),
+    }
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(main()))
