@@ -34,7 +34,7 @@ def step(model: Any, optimizer: torch.optim.Optimizer, seen: torch.Tensor, rows:
         # The second adds to gradients that no Python object holds.
         loss = (model(rows) ** 2).mean()
         xm.optimization_barrier_([loss])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch_xla.sync()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
