@@ -88,7 +88,7 @@ class Comparison:
         """
         if pair is None or metric.distance is None:
             return None
-        drawn = metric.distance(*pair)
+        drawn = (metric.noise or metric.distance)(*pair)
         if metric.series is None or self.documented(metric)[0] is not None:
             return drawn
         first, second = (metric.series(record) for record in pair)

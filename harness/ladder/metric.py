@@ -58,6 +58,8 @@ class Metric:
                 None for what is judged within one run
     unrelated:  what two values come to that have nothing to do with each other: a limit from there
                 on decides nothing
+    noise:      measures it between runs that make a noise floor, where `distance` is a single draw
+                of the noise and the runs have more; None for `distance` itself
     series:     the same number at every step, or one that it follows from: where that of one step
                 is a single draw of the noise, these are more of them
     resolution: by dtype of the weights, what rounding of the recorded numbers alone comes to, on
@@ -72,6 +74,7 @@ class Metric:
     floors: tuple[Floor, ...]
     distance: Distance | None = None
     unrelated: float = math.inf
+    noise: Distance | None = None
     series: Series | None = None
     resolution: Mapping[str, float] = field(default_factory=dict)
     bound: Distance | None = None

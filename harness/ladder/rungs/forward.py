@@ -7,19 +7,28 @@ import math
 
 from harness.ladder.beyond_case import beyond_case
 from harness.ladder.comparison import ROUNDING, Comparison
-from harness.ladder.distances import exceeds, largest, relative_difference
+from harness.ladder.distances import OPPOSITE, exceeds, largest, relative_difference
 from harness.ladder.loss import first_loss
-from harness.ladder.metric import IN_FLOAT32, Floor, Metric
-from harness.ladder.outputs import where_outputs_part
+from harness.ladder.metric import IN_FLOAT32, UNRELATED, Floor, Metric
+from harness.ladder.outputs import (
+    CERTAINTY,
+    last_output,
+    last_output_distance,
+    where_outputs_part,
+    worst_output_distance,
+)
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung, Stage
-from harness.ladder.rungs.backward import GRADIENT
 from harness.ladder.series import losses
 from harness.record.evidence import Record
 
 
 def forward(c: Comparison) -> RungResult:
-    """The loss of step 0, at full precision."""
+    """The loss of step 0, at full precision, and what it is made of.
+
+    A loss is one number, and on a noisy device two models that compute otherwise may come to nearly
+    the same. Their logits do not.
+    """
     limit = c.limit(LOSS)
     if c.judges_per_run:
         return _forward_each(c)
@@ -37,14 +46,20 @@ def forward(c: Comparison) -> RungResult:
         ratio = y / x if x else math.nan
         hint = _normalisation(c.a, x / y if y else math.nan) or _normalisation(c.b, ratio)
         text = f"step 0: loss {x:.7g} in {name_a}, {y:.7g} in {name_b} (ratio {ratio:.6g}){hint}"
-        text += where_outputs_part(c.a, c.b, c.limit(GRADIENT).value)
+        text += where_outputs_part(c.a, c.b, c.limit(OUTPUT).value)
         return RungResult.failed("forward", text, value, limit, (finding,))
     if (alike := _alike_in_error(c, (x, y))) is not None:
         return alike
+    last, apart = last_output(c.a, c.b), c.limit(OUTPUT)
+    if last is not None and exceeds(last[1], apart.value):
+        text = f"step 0: the losses are within {limit.value:.2g} of each other, but the outputs of "
+        text += f"{last[0]} {last[1]:.2g} apart"
+        text += where_outputs_part(c.a, c.b, apart.value)
+        return RungResult.failed("forward", text, last[1], apart, (finding,))
     same = "are bitwise equal" if x == y else f"differ by {value:.2g} of their size"
     return RungResult.passed(
         "forward", f"the losses of step 0 {same} ({x:.7g})", value, limit,
-        detects=f"a relative difference of {limit.value:.2g}", findings=(finding,),
+        detects=_detected(limit, last and apart), findings=(finding,),
     )  # fmt: skip
 
 
@@ -84,6 +99,14 @@ def _rounded(c: Comparison, record: Record) -> Limit:
     return Limit(
         margin * floor, f"{margin:g} × {floor:.2g}, the floor documented for {where}", LOSS.name
     )
+
+
+def _detected(loss: Limit, output: Limit | None) -> str:
+    """What a pair of runs that passes would have failed by; no limit where there is no output."""
+    text = f"a relative difference of {loss.value:.2g}"
+    if output is None or CERTAINTY * output.value > OPPOSITE:
+        return text
+    return f"{text}, or logits that are off by {CERTAINTY * output.value:.2g}"
 
 
 def first_loss_distance(a: Record, b: Record) -> float | None:
@@ -150,13 +173,28 @@ LOSS = Metric(
     ),
 )  # fmt: skip
 
+OUTPUT = Metric(
+    name="output",
+    what="last output that the models have in common at step 0",
+    distance=last_output_distance,
+    noise=worst_output_distance,
+    unrelated=UNRELATED,
+    by_float64=True,
+    floors=(
+        Floor("CPU", "float32", "", 3e-6, "measured: hf against torchprime 1.4e-6, perturbed "
+              "weights 2.5e-6"),
+        Floor("CPU", "bfloat16", "", 3e-2, "measured: hf against the reference 5.4e-3, perturbed "
+              "weights 5.5e-2"),
+    ),
+)  # fmt: skip
+
 RUNG = Rung(
     name="forward",
-    what="loss of step 0",
+    what="loss of step 0, and the logits",
     judge=forward,
     needs=("data", "init"),
     follows=("environment", "sharding"),
-    metrics=(LOSS,),
+    metrics=(LOSS, OUTPUT),
     float64_per_run=True,
     blamed_for=Stage.FIRST_STEP,
     from_numbers=True,

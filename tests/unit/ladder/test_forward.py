@@ -318,3 +318,39 @@ class TestAlikeInError:
             deterministic=True,
         )  # fmt: skip
         assert forward(c).result is expected
+
+
+class TestLastOutput:
+    """Losses that are alike within the noise, and logits that are not."""
+
+    def pair(self, a: Record, *last: float) -> tuple[Record, ...]:
+        return tuple(with_outputs(a, 1, norm) for norm in last)
+
+    def test_it_fails_where_the_losses_agree(self, a: Record) -> None:
+        result = forward(comparison(*self.pair(a, 1.0, 1.5)))
+        assert result.result is FAIL
+        assert result.metric == "output"
+        assert "the outputs of p1 0.33 apart" in result.explanation
+        assert "the first output that differs is that of p1" in result.explanation
+
+    def test_rounding_passes(self, a: Record) -> None:
+        result = forward(comparison(*self.pair(a, 1.0, 1 + 4e-6)))
+        assert result.result is PASS
+        assert result.metric == "loss"
+        assert "logits that are off by 2.6e-05" in result.detects
+
+    def test_only_the_last_one_counts(self, a: Record) -> None:
+        """A part inside may have one name and another meaning in two engines."""
+        pair = with_outputs(a, 1, 1), with_outputs(a, 2, 1)
+        assert forward(comparison(*pair)).result is PASS
+
+    def test_the_worst_of_the_perturbed_run_is_the_floor(self, a: Record) -> None:
+        """Each has few sums: that of one module may be lucky."""
+        noise = with_outputs(a, 1, 1), with_outputs(a, 1.1, 1)
+        for apart, result in ((1.1, PASS), (1.3, FAIL)):
+            pair = self.pair(a, 1.0, apart)
+            c = comparison(*pair, noise_floor=noise, deterministic=True)
+            assert forward(c).result is result
+
+    def test_runs_without_outputs_are_judged_by_their_losses(self, a: Record) -> None:
+        assert forward(comparison(a, with_outputs(a, 1, 1))).result is PASS
