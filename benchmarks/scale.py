@@ -21,7 +21,7 @@ from rich.table import Table
 
 from harness.config.compose import load
 from harness.record.reader import read_record
-from harness.report.html import write_html
+from harness.report.html import render
 from harness.report.made import made_by
 from harness.report.progress import ConsoleReporter
 from harness.run import session
@@ -65,7 +65,9 @@ def measure(steps: int, layers: int, overrides: list[str], console: Console) -> 
         a, b = records
         judged, judging = timed(lambda: session.compare(a, b, settings.tolerance))
         html, made = Path(folder) / "report.html", made_by("parity", overrides)
-        _, writing = timed(lambda: write_html(html, judged.verdict, judged.records, made))
+        _, writing = timed(
+            lambda: html.write_text(render(judged.verdict, dict(judged.records), made))
+        )
         if judged.verdict.exit_code != 0:
             raise SystemExit(f"{steps} steps, {layers} layers: the reference is not like itself")
         size = html.stat().st_size / 1e6

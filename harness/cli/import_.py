@@ -84,7 +84,7 @@ def _rungs(text: str) -> tuple[str, ...]:
 
 
 def _say(title: str, lines: tuple[str, ...]) -> None:
-    from harness.report.text import printable
+    from harness.base.text import printable
 
     for line in lines:
         print(f"{title}: {printable(line)}")

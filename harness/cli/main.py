@@ -1,15 +1,17 @@
 """`parity`: the application, its commands and its exit codes.
 
-Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 4 a defect of the harness
-itself, 130 interrupted.
+Exit codes: 0 pass, 1 fail, 2 bad input, 3 invalid or inconclusive, 4 ended by this machine
+(disk full, output closed) or by a defect of the harness, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +25,7 @@ from harness.cli.command import command
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.engines import engines
+from harness.cli.errors import print_error
 from harness.cli.gate import gate
 from harness.cli.import_ import import_
 from harness.cli.merge import merge
@@ -39,6 +42,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the other mode takes [hf,reference] for a tag, and drops it
     context_settings={"help_option_names": ["-h", "--help"]},  # subcommands inherit them
 )
+
+USAGE_ERROR: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""What a wrong option raises. Where Click is, whose class it is, depends on Typer's release."""
 
 COMMANDS = (
     run, compare, report, import_, gate, bless, bisect, cases, engines, doctor, command, use, merge,
@@ -90,26 +98,63 @@ def main() -> None:
     """Entry point of `parity`."""
     # Imports allocate some 100,000 objects, none of them garbage: no collection while they load.
     gc.set_threshold(100_000)
+    code = exit_code(sys.argv[1:])
+    gc.freeze()  # the collection at interpreter shutdown takes 0.15 s
+    sys.exit(code)
+
+
+def exit_code(arguments: list[str]) -> int:
+    """Run the command that is named. Whatever ends it is told on stderr, in one paragraph.
+
+    Typer's own way to do this exits with 1, which is FAIL, where nobody reads the output any more,
+    and says nothing after Ctrl-C.
+    """
     try:
-        with signals_interrupt():
-            app()
+        return _run(arguments)
+    except USAGE_ERROR as error:
+        from typer import rich_utils
+
+        with contextlib.suppress(OSError):  # where stderr cannot be written there is nobody to tell
+            rich_utils.rich_format_error(error)
+        return int(error.exit_code)
     except BadInput as error:
-        _print_error(f"error: {error}")
-        sys.exit(2)
-    except Exception as error:
-        _print_error(crashed(error))
-        sys.exit(CRASHED)
+        print_error(f"error: {error}")
+        return 2
     except KeyboardInterrupt:
-        _print_error("interrupted; nothing was left running")
-        sys.exit(130)
+        print_error("interrupted; nothing was left running")
+        return 130
+    except SystemExit:
+        # No command of ours raises it: Rich does where a pipe is closed (Console.on_broken_pipe).
+        print_error(crashed(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))))
+        return CRASHED
+    except Exception as error:
+        print_error(crashed(error))
+        return CRASHED
     finally:
-        gc.freeze()  # the collection at interpreter shutdown takes 0.15 s
+        _abandon_output()
 
 
-def _print_error(text: str) -> None:
-    from rich.console import Console
+def _run(arguments: list[str]) -> int:
+    command, code = typer.main.get_command(app), 0
+    with signals_interrupt():
+        try:
+            with command.make_context("parity", arguments) as context:
+                command.invoke(context)
+        except typer.Exit as end:
+            code = end.exit_code
+        if sys.stdout is not None:  # it was closed before this began
+            sys.stdout.flush()  # what cannot be written is to be known now
+    return code
 
-    Console(stderr=True).print(text, style="red", markup=False, highlight=False)
+
+def _abandon_output() -> None:
+    """Python would exit with a code of its own where what is buffered cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

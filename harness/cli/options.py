@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.base.errors import BadInput
 from harness.cli import completion
-from harness.report.files import check_writable
+from harness.report.files import STDOUT, check_writable
 
 if TYPE_CHECKING:
     from harness.report.progress import ConsoleReporter
 
 
-def _writable(option: typer.CallbackParam, file: Path | None) -> Path | None:
+def _writable(
+    context: typer.Context, option: typer.CallbackParam, file: Path | None
+) -> Path | None:
     if file is not None:
         check_writable(option.opts[0], file)
+    if file == STDOUT and STDOUT in context.params.values():
+        raise BadInput(f"{option.opts[0]} -: the standard output cannot take both reports")
     return file
 
 
@@ -95,7 +100,9 @@ def overrides_of(overrides: list[str] | None, torchprime: str | None = None) -> 
     """The Hydra overrides of a command line, with `--torchprime` among them where it is given."""
     words = list(overrides or [])
     if torchprime is not None:
-        words.append(f"engine.torchprime.source='{torchprime}'")
+        from harness.config.overrides import quoted
+
+        words.append(f"engine.torchprime.source={quoted(torchprime)}")
     return words
 
 

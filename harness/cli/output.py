@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 from rich.console import Console
 
+from harness.base.crash import CRASHED
+from harness.cli.errors import print_error
+from harness.report.files import STDOUT, write_reports
 from harness.report.made import made_by
 from harness.report.terminal import print_verdict
 from harness.run.session import Outcome
@@ -30,31 +33,19 @@ def end(
 ) -> NoReturn:
     """Write what was asked for, print the ladder, and exit by the verdict.
 
+    The ladder goes to stderr where a report takes the standard output. A PASS whose reports could
+    not be written does not exit as one.
+
     lines:   how cases did over time, for the page
     written: what was written already, a line each
     """
-    verdict = outcome.verdict
+    verdict, made = outcome.verdict, made_by("parity", sys.argv[1:])
     records = {str(r.directory): r for r in (*outcome.records.values(), *outcome.runs)}
-    made = made_by("parity", sys.argv[1:])
-    written = list(written)
-    if json_file is not None:
-        from harness.report.verdict_file import write_verdict
-
-        write_verdict(json_file, verdict, records, made)
-        written.append(f"verdict: {json_file.resolve()}")
-    if html is not None:
-        from harness.report.html import write_html  # jinja2 takes a while to be imported
-
-        write_html(html, verdict, records, made, lines)
-        written.append(f"report: {html.resolve()}")
-    if junit is not None:
-        from harness.report.junit import write_junit
-
-        write_junit(junit, verdict)
-        written.append(f"tests: {junit.resolve()}")
-    if os.environ.get("GITHUB_STEP_SUMMARY"):
-        from harness.report.github import append_job_summary
-
-        append_job_summary(verdict, records, made, os.environ)
-    print_verdict(verdict, Console(), verbose, written)
-    raise typer.Exit(verdict.exit_code)
+    reports = write_reports(
+        verdict, lambda: records, made, json_file, html, os.environ, junit, lines
+    )
+    console = Console(stderr=STDOUT in (json_file, html, junit))
+    print_verdict(verdict, console, verbose, (*written, *reports.written))
+    for failure in reports.failures:
+        print_error(f"error: {failure}")
+    raise typer.Exit(verdict.exit_code or (CRASHED if reports.failures else 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def report(
     """
     from harness.cli.output import end
     from harness.config.compose import load
+    from harness.report.files import STDOUT
     from harness.report.history import history
     from harness.report.history_text import history_lines
     from harness.run.again import find_records, judge_again
@@ -44,8 +46,10 @@ def report(
     found = find_records(folders)
     outcome = judge_again(found, load([]).tolerance)
     lines = history(found.records)
+    # Where a report takes the standard output it is alone there.
+    shown_on = sys.stderr if STDOUT in (json_file, html, junit) else sys.stdout
     for text in history_lines(lines):
-        print(text)
+        print(text, file=shown_on)
     written = []
     if tensorboard is not None:
         from harness.report.tensorboard import write_logdir

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from harness.base.errors import BadInput
+from harness.base.text import printable
 from harness.cli.options import progress
 
 if TYPE_CHECKING:
@@ -154,4 +155,4 @@ def summary(record: Record) -> list[str]:
 
 
 def _say(console: Console, line: str, style: str) -> None:
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from harness.base import registry
 from harness.base.errors import BadInput
 from harness.base.typed import typed
 from harness.config.folders import config_folders, search_path
+from harness.config.overrides import readable
 from harness.config.remembered import remembered
 from harness.config.settings import EngineOptions, Settings, check_settings, staged
 
@@ -70,26 +71,22 @@ def load(overrides: list[str]) -> Settings:
 
     Raises BadInput that names the key or value at fault and the nearest that exists.
     """
-    for override in overrides:
-        if "=" not in override and not override.startswith("~"):
-            raise BadInput(
-                f"`{override}` is no override: write key=value, for example case=llama-tiny or "
-                "case.steps=40 (`parity cases` lists the cases)"
-            )
     folders = config_folders()
     own, *others = folders
-    words = [search_path([folder.path for folder in others])]
-    words += [_added_floor(override) for override in overrides]
+    search = search_path([folder.path for folder in others])
     kinds = {
         name: registry.load(registry.ENGINES, name, "engine").options
         for name in registry.names(registry.ENGINES)
     }
     defaults = {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
     files = [file for folder in folders for file in folder.files.values()]
+
+    def compose() -> dict[str, Any]:
+        words = [search, *(_added_floor(readable(word, Settings)) for word in overrides)]
+        return composed(own.path, "config", words, defaults=defaults)
+
     try:
-        raw = remembered(
-            files, words, defaults, lambda: composed(own.path, "config", words, defaults=defaults)
-        )
+        raw = remembered(files, [search, *overrides], defaults, compose)
     except NotComposed as error:
         raise BadInput(_explain(str(error))) from None
     if not isinstance(engines := raw.get("engine", {}), dict):

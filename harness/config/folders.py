@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.base import registry
 from harness.base.errors import BadInput
+from harness.config.overrides import quoted
 
 VARIABLE = "PARITY_CONFIGS"
 """Names the user's folder; so does `parity --configs`."""
@@ -74,7 +75,7 @@ def config_folders() -> tuple[ConfigFolder, ...]:
 
 def search_path(folders: list[Path]) -> str:
     """The Hydra override that looks in these folders too, after the main one."""
-    listed = ", ".join("'file://" + str(folder).replace("'", r"\'") + "'" for folder in folders)
+    listed = ", ".join(quoted(f"file://{folder}") for folder in folders)
     return f"hydra.searchpath=[{listed}]"
 
 

@@ -19,6 +19,9 @@ from typing import Any
 from harness.base.files import write_text
 from harness.environments.sources import default_cache_dir
 
+VERSION = 2
+"""Raise it where an override is refused that was composed before: what is found is not checked."""
+
 KEPT = 256
 """Compositions that are kept, those that were made last."""
 
@@ -37,7 +40,9 @@ def remembered(
     if any(map(RESOLVER.search, (*texts.values(), *words))):
         return compose()
     releases = [importlib.metadata.version(name) for name in ("hydra-core", "omegaconf")]
-    facts = json.dumps([texts, list(words), defaults, releases], sort_keys=True, default=repr)
+    facts = json.dumps(
+        [VERSION, texts, list(words), defaults, releases], sort_keys=True, default=repr
+    )
     folder = default_cache_dir() / "configurations"
     memory = folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.json"
     with contextlib.suppress(OSError, ValueError):

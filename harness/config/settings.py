@@ -202,8 +202,15 @@ def staged(settings: Settings) -> Settings:
 
 def check_settings(settings: Settings) -> None:
     """Raise BadInput for the first thing in `settings` that cannot work."""
+    _check_texts(settings)
     for name in settings.engines:
-        registry.check(registry.ENGINES, name.partition("@")[0], "engines")
+        engine, at, source = name.partition("@")
+        registry.check(registry.ENGINES, engine, "engines")
+        if at and not source:
+            raise BadInput(
+                f"engines: {name} names no source: write {engine}, or {engine}@ and a release, a "
+                "git URL with a ref or a folder"
+            )
     if len(settings.engines) < 2:
         raise BadInput(
             f"engines={settings.engines}: a comparison takes two, such as engines=[hf,reference] "
@@ -257,6 +264,20 @@ def _check_staged(settings: Settings) -> None:
             f"launcher.device={settings.launcher.device}: stage=true needs no device; it traces on "
             "the processor, launcher.device=cpu"
         )
+
+
+def _check_texts(value: Any, key: str = "") -> None:
+    """Raise BadInput for an empty text, which is a slip: null, where it may be, names nothing."""
+    for field_ in dataclasses.fields(value):
+        at, found = f"{key}{field_.name}", getattr(value, field_.name)
+        if found == "" and field_.default != "":
+            raise BadInput(f"{at}= is empty: give it a value, or leave it out")
+        if dataclasses.is_dataclass(found):
+            _check_texts(found, f"{at}.")
+        elif isinstance(found, dict):
+            for name, one in found.items():
+                if dataclasses.is_dataclass(one):
+                    _check_texts(one, f"{at}.{name}.")
 
 
 def _check_limits(launcher: LauncherSettings, tolerance: Tolerance, compiler: Compiler) -> None:

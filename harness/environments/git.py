@@ -1,12 +1,12 @@
 """Runs git without prompts, and hides credentials in what it prints."""
 
 import os
-import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.base.secrets import redact
 
 # Set by git for its hooks: inherited, they would turn our commands onto another repository.
 _OF_A_REPOSITORY = (
@@ -65,13 +65,6 @@ def file_names(folder: Path, command: str, *arguments: str) -> list[str]:
     """The file names that ``git command -z`` prints for the checkout ``folder``."""
     printed = git("-C", str(folder), command, "-z", *arguments)
     return [name for name in printed.split("\0") if name]
-
-
-def redact(text: str) -> str:
-    """``text`` with the user names, passwords and queries of its URLs taken out."""
-    text = re.sub(r"(https?://)[^/\s]*@", r"\1***@", text)
-    text = re.sub(r"(\w://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)
-    return re.sub(r"(\w://[^\s?]*)\?\S*", r"\1?***", text)
 
 
 def _words(stderr: str) -> str:

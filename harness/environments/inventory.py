@@ -13,9 +13,10 @@ from packaging.utils import canonicalize_name
 
 from harness.base.errors import BadInput
 from harness.base.files import write_text
+from harness.base.secrets import redact
 from harness.environments.cache import exclusive
 from harness.environments.folders import state
-from harness.environments.git import GitFailed, redact
+from harness.environments.git import GitFailed
 
 _SECONDS = 60
 

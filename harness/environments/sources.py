@@ -15,8 +15,9 @@ from packaging.version import InvalidVersion, Version
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
+from harness.base.secrets import redact
 from harness.environments.folders import state
-from harness.environments.git import GitFailed, redact
+from harness.environments.git import GitFailed
 from harness.environments.mirror import AmbiguousRef, Mirror, is_commit
 
 _PULL_REQUEST = re.compile(r"pr/(\d+)")

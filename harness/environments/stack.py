@@ -19,9 +19,9 @@ from packaging.version import Version
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
+from harness.base.secrets import redact
 from harness.environments import venv
 from harness.environments.folders import identity
-from harness.environments.git import redact
 from harness.environments.install import InstallFailed
 from harness.environments.interpreters import LOCK
 from harness.environments.sources import Package, PypiSource, Source, parse_source, resolve

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
+from harness.base.secrets import redact
 from harness.config.settings import Settings
 from harness.engines.spec import TrainerOptions, engine, engines
-from harness.environments.git import redact
 from harness.environments.sources import Package, default_cache_dir, parse_source
 from harness.environments.stack import interpreter_with, named, pin
 from harness.inputs.prepared import Inputs

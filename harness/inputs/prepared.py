@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +110,8 @@ def prepare(
             f"billion parameters (at most {MOST_PARAMETERS / 1e9:.0f}); trace it without any by "
             "stage=true target=v6e:2x2, or another slice"
         )
+    if not without_weights:
+        _check_size(case)
     text = _read_text(case)
     inputs = Inputs(root / (_digest(case, text) + ("-staged" if without_weights else "")))
 
@@ -142,15 +146,53 @@ def with_perturbed_weights(inputs: Inputs, dtype: str) -> Inputs:
     return Inputs(directory)
 
 
+def _check_size(case: Case) -> None:
+    """Raise BadInput for a model whose weights are larger than the memory that they are drawn in.
+
+    The largest parameter is drawn in float64.
+    """
+    sizes = [math.prod(shape) for shape in case.parameter_shapes().values()]
+    needed = 4 * sum(sizes) + 8 * max(sizes)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise BadInput(
+            f"case.model has {sum(sizes):.3g} parameters: making their weights takes "
+            f"{needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g} GiB of memory; "
+            "make case.model.vocab_size, hidden_size, intermediate_size or layers smaller"
+        )
+
+
+FILES = "files.json"
+"""Sizes and times of all files of a folder of inputs: what was damaged since is made again."""
+
+
 def _make_once(directory: Path, fill: Callable[[Path], None]) -> None:
     """`directory` as `fill` makes it, unless it is there; sessions side by side make it once."""
-    if directory.is_dir():
+    if _is_as_made(directory):
         return
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(directory.with_name(f".{directory.name}.lock")):
-        if not directory.is_dir():
+        if not _is_as_made(directory):
+            shutil.rmtree(directory, ignore_errors=True)
             with in_one_piece(directory) as partial:
                 fill(partial)
+                (partial / FILES).write_text(json.dumps(_files(partial)))
+
+
+def _is_as_made(directory: Path) -> bool:
+    try:
+        return bool(json.loads((directory / FILES).read_text()) == _files(directory))
+    except (OSError, ValueError):
+        return False
+
+
+def _files(directory: Path) -> dict[str, list[int]]:
+    """Size in bytes and time of the last change in nanoseconds of every file but FILES."""
+    return {
+        path.relative_to(directory).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != FILES
+    }
 
 
 def _digest(case: Case, text: str) -> str:

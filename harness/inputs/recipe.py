@@ -69,10 +69,14 @@ def _make_tokenizer(case: Case, lines: list[str], directory: Path) -> np.ndarray
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    # A merge makes the text shorter by a token at least: it has no more of them than bytes. The
+    # trainer takes memory for as many as it is asked for.
+    most = len(SPECIAL_TOKENS) + len(alphabet) + sum(len(line.encode()) for line in lines)
     trainer = trainers.BpeTrainer(
-        vocab_size=case.model.vocab_size,
+        vocab_size=min(case.model.vocab_size, most),
         special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(lines, trainer)

@@ -85,7 +85,7 @@ class Artifacts:
             if not system.exists(path):
                 return False
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(system.cat_file(path))
+            system.get_file(path, str(target))
             return True
 
     def collect(self, target: Path) -> list[Path]:
@@ -100,7 +100,7 @@ class Artifacts:
                     continue
                 local = target / name
                 local.parent.mkdir(parents=True, exist_ok=True)
-                local.write_bytes(system.cat_file(path))
+                system.get_file(path, str(local))
                 found.append(target / Path(name).parts[0])
         return sorted(set(found), key=lambda folder: int(folder.name.removeprefix("host-")))
 

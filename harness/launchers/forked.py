@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from harness.base.processes import REAPER, VARIABLE
 from harness.base.progress import Progress
 from harness.launchers import local
 from harness.launchers.invocation import Invocation
@@ -34,9 +35,9 @@ from harness.probe.fork_server import LIMITS
 FIRST = ("torch", "torch_xla", "harness.probe.observer")
 """Modules that every trainer has before its script begins."""
 
-OF_ONE_RUN = ("PYTHONPATH", "PYTEST_CURRENT_TEST")
-"""Variables that may differ between the runs of a server. The first is honoured by hand, the second
-is read by no library while it is imported."""
+OF_ONE_RUN = ("PYTHONPATH", "PYTEST_CURRENT_TEST", VARIABLE)
+"""Variables that may differ between the runs of a server. The first is honoured by hand, the others
+are read by no library while it is imported."""
 
 AT_MOST = 3
 """Interpreters and environments that have servers at a time. One takes about 0.7 GB of memory, most
@@ -166,7 +167,7 @@ class WarmInterpreter:
                     json.dumps(first), PADDING,
                 ),
                 cwd=self.folder,
-                env={**environment, "PYTHONPATH": path},
+                env={**environment, "PYTHONPATH": path, VARIABLE: REAPER.mark()},
                 stdin=subprocess.DEVNULL,
                 stdout=messages,
                 stderr=messages,

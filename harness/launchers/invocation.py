@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,6 @@ from harness.engines import command as placeholder
 from harness.engines.command import Command
 
 SPEC = "spec.json"
-
-SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE)_KEY)$"
-)
-"""Names of variables whose values nobody but their owner may read."""
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,16 @@ from typing import Any
 
 import yaml
 
+from harness.base import secrets
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.environments import venv
 from harness.launchers.images import last_words
-from harness.launchers.invocation import SECRET_NAME
 
 REQUIREMENTS = Path(__file__).parents[1] / "environments" / "requirements" / "xpk.lock.txt"
 
 CONTAINER = "parity"
 """Name of the container in every pod."""
-
-SHORTEST_SECRET = 8
-"""A value with fewer characters is a switch, not a secret, and is found in any text."""
 
 
 def xpk(cache_dir: Path, progress: Progress) -> Path:
@@ -126,7 +123,7 @@ def check_no_secret(text: str, where: str, environment: Mapping[str, str]) -> No
     The message names the variable, and not its value.
     """
     for name, value in environment.items():
-        if not SECRET_NAME.search(name) or len(value) < SHORTEST_SECRET:
+        if not secrets.NAME.search(name) or len(value) < secrets.SHORTEST:
             continue
         if value in text or json.dumps(value)[1:-1] in text:
             raise BadInput(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from harness.base.processes import REAPER, VARIABLE, end_marked
 from harness.devices.device import device
 from harness.launchers.invocation import Invocation
 from harness.record import layout
@@ -117,10 +118,15 @@ def launch(
     `start` makes its process, in another way than by launching an interpreter for it.
 
     `on_event` is called with every event that the probe writes. Whatever happens, including
-    Ctrl-C here, no process of the run is left behind. Another thread may end it by `stop`.
+    Ctrl-C here, no process of the run is left behind; `harness.base.processes` says how. Another
+    thread may end it by `stop`.
     """
     log = directory / layout.LOG
     tail = EventTail(directory / layout.STEPS)
+    mark = REAPER.mark()
+    invocation = dataclasses.replace(
+        invocation, environment={**invocation.environment, VARIABLE: mark}
+    )
     started = time.monotonic()
     reason = None
     with log.open("wb") as stream:
@@ -144,7 +150,7 @@ def launch(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL)
         finally:
-            _end_group(process)
+            _end(process, mark)
     for event in tail.read():
         on_event(event)
     seconds = time.monotonic() - started
@@ -159,17 +165,24 @@ def blamed(ended: Termination, limits: Limits) -> Termination:
     return ended if reason is None else dataclasses.replace(ended, status=BUSY, reason=reason)
 
 
-def _end_group(process: Process) -> None:
-    """End the process and all that it started, and wait until it is gone."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        try:
+def _end(process: Process, mark: str) -> None:
+    """End the process and all that it started, and wait until it is gone.
+
+    It is asked first, and ended where it has not gone after GRACE, or where whoever waits for it
+    is in more of a hurry: by a second Ctrl-C.
+    """
+    try:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            continue
-        if number is signal.SIGTERM:
-            # The leader is gone; its children may be ignoring the signal.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        return
+    finally:
+        # Its children may be ignoring the signal, or lead sessions of their own.
+        _signal_group(process, signal.SIGKILL)
+        end_marked(mark)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+
+
+def _signal_group(process: Process, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -174,7 +174,9 @@ def _write_log(folders: Sequence[Path], target: Path) -> None:
         for folder in sorted(folders, key=failed):
             stream.write(f"==> {folder.name} <==\n".encode())
             log = folder / layout.LOG
-            stream.write(log.read_bytes() if log.is_file() else b"")
+            if log.is_file():
+                with log.open("rb") as source:
+                    shutil.copyfileobj(source, stream)
             stream.write(b"\n")
 
 

@@ -81,14 +81,15 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
     if config.getoption("--parity-candidate") is None:
         return ()
     from harness.base.errors import BadInput
+    from harness.config.overrides import quoted
     from harness.gate.gate import gate_pairs
     from harness.gate.refs import parse
 
-    words = [f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'"]
+    words = [f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}"]
     if config.getoption("--parity-scale-mesh"):
         words.append("launcher.scale_mesh=true")
     if (torchprime := config.getoption("--parity-torchprime")) is not None:
-        words.append(f"engine.torchprime.source='{torchprime}'")
+        words.append(f"engine.torchprime.source={quoted(torchprime)}")
     words += config.getoption("--parity-override")  # theirs is the last word
     before = config.getoption("--parity-baseline")
     try:

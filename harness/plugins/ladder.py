@@ -30,13 +30,13 @@ from harness.ladder.ladder import names, preconditions
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.plugins.verdict_report import attach, carry, verdicts_of
-from harness.report.files import check_writable
+from harness.report.files import STDOUT, Reports, check_writable, write_reports
 
 if TYPE_CHECKING:
+    from harness.record.evidence import Record
     from harness.run.session import Outcome
 
 DEFAULT_CASES = ("llama-tiny", "llama-tiny-bf16")
-SUMMARY = "GITHUB_STEP_SUMMARY"
 CRASH = "parity_crash"
 """Name of the property of a test's report in which the harness itself failed."""
 
@@ -105,8 +105,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Raises UsageError where a verdict that was asked for could not be written at the end."""
     for option in ("--parity-json", "--parity-html"):
         if config.getoption(option):
+            file = Path(config.getoption(option))
+            if file == STDOUT:
+                raise pytest.UsageError(f"{option} -: pytest has the standard output; name a file")
             try:
-                check_writable(option, Path(config.getoption(option)))
+                check_writable(option, file)
             except BadInput as error:
                 raise pytest.UsageError(str(error)) from None
 
@@ -287,6 +290,7 @@ def pair_outcome(config: pytest.Config, pair: EnginePair, *overrides: str) -> Ou
 
 def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) -> Outcome:
     from harness.config.compose import load
+    from harness.config.overrides import quoted
     from harness.devices.device import device
     from harness.engines.sources import MissingSource
     from harness.run import session
@@ -301,7 +305,7 @@ def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) ->
         f"case={pair.case}",
         f"engines=[{pair.a},{pair.b}]",
         f"launcher.device={pair.device}",
-        f"workspace='{Path(config.getoption('--parity-workspace')).resolve()}'",
+        f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}",
     ]
     if config.getoption("--parity-scale-mesh"):
         words.append("launcher.scale_mesh=true")
@@ -309,7 +313,8 @@ def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) ->
         tolerance = config.getoption("--parity-until-decided")
         words += [f"tolerance.step_time={tolerance}", "timing.rounds=5"]
     if config.getoption("--parity-torchprime") is not None:
-        words.append(f"engine.torchprime.source='{config.getoption('--parity-torchprime')}'")
+        source = quoted(config.getoption("--parity-torchprime"))
+        words.append(f"engine.torchprime.source={source}")
     words += [*config.getoption("--parity-override"), *overrides]  # theirs is the last word
     reporter = reporter_of(config)
     try:
@@ -350,7 +355,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     from harness.report.terminal import verdict_lines
 
-    written = _write_files(config, verdicts)
+    reports = _write_reports(config, verdicts)
     for number, verdict in enumerate(verdicts, 1):
         terminalreporter.section("parity")
         lines = verdict_lines(
@@ -358,41 +363,33 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter._tw.fullwidth,
             terminalreporter._tw.hasmarkup,
             config.get_verbosity() > 0,
-            written if number == len(verdicts) else (),
+            reports.written if number == len(verdicts) else (),
         )
         for line in lines:
             terminalreporter.write_line(line)
+    for failure in reports.failures:
+        terminalreporter.write_line(failure, red=True)
+    if reports.failures:
+        session: Any = config.pluginmanager.get_plugin("session")
+        session.exitstatus = session.exitstatus or CRASHED  # pytest returns it after this hook
 
 
-def _write_files(config: pytest.Config, verdicts: list[Verdict]) -> list[str]:
-    """Write what was asked for, and say where it went."""
+def _write_reports(config: pytest.Config, verdicts: list[Verdict]) -> Reports:
+    """Write what was asked for."""
     from harness.record.reader import read_record
     from harness.report.made import made_by
 
     both = merged(verdicts)
-    json_file, html = (config.getoption(f"--parity-{name}") for name in ("json", "html"))
-    if not (json_file or html or os.environ.get(SUMMARY)):
-        return []
-    # A side that was not run has no Record: its name is empty, which as a path is this folder.
-    folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record) if r}
-    records = {f: read_record(Path(f)) for f in sorted(folders) if Path(f).is_dir()}
+
+    def records() -> dict[str, Record]:
+        # A side that was not run has no Record: its name is empty, which as a path is this folder.
+        folders = {r for pair in both.pairs for r in (pair.a_record, pair.b_record) if r}
+        return {f: read_record(Path(f)) for f in sorted(folders) if Path(f).is_dir()}
+
+    files = (config.getoption(f"--parity-{name}") for name in ("json", "html"))
+    json_file, html = (file and Path(file) for file in files)
     made = made_by("pytest", config.invocation_params.args)
-    written = []
-    if json_file:
-        from harness.report.verdict_file import write_verdict
-
-        write_verdict(Path(json_file), both, records, made)
-        written.append(f"verdict: {Path(json_file).resolve()}")
-    if html:
-        from harness.report.html import write_html
-
-        write_html(Path(html), both, records, made)
-        written.append(f"report: {Path(html).resolve()}")
-    if os.environ.get(SUMMARY):
-        from harness.report.github import append_job_summary
-
-        append_job_summary(both, records, made, os.environ)
-    return written
+    return write_reports(both, records, made, json_file, html, os.environ)
 
 
 @pytest.fixture(scope="session")

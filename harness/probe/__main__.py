@@ -29,10 +29,12 @@ def main(arguments: list[str]) -> int:
     if not script:
         parser.error("name the script to run behind `--`")
 
+    from harness.base.processes import die_with_parent
     from harness.probe.phases import RETURNED, Phases
 
     phases = Phases()
     phases.watch_imports()
+    die_with_parent()
     from harness.probe import preimported
     from harness.probe.conditions import compute_like
     from harness.probe.faults import seeding
@@ -79,6 +81,8 @@ def main(arguments: list[str]) -> int:
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         ended = {"returned": code == 0, "exit": code}
+        if exit_.code is not None and not isinstance(exit_.code, int):
+            print(exit_.code, file=sys.stderr)  # as Python does with what it is told to exit by
     except BaseException as error:
         traceback.print_exc()
         code = 1

@@ -32,6 +32,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.base.processes import VARIABLE, die_with_parent
 from harness.probe import preimported
 from harness.probe.exit import freeze
 
@@ -43,8 +44,6 @@ LIMITS = {
     name: getattr(resource, name) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")
 }
 """Every resource limit of this platform, by its name."""
-
-PR_SET_PDEATHSIG = 1
 
 GRACE = 3.0
 """Seconds in which the children of a server that ends have to be gone."""
@@ -173,10 +172,7 @@ def become(descriptors: list[int]) -> tuple[socket.socket, dict[str, Any]]:
     It says its process id as soon as it leads a session, so that whoever ends its process group
     by that number ends it.
     """
-    server = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)  # it ended before that call
+    die_with_parent()
     os.setsid()
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -217,14 +213,33 @@ def take_place(request: dict[str, Any], library_path: list[str]) -> None:
     sys.orig_argv = list(request["argv"])
     sys.argv = ["-m", *request["argv"][3:]]
     show_arguments(request["argv"])
+    show_mark(os.environ.get(VARIABLE, ""))
     preimported.reseed()
 
 
 def show_arguments(argv: Iterable[str]) -> None:
     """Let `ps` show these arguments: they are written over those that the server came with."""
-    start, end = map(int, Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[45:47])
+    start, end = _places_in_memory(45)
     text = b"\0".join(map(os.fsencode, argv))[: end - start - 1]
     ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+
+
+def show_mark(mark: str) -> None:
+    """Let /proc/PID/environ have this process's own mark, in place of the server's.
+
+    What it starts by forking alone has the same memory there. All marks are of one length.
+    """
+    start, end = _places_in_memory(47)
+    name = f"{VARIABLE}=".encode()
+    found = ctypes.string_at(start, end - start).find(name)
+    if found >= 0:
+        ctypes.memmove(start + found + len(name), mark.encode(), len(mark))
+
+
+def _places_in_memory(index: int) -> tuple[int, int]:
+    """Two fields of /proc/self/stat (proc(5)), counted from the one behind the command's name."""
+    start, end = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[index : index + 2]
+    return int(start), int(end)
 
 
 def send(answers: socket.socket, message: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -282,6 +282,10 @@ def _check_schema(raw: Any) -> None:
         )
 
 
+LONGEST_EVENT = 1 << 26
+"""Bytes that a line of steps.jsonl may have: some 1000 times what the largest models need."""
+
+
 def read_events(path: Path, strict: bool = False) -> list[Event]:
     """The events of steps.jsonl. A damaged last line is a run cut short, unless `strict`.
 
@@ -291,19 +295,14 @@ def read_events(path: Path, strict: bool = False) -> list[Event]:
         if strict:
             raise BadInput(f"{path} is missing from a Record that claims to be whole")
         return []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
     events = []
-    for number, line in enumerate(lines, 1):
-        if not line:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
             continue
         try:
             raw = plain_json(line)
         except BadInput as error:
-            # Only the last line has no end.
-            if strict or number < len(lines):
+            if strict or line.endswith(b"\n"):  # only the last line has no end
                 raise BadInput(f"{path}, line {number} is damaged: {error}") from None
             continue
         try:
@@ -311,6 +310,22 @@ def read_events(path: Path, strict: bool = False) -> list[Event]:
         except BadInput as error:
             raise BadInput(f"{path}, line {number}: {error}") from None
     return events
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as stream:
+            while line := stream.readline(LONGEST_EVENT):
+                check_length(path, line)
+                yield line
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def check_length(path: Path, line: bytes) -> None:
+    """Raise BadInput for a line that `readline(LONGEST_EVENT)` found no end of."""
+    if len(line) == LONGEST_EVENT and not line.endswith(b"\n"):
+        raise BadInput(f"{path} is damaged: it has a line of more than {LONGEST_EVENT} bytes")
 
 
 def parse_event(line: bytes) -> Event:

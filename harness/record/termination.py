@@ -7,10 +7,14 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.text import printable
 from harness.base.typed import STRICT, Finite
+from harness.record.log import last_lines
 
 TAIL_LINES = 30
-TAIL_BYTES = 200_000
+TAIL_CHARACTERS = 200_000
+LINE = 2000
+"""Characters that are kept of one line."""
 
 OK = "ok"
 FAILED = "failed"
@@ -89,14 +93,12 @@ def explain(
             return Termination(KILLED, reason, code, seconds, tail[-TAIL_LINES:])
         return Termination(KILLED, f"it was ended by {name}", code, seconds, tail[-TAIL_LINES:])
     errors = [line.strip() for line in tail if _ERROR.match(line.strip())]
-    reason = errors[-1][:500] if errors else f"it exited with {code}"
-    return Termination(FAILED, reason, code, seconds, tail[-TAIL_LINES:])
+    said = f": {tail[-1].strip()}" if tail else ""  # such as the text of raise SystemExit(text)
+    reason = errors[-1] if errors else f"it exited with {code}{said}"
+    return Termination(FAILED, reason[:500], code, seconds, tail[-TAIL_LINES:])
 
 
 def _tail(log: Path) -> tuple[str, ...]:
-    """The last lines of a log, without blank ones."""
-    with log.open("rb") as stream:
-        stream.seek(0, 2)
-        stream.seek(max(0, stream.tell() - TAIL_BYTES))
-        text = stream.read().decode(errors="replace")
-    return tuple(line for line in text.splitlines() if line.strip())
+    """The last lines of a log, without blank ones, as a terminal may be shown them."""
+    text = printable("\n".join(last_lines(log, TAIL_CHARACTERS)))
+    return tuple(line[:LINE] for line in text.splitlines() if line.strip())

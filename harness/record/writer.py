@@ -34,6 +34,11 @@ def decode_number(value: Any) -> float | None:
     raise ValueError(f"not a number: {value!r}")
 
 
+def json_text(value: Any) -> str:
+    """`value` as strict JSON, ended by a line end."""
+    return json.dumps(encode(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON in place of `path`, so that no reader sees half a file."""
-    write_text(path, json.dumps(encode(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json_text(value))

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.base.text import printable
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.report.made import Made, source, versions
-from harness.report.text import MISSING, headline, judged, plain, printable, title
+from harness.report.text import MISSING, headline, judged, plain, title
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 FINDINGS_SHOWN = 20

@@ -12,8 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from harness.base.errors import BadInput
-from harness.base.files import write_text
+from harness.base.text import printable
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
@@ -23,7 +22,7 @@ from harness.report.history import Line
 from harness.report.history_view import history_view
 from harness.report.made import Made, iso, source, versions
 from harness.report.tables import tables
-from harness.report.text import MISSING, headline, judged, names, plain, printable, title
+from harness.report.text import MISSING, headline, judged, names, plain, title
 
 TEMPLATES = Path(__file__).with_name("templates")
 PERTURBED = "perturbed"
@@ -32,37 +31,16 @@ FINDINGS_SHOWN = 200
 """Findings shown of one rung; the verdict's JSON holds them all."""
 
 
-def write_html(
-    path: Path,
-    verdict: Verdict,
-    records: Mapping[str, Record],
-    made: Made,
-    lines: Sequence[Line] = (),
-) -> None:
-    """Write the report of `verdict` to `path`, whose folder is made where it is missing.
+def render(
+    verdict: Verdict, records: Mapping[str, Record], made: Made, lines: Sequence[Line] = ()
+) -> str:
+    """The whole page.
 
     records: by folder, as `PairVerdict.a_record` and `b_record` name them, and runs that measure
              noise. A pair whose Record is not among them is shown without its curves, and says so.
     made:    how the verdict was made
     lines:   how cases did over time (`harness.report.history`)
-
-    Raises BadInput where `path` cannot be written.
     """
-    text = render(verdict, records, made, lines)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-    except OSError as error:
-        raise BadInput(
-            f"The report {path} cannot be written ({error.strerror}). Name a file in a folder "
-            "that you may write to."
-        ) from error
-
-
-def render(
-    verdict: Verdict, records: Mapping[str, Record], made: Made, lines: Sequence[Line] = ()
-) -> str:
-    """The whole page."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

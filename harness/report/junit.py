@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from xml.etree import ElementTree
 
-from harness.base.files import write_text
+from harness.base.text import printable
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.report.text import printable
 
 OUTCOMES = {
     Result.FAIL: "failure",
@@ -17,11 +15,6 @@ OUTCOMES = {
     Result.NOT_EXERCISED: "skipped",
 }
 """The element within a test that did not pass."""
-
-
-def write_junit(file: Path, verdict: Verdict) -> None:
-    """Write `verdict` to `file`. Raises OSError."""
-    write_text(file, junit(verdict))
 
 
 def junit(verdict: Verdict) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from harness import __version__
-from harness.environments.git import redact
+from harness.base.secrets import public_argv
 from harness.record.evidence import Record
 
 PACKAGES = (
@@ -39,7 +39,7 @@ def made_by(program: str, arguments: Sequence[str], now: datetime | None = None)
     "parity run 'case=a b'"
     """
     when = datetime.now(UTC) if now is None else now
-    return Made(redact(shlex.join([program, *arguments])), iso(when.timestamp()))
+    return Made(shlex.join([program, *public_argv(arguments)]), iso(when.timestamp()))
 
 
 def iso(seconds: float) -> str:

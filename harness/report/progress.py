@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from harness.base.text import printable
 from harness.record.reader import BatchEvent, Event, ValuesEvent
 from harness.record.termination import OK, Termination
-from harness.report.text import printable
 
 EVERY = 30.0
 """Seconds between two lines of a run where there is no terminal, as in the log of a CI job."""

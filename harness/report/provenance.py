@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from harness.base.text import printable
 from harness.record.evidence import Record
 from harness.record.writer import encode
-from harness.report.text import MISSING, printable
+from harness.report.text import MISSING
 
 PACKAGES = ("torch", "torch_xla", "transformers")
 

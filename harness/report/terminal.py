@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from harness.base.text import printable
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
-from harness.report.text import MISSING, headline, judged, printable, title
+from harness.report.text import MISSING, headline, judged, title
 from harness.report.wrap import wrap
 
 STYLES = {

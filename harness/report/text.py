@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from harness.base.text import printable
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.writer import encode
@@ -43,12 +44,6 @@ def plain(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         return printable(json.dumps(encode(value), ensure_ascii=False, default=str))
     return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """`text` without control characters: what a trainer printed must not drive a terminal."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in lines)
 
 
 def names(pair: PairVerdict) -> tuple[str, str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from harness.ladder.verdict import Verdict
 from harness.record.evidence import Record
-from harness.record.writer import write_json
 from harness.report.made import Made, run_list
 
 SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
@@ -21,8 +20,3 @@ SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
 def verdict_json(verdict: Verdict, records: Mapping[str, Record], made: Made) -> dict[str, Any]:
     """The whole file as plain values; `records` by folder, as the verdict's pairs name them."""
     return {**verdict.to_json(), "made": asdict(made), "runs": run_list(records)}
-
-
-def write_verdict(path: Path, verdict: Verdict, records: Mapping[str, Record], made: Made) -> None:
-    """Write verdict.json."""
-    write_json(path, verdict_json(verdict, records, made))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import platform
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +18,17 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from harness import __version__
+from harness.base import secrets
 from harness.base.errors import BadInput
+from harness.base.text import printable
+from harness.config.case import Case
 from harness.config.settings import LauncherSettings
+from harness.config.training import TrainingRequest
 from harness.devices.device import device as find_device
 from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
 from harness.environments.sources import default_cache_dir
-from harness.launchers.invocation import SECRET_NAME, Places, make_scratch
+from harness.launchers.invocation import Invocation, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.registry import launcher_for, limits_of, local_launcher
 from harness.record import layout, reader, termination, writer
@@ -38,6 +43,7 @@ from harness.record.evidence import (
     Record,
     Reported,
 )
+from harness.record.log import last_lines
 from harness.run.plan import Plan
 from harness.run.workspace import Slot, slot
 
@@ -206,7 +212,7 @@ def launch_alone(plan: Plan, place: Slot, settings: LauncherSettings, reporter: 
     launcher.check()
     for attempt in range(1, ATTEMPTS + 1):
         reporter.started(plan.label, plan.case.steps)
-        result = _launch(plan, place, launcher, reporter.event, attempt=attempt)
+        result = _launch(plan, place.again(), launcher, reporter.event, attempt=attempt)
         ended = result.ended
         reporter.ended(plan.label, ended)
         if ended.status != termination.STARVED or attempt == ATTEMPTS:
@@ -233,7 +239,9 @@ def _launch(
     place.begin()
     make_scratch(run.places)
     ended = launcher.launch(run, lambda event: on_event(plan.label, event))
-    argv = launcher.invocation(run).argv
+    invocation = launcher.invocation(run)
+    argv = secrets.public_argv(invocation.argv)
+    _scrub(plan, invocation, place.running)
     observed = with_kind(reader.read_observed(place.running))
     if plan.role == "graph" and ended.status == termination.OK:
         _keep_graph(place)
@@ -245,12 +253,12 @@ def _launch(
         role=plan.role,
         repeat=plan.repeat,
         key=plan.key,
-        case=plan.case,
+        case=_public_case(plan.case),
         inputs=plan.inputs.digest,
         origin=Origin(**plan.origin),
         command=Launched(
-            tuple(argv),
-            _public({**plan.environment, **plan.command.environment}),
+            argv,
+            secrets.public({**plan.environment, **plan.command.environment}),
             tuple(plan.command.pythonpath),
         ),
         interpreter=Python(dict(plan.interpreter.packages), argv[0], plan.interpreter.key),
@@ -311,8 +319,7 @@ def _keep_graph(place: Slot) -> None:
 
 def _reported(plan: Plan, place: Slot) -> tuple[Reported, ...]:
     """What the trainer's log says of its training; nothing where it left none."""
-    path = place.running / layout.LOG
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    text = "\n".join(last_lines(place.running / layout.LOG))
     return engine(plan.engine).reports(text, plan.case.steps)
 
 
@@ -351,9 +358,25 @@ def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
     )
 
 
-def _public(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables as they are written to the manifest: without the values of secrets."""
-    return {k: "(secret)" if SECRET_NAME.search(k) else v for k, v in environment.items()}
+def _public_case(case: Case | TrainingRequest) -> Case | TrainingRequest:
+    """The case as the manifest has it. A Case has no secrets, a trainer's arguments may."""
+    if isinstance(case, Case):
+        return case
+    return dataclasses.replace(case, arguments=secrets.public(case.arguments))
+
+
+SCRUBBED = (".log", ".json", ".jsonl")
+"""Endings of the files of a run in which a trainer may have written what it was given."""
+
+
+def _scrub(plan: Plan, invocation: Invocation, folder: Path) -> None:
+    """Take the values of secrets out of what the run wrote, before it becomes a Record."""
+    arguments = {} if isinstance(plan.case, Case) else plan.case.arguments
+    known = (dict(os.environ), dict(invocation.environment), invocation.argv, arguments)
+    values = {value for one in known for value in secrets.secrets_in(one)}
+    for file in folder.rglob("*"):
+        if file.suffix in SCRUBBED and file.is_file():
+            secrets.scrub(file, values)
 
 
 def _judge_termination(
@@ -368,7 +391,7 @@ def _judge_termination(
     steps = len({e.step for e in ends if isinstance(e, reader.ValuesEvent) or e.staged})
     if steps == steps_of_case:
         return ended
-    log = (place.running / layout.LOG).read_text(errors="replace").splitlines()
+    log = printable("\n".join(last_lines(place.running / layout.LOG))).splitlines()
     return dataclasses.replace(
         ended,
         status=termination.STOPPED_EARLY,

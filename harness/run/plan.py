@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
+from harness.base.secrets import redact
 from harness.config.case import Case
 from harness.config.settings import EngineOptions, Settings
 from harness.config.training import TrainingRequest
@@ -19,7 +20,6 @@ from harness.engines.sources import checkout_of
 from harness.engines.spec import EngineSpec, TrainerOptions
 from harness.engines.spec import engine as find_engine
 from harness.environments.folders import identity
-from harness.environments.git import redact
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs, prepare

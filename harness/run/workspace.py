@@ -2,7 +2,8 @@
 
     <workspace>/inputs/<digest>/            prepared inputs
     <workspace>/<case>/<engine>-<key>/      a Record
-    <workspace>/<case>/.<engine>-<key>…     a run in progress, and locks
+    <workspace>/<case>/.<engine>-<key>.lock     held by the session that runs it, and
+    <workspace>/<case>/.<engine>-<key>.<attempt>.running, .scratch     folders of a run in progress
 
 The key hashes all that can change what a run does, so that an unchanged run is never launched
 twice and a changed one always is. Only a complete Record is used again.
@@ -13,15 +14,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
 from harness.record import layout, reader, writer
@@ -29,6 +32,7 @@ from harness.record.evidence import Manifest, Record
 
 OBSERVING = (
     "base/files.py",
+    "base/processes.py",
     "probe",
     "record/layout.py",
     "record/steady.py",
@@ -38,28 +42,49 @@ OBSERVING = (
 """Parts of the package whose code runs inside a trainer's process: they are part of the key."""
 
 
+RUNNING, SCRATCH = ".running", ".scratch"
+
+_ATTEMPT = re.compile(rf"\.(.+?)(?:\.[0-9a-f]{{8}})?(?:{RUNNING}|{SCRATCH})")
+
+
+def _new_attempt() -> str:
+    return uuid.uuid4().hex[:8]
+
+
 @dataclass(frozen=True)
 class Slot:
-    """The place of one run in the workspace."""
+    """The place of one run in the workspace.
+
+    attempt: names the folders of one launch. Whatever an earlier one still writes, it does not
+             write into this one's Record
+    """
 
     directory: Path
+    attempt: str = field(default_factory=_new_attempt, compare=False)
 
     @property
     def running(self) -> Path:
         """Folder of the run while it is in progress."""
-        return self.directory.with_name(f".{self.directory.name}.running")
+        return self._hidden(f"{self.attempt}{RUNNING}")
 
     @property
     def scratch(self) -> Path:
         """Folder that is thrown away after the run."""
-        return self.directory.with_name(f".{self.directory.name}.scratch")
+        return self._hidden(f"{self.attempt}{SCRATCH}")
+
+    def again(self) -> Slot:
+        """The same place for another attempt."""
+        return Slot(self.directory)
+
+    def _hidden(self, suffix: str) -> Path:
+        return self.directory.with_name(f".{self.directory.name}.{suffix}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the slot: a second session that wants the same run waits, and then finds it."""
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
+            lock = FileLock(self._hidden("lock"))
             lock.acquire()
         except OSError as error:
             raise BadInput(
@@ -84,18 +109,36 @@ class Slot:
         return found if found.complete and ours else None
 
     def begin(self) -> None:
-        """Make the folder of a new run."""
-        shutil.rmtree(self.running, ignore_errors=True)
+        """Make the folder of a new run, which holds the slot; remove those of runs that died."""
+        for folder in _abandoned(self.directory):
+            shutil.rmtree(folder, ignore_errors=True)
         self.running.mkdir(parents=True)
 
     def finish(self, manifest: Manifest) -> Record:
         """Write the manifest and put the run in its place; a failed one before it is replaced."""
         writer.write_json(self.running / layout.MANIFEST, dataclasses.asdict(manifest))
         if self.directory.exists():
-            shutil.rmtree(self.directory)
+            self.scratch.mkdir(exist_ok=True)
+            self.directory.rename(self.scratch / "replaced")
         self.running.rename(self.directory)
         shutil.rmtree(self.scratch, ignore_errors=True)
         return reader.read_record(self.directory)
+
+
+def _abandoned(directory: Path) -> Iterator[Path]:
+    """Folders of runs beside `directory` that nobody is at: its own, and those without a holder."""
+    for folder in directory.parent.glob(".*"):
+        found = _ATTEMPT.fullmatch(folder.name)
+        if found is None:
+            continue
+        if found[1] == directory.name:
+            yield folder
+        else:
+            with (
+                suppress(Timeout, OSError),
+                FileLock(folder.with_name(f".{found[1]}.lock"), timeout=0),
+            ):
+                yield folder
 
 
 def slot(workspace: Path, case: str, engine: str, key: str) -> Slot:

@@ -7,25 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-
-from harness.base import registry
+from harness.base import registry, secrets
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
-from harness.config.compose import NotComposed, composed, in_one_line
+from harness.config.compose import NotComposed, composed
 from harness.config.folders import config_directory, config_folders, search_path
+from harness.config.overrides import parsed, readable
 from harness.config.settings import LauncherSettings
 from harness.engines.hf.engine import ENGINE as HF
 from harness.engines.hf.match_arguments import nearest
 from harness.engines.torchprime.engine import ENGINE as TORCHPRIME
-from harness.launchers.invocation import SECRET_NAME
 
 CONFIGS = "{configs}/"
 """Begins a value that names a file of ours under configs/train."""
 
 ARGUMENTS = "train_script.args."
+
+EXAMPLE = "for example train_script.args.max_steps=20"
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,8 @@ def load_hf(words: Sequence[str]) -> HfTraining:
     Raises:
         BadInput: it names the key or value at fault.
     """
-    overrides = _parse(words)
+    words = [_readable(word, HfTraining) for word in words]
+    overrides = [parsed(word) for word in words]
     for override in overrides:
         first = override.key_or_group.split(".")[0]
         if first in ("overrides", "config_name"):
@@ -159,8 +158,10 @@ def load_torchprime(words: Sequence[str], config_name: str = "default") -> Torch
     ours: list[str] = []
     theirs: list[str] = []
     keys = {*Training.__dataclass_fields__, "workload"}
-    for word, override in zip(words, _parse(words), strict=True):
-        (ours if override.key_or_group.split(".")[0] in keys else theirs).append(word)
+    for word in words:
+        readable_word = _readable(word, TorchprimeTraining)
+        key = parsed(readable_word).key_or_group
+        (ours if key.split(".")[0] in keys else theirs).append(readable_word)
     raw = _compose(TORCHPRIME.name, ours)
     raw.pop("train_script", None)
     given = {**raw, "words": tuple(theirs), "config_name": config_name}
@@ -169,22 +170,14 @@ def load_torchprime(words: Sequence[str], config_name: str = "default") -> Torch
     return training
 
 
-def _parse(words: Sequence[str]) -> list[Override]:
-    for word in words:
-        if word.endswith(".py") and "=" not in word:
-            raise BadInput(
-                f"`{word}`: a script is named by train_script.path={word} (`parity train hf`); "
-                "torchprime's own is run by `parity train torchprime` as it is"
-            )
-        if "=" not in word and not word.startswith("~"):
-            raise BadInput(
-                f"`{word}` is no override: write KEY=VALUE, for example "
-                "train_script.args.max_steps=20"
-            )
-    try:
-        return list(OverridesParser.create().parse_overrides(list(words)))
-    except HydraException as error:
-        raise BadInput(in_one_line(error)) from None
+def _readable(word: str, schema: type[Training]) -> str:
+    """`word` as an override. Raises BadInput where it is none."""
+    if word.endswith(".py") and "=" not in word:
+        raise BadInput(
+            f"`{word}`: a script is named by train_script.path={word} (`parity train hf`); "
+            "torchprime's own is run by `parity train torchprime` as it is"
+        )
+    return readable(word, schema, EXAMPLE)
 
 
 def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
@@ -245,7 +238,7 @@ def _check(training: Training) -> None:
             "launcher.options.artifacts names"
         )
     for name in training.variables:
-        if SECRET_NAME.search(name):
+        if secrets.NAME.search(name):
             raise BadInput(
                 f"env: {name} looks like a secret, and what env names is kept in the Record. Set "
                 f"it in the environment of `parity` instead: the training script inherits it."

@@ -128,17 +128,12 @@ def _words(
         ours["profile_start_step" if "profile_start_step" in defaults else "profile_step"] = -1
     parsed = OverridesParser.create().parse_overrides(list(training.words))
     explicit = {override.key_or_group for override in parsed}
-    words = [f"{k}={_quoted(v)}" for k, v in ours.items() if k.lstrip("+") not in explicit]
+    words = [f"{k}={hydra_value(v)}" for k, v in ours.items() if k.lstrip("+") not in explicit]
     for word, override in zip(training.words, parsed, strict=True):
         value = override.value()
         moved = absolute(override.key_or_group, value, here)
-        words.append(word if moved == value else f"{word.partition('=')[0]}={_quoted(moved)}")
+        words.append(word if moved == value else f"{word.partition('=')[0]}={hydra_value(moved)}")
     return words
-
-
-def _quoted(value: Any) -> str:
-    """A value in Hydra's override grammar; paths may have signs in them that mean something."""
-    return f"'{value}'" if isinstance(value, str) and "/" in value else hydra_value(value)
 
 
 def _composed(checkout: Path, name: str, words: Sequence[str]) -> dict[str, Any]:

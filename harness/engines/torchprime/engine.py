@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.config.overrides import quoted
 from harness.engines.command import (
     INPUTS,
     SCRATCH,
@@ -194,14 +195,14 @@ def _sharding(job: Job[TrainerOptions]) -> str:
 
 
 def hydra_value(value: Any) -> str:
-    """A value in Hydra's override grammar."""
+    """A value in Hydra's override grammar. A path may have signs in it that mean something."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return "[" + ",".join(hydra_value(v) for v in value) + "]"
-    return str(value)
+    return quoted(value) if isinstance(value, str) and "/" in value else str(value)
 
 
 LOGGED = re.compile(r"\bstep: (\d+), loss: (\S+), grad_norm: ([^\s,]+)")

@@ -53,10 +53,10 @@ def test_how_it_ends(
     error: BaseException, code: int, told: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    def broken() -> None:
+    def broken(arguments: list[str]) -> int:
         raise error
 
-    monkeypatch.setattr(main, "app", broken)
+    monkeypatch.setattr(main, "_run", broken)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     monkeypatch.setattr(gc, "freeze", lambda: None)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import BadInput
+from harness.base.secrets import redact
 from harness.environments.folders import copy_code
-from harness.environments.git import _words, redact
+from harness.environments.git import _words
 from harness.environments.sources import (
     Checkout,
     GitSource,

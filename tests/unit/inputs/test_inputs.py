@@ -152,7 +152,7 @@ class TestDigest:
             assert (old == new).all()
         assert again.weights.read_bytes() == made.weights.read_bytes()
         assert sorted(p.name for p in again.directory.iterdir()) == [
-            "model", "rows.npz", "text.jsonl", "text.txt",
+            "files.json", "model", "rows.npz", "text.jsonl", "text.txt",
         ]  # fmt: skip
 
     @pytest.mark.parametrize(

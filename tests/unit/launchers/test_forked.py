@@ -38,7 +38,7 @@ print(json.dumps({
     "orig_argv": sys.orig_argv,
     "shown": open("/proc/self/cmdline", "rb").read().rstrip(b"\\0").decode().split("\\0"),
     "path": sys.path,
-    "environment": dict(os.environ),
+    "environment": {k: v for k, v in os.environ.items() if k != "PARITY_RUN"},
     "cwd": os.getcwd(),
     "leads": [os.getpid() == os.getsid(0), os.getpid() == os.getpgid(0)],
     "descriptors": {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -56,16 +58,21 @@ def alive(mark: str) -> list[int]:
     return found
 
 
+def until_gone(mark: str) -> bool:
+    """Whether nothing that is marked runs any more, within a moment."""
+    deadline = time.monotonic() + 2
+    while alive(mark) and time.monotonic() < deadline:
+        time.sleep(0.02)  # a killed process is gone as soon as the kernel gets to it
+    return alive(mark) == []
+
+
 @pytest.fixture
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Marks what is launched; after the test none of it may be running."""
     monkeypatch.setattr(local, "GRACE", 0.5)
     monkeypatch.setattr(local, "POLL", 0.02)
     yield tmp_path.name
-    deadline = time.monotonic() + 2
-    while alive(tmp_path.name) and time.monotonic() < deadline:
-        time.sleep(0.02)  # a killed process is gone as soon as the kernel gets to it
-    assert alive(tmp_path.name) == []
+    assert until_gone(tmp_path.name)
 
 
 def run(
@@ -259,6 +266,72 @@ os.kill(os.getpid(), 9)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, mark, STARTED + "time.sleep(60)")
         thread.join()
+
+    @pytest.mark.parametrize("last", ["sys.exit(0)", "os.kill(os.getpid(), 9)", "time.sleep(60)"])
+    def test_of_children_in_sessions_of_their_own(
+        self, tmp_path: Path, mark: str, last: str
+    ) -> None:
+        script = STUBBORN.replace(", code])", ", code], start_new_session=True)") + last
+        run(tmp_path, mark, script, Limits(30, 3.0))
+        assert (tmp_path / "started").exists()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_after_a_second_signal_while_the_first_is_followed(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        """Whoever asks twice does not want to wait."""
+        script = STUBBORN + "signal.signal(15, signal.SIG_IGN)\nevent(step=0)\ntime.sleep(60)"
+        session = f"""
+import signal, sys
+from pathlib import Path
+from harness.cli.signals import signals_interrupt
+from harness.launchers.invocation import Invocation
+from harness.launchers.local import Limits, launch
+signal.signal(signal.SIGINT, signal.default_int_handler)
+text = {EVENTS.format(steps=str(tmp_path / "steps.jsonl")) + script!r}
+invocation = Invocation((sys.executable, "-u", "-c", text), {{{MARK!r}: {tmp_path.name!r}}},
+                        Path({str(tmp_path)!r}))
+with signals_interrupt():
+    launch(invocation, invocation.cwd, Limits(30, 30), lambda event: None)
+"""
+        process = subprocess.Popen([sys.executable, "-c", session], stderr=subprocess.DEVNULL)
+        started(tmp_path)
+        time.sleep(0.3)
+        began = time.monotonic()
+        for _ in range(2):
+            process.send_signal(number)
+            time.sleep(0.5)
+        process.wait(20)
+        assert time.monotonic() - began < 4  # less than the grace of the first
+        assert until_gone(tmp_path.name)
+
+    @pytest.mark.parametrize("forked", [False, True])
+    def test_when_the_session_is_killed(self, tmp_path: Path, forked: bool) -> None:
+        """No code of the session runs after SIGKILL."""
+        script = STUBBORN.replace(", code])", ", code], start_new_session=True)") + (
+            "event(step=0)\ntime.sleep(60)"
+        )
+        (tmp_path / "trainer.py").write_text(
+            EVENTS.format(steps=str(tmp_path / "steps.jsonl")) + script
+        )
+        start = "lambda i, s: forked.start(i, s, Imports((), (), '', ('json',)), sys.exit)"
+        session = f"""
+import sys
+from pathlib import Path
+from harness.launchers import forked
+from harness.launchers.forked import Imports
+from harness.launchers.invocation import Invocation
+from harness.launchers.local import Limits, launch
+folder = Path({str(tmp_path)!r})
+invocation = Invocation((sys.executable, "-m", "trainer"), {{{MARK!r}: {tmp_path.name!r}}}, folder)
+launch(invocation, folder, Limits(30, 30), lambda event: None, start={start if forked else None})
+"""
+        process = subprocess.Popen([sys.executable, "-c", session])
+        started(tmp_path)
+        assert len(alive(tmp_path.name)) >= 2
+        process.kill()
+        process.wait()
+        assert until_gone(tmp_path.name)
 
     def test_the_mark_finds_what_runs(self, tmp_path: Path, mark: str) -> None:
         """The fixture can fail."""

@@ -14,7 +14,7 @@ from harness.base.errors import BadInput
 from harness.record import termination
 from harness.record.reader import OptimizerEvent
 from harness.record.tail import EventTail
-from harness.record.termination import TAIL_BYTES, TAIL_LINES, Termination, explain
+from harness.record.termination import LINE, TAIL_CHARACTERS, TAIL_LINES, Termination, explain
 
 
 def ended(tmp_path: Path, code: int, log: str = "", given_up: str | None = None) -> Termination:
@@ -58,7 +58,7 @@ class TestBadly:
              "jax.errors.JaxRuntimeError: y"),
             ("KeyError: 'a'\nduring handling\nRuntimeError: last\nbye\n", "RuntimeError: last"),
             ("KeyboardInterrupt\n", "KeyboardInterrupt"),
-            ("an ErrorHandler: was made\n", "it exited with 3"),
+            ("an ErrorHandler: was made\n", "it exited with 3: an ErrorHandler: was made"),
             ("", "it exited with 3"),
         ],
     )  # fmt: skip
@@ -98,12 +98,28 @@ class TestBadly:
     def test_of_a_huge_log_only_the_end_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "trainer.log"
         path.write_bytes(
-            b"ValueError: early\n" + b"\xff\xfe x\n" * TAIL_BYTES + b"KeyError: late\n"
+            b"ValueError: early\n" + b"\xff\xfe x\n" * TAIL_CHARACTERS + b"KeyError: late\n"
         )
         found = explain(1, path, None, 1.0)
         assert found.reason == "KeyError: late"
-        path.write_bytes(b"ValueError: early\n" + b"x" * TAIL_BYTES)
-        assert explain(1, path, None, 1.0).reason == "it exited with 1"
+
+    def test_a_huge_line_hides_nothing(self, tmp_path: Path) -> None:
+        found = ended(tmp_path, 1, "ValueError: early\n" + "x" * 10 * TAIL_CHARACTERS)
+        assert found.reason == "ValueError: early"
+        assert max(map(len, found.log)) <= LINE
+
+    def test_what_it_exits_by_is_told(self, tmp_path: Path) -> None:
+        """raise SystemExit("no such file")"""
+        assert ended(tmp_path, 1, "loss 3\nno such file\n").reason == (
+            "it exited with 1: no such file"
+        )
+        assert ended(tmp_path, 1).reason == "it exited with 1"
+        assert len(ended(tmp_path, 1, "x" * 5000).reason) <= 500
+
+    def test_what_drives_a_terminal_is_not_kept(self, tmp_path: Path) -> None:
+        found = ended(tmp_path, 1, "\x1b[2Jstep 1\rstep 2\n\x1b[31mValueError: red\x1b[0m\n")
+        assert found.log == ("step 1", "step 2", "ValueError: red")
+        assert found.reason == "ValueError: red"
 
 
 def line(step: int, name: str = "AdamW") -> str:

@@ -10,13 +10,13 @@ from markdown_it.token import Token
 from report_samples import CLIP, HOSTILE, MADE, pair, record, rung, verdict
 
 from harness.base.errors import BadInput
+from harness.base.text import printable
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result
 from harness.ladder.verdict import Verdict
 from harness.record.evidence import Record
 from harness.report import github
 from harness.report.github import append_job_summary
-from harness.report.text import printable
 
 
 def job_summary(shown: Verdict, records: Mapping[str, Record] | None = None) -> str:

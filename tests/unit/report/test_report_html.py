@@ -17,13 +17,12 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from record_files import window_event
 from report_samples import CLIP, HOSTILE, MADE, of, pair, record, rung, verdict
 
-from harness.base.errors import BadInput
 from harness.ladder.distances import relative_distance
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
-from harness.report.html import render, write_html
+from harness.report.html import render
 from harness.report.tables import tables
 from harness.report.text import format_number
 
@@ -89,11 +88,8 @@ def b(tmp_path: Path) -> Record:
     return record(tmp_path / "b", "torchprime", (6.5, 6.4, 6.3000005), events=events)
 
 
-def test_one_file_that_needs_no_other(tmp_path: Path, a: Record, b: Record) -> None:
-    path = tmp_path / "made" / "on demand" / "report.html"
-    shown = verdict(of(a, b), of(a, b))
-    write_html(path, shown, {str(a.directory): a, str(b.directory): b}, MADE)
-    text = path.read_text(encoding="utf-8")
+def test_one_file_that_needs_no_other(a: Record, b: Record) -> None:
+    text = render(verdict(of(a, b), of(a, b)), {str(a.directory): a, str(b.directory): b}, MADE)
     (packed,) = re.findall(r'<script type="application/gzip" id="plotly">([^<]*)</script>', text)
     assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
     page = Page(text)
@@ -103,7 +99,6 @@ def test_one_file_that_needs_no_other(tmp_path: Path, a: Record, b: Record) -> N
         assert (attributes.get("href") or "#").startswith("#")
     policy = next(d for t, d in page.elements if d.get("http-equiv") == "Content-Security-Policy")
     assert (policy["content"] or "").startswith("default-src 'none';")
-    assert sorted(p.name for p in path.parent.iterdir()) == ["report.html"]
 
 
 def test_every_figure_is_one_that_plotly_knows(a: Record, b: Record) -> None:
@@ -352,12 +347,6 @@ def test_nothing_compared_is_invalid() -> None:
     page = report(verdict())
     assert "INVALID" in page.text
     assert "nothing was compared" in page.text
-
-
-def test_a_report_that_cannot_be_written_names_its_path(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"file/report\.html cannot be written"):
-        write_html(tmp_path / "file" / "report.html", verdict(pair()), {}, MADE)
 
 
 def cells(page_text: str, title: str) -> list[list[str]]:

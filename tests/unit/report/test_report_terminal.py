@@ -126,7 +126,7 @@ def test_printing_and_the_lines_for_pytest_are_the_same() -> None:
 def test_what_looks_like_markup_is_shown_as_it_is_and_escapes_are_not_obeyed() -> None:
     hostile = rung("sharding", Result.FAIL, explanation="[red]{devices=[4,1]0,1}[/red] \x1b[2J")
     shown = text(verdict(pair(hostile, notes=(HOSTILE,)), compared="[bold]x[/bold]"), 200)
-    assert "[red]{devices=[4,1]0,1}[/red] �[2J" in shown
+    assert "[red]{devices=[4,1]0,1}[/red]" in shown
     assert "[bold]x[/bold]" in shown.splitlines()
     assert "\x1b" not in shown
 

@@ -6,7 +6,7 @@ import pytest
 from report_samples import CLIP, pair, rung, verdict
 
 from harness.ladder.result import Result
-from harness.report.text import format_number, headline, judged, names, plain, printable, title
+from harness.report.text import format_number, headline, judged, names, plain, title
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,6 @@ def test_evidence_is_exact() -> None:
     assert plain(math.nan) == "NaN"
     assert plain(None) == "–"
     assert plain({"eps": math.inf, "betas": (0.9, 0.95)}) == '{"eps": "inf", "betas": [0.9, 0.95]}'
-
-
-def test_control_characters_do_not_reach_a_terminal() -> None:
-    assert printable("a\x1b[31mb\x07\u202ec") == "a�[31mb��c"
-    assert printable("10%\r20%\r\nend\n\tx") == "10%\n20%\nend\n\tx"
 
 
 def test_two_runs_of_one_label_can_be_told_apart() -> None:

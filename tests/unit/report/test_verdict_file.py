@@ -14,17 +14,16 @@ from report_samples import CLIP, MADE, pair, record, rung, verdict
 
 from harness.ladder.result import Finding, Result
 from harness.ladder.verdict import Verdict
+from harness.record.writer import json_text
 from harness.report.made import made_by, versions
-from harness.report.verdict_file import SCHEMA_FILE, write_verdict
+from harness.report.verdict_file import SCHEMA_FILE, verdict_json
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 
 
-def written(tmp_path: Path, shown: Verdict, **records: Any) -> dict[str, Any]:
+def written(shown: Verdict, **records: Any) -> dict[str, Any]:
     """What is in the file, which the schema admits."""
-    path = tmp_path / "verdict.json"
-    write_verdict(path, shown, records, MADE)
-    found: dict[str, Any] = json.loads(path.read_text())
+    found: dict[str, Any] = json.loads(json_text(verdict_json(shown, records, MADE)))
     jsonschema.Draft202012Validator(SCHEMA).validate(found)
     return found
 
@@ -38,14 +37,14 @@ def test_every_kind_of_result_number_and_evidence_is_admitted(tmp_path: Path) ->
                findings=(Finding("x", 3, "p", {"a": math.nan}, [1, 2]),))  # fmt: skip
     others = [rung("graph", Result.NOT_EXERCISED), rung("compiled", Result.INCONCLUSIVE),
               rung("data", Result.INVALID)]  # fmt: skip
-    found = written(tmp_path, verdict(pair(odd, CLIP, *others), pair(b_record="")))
+    found = written(verdict(pair(odd, CLIP, *others), pair(b_record="")))
     assert found["result"] == "FAIL"
     assert Verdict.from_json(found).to_json().items() <= found.items()
 
 
 def test_it_says_how_it_was_made_and_what_ran(tmp_path: Path) -> None:
     run = record(tmp_path / "a", manifest={"started": 1751450400.0})
-    found = written(tmp_path, verdict(pair()), **{str(run.directory): run})
+    found = written(verdict(pair()), **{str(run.directory): run})
     assert found["made"] == {
         "command": MADE.command, "date": MADE.date, "harness": MADE.harness,
     }  # fmt: skip
@@ -68,7 +67,7 @@ def test_it_says_how_it_was_made_and_what_ran(tmp_path: Path) -> None:
 )
 def test_the_schema_bites(tmp_path: Path, path: tuple[Any, ...], value: object) -> None:
     run = record(tmp_path / "a")
-    found = written(tmp_path, verdict(pair()), **{str(run.directory): run})
+    found = written(verdict(pair()), **{str(run.directory): run})
     place: Any = found
     for key in path[:-1]:
         place = place[key]

@@ -1,0 +1,38 @@
+"""What ended a session that says nothing of any run: the machine, or a defect."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from harness.base.crash import OF_MACHINE, crashed
+
+
+@pytest.mark.parametrize("number", sorted(OF_MACHINE))
+def test_a_fault_of_the_machine_is_none_of_ours(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told = crashed(OSError(number, os.strerror(number), "some/file"))
+    assert "some/file" in told
+    assert os.strerror(number) in told
+    assert OF_MACHINE[number] in told
+    assert "report it" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_so_is_memory_that_is_used_up() -> None:
+    assert OF_MACHINE[errno.ENOMEM] in crashed(MemoryError())
+
+
+def test_any_other_is_a_defect_even_where_its_traceback_cannot_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    told = crashed(ValueError("of ours"))
+    assert "report it" in told
+    assert "ValueError: of ours" in told.splitlines()[-1]
