@@ -43,6 +43,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},  # subcommands inherit them
 )
 
+COMPLETION = "_PARITY_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
 USAGE_ERROR: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
@@ -96,6 +99,8 @@ def parity(
 
 def main() -> None:
     """Entry point of `parity`."""
+    if COMPLETION in os.environ:
+        app()  # Typer answers the shell, and exits
     # Imports allocate some 100,000 objects, none of them garbage: no collection while they load.
     gc.set_threshold(100_000)
     code = exit_code(sys.argv[1:])

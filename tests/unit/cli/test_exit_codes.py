@@ -96,7 +96,7 @@ def test_a_report_that_cannot_be_written_leaves_the_verdict_on_the_screen(
 ) -> None:
     expected = parity("compare", *alike)
     done = parity("compare", *alike, "--json", str(FULL), "--html", str(tmp_path / "a.html"))
-    assert done.stdout == expected.stdout
+    assert set(expected.stdout.splitlines()) <= set(done.stdout.splitlines())
     assert done.returncode == (usual or CRASHED)
     assert "the verdict was not written to /dev/full" in done.stderr
     assert (tmp_path / "a.html").is_file()
