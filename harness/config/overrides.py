@@ -28,7 +28,8 @@ def quoted(text: str) -> str:
 
 def parsed(word: str) -> Override:
     """An override, in Hydra's terms. Raises HydraException where it is none."""
-    return _parser().parse_override(word)
+    override: Override = _parser().parse_override(word)
+    return override
 
 
 @cache
