@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.base.text import printable
 from harness.report.history import Entry, Line
-from harness.report.text import MISSING, format_number, printable
+from harness.report.text import MISSING, format_number
 
 
 def history_lines(lines: Sequence[Line]) -> Iterator[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.base.text import printable
 from harness.report import figures
 from harness.report.history import Entry, Line
 from harness.report.tables import Table
-from harness.report.text import MISSING, format_number, printable
+from harness.report.text import MISSING, format_number
 
 COLUMNS = (
     "started", "source", "versions", "median, s a step", "95 % interval",

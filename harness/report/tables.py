@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.errors import BadInput
+from harness.base.text import printable
 from harness.base.typed import plain_json
 from harness.compiler.compiled import CompiledStep, from_json
 from harness.ladder.distances import by_name, relative_distance
@@ -14,7 +15,7 @@ from harness.record.evidence import Fingerprint, Parameter, Record
 from harness.record.graph import ModuleGraph
 from harness.record.layout import COMPILED
 from harness.report.step_times import step_times
-from harness.report.text import MISSING, format_number, printable
+from harness.report.text import MISSING, format_number
 
 PARAMETERS_SHOWN = 400
 ROWS_SHOWN = 500
