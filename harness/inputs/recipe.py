@@ -32,11 +32,16 @@ def make(case: Case, text: str, inputs: Inputs, without_weights: bool = False) -
     Raises BadInput for a text that is too short for the case's steps, and for a vocabulary that is
     too small for a byte-level tokenizer.
     """
-    inputs.text.write_text(text)
     lines = text.splitlines()
-    inputs.json_lines.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     inputs.model.mkdir()
     tokens = _make_tokenizer(case, lines, inputs.model)
+    # Trainers cut their own rows first, one after the other: for what is only traced, from as many
+    # copies of the text as fill its batches twice.
+    rows = 2 * case.steps * case.global_batch * case.data.sequence_length
+    copies = max(1, math.ceil(rows / len(tokens))) if without_weights else 1
+    inputs.text.write_text(text * copies)
+    told = "".join(json.dumps({"text": line}) + "\n" for line in lines)
+    inputs.json_lines.write_text(told * copies)
     needed = math.ceil(case.steps * case.global_batch / case.data.epochs)
     length = case.data.sequence_length
     if case.aligned:

@@ -335,4 +335,7 @@ def test_a_model_that_is_too_large_for_weights_is_only_traced(tmp_path: Path) ->
         prepare(large, tmp_path)
     traced = prepare(large, tmp_path, without_weights=True)
     assert traced.rows.is_file()
+    # The trainers' own loaders have to fill two batches of 8 rows of 2,048 tokens.
+    assert traced.text.stat().st_size > 2 * 8 * 2048
+    assert traced.text.read_text().count("\n") == traced.json_lines.read_text().count("\n")
     assert not traced.weights.exists()
