@@ -9,11 +9,11 @@ outside of this tree adds one in the same way. In a package's pyproject.toml:
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInput
+from harness.base.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -33,8 +33,7 @@ def names(group: str) -> tuple[str, ...]:
 def check(group: str, name: str, key: str) -> None:
     """Raise BadInput, which names `key` and the nearest name, where `group` has no `name`."""
     if name not in _registered(group):
-        near = difflib.get_close_matches(name, names(group), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, names(group))
         raise BadInput(f"{key}={name}: it is not one of {', '.join(names(group))}{hint}")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from harness.base.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic_core import CoreSchema
@@ -26,6 +26,9 @@ STRICT: ConfigDict = {"extra": "forbid"}
 """`__pydantic_config__` of every dataclass that is read from a file: no key is ignored."""
 
 LARGEST_COUNT = 2**64 - 1
+
+ANY = "*"
+"""The part of a key that a user chooses: a key of a mapping, or the index in a list."""
 
 NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 """What a float that is not finite is in strict JSON, and back."""
@@ -115,16 +118,15 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _explain(error: ValidationError, kind: Any, at: str = "") -> str:
     """The first thing that is wrong, as one sentence."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_context=False)
+    # A misspelt key is missing too: what there is says more than what there is not.
+    unknown = [e for e in errors if e["type"] == "unexpected_keyword_argument"]
+    first = (unknown or errors)[0]
     # The tag of a union, such as "<case>", is no key of the file.
     where = [str(part) for part in first["loc"] if not str(part).startswith("<")]
     key = ".".join([at, *where] if at else where)
-    if first["type"] == "unexpected_keyword_argument":
-        name = str(first["loc"][-1])
-        # Its own name is a key elsewhere, which is no help here.
-        near = difflib.get_close_matches(name, _field_names(kind) - {name}, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{key}: there is no such key{hint}"
+    if unknown:
+        return f"{key}: there is no such key{_nearest_key(kind, at, where)}"
     if first["type"] == "missing":
         return f"{key} is missing"
     if not key:
@@ -133,9 +135,32 @@ def _explain(error: ValidationError, kind: Any, at: str = "") -> str:
     return f"{key}={shown if len(shown) <= 80 else shown[:77] + '…'}: {first['msg']}"
 
 
-def _field_names(kind: Any) -> set[str]:
-    """Names of the fields of `kind` and of all dataclasses within it."""
-    if not dataclasses.is_dataclass(kind):
-        return set().union(*(_field_names(part) for part in typing.get_args(kind)), set())
-    hints = typing.get_type_hints(kind)
-    return set(hints).union(*(_field_names(hint) for hint in hints.values()), set())
+def _nearest_key(kind: Any, at: str, wrong: Sequence[str]) -> str:
+    """What was meant, as a whole key: one beside the wrong one, else one that is named so."""
+    *parent, name = [*at.split("."), *wrong] if at else wrong
+    beside: dict[str, str] = {}
+    anywhere: dict[str, str] = {}
+    for key in _keys(kind, at.split(".") if at else []):
+        if len(key) == len(parent) + 1 and all(map(_matches, key, parent)):
+            beside[key[-1]] = ".".join([*parent, key[-1]])
+        anywhere.setdefault(key[-1], ".".join(key))
+    for keys in (beside, anywhere):
+        if near := difflib.get_close_matches(name, keys, 1):
+            return f"; did you mean {keys[near[0]]}?"
+    return ""
+
+
+def _matches(part: str, other: str) -> bool:
+    return part in (ANY, other)
+
+
+def _keys(kind: Any, at: list[str]) -> Iterator[list[str]]:
+    """The key of every field of `kind`, which stands at `at`, and of the dataclasses within it."""
+    if dataclasses.is_dataclass(kind):
+        for name, hint in typing.get_type_hints(kind).items():
+            yield [*at, name]
+            yield from _keys(hint, [*at, name])
+    else:
+        inner = [ANY] if typing.get_origin(kind) in (dict, list, tuple) else []
+        for part in typing.get_args(kind):
+            yield from _keys(part, [*at, *inner])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.base import registry
 from harness.base.errors import BadInput
+from harness.base.nearest import did_you_mean
 from harness.base.typed import typed
 from harness.config.folders import config_folders, search_path
 from harness.config.overrides import readable
@@ -80,9 +81,10 @@ def load(overrides: list[str]) -> Settings:
     }
     defaults = {name: dataclasses.asdict(kind()) for name, kind in kinds.items()}
     files = [file for folder in folders for file in folder.files.values()]
+    groups = {str(Path(name).parent) for folder in folders for name in folder.files}
 
     def compose() -> dict[str, Any]:
-        words = [search, *(_added_floor(readable(word, Settings)) for word in overrides)]
+        words = [search, *(added(readable(word, Settings), groups) for word in overrides)]
         return composed(own.path, "config", words, defaults=defaults)
 
     try:
@@ -96,9 +98,15 @@ def load(overrides: list[str]) -> Settings:
     return staged(settings)
 
 
-def _added_floor(override: str) -> str:
-    """An override of a noise floor, as Hydra adds a key: configs/ has no table of them."""
-    return f"++{override}" if override.startswith("tolerance.floor.") else override
+def added(override: str, groups: Collection[str]) -> str:
+    """`override` so that Hydra takes any key: whether there is such a key, `typed` says.
+
+    Hydra itself would only say how to add it. An override of one of its `groups`, such as
+    `case=llama-tiny`, and one with a sign of its own stay as they are.
+    """
+    key = override.partition("=")[0]
+    is_plain = "=" in override and "@" not in key and key[:1] not in "+~"
+    return f"++{override}" if is_plain and key not in groups else override
 
 
 def _options(
@@ -115,13 +123,7 @@ def _options(
 
 def case_origins() -> dict[str, str]:
     """Whose each case is, by its name, in the order of names."""
-    found = {
-        name.removeprefix("case/"): folder.origin
-        for folder in config_folders()
-        for name in folder.files
-        if name.startswith("case/")
-    }
-    return dict(sorted(found.items()))
+    return _names_in("case")
 
 
 def case_names() -> list[str]:
@@ -129,13 +131,22 @@ def case_names() -> list[str]:
     return list(case_origins())
 
 
+def _names_in(group: str) -> dict[str, str]:
+    """What can be chosen for a group of Hydra, and whose each is, in the order of names."""
+    found = {
+        name.removeprefix(f"{group}/"): folder.origin
+        for folder in config_folders()
+        for name in folder.files
+        if name.startswith(f"{group}/")
+    }
+    return dict(sorted(found.items()))
+
+
 def _explain(text: str) -> str:
     """Hydra's error, with the nearest name that exists."""
-    if "Could not find 'case/" in text:
-        wanted = text.split("Could not find 'case/")[1].split("'")[0]
-        near = difflib.get_close_matches(wanted, case_names(), 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return (
-            f"case={wanted}: there is no such case.{hint} The cases are {', '.join(case_names())}."
-        )
+    if match := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
+        group, wanted = match.groups()
+        there = _names_in(group)
+        hint = did_you_mean(wanted, there)
+        return f"{group}={wanted}: it is not one of {', '.join(there)}{hint}"
     return f"{text} (`parity run --help` shows how overrides are written)"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.nearest import did_you_mean
 from harness.config.settings import SeededFault
 from harness.probe.faults.catalogue import FAULTS, SHARDING, Kind, Required
 from harness.probe.spec import Fault, Spec
@@ -54,10 +54,8 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(known)}" if known else "; it takes none"
+    there_are = f"; there are {', '.join(known)}" if known else "; it takes none"
+    return did_you_mean(name, known) or there_are
 
 
 def _with_faulty_sharding(spec: Spec, replaced: dict[str, Any], key: str) -> Spec:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 
 from harness.base import registry
 from harness.base.errors import BadInput
+from harness.base.nearest import did_you_mean
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
 from harness.ladder.rung import Rung, Stage
@@ -115,10 +115,9 @@ def check_floors(tolerance: Tolerance) -> None:
     for dtype, floors in tolerance.floor.items():
         for name in floors:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
                 raise BadInput(
-                    f"tolerance.floor.{dtype}.{name}: the metrics are {', '.join(known)}{hint}"
+                    f"tolerance.floor.{dtype}.{name}: the metrics are {', '.join(known)}"
+                    f"{did_you_mean(name, known)}"
                 )
 
 

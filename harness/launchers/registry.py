@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 
 from harness.base.errors import BadInput
+from harness.base.nearest import did_you_mean
 from harness.base.progress import Progress
 from harness.config.settings import LauncherSettings
 from harness.devices.device import device
@@ -63,6 +63,5 @@ def launcher_for(settings: LauncherSettings, progress: Progress) -> Launcher:
 
         given = {key: value for key, value in settings.options.items() if value is not None}
         return Xpk(options_of(XpkOptions, saved() | given).checked(), limits, progress)
-    near = difflib.get_close_matches(settings.name, LAUNCHERS, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(settings.name, LAUNCHERS)
     raise BadInput(f"launcher.name={settings.name} is not one of {', '.join(LAUNCHERS)}{hint}")

@@ -10,7 +10,7 @@ from typing import Any
 from harness.base import registry, secrets
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT, typed
-from harness.config.compose import NotComposed, composed
+from harness.config.compose import NotComposed, added, composed
 from harness.config.folders import config_directory, config_folders, search_path
 from harness.config.overrides import parsed, readable
 from harness.config.settings import LauncherSettings
@@ -183,8 +183,10 @@ def _readable(word: str, schema: type[Training]) -> str:
 def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
     own, *others = (folder.path for folder in config_folders())
     search = search_path([own, *(path / "train" for path in others), *others])
+    # Arguments of the script are compared with its defaults first: see `_explain`.
+    ours = [w if "." not in w.partition("=")[0] or ARGUMENTS in w else added(w, ()) for w in words]
     try:
-        raw = composed(own / "train", name, [search, *words])
+        raw = composed(own / "train", name, [search, *ours])
     except NotComposed as error:
         raise BadInput(_explain(str(error), name)) from None
     return {key: _absolute(value) for key, value in raw.items()}

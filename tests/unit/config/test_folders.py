@@ -120,7 +120,7 @@ class TestUsers:
 
     def test_a_case_that_is_nowhere(self, here: Path) -> None:
         write(here / USERS)
-        with pytest.raises(BadInput, match=r"case=mime: .*Did you mean mine\?"):
+        with pytest.raises(BadInput, match=r"case=mime: .*did you mean mine\?"):
             load(["case=mime"])
 
 

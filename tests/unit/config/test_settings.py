@@ -69,10 +69,17 @@ class TestOverrides:
         ("override", "text"),
         [
             ("llama-tiny", "`llama-tiny` is no override: write key=value"),
-            ("case=llama-tny", r"case=llama-tny: there is no such case\. Did you mean llama-tiny"),
-            ("case=zzz", r"there is no such case\. The cases are"),
-            ("case.stepps=3", "stepps"),
-            ("stepps=3", "stepps"),
+            ("case=llama-tny", r"case=llama-tny: it is not one of .*; did you mean llama-tiny\?"),
+            ("case=zzz", r"case=zzz: it is not one of llama-tiny, "),
+            ("launcher=dokcer", r"launcher=dokcer: .*did you mean docker\?"),
+            ("mesh@case.mesh=fsdp5", r"mesh=fsdp5: .*did you mean fsdp4\?"),
+            ("=3", "`=3` is no override"),
+            ("csae=llama-tiny", r"csae: there is no such key; did you mean case\?"),
+            ("case.stepps=3", r"case\.stepps: there is no such key; did you mean case\.steps\?"),
+            ("+case.stepps=3", r"case\.stepps: there is no .*did you mean case\.steps\?"),
+            ("steps=3", r"steps: there is no such key; did you mean case\.steps\?"),
+            ("case.optimizer.bates=[1]", r"did you mean case\.optimizer\.betas\?"),
+            ("case.optimizer={bates: 1}", r"did you mean case\.optimizer\.betas\?"),
             ("case.steps=many", r"case\.steps='many'"),
             ("case.steps=2.5", r"case\.steps=2\.5"),
             ("case.model.layers=[1]", r"case\.model\.layers"),
@@ -91,7 +98,10 @@ class TestOverrides:
             ("ä=1", r"`ä='1'`: 'ä' cannot be the name of a key"),
             ("case.model.layers=100001", r"^case\.model\.layers=100001: it has to be at most"),
             ("+case.other=1", "case.other: there is no such key"),
-            ("+engine.hf.sorce=x", r"engine\.hf\.sorce: there is no such key; did you mean source"),
+            (
+                "+engine.hf.sorce=x",
+                r"engine\.hf\.sorce: there is no such key; did you mean engine\.hf\.source\?",
+            ),
             ("case.steps=0", r"case\.steps=0"),
             ("+engine.maxtext.python=x", "engine=maxtext: it is not one of hf, reference"),
             ("+engine.reference.arguments.a=1", r"engine\.reference\.arguments: there is no such"),
@@ -99,10 +109,14 @@ class TestOverrides:
                 "+engine.torchprime.einsum_linear=true",
                 r"torchprime\.einsum_linear: there is no",
             ),
-            ("engine.hf.einsum_liner=true", "einsum_liner"),
-            ("engine.hf.faults=[{nam: hang}]", r"engine\.hf\.faults.*nam"),
-            ("engine.hf.faults=[{name: hang, argument: {}}]", "did you mean arguments"),
-            ("launcher=kubernetes", "kubernetes"),
+            ("engine.hf.einsum_liner=true", r"did you mean engine\.hf\.einsum_linear\?"),
+            ("engine.hf.faults=[{nam: hang}]", r"did you mean engine\.hf\.faults\.0\.name\?"),
+            (
+                "engine.hf.faults=[{name: hang, argument: {}}]",
+                r"did you mean engine\.hf\.faults\.0\.arguments\?",
+            ),
+            ("engine.hff.python=x", r"engine=hff: it is not one of .*did you mean hf\?"),
+            ("launcher=kubernetes", "launcher=kubernetes: it is not one of docker, local, xpk$"),
         ],
     )
     def test_one_that_is_wrong_is_named(self, override: str, text: str) -> None:
@@ -137,6 +151,11 @@ class TestOverrides:
     ) -> None:
         with pytest.raises(BadInput, match=text):
             check_settings(changed(ours, key, value))
+
+    def test_a_mapping_takes_any_key_without_a_sign(self) -> None:
+        settings = load(["engine.hf.arguments.logging_steps=1", "tolerance.floor.float32.loss=1"])
+        assert settings.engine["hf"].arguments == {"logging_steps": 1}  # type: ignore[attr-defined]
+        assert settings.tolerance.floor == {"float32": {"loss": 1}}
 
     def test_an_engine_may_be_compared_with_itself(self) -> None:
         assert load(["engines=[hf,hf]"]).engines == ["hf", "hf"]

@@ -114,7 +114,10 @@ def test_what_is_injected_names_the_record(tmp_path: Path, mine: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("+engine.mine.wdth=4", r"engine\.mine\.wdth: there is no such key; did you mean width"),
+        (
+            "+engine.mine.wdth=4",
+            r"engine\.mine\.wdth: there is no such key; did you mean engine\.mine\.width\?",
+        ),
         ("engine.mine.width=wide", r"engine\.mine\.width='wide'"),
         ("engines=[hf,min]", "engines=min: it is not one of hf, mine, reference, torchprime"),
     ],

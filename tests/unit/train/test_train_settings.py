@@ -141,6 +141,8 @@ class TestHf:
         [
             (["train_script.args.max_step=3"], "nearest is max_steps.*add it by"),
             (["outputdir=x"], "outputdir: there is no such key. The nearest is output_dir"),
+            (["launcher.devcie=cpu"], r"did you mean launcher\.device\?"),
+            (["train_script.pth=x"], r"did you mean train_script\.path\?"),
             (["+outputs=x"], "outputs: there is no such key"),
             (["workload=llama-3.0-9b"], "nearest is llama-3.0-8b"),
             (["launcher=xpkk"], "nearest is xpk"),
