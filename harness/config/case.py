@@ -153,9 +153,13 @@ class Case:
 
     def parameter_spec(self, name: str) -> list[Any] | None:
         """The sharding table's partition spec for a parameter; None where no pattern matches."""
-        pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
-        spec = self.sharding.get(pattern)
+        spec = self.sharding.get(pattern_of(name))
         return None if spec is None else list(spec)
+
+
+def pattern_of(name: str) -> str:
+    """A parameter's name as a sharding table has it: `*` for the number of a layer."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 def check(case: Case) -> None:
@@ -305,7 +309,7 @@ def _check_sharding(case: Case) -> None:
     used = set()
     for name, shape in shapes.items():
         spec = case.parameter_spec(name)
-        pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        pattern = pattern_of(name)
         if spec is None:
             raise BadInput(
                 f"case.sharding has no pattern for the parameter {name}: add `{pattern}: "

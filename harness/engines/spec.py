@@ -17,6 +17,7 @@ from harness.engines.command import SCRATCH, Command, Job
 from harness.engines.faults import seeded
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, Package
+from harness.models.family import family
 from harness.probe.spec import Spec, Watch
 from harness.record.evidence import Reported
 
@@ -146,7 +147,9 @@ class EngineSpec(Generic[Options]):
         """
         self._check_workarounds(job.options)
         command = self.translate(job)
-        spec = self.watched(command.spec)
+        model = job.case.model
+        layouts = family(model.family).layouts_in(self.name, model)
+        spec = dataclasses.replace(self.watched(command.spec), layouts=layouts)
         files: Mapping[str, str] = command.files
         if self.injection is not None:
             spec = dataclasses.replace(spec, inject=f"{SCRATCH}/{INJECTION}")

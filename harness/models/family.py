@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import registry
 from harness.base.errors import CannotTrain
+from harness.models.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,11 @@ class Model:
     options: dict[str, Any] | None = None
 
 
+def canonical(model: Model) -> tuple[Layout, ...]:
+    """Every parameter is kept as it is."""
+    return ()
+
+
 @dataclass(frozen=True)
 class InEngine:
     """What a family is called in one engine.
@@ -62,10 +68,14 @@ class InEngine:
     config: a Model in the engine's own terms: for hf the keys of config.json, for torchprime Hydra
             overrides. Raises CannotTrain for what the engine's model cannot be
     layer:  class of a decoder layer, which is wrapped, and rematerialised where that is asked for
+    layouts: its parameters that hold canonical ones in another layout: fused, stacked, transposed.
+            The probe observes the canonical ones, so that engines can be compared. hf has none:
+            its parameters are the canonical ones
     """
 
     config: Callable[[Model], dict[str, Any]]
     layer: str
+    layouts: Callable[[Model], tuple[Layout, ...]] = canonical
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,10 @@ class Family:
                 f"{', '.join(self.engines)} and the reference do"
             )
         return self.engines[engine]
+
+    def layouts_in(self, engine: str, model: Model) -> tuple[Layout, ...]:
+        """What `engine` keeps in a layout of its own; nothing where it builds the reference."""
+        return self.engines[engine].layouts(model) if engine in self.engines else ()
 
 
 def family(name: str) -> Family:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from harness.models.layout import Layout
 from harness.probe.clipping import Call
 from harness.probe.fingerprint import fingerprints, norm
+from harness.probe.layouts import sharding, take_apart
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.writer import Writer
@@ -38,8 +40,12 @@ class Parameters:
         self.optimizer: torch.optim.Optimizer | None = None
         self.owners: list[torch.Tensor] = []
         self.described: list[dict[str, Any]] = []
-        self._by_owner: dict[int, dict[str, Any]] = {}
+        self._layouts = {layout.stored: layout for layout in spec.layouts}
+        self._layout_of: dict[int, Layout] = {}
+        # By owner: the entry of each canonical parameter in it, mostly itself alone.
+        self._by_owner: dict[int, list[dict[str, Any]]] = {}
         self._initial: list[dict[str, Any]] = []
+        self._apart: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
         self._saved: dict[int, torch.Tensor] = {}
         self._gradients: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
         self._clipped: tuple[list[torch.Tensor], torch.Tensor] | None = None
@@ -73,11 +79,12 @@ class Parameters:
             self.take_gradients(tensors)
         for index, call in enumerate(calls):
             for tensor in call.parameters:
-                if id(tensor) in self._by_owner:
-                    self._by_owner[id(tensor)]["clipped_by"].append(index)
+                for entry in self._by_owner.get(id(tensor), ()):
+                    entry["clipped_by"].append(index)
         held = [t for t in tensors if t.grad is not None]
         if held:
-            self._clipped = (held, torch.stack([norm(t.grad) for t in held]))
+            norms = [norm(part) for t in held for part in self._parts(t, t.grad)]
+            self._clipped = (held, torch.stack(norms))
 
     def _describe(self, optimizer: Any, root: torch.nn.Module | None) -> list[torch.Tensor]:
         """Names, shapes and shardings in the order of the model."""
@@ -86,45 +93,79 @@ class Parameters:
         known = {id(p) for _, p in named}
         held = [p for group in optimizer.param_groups for p in group["params"]]
         named += [(f"unnamed.{i}", p) for i, p in enumerate(held) if id(p) not in known]
-        self.described = [
-            {
-                "name": canonical_name(name),
-                "shape": list(p.shape),
-                "dtype": str(p.dtype).removeprefix("torch."),
-                "sharding": self.runtime.sharding(p),
-                "group": group_of.get(id(p)),
-                "clipped_by": [],
-            }
-            for name, p in named
-        ]
-        tensors = [p for _, p in named]
-        self._by_owner = {id(p): d for p, d in zip(tensors, self.described, strict=True)}
-        return tensors
+        for name, p in named:
+            if layout := self._layouts.get(canonical_name(name)):
+                self._layout_of[id(p)] = layout
+            self._by_owner[id(p)] = [
+                {
+                    "name": part_name,
+                    "shape": list(part.shape),
+                    "dtype": str(p.dtype).removeprefix("torch."),
+                    "sharding": self._sharding(p),
+                    "group": group_of.get(id(p)),
+                    "clipped_by": [],
+                }
+                for part_name, part in zip(self._names(name, p), self._parts(p, p), strict=True)
+            ]
+        self.described = [entry for entries in self._by_owner.values() for entry in entries]
+        self._keep_initial()
+        return [p for _, p in named]
+
+    def _keep_initial(self) -> None:
+        """Keep the initial values of what is taken apart, whose names were not known before.
+
+        On a lazy device the copies are names: see `take_gradients`.
+        """
+        owners = [p for p in self.owners if id(p) in self._layout_of]
+        self._apart = owners, [p.detach().clone() for p in owners]
+
+    def _names(self, name: str, owner: torch.Tensor) -> tuple[str, ...]:
+        """Names of the canonical parameters in one that the root module calls `name`."""
+        layout = self._layout_of.get(id(owner))
+        return (canonical_name(name),) if layout is None else layout.holds
+
+    def _parts(self, owner: torch.Tensor, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """The canonical tensors in one that has the layout of `owner`, such as its gradient."""
+        layout = self._layout_of.get(id(owner))
+        return [tensor] if layout is None else take_apart(layout, tensor)
+
+    def _sharding(self, owner: torch.Tensor) -> str:
+        layout, found = self._layout_of.get(id(owner)), self.runtime.sharding(owner)
+        return found if layout is None else sharding(layout, found)
 
     def read_first_step(self) -> None:
         """After step 0: read what was kept of it."""
         if self._gradients is not None:
             held, gradients = self._gradients
-            values = self._values(gradients)
+            values = self._values_of_parts(held, gradients)
             self._fill(held, values, lambda entry, value: entry.update(gradient=value))
         if self._clipped is not None:
             held, lazy = self._clipped
             for entry in self.described:
                 entry["clipped_norm"] = 0.0  # of a parameter without a gradient
-            self._fill(
-                held, lazy.cpu().tolist(), lambda entry, value: entry.update(clipped_norm=value)
-            )
-        self._fill(self.owners, self._initial, lambda entry, value: entry.update(initial=value))
+            norms = iter(lazy.cpu().tolist())
+            each = [[next(norms) for _ in self._by_owner[id(t)]] for t in held]
+            self._fill(held, each, lambda entry, value: entry.update(clipped_norm=value))
+        apart = dict(zip(map(id, self._apart[0]), self._values_of_parts(*self._apart), strict=True))
+        initial = [
+            apart.get(id(p), [value]) for p, value in zip(self.owners, self._initial, strict=True)
+        ]
+        self._fill(self.owners, initial, lambda entry, value: entry.update(initial=value))
         if self._saved:
-            names = {key: self._by_owner[key]["name"] for key in self._saved}
             # float32 holds bfloat16 exactly
-            arrays = {names[key]: t.float().numpy() for key, t in self._saved.items()}
+            arrays = {
+                entry["name"]: part.float().numpy()
+                for p in self.owners
+                for entry, part in zip(
+                    self._by_owner[id(p)], self._parts(p, self._saved[id(p)]), strict=True
+                )
+            }
             self.writer.arrays(layout.INITIAL, arrays)
-        self._gradients, self._clipped, self._saved = None, None, {}
+        self._gradients, self._clipped, self._saved, self._apart = None, None, {}, ([], [])
 
     def read_after_step(self) -> None:
         """Fingerprint the parameters and the optimizer's state after one of the first two steps."""
-        values, states = self._values(self.owners), self._states()
+        values, states = self._values_of_parts(self.owners, self.owners), self._states()
         self._fill(self.owners, values, lambda e, v: e.setdefault("after", []).append(v))
         self._fill(self.owners, states, lambda e, v: e.setdefault("state_after", []).append(v))
         self.writer.parameters(self.described)
@@ -136,7 +177,7 @@ class Parameters:
     def read_final(self) -> None:
         """Fingerprint the parameters and the optimizer's state at the end of training."""
         if self.described and self._initial:
-            values, states = self._values(self.owners), self._states()
+            values, states = self._values_of_parts(self.owners, self.owners), self._states()
             self._fill(self.owners, values, lambda e, v: e.update(final=v))
             self._fill(self.owners, states, lambda e, v: e.update(state_final=v))
             self._fill(self.owners, self._counted(), lambda e, v: e.update(counted=v))
@@ -145,22 +186,38 @@ class Parameters:
     def _values(self, tensors: list[torch.Tensor]) -> list[dict[str, Any]]:
         return fingerprints(tensors, self.runtime.materialise)
 
-    def _states(self) -> list[dict[str, Any]]:
-        """For each owner, the fingerprints of what the optimizer keeps of it, by name.
+    def _values_of_parts(
+        self, owners: list[torch.Tensor], tensors: list[torch.Tensor]
+    ) -> list[list[dict[str, Any]]]:
+        """For each owner, the fingerprints of the canonical parameters in its tensor."""
+        parts = [self._parts(p, t) for p, t in zip(owners, tensors, strict=True)]
+        values = iter(self._values([part for each in parts for part in each]))
+        return [[next(values) for _ in each] for each in parts]
 
-        Such as Adam's moments; scalars are left out.
+    def _states(self) -> list[list[dict[str, Any]]]:
+        """For each owner and canonical parameter in it, the optimizer's fingerprints by name.
+
+        Such as Adam's moments; scalars are left out. So is what has another shape than the
+        parameter (Adafactor's factors), where that is taken apart: it belongs to none of its parts.
         """
-        states = [
-            {name: v for name, v in sorted(state.items()) if torch.is_tensor(v) and v.dim()}
-            for state in self._held()
-        ]
-        values = iter(self._values([tensor for state in states for tensor in state.values()]))
-        return [{name: next(values) for name in state} for state in states]
+        found: list[list[dict[str, Any]]] = []
+        for p, state in zip(self.owners, self._held(), strict=True):
+            held = {k: v for k, v in sorted(state.items()) if torch.is_tensor(v) and v.dim()}
+            if id(p) in self._layout_of:
+                held = {k: v for k, v in held.items() if v.shape == p.shape}
+            parts = {k: self._values(self._parts(p, v)) for k, v in held.items()}
+            count = len(self._by_owner[id(p)])
+            found.append([{k: v[i] for k, v in parts.items()} for i in range(count)])
+        return found
 
-    def _counted(self) -> list[float | None]:
-        """For each owner, the updates that the optimizer itself has counted; None for no count."""
+    def _counted(self) -> list[list[float | None]]:
+        """For each owner and canonical parameter in it, the updates that the optimizer itself has
+        counted; None for no count."""
         counts = [state.get("step") for state in self._held()]
-        return [None if count is None else float(count) for count in counts]
+        return [
+            [None if count is None else float(count)] * len(self._by_owner[id(p)])
+            for p, count in zip(self.owners, counts, strict=True)
+        ]
 
     def _held(self) -> list[dict[str, Any]]:
         """For each owner, what the optimizer keeps of it."""
@@ -171,9 +228,11 @@ class Parameters:
     def _fill(
         self,
         owners: list[torch.Tensor],
-        values: list[Any],
+        values: list[list[Any]],
         put: Callable[[dict[str, Any], Any], Any],
     ) -> None:
-        for owner, value in zip(owners, values, strict=True):
+        """Put into the entries of each owner the values that belong to them."""
+        for owner, each in zip(owners, values, strict=True):
             if id(owner) in self._by_owner:
-                put(self._by_owner[id(owner)], value)
+                for entry, value in zip(self._by_owner[id(owner)], each, strict=True):
+                    put(entry, value)

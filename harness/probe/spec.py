@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.models.layout import Layout
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -51,6 +53,7 @@ class Spec:
     precision:    matmul precision to be set; "default" leaves it as it is
     condition:    what device to compute like, one of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer
+    layouts:      parameters of its model that hold canonical ones in another layout
     rows:         .npz with `input_ids` and `labels`, each [rows, sequence]; they replace what the
                   engine's DataLoader yields, in order. None leaves the engine's own batches
     inject:       Python file whose `inject` makes identical what the trainer's command line cannot
@@ -77,6 +80,7 @@ class Spec:
     precision: str = "default"
     condition: str | None = None
     watch: Watch = field(default_factory=Watch)
+    layouts: tuple[Layout, ...] = ()
     rows: str | None = None
     inject: str | None = None
     injected: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class Spec:
         """The Spec in `text`, as `to_json` writes it. Raises TypeError on an unknown key."""
         raw = json.loads(text)
         raw["faults"] = tuple(Fault(**fault) for fault in raw.get("faults", ()))
+        raw["layouts"] = tuple(map(Layout.of, raw.get("layouts", ())))
         watch: dict[str, Any] = raw.get("watch", {})
         lists = {k: tuple(v) for k, v in watch.items() if isinstance(v, list)}
         raw["watch"] = Watch(**{**watch, **lists})

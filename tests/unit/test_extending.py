@@ -68,7 +68,7 @@ from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.models.family import family
 named = ["case.model.family=granite"]
-case = load([*named, "+case.model.options.logits_scaling=4"]).case
+case = load([*named, "case.model.options.logits_scaling=4"]).case
 in_hf = family("granite").in_engine("hf")
 print(in_hf.config(case.model)["logits_scaling"])
 print(in_hf.layer)

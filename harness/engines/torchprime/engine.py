@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.config.case import Case, pattern_of
 from harness.config.overrides import quoted
 from harness.engines.command import (
     INPUTS,
@@ -24,6 +26,7 @@ from harness.engines.command import (
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
 from harness.environments.sources import Package
 from harness.models.family import family
+from harness.models.layout import Layout, stored_spec
 from harness.record.evidence import Reported
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
@@ -66,6 +69,7 @@ def translate(job: Job[TrainerOptions]) -> Command:
             job,
             dtype=job.case.dtype,
             weights=weights_of(job),
+            layouts=[dataclasses.asdict(layout) for layout in _layouts(job.case)],
         ),
         environment=common_environment(job),
         pythonpath=(SOURCE,),
@@ -185,13 +189,21 @@ def _clipping(job: Job[TrainerOptions]) -> dict[str, Any]:
     return {"task.max_grad_norm": job.case.max_norm}
 
 
+def _layouts(case: Case) -> tuple[Layout, ...]:
+    return family(case.model.family).layouts_in("torchprime", case.model)
+
+
 def _sharding(job: Job[TrainerOptions]) -> str:
     """The case's table with the activations' partition specs, as a sharding preset."""
-    last = "tensor" if job.case.mesh.get("tensor", 1) > 1 else None
+    case = job.case
+    last = "tensor" if case.mesh.get("tensor", 1) > 1 else None
     # Trees from before June 2025 cannot read an axis that is a list of two.
-    rows = [["data", "fsdp"] if job.case.mesh.get("data", 1) > 1 else "fsdp", None]
+    rows = [["data", "fsdp"] if case.mesh.get("data", 1) > 1 else "fsdp", None]
     activations = {"model.layers.*": [*rows, last], "lm_head": [*rows, last]}
-    return yaml.safe_dump({**job.case.sharding, **activations}, sort_keys=False)
+    own = {
+        pattern_of(each.stored): stored_spec(each, case.parameter_spec) for each in _layouts(case)
+    }
+    return yaml.safe_dump({**case.sharding, **own, **activations}, sort_keys=False)
 
 
 def hydra_value(value: Any) -> str:

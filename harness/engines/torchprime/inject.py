@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 
+from harness.models.layout import Layout
 from harness.probe.inject import when_imported
+from harness.probe.layouts import stored
 
 
-def inject(dtype: str, weights: str | None) -> None:
+def inject(dtype: str, weights: str | None, layouts: list[dict[str, Any]]) -> None:
     """torchprime builds its model under a default dtype, then initialises it by itself.
 
     dtype:   dtype of the parameters, a torch name such as "float32"
     weights: safetensors file of initial weights under Hugging Face names; None leaves torchprime's
+    layouts: parameters that torchprime keeps in a layout of its own, as `Layout.of` reads them
     """
+    own = [Layout.of(layout) for layout in layouts]
 
     def patch(model_utils: Any) -> None:
         initialise = model_utils.initialize_model_class
@@ -27,7 +31,7 @@ def inject(dtype: str, weights: str | None) -> None:
         def initialize_model_class(config: Any) -> Any:
             model = initialise(config)
             if weights is not None:
-                _load(model, weights)
+                _load(model, weights, own)
             return model
 
         model_utils.initialize_model_class = initialize_model_class
@@ -41,10 +45,10 @@ def inject(dtype: str, weights: str | None) -> None:
     when_imported("torchprime.torch_xla_models.model_utils", patch)
 
 
-def _load(model: torch.nn.Module, weights: str) -> None:
-    """Copy Hugging Face weights into a model on the device, in the model's own dtype."""
+def _load(model: torch.nn.Module, weights: str, layouts: list[Layout]) -> None:
+    """Copy Hugging Face weights into a model on the device, in the model's own dtype and layout."""
     from safetensors.torch import load_file
 
-    state = load_file(weights)
+    state = stored(load_file(weights), layouts)
     dtypes = {name: p.dtype for name, p in model.named_parameters()}
     model.load_state_dict({n: t.to(dtypes.get(n, t.dtype)) for n, t in state.items()})

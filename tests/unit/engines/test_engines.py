@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from checkouts import torchprime_tree
 
 from harness.base.errors import BadInput
 from harness.config.case import AS_SHIPPED, Case
@@ -32,16 +33,7 @@ def case() -> Case:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the layout and the default configuration of torchprime."""
-    (tmp_path / CONFIGS / "task").mkdir(parents=True)
-    (tmp_path / SCRIPT).write_text("")
-    defaults = {
-        "ici_mesh": {"data": 1, "fsdp": 4, "tensor": 1, "expert": 1, "context": 1},
-        "profile_start_step": 3,
-    }
-    (tmp_path / CONFIGS / "default.yaml").write_text(yaml.safe_dump(defaults))
-    (tmp_path / CONFIGS / "task" / "train.yaml").write_text("max_grad_norm: 1.0\n")
-    return tmp_path
+    return torchprime_tree(tmp_path)
 
 
 def changed(case: Case, **fields: Any) -> Case:

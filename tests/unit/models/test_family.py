@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from checkouts import torchprime_tree
 from outside import installed
 from safetensors.numpy import load_file
 
@@ -22,9 +24,12 @@ from harness.engines.command import SCRATCH, Job
 from harness.engines.hf.engine import HfOptions
 from harness.engines.hf.engine import translate as translate_hf
 from harness.engines.reference import source_of
+from harness.engines.spec import TrainerOptions, engine
 from harness.inputs.prepared import prepare
 from harness.models import llama
 from harness.models.family import Model, family
+from harness.models.layout import Layout
+from harness.probe.spec import Spec
 
 TINY = Model()
 
@@ -67,6 +72,7 @@ FAMILY = """
 import dataclasses
 from harness.base.errors import BadInput
 from harness.models.family import Family, InEngine
+from harness.models.layout import Layout
 from harness.models.llama import FAMILY as LLAMA
 
 
@@ -87,6 +93,25 @@ def hf_config(m):
     return {**LLAMA.in_engine("hf").config(m), "model_type": "scaled", **m.options}
 
 
+def torchprime_config(m):
+    return {"model": "scaled", "model.scale": m.options["scale"]}
+
+
+def torchprime_layouts(m):
+    # Its attention multiplies by one matrix, and its output matrix is transposed.
+    head_dim = m.hidden_size // m.heads
+    sizes = (m.heads * head_dim, m.kv_heads * head_dim, m.kv_heads * head_dim)
+    layouts = []
+    for i in range(m.layers):
+        layer = f"model.layers.{i}.self_attn"
+        parts = tuple(f"{layer}.{name}_proj.weight" for name in "qkv")
+        layouts += [
+            Layout(f"{layer}.qkv.weight", parts, sizes=sizes),
+            Layout(f"{layer}.out", (f"{layer}.o_proj.weight",), transposed=True),
+        ]
+    return tuple(layouts)
+
+
 def build(model):
     import torch
     raise NotImplementedError
@@ -95,7 +120,11 @@ def build(model):
 FAMILY = Family(
     name="scaled", check=check, shapes=shapes, draw=draw,
     flops_per_token=lambda m, length: 1.0 * length,
-    engines={"hf": InEngine(hf_config, "ScaledLayer")}, reference=build,
+    engines={
+        "hf": InEngine(hf_config, "ScaledLayer"),
+        "torchprime": InEngine(torchprime_config, "ScaledLayer", torchprime_layouts),
+    },
+    reference=build,
 )
 """
 
@@ -137,8 +166,41 @@ class TestFromOutside:
             assert (training["family"], training["builder"]) == (f"{SCRATCH}/family.py", "build")
             assert training["model"]["options"] == {"scale": 3.0}
             assert family("scaled").flops_per_token(case.model, 7) == 7.0
-            with pytest.raises(CannotTrain, match="torchprime is not known to train it"):
-                family("scaled").in_engine("torchprime")
+            with pytest.raises(CannotTrain, match="maxtext is not known to train it"):
+                family("scaled").in_engine("maxtext")
+
+    def test_an_engine_keeps_parameters_in_a_layout_of_its_own(self, tmp_path: Path) -> None:
+        """The probe, the weights that are injected and the sharding table all follow it."""
+        points = {"parity.models": {"scaled": "outside_layouts:FAMILY"}}
+        with installed(tmp_path / "site", {"outside_layouts.py": FAMILY}, points):
+            case = scaled(scale=3.0)
+            alike: dict[str, Any] = {
+                f"model.layers.*.self_attn.{n}_proj.weight": ["fsdp", None] for n in "qkvo"
+            }
+            case = dataclasses.replace(case, sharding={**case.sharding, **alike})
+            layouts = family("scaled").engines["torchprime"].layouts(case.model)
+            shapes = case.parameter_shapes()
+            for layout in layouts:
+                rows = [shapes[name][0] for name in layout.holds]
+                assert layout.transposed or list(layout.sizes) == rows
+            job = Job(case, TrainerOptions(), torchprime_tree(tmp_path / "torchprime"))
+            command = engine("torchprime").command(job)
+            assert command.spec.layouts == layouts
+            sent = Spec.from_json(command.spec.to_json())
+            assert sent.layouts == layouts
+            assert tuple(map(Layout.of, sent.injected["layouts"])) == layouts
+            table = yaml.safe_load(command.files["configs/model/sharding/parity.yaml"])
+            assert table["model.layers.*.self_attn.out"] == [None, "fsdp"]
+            assert table["model.layers.*.self_attn.qkv.weight"] == ["fsdp", None]
+            assert engine("hf").command(Job(case, HfOptions())).spec.layouts == ()
+
+            apart: dict[str, Any] = {
+                **case.sharding,
+                "model.layers.*.self_attn.k_proj.weight": [None, "fsdp"],
+            }
+            job = dataclasses.replace(job, case=dataclasses.replace(case, sharding=apart))
+            with pytest.raises(CannotTrain, match="have to be sharded alike"):
+                engine("torchprime").command(job)
 
     def test_a_file_that_would_be_changed_on_its_way_is_refused(self, tmp_path: Path) -> None:
         broken = FAMILY.replace("raise NotImplementedError", 'source = 1; return f"{source}"')

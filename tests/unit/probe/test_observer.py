@@ -32,6 +32,8 @@ RUNS: list[dict[str, Any]] = [
     {"repeat": 2}, {"device": "xla", "repeat": 2}, {"mask": 1}, {"mask": 0},
     {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
     {"drop": 0.25}, {"cast": True}, {"remat": True},
+    {"layout": "fused", "clip": "none"}, {"layout": "stacked", "clip": "none"},
+    {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
 ]  # fmt: skip
 
 
@@ -255,3 +257,48 @@ class TestRecomputed:
     def test_nothing_else_is_disturbed(self, folder: Path) -> None:
         plain, other = watched(folder), watched(folder, remat=True)
         assert [s.loss for s in plain.steps] == [s.loss for s in other.steps]
+
+
+class TestLayouts:
+    """A trainer that keeps its matrices in another layout leaves the canonical parameters."""
+
+    @pytest.mark.parametrize("layout", ["fused", "stacked"])
+    def test_equal_bits_all_the_way(self, folder: Path, layout: str) -> None:
+        plain, own = watched(folder, clip="none"), watched(folder, layout=layout, clip="none")
+        assert [p.name for p in own.parameters] == ["embed.weight", "head.weight"]
+        for x, y in zip(plain.parameters, own.parameters, strict=True):
+            assert (x.name, x.shape, x.dtype, x.group) == (y.name, y.shape, y.dtype, y.group)
+            assert bits(x) == bits(y)
+            assert y.clipped_norm == pytest.approx(x.clipped_norm)
+
+    def test_transposed(self, folder: Path) -> None:
+        """Its products round otherwise."""
+        plain, own = watched(folder, clip="none"), watched(folder, layout="transposed", clip="none")
+        for x, y in zip(plain.parameters, own.parameters, strict=True):
+            assert (x.name, x.shape, x.group) == (y.name, y.shape, y.group)
+            assert bits(x)[0] == bits(y)[0]
+            assert x.gradient is not None
+            assert y.gradient is not None
+            assert y.gradient.sketch == pytest.approx(x.gradient.sketch, rel=1e-4, abs=1e-5)
+            assert y.clipped_norm == pytest.approx(x.clipped_norm, rel=1e-5)
+
+    def test_on_a_mesh(self, folder: Path) -> None:
+        """Also where the tensor that is taken apart is cut, and lazy."""
+        host = watched(folder, layout="fused", clip="none")
+        mesh = watched(folder, device="xla", layout="fused", clip="none")
+        for x, y in zip(host.parameters, mesh.parameters, strict=True):
+            assert (x.name, x.shape, y.sharding) == (y.name, y.shape, "{devices=[4,1]0,1,2,3}")
+            assert x.initial is not None
+            assert y.initial is not None
+            assert x.gradient is not None
+            assert y.gradient is not None
+            assert x.initial.bits == y.initial.bits
+            assert y.gradient.norm == pytest.approx(x.gradient.norm, rel=1e-5)
+
+
+def bits(parameter: Parameter) -> list[int]:
+    """Bits of all that is observed of a parameter: its values, gradient and Adam's moments."""
+    states = [*parameter.state_after, parameter.state_final or {}]
+    values = [parameter.initial, parameter.gradient, *parameter.after, parameter.final]
+    values += [state[name] for state in states for name in sorted(state)]
+    return [value.bits for value in values if value is not None]

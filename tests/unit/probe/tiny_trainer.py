@@ -3,7 +3,8 @@
 Its argument is a JSON object: `clip` names how it clips, `accumulation` and `divide` how its loss
 is scaled, `mask` what its attention masks hold, `repeat` a step that trains on the batch of the
 step before once more, `drop` the share that its model drops, `cast` whether it casts operations to
-bfloat16, `remat` whether its layers are computed again.
+bfloat16, `remat` whether its layers are computed again, `layout` how it
+keeps its two matrices.
 """
 
 from __future__ import annotations
@@ -43,6 +44,26 @@ class Model(torch.nn.Module):  # type: ignore[misc]
                 hidden = layer(hidden)
         logits = self.head(hidden)[:, :-1].flatten(0, 1)
         return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+
+
+def to_own_layout(model: Any, name: str) -> None:
+    """Keep the matrices fused, stacked or transposed, with equal values."""
+    embed, head = model.embed.weight.data, model.head.weight.data
+    del model.embed, model.head
+    kept = {
+        "fused": lambda: torch.cat([embed, head]),
+        "stacked": lambda: torch.stack([embed, head]),
+        "transposed": lambda: torch.cat([embed.T, head.T], 1),
+    }[name]()
+    model.table = torch.nn.Parameter(kept)
+
+    def forward(input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        table = model.table.T if name == "transposed" else model.table.flatten(0, -2)
+        embed, head = table.split(16)
+        logits = (torch.nn.functional.embedding(input_ids, embed) @ head.T)[:, :-1].flatten(0, 1)
+        return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+
+    model.forward = forward
 
 
 def total(parameters: list[Any]) -> torch.Tensor:
@@ -102,7 +123,7 @@ def on_mesh(model: Any, loader: Any) -> Any:
 def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
     device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
-    remat: bool = False,
+    remat: bool = False, layout: str | None = None,
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
@@ -111,6 +132,8 @@ def main(
         rows = [{**row, "attention_mask": torch.full((6,), mask)} for row in rows]
     loader: Any = DataLoader(rows, batch_size=4)
     model: Any = Model(drop, remat)
+    if layout is not None:
+        to_own_layout(model, layout)
     if device == "xla":
         loader = on_mesh(model, loader)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)

@@ -15,8 +15,17 @@ import early_import  # noqa: F401
 import numpy as np
 import torch_xla  # noqa: F401
 
+from harness.models.layout import Layout
 from harness.probe.__main__ import main
 from harness.probe.spec import Spec
+
+BOTH = ("embed.weight", "head.weight")
+LAYOUTS = {
+    "fused": Layout("table", BOTH, sizes=(16, 16)),
+    "stacked": Layout("table", BOTH, stacked=True),
+    "transposed": Layout("table", BOTH, dim=1, sizes=(16, 16), transposed=True),
+}
+"""What the trainer's own layouts are."""
 
 TRAINER = str(Path(__file__).with_name("tiny_trainer.py"))
 
@@ -36,7 +45,9 @@ def run(folder: Path, argument: str) -> None:
         tokens = np.arange(96).reshape(16, 6) % 16
         np.savez(rows, input_ids=tokens, labels=tokens)
     device = told.get("device", "cpu")
-    spec.write_text(Spec(4, micro_batch=4, window=2, device=device, rows=rows).to_json())
+    layouts = (LAYOUTS[told["layout"]],) if "layout" in told else ()
+    watched = Spec(4, micro_batch=4, window=2, device=device, rows=rows, layouts=layouts)
+    spec.write_text(watched.to_json())
     code = 1
     try:
         code = main(["--record", str(folder), "--spec", str(spec), "--", TRAINER, argument])
