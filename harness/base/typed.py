@@ -136,18 +136,22 @@ def _explain(error: ValidationError, kind: Any, at: str = "") -> str:
 
 
 def _nearest_key(kind: Any, at: str, wrong: Sequence[str]) -> str:
-    """What was meant, as a whole key: one beside the wrong one, else one that is named so."""
+    """What was meant, as a whole key: one of just this name, else one beside it, else any.
+
+    A name without a parent has nothing beside it: it was written without its path.
+    """
     *parent, name = [*at.split("."), *wrong] if at else wrong
     beside: dict[str, str] = {}
     anywhere: dict[str, str] = {}
     for key in _keys(kind, at.split(".") if at else []):
-        if len(key) == len(parent) + 1 and all(map(_matches, key, parent)):
+        if parent and len(key) == len(parent) + 1 and all(map(_matches, key, parent)):
             beside[key[-1]] = ".".join([*parent, key[-1]])
         anywhere.setdefault(key[-1], ".".join(key))
-    for keys in (beside, anywhere):
-        if near := difflib.get_close_matches(name, keys, 1):
-            return f"; did you mean {keys[near[0]]}?"
-    return ""
+    near = difflib.get_close_matches(name, beside, 1) or difflib.get_close_matches(
+        name, anywhere, 1
+    )
+    meant = name if name in anywhere else near[0] if near else None
+    return f"; did you mean {beside.get(meant, anywhere[meant])}?" if meant is not None else ""
 
 
 def _matches(part: str, other: str) -> bool:
