@@ -55,7 +55,8 @@ def readable(word: str, schema: type[Any], example: str = EXAMPLE) -> str:
     """
     from hydra.errors import HydraException
 
-    if "=" not in word and not word.startswith("~"):
+    key, sign, _ = word.partition("=")
+    if not key or (not sign and not key.startswith("~")):
         raise BadInput(f"`{word}` is no override: write key=value, {example}")
     try:
         override = parsed(word)
