@@ -31,7 +31,7 @@ from harness.cli.import_ import import_
 from harness.cli.merge import merge
 from harness.cli.report import report
 from harness.cli.run import run
-from harness.cli.signals import signals_interrupt
+from harness.cli.signals import ignore_signals, signals_interrupt
 from harness.cli.train import app as train
 from harness.cli.use import use
 
@@ -126,6 +126,7 @@ def exit_code(arguments: list[str]) -> int:
         print_error(f"error: {error}")
         return 2
     except KeyboardInterrupt:
+        ignore_signals()
         print_error("interrupted; nothing was left running")
         return 130
     except SystemExit:

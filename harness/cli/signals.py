@@ -36,3 +36,9 @@ def signals_interrupt() -> Iterator[None]:
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def ignore_signals() -> None:
+    """From now on nothing interrupts: the session has ended, and only says so."""
+    for number in (signal.SIGINT, *SIGNALS):
+        signal.signal(number, signal.SIG_IGN)

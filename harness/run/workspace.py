@@ -81,7 +81,10 @@ class Slot:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the slot: a second session that wants the same run waits, and then finds it."""
+        """Hold the slot: a second session that wants the same run waits, and then finds it.
+
+        Folders that runs of killed sessions left beside it are removed.
+        """
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._hidden("lock"))
@@ -92,6 +95,8 @@ class Slot:
                 "another folder by workspace=PATH"
             ) from None
         try:
+            for folder in _abandoned(self.directory):
+                shutil.rmtree(folder, ignore_errors=True)
             yield
         finally:
             lock.release()
@@ -109,9 +114,7 @@ class Slot:
         return found if found.complete and ours else None
 
     def begin(self) -> None:
-        """Make the folder of a new run, which holds the slot; remove those of runs that died."""
-        for folder in _abandoned(self.directory):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Make the folder of a new run."""
         self.running.mkdir(parents=True)
 
     def finish(self, manifest: Manifest) -> Record:

@@ -57,6 +57,7 @@ def test_how_it_ends(
         raise error
 
     monkeypatch.setattr(main, "_run", broken)
+    monkeypatch.setattr(main, "ignore_signals", lambda: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     monkeypatch.setattr(gc, "freeze", lambda: None)

@@ -155,6 +155,19 @@ class TestDigest:
             "files.json", "model", "rows.npz", "text.jsonl", "text.txt",
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("name", ["rows.npz", "model/model.safetensors", "files.json"])
+    def test_what_was_damaged_is_made_again(
+        self, case: Case, made: Inputs, tmp_path: Path, name: str
+    ) -> None:
+        ours = prepare(case, tmp_path)
+        file = ours.directory / name
+        for damage in (lambda: file.write_bytes(file.read_bytes()[:50]), file.unlink):
+            damage()
+            assert prepare(case, tmp_path) == ours
+            assert ours.weights.read_bytes() == made.weights.read_bytes()
+            for old, new in zip(arrays(made), arrays(ours), strict=True):
+                assert (old == new).all()
+
     @pytest.mark.parametrize(
         "fields",
         [

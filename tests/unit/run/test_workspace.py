@@ -98,10 +98,30 @@ class TestReuse:
 
 class TestRuns:
     def test_one_begins_with_nothing_of_the_last(self, place: Slot) -> None:
+        """Whatever a trainer of a killed session still writes goes elsewhere."""
         place.begin()
         (place.running / layout.STEPS).write_text("stale\n")
-        place.begin()
-        assert os.listdir(place.running) == []
+        again = place.again()
+        with again.locked():
+            assert not place.running.exists()
+            again.begin()
+        assert again.running != place.running
+        assert os.listdir(again.running) == []
+
+    def test_folders_of_killed_sessions_are_removed_and_of_others_are_not(
+        self, place: Slot, tmp_path: Path
+    ) -> None:
+        other, busy = (slot(tmp_path, "toy", name, KEY) for name in ("killed", "busy"))
+        older = place.directory.with_name(f".hf-{KEY}.running")  # as earlier versions named it
+        unrelated = place.directory.with_name(".git")
+        with busy.locked():
+            for folder in (other.scratch, busy.running, older, unrelated):
+                folder.mkdir(parents=True)
+            with place.locked():
+                assert busy.running.is_dir()
+        assert not other.scratch.exists()
+        assert not older.exists()
+        assert unrelated.is_dir()
 
     def test_a_failed_one_is_replaced(self, place: Slot) -> None:
         train(place, requested=8)
