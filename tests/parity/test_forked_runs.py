@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def _recorded(record: Record, workspace: Path) -> dict[str, Any]:
     command = json.dumps(dataclasses.asdict(record.manifest)["command"]).replace(
         str(workspace), "WORKSPACE"
     )
+    command = re.sub(r"\.[0-9a-f]{8}\.(running|scratch)", r".ATTEMPT.\1", command)
     found = {
         # A loader's thread may be ahead of the steps by more or fewer batches.
         "batches": [event for event in events if event["event"] == "batch"],
