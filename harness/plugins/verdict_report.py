@@ -12,6 +12,7 @@ import pytest
 
 from harness.ladder.result import RungResult
 from harness.ladder.verdict import Verdict
+from harness.report.junit import properties
 
 ATTRIBUTE = "parity_verdict"
 """Of a test's report: the verdict, as plain values."""
@@ -22,19 +23,7 @@ _VERDICT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 def attach(item: pytest.Item, verdict: Verdict, result: RungResult) -> None:
     """Leave the judgement of one rung with the test that asks for it."""
     item.stash[_VERDICT] = verdict.to_json()
-    pair = verdict.pairs[0]
-    properties: dict[str, str | float | None] = {
-        "parity_case": verdict.case,
-        "parity_a": pair.a,
-        "parity_b": pair.b,
-        "parity_rung": result.rung,
-        "parity_result": result.result.value,
-        "parity_value": result.value,
-        "parity_limit": result.limit,
-        "parity_metric": result.metric or None,
-        "parity_headline_rung": pair.headline_rung.rung if pair.headline_rung else None,
-    }
-    item.user_properties += [(k, v) for k, v in properties.items() if v is not None]
+    item.user_properties += properties(verdict.case, verdict.pairs[0], result).items()
 
 
 def carry(item: pytest.Item, report: pytest.TestReport) -> None:

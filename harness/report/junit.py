@@ -31,21 +31,35 @@ def junit(verdict: Verdict) -> str:
     suite = ElementTree.SubElement(root, "testsuite", {"name": "parity", **numbers})
     for pair in verdict.pairs:
         for rung in pair.rungs:
-            suite.append(_test(pair, rung))
+            suite.append(_test(verdict.case, pair, rung))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _test(pair: PairVerdict, rung: RungResult) -> ElementTree.Element:
+def properties(case: str, pair: PairVerdict, rung: RungResult) -> dict[str, str | float]:
+    """What a test of one rung tells other programs: its numbers, and short texts."""
+    headline = pair.headline_rung
+    told = {
+        "parity_case": case,
+        "parity_a": pair.a,
+        "parity_b": pair.b,
+        "parity_rung": rung.rung,
+        "parity_result": rung.result.value,
+        "parity_value": rung.value,
+        "parity_limit": rung.limit,
+        "parity_metric": rung.metric or None,
+        "parity_headline_rung": None if headline is None else headline.rung,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _test(case: str, pair: PairVerdict, rung: RungResult) -> ElementTree.Element:
     names = {"classname": printable(f"{pair.a} against {pair.b}"), "name": rung.rung}
     test = ElementTree.Element("testcase", names)
-    properties = ElementTree.SubElement(test, "properties")
-    for name, value in (
-        ("result", rung.result.value), ("metric", rung.metric or None),
-        ("value", rung.value), ("limit", rung.limit),
-    ):  # fmt: skip
-        if value is not None:
-            ElementTree.SubElement(properties, "property", {"name": name, "value": str(value)})
+    told = ElementTree.SubElement(test, "properties")
+    for name, value in properties(case, pair, rung).items():
+        text = printable(str(value))
+        ElementTree.SubElement(told, "property", {"name": name, "value": text})
     if (kind := OUTCOMES.get(rung.result)) is not None:
         message = printable(f"{rung.result.value}: {rung.explanation}")
         outcome = ElementTree.SubElement(test, kind, {"message": message})

@@ -21,8 +21,8 @@ def test_a_test_for_each_rung_with_its_numbers() -> None:
     assert failure is not None
     assert failure.get("message") == f"FAIL: {CLIP.explanation}"
     properties = {p.get("name"): p.get("value") for p in clip.iter("property")}
-    assert float(str(properties["value"])) == CLIP.value
-    assert float(str(properties["limit"])) == CLIP.limit
+    assert float(str(properties["parity_value"])) == CLIP.value
+    assert float(str(properties["parity_limit"])) == CLIP.limit
     assert root.get("failures") == "1"
     assert root.get("tests") == str(len(names()))
 
