@@ -49,8 +49,8 @@ def bisect(
 
     from harness.cli.output import end
     from harness.gate.bisect import Question
-    from harness.gate.gate import gate_pairs
     from harness.gate.refs import parse
+    from harness.gate.selection import gate_pairs
 
     first, last = parse(good), parse(bad)
     pairs = gate_pairs(overrides_of(overrides), last, first, [case])

@@ -34,8 +34,9 @@ def bless(
     """
     from harness.gate import baselines
     from harness.gate.change import BaselineChange, table
-    from harness.gate.gate import NotCompared, gate_pairs, measured, plan_candidate
+    from harness.gate.gate import NotCompared, measured, plan_candidate
     from harness.gate.refs import parse
+    from harness.gate.selection import gate_pairs
 
     wanted = parse(ref)
     if wanted.in_environment:

@@ -60,9 +60,10 @@ def gate(
     parity gate --candidate libtpu@0.0.52 --baseline libtpu@0.0.21 target=v5p:2x2x1
     """
     from harness.cli.output import end
-    from harness.gate.gate import gate_pairs, run_gate
+    from harness.gate.gate import run_gate
     from harness.gate.libtpu import gate_libtpu, is_libtpu
     from harness.gate.refs import parse
+    from harness.gate.selection import gate_pairs
 
     if is_libtpu(candidate):
         words = overrides_of(overrides, torchprime)

@@ -30,11 +30,12 @@ REQUIREMENTS = LOCK.with_name("base.txt")
 
 TORCH_XLA = "torch_xla"
 
-_BY_TORCH_XLA = re.compile(r"^(torch|torch_xla|libtpu|numpy)\b")
-"""Requirements that a torch_xla decides by itself."""
-
-_TOGETHER = {"torch": r"torch|triton|nvidia-.*", "jax": r"jax|jaxlib"}
-"""Names in the lock that belong to one release."""
+_TOGETHER = {
+    "torch": r"torch|triton|nvidia-.*",
+    "torch_xla": r"torch-xla|torch|libtpu|numpy",
+    "jax": r"jax|jaxlib",
+}
+"""What a release brings with it, or decides by itself, as a pattern of normalized names."""
 
 _REPOSITORIES = {"accelerate": "https://github.com/huggingface/accelerate"}
 """Of packages that are pure Python, so that any commit can be installed."""
@@ -172,8 +173,6 @@ def requirements(pins: Mapping[str, Pin]) -> list[str]:
         asked = line.partition("#")[0].strip()
         name = canonicalize_name(re.split(r"[\[=<>~ ]", asked)[0]) if asked else ""
         if not name or any(re.fullmatch(pattern, name) for pattern in replaced):
-            continue
-        if torch_xla is not None and _BY_TORCH_XLA.match(name.replace("-", "_")):
             continue
         kept.append(asked)
     return sorted(own) + kept

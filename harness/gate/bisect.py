@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
-from harness.gate.gate import GatePair, judge_pair, plan_candidate
+from harness.gate.gate import judge_pair, plan_candidate
 from harness.gate.refs import Ref
+from harness.gate.selection import GatePair
 from harness.ladder.ladder import names
 from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict

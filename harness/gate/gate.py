@@ -8,21 +8,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput, CannotTrain
-from harness.config.compose import case_names, load
-from harness.config.settings import Settings
-from harness.engines.sources import named_source
-from harness.engines.spec import TrainerOptions, Workaround, engine
+from harness.engines.spec import Workaround, engine
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.environments.stack import check_exists
 from harness.gate import baselines
 from harness.gate import verdicts as pairs
 from harness.gate.failures import broken_rung, did_not_train, why
 from harness.gate.refs import Ref, plan_ref, planner_of
-from harness.inputs.prepared import Inputs, has_weights
+from harness.gate.selection import GatePair
 from harness.ladder.comparison import Comparison
 from harness.ladder.judge import judge
 from harness.ladder.ladder import rungs
@@ -33,118 +29,14 @@ from harness.run import session
 from harness.run.compiling import plan_compiling
 from harness.run.execute import Reporter, run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
-from harness.run.plan import Plan, inputs_of, workarounds_of
-from harness.run.preflight import ready
+from harness.run.plan import Plan, inputs_of, with_workarounds, workarounds_of
 from harness.run.session import Outcome, Planned
-
-SMOKE = ("llama-tiny-every-label", "llama-tiny-accumulated", "llama-tiny-epochs")
-"""Between versions of one engine nothing needs aligning: each counts what it counts by itself."""
-SMOKE_OF_TRAINERS = "llama-tiny"
 
 _NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)|timed out", re.I)
 
 
 class NotCompared(BadInput):
     """A trainer cannot train this case, so that there is nothing to be gated."""
-
-
-@dataclass(frozen=True)
-class GatePair:
-    """One thing that the gate judges.
-
-    against: what the candidate is judged against; None is the stored baseline
-    parity:  `against` is the other trainer, not a version of the candidate's own
-    workarounds: what the candidate alone is trained with
-    """
-
-    settings: Settings
-    candidate: Ref
-    against: Ref | None
-    parity: bool
-    stored: Path
-    workarounds: tuple[str, ...] = ()
-
-    @property
-    def case(self) -> str:
-        """Name of the case."""
-        return self.settings.case.name
-
-    @property
-    def id(self) -> str:
-        """Part of a test's name."""
-        against = "baseline" if self.against is None else str(self.against)
-        return f"{self.case}-{self.candidate}-{against}"
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Names of the cases in which versions of one trainer are compared, and the two trainers."""
-
-    versions: tuple[str, ...]
-    trainers: tuple[str, ...]
-
-
-def chosen_cases(names: Sequence[str]) -> Chosen:
-    """The cases by these names: `smoke` and `all` stand for several.
-
-    `all` is, too, every aligned one whose model is small enough to be executed anywhere.
-    """
-    versions: list[str] = []
-    trainers: list[str] = []
-    for name in names:
-        versions += SMOKE if name in ("smoke", "all") else [name]
-        if name == "all":
-            cases = (load([f"case={case}"]).case for case in case_names())
-            trainers += [case.name for case in cases if case.aligned and has_weights(case)]
-            versions += trainers
-        else:
-            trainers.append(SMOKE_OF_TRAINERS if name == "smoke" else name)
-    return Chosen(tuple(dict.fromkeys(versions)), tuple(dict.fromkeys(trainers)))
-
-
-def gate_pairs(
-    overrides: Sequence[str],
-    candidate: Ref,
-    baseline: Ref | None,
-    cases: Sequence[str],
-    stored: Path = Path("baselines"),
-) -> tuple[GatePair, ...]:
-    """Everything that the gate judges, by case; nothing is launched or installed.
-
-    The other trainer is the first of `engines` that is not the candidate's own. It is judged
-    against where it is installed, or a source of it is named (a torchprime checkout by
-    `--torchprime`, engine.torchprime.source or TORCHPRIME_DIR). Raises BadInput for what cannot be
-    gated.
-    """
-    if baseline is not None and baseline.packages != candidate.packages:
-        raise BadInput(f"{candidate} and {baseline} are not versions of the same packages")
-    if baseline is None and candidate.in_environment:
-        # With what the engine's environment has.
-        baseline = Ref(str(candidate.trained_with))
-    found = []
-    chosen = chosen_cases(cases)
-    for case in dict.fromkeys((*chosen.versions, *chosen.trainers)):
-        settings = ready(load([f"case={case}", *overrides]))
-        if case in chosen.versions:
-            found.append(GatePair(settings, candidate, baseline, False, stored))
-        # Another torch_xla is not in the other trainer's environment: they would differ by it.
-        other = None if candidate.in_environment else _other(settings, candidate.engine)
-        if other is not None and case in chosen.trainers:
-            found.append(GatePair(settings, candidate, other, True, stored))
-    return tuple(found)
-
-
-def _other(settings: Settings, own: str) -> Ref | None:
-    """The trainer whose parity with a candidate is judged too, where it is at hand."""
-    names = (name.partition("@")[0] for name in settings.engines)
-    name = next((name for name in names if name != own), None)
-    source = None if name is None else engine(name).source
-    if name is None or source is None:
-        return None
-    options = settings.engine[name]
-    option = options.source if isinstance(options, TrainerOptions) else None
-    at_hand = source.default is None or named_source(source, option)
-    return Ref(str(source.package)) if at_hand else None
 
 
 def run_gate(gated: Sequence[GatePair], reporter: Reporter) -> Outcome:
@@ -210,7 +102,9 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
             return _worked_around(pair, workaround, own, reporter)
         verdict = _not_trained(verdict, base, own)
     else:
-        verdict = pairs.with_defects_of_both(pairs.with_parameters(verdict, base, own))
+        verdict = pairs.with_defects_of_both(
+            pairs.with_parameters(verdict, base, own), pair.settings.graph == "hlo"
+        )
     if pair.candidate.packages & {"torch", "torch_xla"}:
         verdict = pairs.with_wanted_stack(verdict)
     return _outcome(planned.compared, pair, verdict, records)
@@ -247,12 +141,8 @@ def _both_worked_around(
     the workaround, which one that does not need it does as well with."""
     words = f"the workaround {workaround.name} ({workaround.what})"
     reporter.note(f"{base.label} does not train: {why(base)}; both again with {words}")
-    name, settings = pair.candidate.engine, pair.settings
-    options = settings.engine[name]
-    assert isinstance(options, TrainerOptions)
-    with_it = dataclasses.replace(options, workarounds=[*options.workarounds, workaround.name])
-    engines = {**settings.engine, name: with_it}
-    again = dataclasses.replace(pair, settings=dataclasses.replace(settings, engine=engines))
+    settings = with_workarounds(pair.settings, pair.candidate.engine, (workaround.name,))
+    again = dataclasses.replace(pair, settings=settings)
     outcome = judge_pair(again, reporter)
     (verdict,) = outcome.verdict.pairs
     note = f"{base.label} trains only with {words}; both versions were given it"
@@ -268,19 +158,15 @@ def plan_candidate(pair: GatePair, reporter: Reporter) -> Plan:
     """The Plan of the candidate. Raises BadInput, InstallFailed, NotCompared."""
     try:
         return plan_ref(
-            pair.candidate, pair.settings, _inputs(pair), reporter.note, pair.workarounds
+            pair.candidate, pair.settings, inputs_of(pair.settings), reporter.note, pair.workarounds
         )
     except CannotTrain as error:
         raise NotCompared(f"{pair.case}: {pair.candidate} was not compared: {error}") from None
 
 
-def _inputs(pair: GatePair) -> Inputs:
-    return inputs_of(pair.settings)
-
-
 def _plan_against(pair: GatePair, ref: Ref, reporter: Reporter) -> Plan:
     try:
-        return plan_ref(ref, pair.settings, _inputs(pair), reporter.note)
+        return plan_ref(ref, pair.settings, inputs_of(pair.settings), reporter.note)
     except InstallFailed:
         raise
     except BadInput as error:
@@ -364,7 +250,9 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     if wanted and noise != NOT_MEASURED and _exceeded(verdict):
         comparison = dataclasses.replace(comparison, noise_floor=noise.floor, repeat=noise.repeat)
         verdict = judge(comparison)
-    verdict = pairs.with_defects_of_both(pairs.with_parameters(verdict, base, own))
+    verdict = pairs.with_defects_of_both(
+        pairs.with_parameters(verdict, base, own), pair.settings.graph == "hlo"
+    )
     verdict = pairs.against_stored(verdict, case.aligned)
     return _outcome(compared + by, pair, verdict, records)
 
@@ -396,7 +284,7 @@ def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
     from harness.run.timing import compiled_step_of
 
     replan = planner_of(pair.candidate, reporter.note, pair.workarounds)
-    return compiled_step_of(replan, pair.settings, _inputs(pair), reporter)
+    return compiled_step_of(replan, pair.settings, inputs_of(pair.settings), reporter)
 
 
 def _not_installed(pair: GatePair, against: Plan | None, error: str, reporter: Reporter) -> Outcome:

@@ -9,7 +9,7 @@ from harness.config.compose import load
 from harness.config.settings import Settings
 from harness.environments.compilers import tpu_compiler
 from harness.environments.sources import default_cache_dir
-from harness.gate.gate import chosen_cases
+from harness.gate.selection import chosen_cases
 from harness.ladder.ladder import names
 from harness.ladder.result import RungResult
 from harness.ladder.rungs.compiled import NAME, judge_compilers

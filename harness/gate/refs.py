@@ -12,11 +12,11 @@ from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.secrets import redact
 from harness.config.settings import Settings
-from harness.engines.spec import TrainerOptions, engine, engines
+from harness.engines.spec import engine, engines
 from harness.environments.sources import Package, default_cache_dir, parse_source
 from harness.environments.stack import interpreter_with, named, pin
 from harness.inputs.prepared import Inputs
-from harness.run.plan import Plan, Planner, labelled, plan_run
+from harness.run.plan import Plan, Planner, labelled, plan_run, with_workarounds
 
 _NEXT = re.compile(r",(?=[\w.-]+@)")
 """A comma between two refs, and not one within a folder's name."""
@@ -131,18 +131,13 @@ def plan_ref(
 
     Raises BadInput for what cannot work, InstallFailed where `ref` cannot be installed.
     """
-    options = settings.engine[ref.engine]
-    if workarounds:
-        assert isinstance(options, TrainerOptions)
-        both = [*options.workarounds, *workarounds]
-        options = dataclasses.replace(options, workarounds=both)
-    if ref.in_environment:
-        cache = default_cache_dir()
-        pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
-        python = interpreter_with(pins, cache, progress)
-        options = dataclasses.replace(options, python=str(python))
-    engine = {**settings.engine, ref.engine: options}
-    plan = plan_run(ref.entry, dataclasses.replace(settings, engine=engine), inputs, progress)
+    settings = with_workarounds(settings, ref.engine, workarounds)
     if not ref.in_environment:
-        return plan
+        return plan_run(ref.entry, settings, inputs, progress)
+    cache = default_cache_dir()
+    pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
+    python = str(interpreter_with(pins, cache, progress))
+    options = dataclasses.replace(settings.engine[ref.engine], python=python)
+    settings = dataclasses.replace(settings, engine={**settings.engine, ref.engine: options})
+    plan = plan_run(ref.entry, settings, inputs, progress)
     return dataclasses.replace(plan, label=labelled(str(ref), options))

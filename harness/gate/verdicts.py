@@ -69,11 +69,14 @@ def against_stored(pair: PairVerdict, aligned: bool) -> PairVerdict:
     return dataclasses.replace(pair, rungs=rungs)
 
 
-def with_defects_of_both(pair: PairVerdict) -> PairVerdict:
+def with_defects_of_both(pair: PairVerdict, dumped: bool = False) -> PairVerdict:
     """The verdict where both versions do alike what their case, or any good run, does not.
 
     Between two trainers it is a finding, as for either alone. Between versions of one it is what
     the baseline does too: no change. Its rung claims nothing then, and a note says what it is.
+
+    dumped: whether the compiled steps were to be compared, which they are only where the counters
+            hold: then nothing is known of what was asked for, and `graph` is INVALID
     """
     failed = [r for r in pair.rungs if r.rung in STANDING and r.result is Result.FAIL]
     alike = [r for r in failed if _of_both(r, (pair.a, pair.b))]
@@ -81,6 +84,9 @@ def with_defects_of_both(pair: PairVerdict) -> PairVerdict:
         r.rung: RungResult.not_exercised(r.rung, f"the same in both: {r.explanation}")
         for r in alike
     }
+    if dumped and graph.RUNG.name in known:
+        because = f"compiled steps were not compared; {known[graph.RUNG.name].explanation}"
+        known[graph.RUNG.name] = RungResult.invalid(graph.RUNG.name, because)
     notes = [f"{r.rung}: both versions: {'; '.join(f.text for f in r.findings)}" for r in alike]
     rungs = tuple(known.get(r.rung, r) for r in pair.rungs)
     return dataclasses.replace(pair, rungs=rungs, notes=(*pair.notes, *notes))

@@ -24,7 +24,7 @@ from harness.plugins.ladder import (
 from harness.plugins.verdict_report import attach
 
 if TYPE_CHECKING:
-    from harness.gate.gate import GatePair
+    from harness.gate.selection import GatePair
     from harness.run.session import Outcome
 
 _DONE: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
@@ -82,8 +82,8 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
         return ()
     from harness.base.errors import BadInput
     from harness.config.overrides import quoted
-    from harness.gate.gate import gate_pairs
     from harness.gate.refs import parse
+    from harness.gate.selection import gate_pairs
 
     words = [f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}"]
     if config.getoption("--parity-scale-mesh"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,16 @@ def inputs_of(settings: Settings) -> Inputs:
 def workarounds_of(options: EngineOptions) -> list[str]:
     """Names of the workarounds that a trainer trains with."""
     return list(options.workarounds) if isinstance(options, TrainerOptions) else []
+
+
+def with_workarounds(settings: Settings, name: str, workarounds: Sequence[str]) -> Settings:
+    """The settings with `workarounds` besides those that the engine `name` has already."""
+    if not workarounds:
+        return settings
+    options = settings.engine[name]
+    assert isinstance(options, TrainerOptions)
+    both = dataclasses.replace(options, workarounds=[*options.workarounds, *workarounds])
+    return dataclasses.replace(settings, engine={**settings.engine, name: both})
 
 
 def labelled(name: str, options: EngineOptions) -> str:

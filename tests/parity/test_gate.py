@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.gate.gate import gate_pairs, judge_pair
+from harness.gate.gate import judge_pair
 from harness.gate.refs import Ref
+from harness.gate.selection import gate_pairs
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.plugins.ladder import assert_holds

@@ -17,7 +17,7 @@ from harness.cli.main import app
 from harness.engines.spec import TrainerOptions
 from harness.gate import bisect, releases
 from harness.gate import gate as gating
-from harness.gate.gate import SMOKE, GatePair
+from harness.gate.selection import SMOKE, GatePair
 from harness.ladder.ladder import names
 from harness.ladder.result import Result as Judged
 from harness.ladder.result import RungResult

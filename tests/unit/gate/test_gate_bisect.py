@@ -29,8 +29,8 @@ from harness.gate.bisect import (
     search,
 )
 from harness.gate.commits import first_bad_commit, walk
-from harness.gate.gate import GatePair
 from harness.gate.refs import Ref
+from harness.gate.selection import GatePair
 from harness.inputs.prepared import Inputs
 from harness.ladder.ladder import names
 from harness.ladder.result import Result, RungResult

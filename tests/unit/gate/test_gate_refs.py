@@ -8,8 +8,8 @@ import pytest
 
 from harness.base.errors import BadInput
 from harness.config.compose import load
-from harness.gate.gate import GatePair
 from harness.gate.refs import Ref, parse
+from harness.gate.selection import GatePair
 
 
 @pytest.mark.parametrize(

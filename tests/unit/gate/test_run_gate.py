@@ -18,16 +18,9 @@ from harness.config.settings import Settings
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import gate as gating
-from harness.gate.gate import (
-    SMOKE,
-    GatePair,
-    NotCompared,
-    chosen_cases,
-    gate_pairs,
-    judge_pair,
-    run_gate,
-)
+from harness.gate.gate import NotCompared, judge_pair, run_gate
 from harness.gate.refs import Ref
+from harness.gate.selection import SMOKE, GatePair, chosen_cases, gate_pairs
 from harness.gate.verdicts import with_defects_of_both
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict
@@ -283,6 +276,13 @@ class TestWhatBothVersionsDo:
         assert verdict.result is Result.PASS
         assert verdict.rung("graph").result is Result.NOT_EXERCISED, "nothing is claimed for it"
         assert any("aten::_local_scalar_dense" in note for note in verdict.notes)
+
+    def test_but_hides_no_compiled_step_that_was_to_be_compared(self) -> None:
+        read = Finding("host reads a step: 1 in hf@1.0, 1 in hf@2.0", None, None, 1, 1)
+        rung = RungResult("graph", Result.FAIL, "x", findings=(read,))
+        pair = PairVerdict("hf@1.0", "hf@2.0", "", "", (rung,))
+        assert with_defects_of_both(pair).rungs[0].result is Result.NOT_EXERCISED
+        assert with_defects_of_both(pair, dumped=True).rungs[0].result is Result.INVALID
 
     @pytest.mark.parametrize("counts", [(1, 2), (0, 1), (1, 0)])
     def test_but_another_number_of_times_is(

@@ -15,8 +15,8 @@ from harness.base.errors import BadInput
 from harness.cli.main import app
 from harness.config.compose import load
 from harness.engines.spec import engine
-from harness.gate.gate import gate_pairs
 from harness.gate.refs import parse
+from harness.gate.selection import gate_pairs
 from harness.run import plan as planning
 from harness.run import session
 

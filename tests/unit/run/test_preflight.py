@@ -16,8 +16,8 @@ from harness.config.compose import load
 from harness.devices import tpu
 from harness.devices.device import Device
 from harness.environments.interpreters import Interpreter
-from harness.gate.gate import gate_pairs
 from harness.gate.refs import parse
+from harness.gate.selection import gate_pairs
 from harness.launchers import registry
 from harness.run import execute, preflight
 from harness.run.execute import DeviceLock
