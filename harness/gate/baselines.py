@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.base.dotted import dotted
 from harness.base.errors import BadInput
 from harness.base.files import write_text
 from harness.base.typed import STRICT, Count, plain_json, typed_json
@@ -240,24 +241,13 @@ def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Basel
 def differences(baseline: Record, record: Record) -> list[str]:
     """What makes a baseline incomparable: another case, other data or other weights."""
     found = []
-    stored, wanted = (_flat(dataclasses.asdict(r.case)) for r in (baseline, record))
-    for key in sorted(stored.keys() | wanted.keys()):
+    stored, wanted = (dict(dotted(dataclasses.asdict(r.case))) for r in (baseline, record))
+    for key in sorted((stored.keys() | wanted.keys()) - {"description"}):
         if stored.get(key) != wanted.get(key):
             found.append(f"case.{key} is {stored.get(key)} there, {wanted.get(key)} here")
     if not found and baseline.manifest.inputs != record.manifest.inputs:
         found.append("the prepared rows or weights are others")
     return found
-
-
-def _flat(case: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A case as dotted keys, without what only describes it."""
-    flat: dict[str, Any] = {}
-    for key, value in case.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{path}{key}.")
-        elif path or key != "description":
-            flat[f"{path}{key}"] = value
-    return flat
 
 
 def author(environ: Mapping[str, str] = os.environ) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from harness.base.dotted import dotted
 from harness.config.case import Case
 from harness.config.training import Shape
 from harness.ladder.result import Result, RungResult
@@ -23,6 +24,9 @@ IN_COMMON = (
     *(f"model.{field.name}" for field in dataclasses.fields(Shape)),
 )  # fmt: skip
 """Keys that a case shares with what `parity train` was given."""
+
+WHOLE = ("mesh", "arguments")
+"""Keys whose values are told in one piece."""
 
 SHOWN = 4
 """Differences that are told one by one."""
@@ -72,17 +76,8 @@ def _flat(case: AnyCase) -> dict[str, Any]:
     plain = {k: v for k, v in dataclasses.asdict(case).items() if k not in NAMES}
     if isinstance(case, Case):  # a null of it stands for one of these
         plain["precision"] = case.matmul_precision
-    return dict(_leaves(plain))
-
-
-def _leaves(values: Mapping[str, Any], at: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and key not in ("mesh", "arguments"):
-            found += _leaves(value, f"{at}{key}.")
-        else:
-            found.append((f"{at}{key}", value))
-    return found
+    leaves = dotted(plain, WHOLE)
+    return {key: value for key, value in leaves if value != {} or key in WHOLE}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -11,6 +11,7 @@ import math
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name, exceeds, relative_difference
+from harness.ladder.series import gradient_norms
 from harness.record.evidence import Record
 
 FACTOR = 1.25
@@ -41,7 +42,7 @@ def cause(c: Comparison, step: int, limit: float) -> str:
 
 def first_norm_apart(c: Comparison, end: int, limit: float) -> tuple[int, float, float] | None:
     """The first step before `end` whose gradient norms differ, and both."""
-    left, right = ({s.index: s.gradient_norm for s in r.steps} for r in (c.a, c.b))
+    left, right = gradient_norms(c.a), gradient_norms(c.b)
     for step in range(end):
         x, y = left.get(step), right.get(step)
         if x and y and exceeds(relative_difference(x, y), limit):

@@ -1,10 +1,14 @@
-"""Two runs of one case that ought to agree, for whatever judges a pair."""
+"""What many tests have in common: two runs that ought to agree, and where engines run."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from builders import Trainer
 
+from harness.environments.interpreters import base_python
+from harness.environments.sources import default_cache_dir
 from harness.record.evidence import Record
 
 
@@ -18,3 +22,12 @@ def a() -> Record:
 def b() -> Record:
     """Another engine's run of the same case: two groups, and sums in another order."""
     return Trainer(label="b", groups=2, sums=-1).record()
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> Path:
+    """The interpreter of the engines' environment, which has torch and torch_xla."""
+    python = base_python(default_cache_dir())
+    if not python.exists():
+        pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
+    return python

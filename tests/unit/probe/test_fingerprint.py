@@ -17,8 +17,6 @@ import pytest
 from builders import Trainer, comparison, fingerprint, round_bfloat16, with_observed
 from filelock import FileLock
 
-from harness.environments.interpreters import base_python
-from harness.environments.sources import default_cache_dir
 from harness.ladder.judge import judge
 from harness.ladder.result import Result
 from harness.record.evidence import Record
@@ -32,18 +30,15 @@ BROKEN = (
 
 
 @pytest.fixture(scope="session")
-def on_device(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def on_device(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> Any:
     """The JSON that on_device.py writes: once for all, however many processes the tests run in."""
-    python = base_python(default_cache_dir())
-    if not python.exists():
-        pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # that of the session, which all of its processes have
     out = folder / "on_device.json"
     with FileLock(f"{out}.lock"):
         if not out.exists():
-            _run(python, out)
+            _run(engine_python, out)
     return json.loads(out.read_text())
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.environments.interpreters import base_python
-from harness.environments.sources import default_cache_dir
-
 ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
@@ -59,12 +56,9 @@ print(json.dumps([found, [
 
 
 @pytest.fixture(scope="module")
-def answers() -> list[object]:
-    python = base_python(default_cache_dir())
-    if not python.exists():
-        pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
+def answers(engine_python: Path) -> list[object]:
     done = subprocess.run(
-        [python, "-c", SCRIPT], capture_output=True, text=True, check=False,
+        [engine_python, "-c", SCRIPT], capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from harness.environments.interpreters import base_python
-from harness.environments.sources import default_cache_dir
 from harness.ladder.loss import division, mean_cross_entropy
 from harness.record.evidence import Parameter, Step
 from harness.record.layout import PARAMETERS, STEPS
@@ -46,17 +44,14 @@ class Watched:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> Path:
     """The Records of all runs: made once, however many processes the tests run in."""
-    python = base_python(default_cache_dir())
-    if not python.exists():
-        pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
     base = tmp_path_factory.getbasetemp()
     out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "watched_runs"
     with FileLock(f"{out}.lock"):
         if not (out / "done").exists():
             done = subprocess.run(
-                [python, HERE / "watch_runs.py", out], capture_output=True, text=True,
+                [engine_python, HERE / "watch_runs.py", out], capture_output=True, text=True,
                 input="".join(json.dumps(run) + "\n" for run in RUNS),
                 env={
                     **os.environ, "PYTHONPATH": f"{ROOT}:{HERE}",

@@ -11,22 +11,16 @@ from typing import Any
 
 import pytest
 
-from harness.environments.interpreters import base_python
-from harness.environments.sources import default_cache_dir
-
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def scoped(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def scoped(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> Any:
     """The JSON that scoped.py writes."""
-    python = base_python(default_cache_dir())
-    if not python.exists():
-        pytest.skip(f"there is no engine environment at {python}: `parity run` makes it")
     out = tmp_path_factory.mktemp("scoped") / "out.json"
     environment = {"PJRT_DEVICE": "CPU", "XLA_HLO_DEBUG": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(
-        [python, Path(__file__).with_name("scoped.py"), out],
+        [engine_python, Path(__file__).with_name("scoped.py"), out],
         check=True, capture_output=True, env={**os.environ, **environment},
     )  # fmt: skip
     return json.loads(out.read_text())

@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 
-from harness.environments.interpreters import base_python
-from harness.environments.sources import default_cache_dir
-
 ROOT = Path(__file__).parents[3]
 
 TEXT = """
@@ -28,20 +25,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    found = base_python(default_cache_dir())
-    if not found.exists():
-        pytest.skip(f"there is no engine environment at {found}: `parity run` makes it")
-    return found
-
-
-@pytest.fixture(scope="module")
-def staged(folder: Path, python: Path) -> Any:
+def staged(folder: Path, engine_python: Path) -> Any:
     """The JSON that staged.py writes."""
     out = folder / "out.json"
     environment = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "2", "PYTHONPATH": str(ROOT)}
     subprocess.run(
-        [python, Path(__file__).with_name("staged.py"), out, folder],
+        [engine_python, Path(__file__).with_name("staged.py"), out, folder],
         check=True, capture_output=True, env={**os.environ, **environment},
     )  # fmt: skip
     return json.loads(out.read_text())
@@ -54,11 +43,11 @@ def told(staged: Any, folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def texts(told: Any, folder: Path, python: Path) -> list[str]:
+def texts(told: Any, folder: Path, engine_python: Path) -> list[str]:
     """The modules of the last step."""
     return [
         subprocess.run(
-            [python, "-c", TEXT, folder / module["file"]],
+            [engine_python, "-c", TEXT, folder / module["file"]],
             check=True, capture_output=True, text=True,
         ).stdout
         for module in told["step"]
