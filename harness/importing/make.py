@@ -166,26 +166,23 @@ def _window(first: int, last: int, seconds: float, profiled: bool = False) -> di
 
 def _of_profile(path: Path, named: str, workspace: Path, stated: Stated) -> Record:
     """A Record of the step times in a device's profile: of nothing else."""
-    from harness.compiler.xplane import step_seconds
     from harness.devices.device import device
+    from harness.run.execute import device_times_of
 
     planes = device("tpu").planes
     assert planes is not None
-    times = step_seconds(path, planes)
+    times = device_times_of(path, planes)
     steps = 1 + max(len(gaps) for gaps in times.seconds.values())
     request = TrainingRequest(
         stated.dtype or UNKNOWN, steps, None, 1, None, None, None, Rows(None), {}, stated.case
     )
     what = f"profile {path}: {steps} executions of {times.module} on {len(times.seconds)} devices"
-    imported = Imported((what,), {}, stated.assumed, tuple(times.complaints))
+    imported = Imported((what,), {}, stated.assumed, times.complaints)
     whole = max(sum(gaps) for gaps in times.seconds.values())
     manifest = _manifest(
         "imported", stated, request, imported, named, 0.0, Termination(OK, "profile", None, whole)
     )
     observed = Observed(devices=len(times.seconds), processes=1, process=0)
-    kept = DeviceTimes(
-        times.module, dict(times.seconds), times.idle_devices, tuple(times.complaints)
-    )
     events = [*_events([Point(step) for step in range(steps)], 1)]
     events.append(_window(0, steps - 1, whole, profiled=True))
     return _write(
@@ -193,7 +190,7 @@ def _of_profile(path: Path, named: str, workspace: Path, stated: Stated) -> Reco
         workspace,
         events,
         profile=path,
-        times=kept,
+        times=times,
     )
 
 

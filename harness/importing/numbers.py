@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 QUANTITIES = ("loss", "learning_rate", "gradient_norm")
 """What is read of each step, by the name of the field of `Point`."""
@@ -52,6 +53,9 @@ class Told:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
+Known = TypeVar("Known", Point, Told)
+
+
 @dataclass(frozen=True)
 class Source:
     """One file, or one kind of line, that was read.
@@ -75,14 +79,7 @@ class Source:
 
 def first_of(first: Told, *others: Told) -> Told:
     """What any of them knows; the first that knows something is believed."""
-    for other in others:
-        unknown = {
-            key.name: getattr(other, key.name)
-            for key in dataclasses.fields(Told)
-            if getattr(first, key.name) in (None, {})
-        }
-        first = dataclasses.replace(first, **unknown)
-    return first
+    return functools.reduce(_completed, others, first)
 
 
 def joined(sources: Sequence[Source]) -> tuple[Point, ...]:
@@ -95,13 +92,14 @@ def joined(sources: Sequence[Source]) -> tuple[Point, ...]:
     return tuple(steps[step] for step in sorted(steps))
 
 
-def _completed(known: Point, other: Point) -> Point:
-    missing = {
+def _completed(known: Known, other: Known) -> Known:
+    """`known`, with what only `other` knows."""
+    unknown = {
         key.name: getattr(other, key.name)
-        for key in dataclasses.fields(Point)
-        if getattr(known, key.name) is None
+        for key in dataclasses.fields(known)
+        if getattr(known, key.name) in (None, {})
     }
-    return dataclasses.replace(known, **missing)
+    return dataclasses.replace(known, **unknown)
 
 
 def spacing(steps: Sequence[int]) -> int:

@@ -200,14 +200,19 @@ class Parameters:
         Such as Adam's moments; scalars are left out. So is what has another shape than the
         parameter (Adafactor's factors), where that is taken apart: it belongs to none of its parts.
         """
-        found: list[list[dict[str, Any]]] = []
+        kept: list[dict[str, list[torch.Tensor]]] = []
         for p, state in zip(self.owners, self._held(), strict=True):
             held = {k: v for k, v in sorted(state.items()) if torch.is_tensor(v) and v.dim()}
             if id(p) in self._layout_of:
                 held = {k: v for k, v in held.items() if v.shape == p.shape}
-            parts = {k: self._values(self._parts(p, v)) for k, v in held.items()}
+            kept.append({k: self._parts(p, v) for k, v in held.items()})
+        # All at once: one is computed while another is read.
+        values = iter(self._values([t for held in kept for parts in held.values() for t in parts]))
+        found = []
+        for p, held_parts in zip(self.owners, kept, strict=True):
+            told = {k: [next(values) for _ in parts] for k, parts in held_parts.items()}
             count = len(self._by_owner[id(p)])
-            found.append([{k: v[i] for k, v in parts.items()} for i in range(count)])
+            found.append([{k: v[i] for k, v in told.items()} for i in range(count)])
         return found
 
     def _counted(self) -> list[list[float | None]]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import re
 import tempfile
 import threading
 import time
@@ -290,17 +291,22 @@ def keep_device_times(folder: Path, observed: Observed) -> str | None:
     planes = planes_of(observed)
     if not files or planes is None:
         return None
-    from harness.compiler.xplane import step_seconds
-
     try:
-        times = step_seconds(files[-1], planes)
+        kept = device_times_of(files[-1], planes)
     except BadInput as error:
         return str(error)
-    kept = DeviceTimes(
-        times.module, dict(times.seconds), times.idle_devices, tuple(times.complaints)
-    )
     writer.write_json(folder / layout.DEVICE_TIMES, dataclasses.asdict(kept))
     return None
+
+
+def device_times_of(profile: Path, planes: re.Pattern[str]) -> DeviceTimes:
+    """The step times in a profile, as a Record keeps them. Raises BadInput where it shows none."""
+    from harness.compiler.xplane import step_seconds
+
+    times = step_seconds(profile, planes)
+    return DeviceTimes(
+        times.module, dict(times.seconds), times.idle_devices, tuple(times.complaints)
+    )
 
 
 def _keep_graph(place: Slot) -> None:
