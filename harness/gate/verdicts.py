@@ -78,8 +78,7 @@ def with_defects_of_both(pair: PairVerdict, dumped: bool = False) -> PairVerdict
     dumped: whether the compiled steps were to be compared, which they are only where the counters
             hold: then nothing is known of what was asked for, and `graph` is INVALID
     """
-    failed = [r for r in pair.rungs if r.rung in STANDING and r.result is Result.FAIL]
-    alike = [r for r in failed if _of_both(r, (pair.a, pair.b))]
+    alike = _alike(pair)
     known = {
         r.rung: RungResult.not_exercised(r.rung, f"the same in both: {r.explanation}")
         for r in alike
@@ -90,6 +89,20 @@ def with_defects_of_both(pair: PairVerdict, dumped: bool = False) -> PairVerdict
     notes = [f"{r.rung}: both versions: {'; '.join(f.text for f in r.findings)}" for r in alike]
     rungs = tuple(known.get(r.rung, r) for r in pair.rungs)
     return dataclasses.replace(pair, rungs=rungs, notes=(*pair.notes, *notes))
+
+
+def _alike(pair: PairVerdict) -> list[RungResult]:
+    """The standing rungs whose findings are of both runs: those that fail, and those that were not
+    judged for the sake of such a one alone."""
+    alike: list[RungResult] = []
+    for rung in pair.rungs:
+        fails = rung.result is Result.FAIL
+        follows = bool(alike) and rung.result is Result.INVALID
+        if rung.rung in STANDING and (fails or follows) and _of_both(rung, (pair.a, pair.b)):
+            alike.append(rung)
+        elif fails:
+            break  # what stands below it may follow from this
+    return alike
 
 
 def _of_both(rung: RungResult, labels: tuple[str, str]) -> bool:

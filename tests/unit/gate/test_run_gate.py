@@ -277,6 +277,24 @@ class TestWhatBothVersionsDo:
         assert verdict.rung("graph").result is Result.NOT_EXERCISED, "nothing is claimed for it"
         assert any("aten::_local_scalar_dense" in note for note in verdict.notes)
 
+    def test_also_where_one_rung_was_not_judged_for_the_sake_of_the_other(self) -> None:
+        def results(*rungs: tuple[str, Result, int, int]) -> list[Result]:
+            built = tuple(
+                RungResult(name, result, "x", findings=(Finding("n", None, None, x, y),))
+                for name, result, x, y in rungs
+            )
+            return [
+                r.result for r in with_defects_of_both(PairVerdict("a", "b", "", "", built)).rungs
+            ]
+
+        fails, invalid, excused = Result.FAIL, Result.INVALID, Result.NOT_EXERCISED
+        sharding, graph = ("sharding", fails, 1, 1), ("graph", invalid, 2, 2)
+        assert results(sharding, graph) == [excused, excused]
+        assert results(graph) == [invalid], "for another reason"
+        assert results(("sharding", fails, 1, 2), graph) == [fails, invalid]
+        assert results(sharding, ("graph", invalid, 2, 3)) == [excused, invalid]
+        assert results(sharding, ("data", fails, 1, 2), graph) == [excused, fails, invalid]
+
     def test_but_hides_no_compiled_step_that_was_to_be_compared(self) -> None:
         read = Finding("host reads a step: 1 in hf@1.0, 1 in hf@2.0", None, None, 1, 1)
         rung = RungResult("graph", Result.FAIL, "x", findings=(read,))
