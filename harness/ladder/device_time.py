@@ -38,10 +38,8 @@ def profile_fault(record: Record, tolerance: float | None) -> str | None:
         return f"the profiler complained: {times.complaints[0]}"
     if times.idle_devices:
         return f"{', '.join(times.idle_devices)} never ran {times.module} in the profile"
-    # Of several hosts one profile is kept, with the devices of that host.
-    here = (record.observed.devices or 0) // (record.observed.processes or 1)
-    if len(times.seconds) != here:
-        return f"the profile shows {len(times.seconds)} of {here} devices"
+    if len(times.seconds) != record.observed.devices:
+        return f"the profile shows {len(times.seconds)} of {record.observed.devices} devices"
     return _lost_executions(record, times) or _apart(times, tolerance)
 
 

@@ -29,7 +29,7 @@ from harness.launchers.merge_events import (
     same,
     whole,
 )
-from harness.record import layout, reader, writer
+from harness.record import device_times, layout, reader, writer
 from harness.record.evidence import Hosts, Observed, Record
 from harness.record.termination import OK
 
@@ -208,9 +208,14 @@ def merge_records(folders: Sequence[Path], target: Path) -> Record:
                 f"{'; '.join(hosts.disagreements)}. Name the Records of hosts that trained: "
                 f"each has an {layout.OBSERVED}"
             )
+        times = {f"host-{n}": r.device_times for n, r in enumerate(runs) if r.device_times}
+        if times:
+            path = making / layout.DEVICE_TIMES
+            writer.write_json(path, dataclasses.asdict(device_times.joined(times)))
         manifest = dataclasses.replace(
             runs[0].manifest,
             hosts=hosts,
+            profile=next((r.manifest.profile for r in runs if r.manifest.profile), None),
             observed=reader.read_observed(making),
             ended=(bad or runs)[0].ended,
         )

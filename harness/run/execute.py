@@ -33,6 +33,7 @@ from harness.launchers.invocation import Invocation, Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.registry import launcher_for, limits_of, local_launcher
 from harness.record import layout, reader, termination, writer
+from harness.record.device_times import joined
 from harness.record.evidence import (
     DeviceTimes,
     Launched,
@@ -285,16 +286,21 @@ def keep_device_times(folder: Path, observed: Observed) -> str | None:
 
     Returns what is wrong with the profile; None for a good one, and where there is none.
     """
-    # A run on several hosts leaves one a host: they step together, so that any of them will do.
-    folders = (folder, *sorted(folder.glob("host-*")))
-    files = [p for f in folders for p in sorted((f / layout.PROFILE).rglob("*.xplane.pb"))]
     planes = planes_of(observed)
-    if not files or planes is None:
+    if planes is None:
         return None
-    try:
-        kept = device_times_of(files[-1], planes)
-    except BadInput as error:
-        return str(error)
+    hosts = {}
+    for place in (folder, *sorted(folder.glob("host-*"))):
+        files = sorted((place / layout.PROFILE).rglob("*.xplane.pb"))
+        if not files:
+            continue
+        try:
+            hosts[place.name] = device_times_of(files[-1], planes)
+        except BadInput as error:
+            return str(error)
+    if not hosts:
+        return None
+    kept = hosts[folder.name] if folder.name in hosts else joined(hosts)
     writer.write_json(folder / layout.DEVICE_TIMES, dataclasses.asdict(kept))
     return None
 

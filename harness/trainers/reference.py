@@ -71,7 +71,27 @@ def place_on_mesh(model: Any, t: dict[str, Any]) -> tuple[Any, Any]:
             parameter, mesh, tuple(tuple(a) if isinstance(a, list) else a for a in spec)
         )
     rows = tuple(axis for axis in ("data", "fsdp") if axis in axes)
+    keep_rows(model, mesh, (rows, None, "tensor" if axes.get("tensor", 1) > 1 else None))
     return torch_xla.device(), xs.ShardingSpec(mesh, (rows, None))
+
+
+def keep_rows(model: Any, mesh: Any, spec: tuple[Any, ...]) -> None:
+    """Have each layer put out the rows that it was given, as the trainers' layers do.
+
+    The partitioner is free otherwise to gather the activations of all rows and to leave the weights
+    where they are, which moves more bytes as batches grow.
+
+    spec: partition spec of a layer's output, [batch, length, hidden]
+    """
+    import torch_xla.distributed.spmd as xs
+
+    def pin(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        xs.mark_sharding(output, mesh, spec)
+
+    for name, module in model.named_modules():
+        *path, number = name.split(".")
+        if number.isdigit() and not any(part.isdigit() for part in path):  # no expert in a layer
+            module.register_forward_hook(pin)
 
 
 def recompute_layers(model: Any) -> None:

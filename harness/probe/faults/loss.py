@@ -32,6 +32,16 @@ def loss_dtype(dtype: str) -> None:
     _change_loss(lambda logits, labels: (logits.to(getattr(torch, dtype)), labels))
 
 
+def logits_to_host() -> None:
+    """The logits are copied to the host in every step."""
+
+    def copied(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits.detach().cpu()
+        return logits, labels
+
+    _change_loss(copied)
+
+
 def nan_loss(step: int) -> None:
     """The loss of one step is NaN."""
     _change_backward(step, lambda loss: loss * math.nan)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
+
+from harness.probe.parameters import canonical_name
 
 
 def hyper_parameter(name: str, value: Any) -> None:
@@ -79,3 +83,56 @@ def skip_update(step: int) -> None:
         optimizer.step = types.MethodType(maybe, optimizer)
 
     torch.optim.Optimizer.__init__ = init  # type: ignore[method-assign]
+
+
+def reset_state(step: int) -> None:
+    """The optimizer begins anew at one step: its moments are gone, and its count of updates."""
+
+    def forget(optimizer: Any) -> None:
+        optimizer.state.clear()
+
+    _at(lambda now: now == step, forget)
+
+
+def scaled_gradients(factor: float, step: int) -> None:
+    """From one step on, gradients are scaled between clipping and the optimizer."""
+
+    def scale(optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+
+    _at(lambda now: now >= step, scale)
+
+
+def frozen(parameter: str, step: int) -> None:
+    """From one step on, one parameter is not updated any more."""
+    names: dict[int, str] = {}
+
+    def remember(module: Any, inputs: Any) -> None:
+        if not names and module.training:
+            names.update((id(p), canonical_name(n)) for n, p in module.named_parameters())
+
+    def freeze(optimizer: Any) -> None:
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        found = [p for p in held if names.get(id(p)) == parameter]
+        if not found:
+            raise RuntimeError(f"a seeded fault found no parameter {parameter} to freeze")
+        for each in found:
+            each.grad = None
+
+    module_hooks.register_module_forward_pre_hook(remember)
+    _at(lambda now: now >= step, freeze)
+
+
+def _at(begun: Callable[[int], bool], change: Callable[[Any], None]) -> None:
+    """Change the optimizer just before the steps that `begun` says."""
+    seen = {"steps": 0}
+
+    def before(optimizer: Any, *_: Any) -> None:
+        if begun(seen["steps"]):
+            change(optimizer)
+        seen["steps"] += 1
+
+    optimizer_hooks.register_optimizer_step_pre_hook(before)

@@ -29,9 +29,9 @@ from harness.base.errors import BadInput
 from harness.launchers.merge_hosts import merge_hosts, merge_records
 from harness.probe import hashing
 from harness.record import writer
-from harness.record.evidence import ScriptEnd
+from harness.record.evidence import DeviceTimes, ScriptEnd
 from harness.record.hosts import host_findings
-from harness.record.layout import MANIFEST
+from harness.record.layout import DEVICE_TIMES, MANIFEST
 from harness.record.writer import write_json
 
 
@@ -300,6 +300,29 @@ def test_records_of_a_pod_slice_are_merged(tmp_path: Path) -> None:
 def test_a_record_that_is_missing_from_the_merged_one_is_a_finding(tmp_path: Path) -> None:
     folders = records(tmp_path, hosts(4))
     assert "2 of 4 hosts" in str(host_findings(merge_records(folders[:2], tmp_path / "merged")))
+
+
+def test_device_times_of_all_hosts_are_merged(tmp_path: Path) -> None:
+    folders = records(tmp_path, hosts(2))
+    for folder, seconds in zip(folders, (0.25, 0.5), strict=True):
+        times = DeviceTimes("step(1)", {"/device:TPU:0": (seconds,)}, ("/device:TPU:1",), ("x",))
+        write_json(folder / DEVICE_TIMES, dataclasses.asdict(times))
+    merged = merge_records(folders, tmp_path / "merged")
+    assert merged.device_times == DeviceTimes(
+        "step(1)",
+        {"host-0/device:TPU:0": (0.25,), "host-1/device:TPU:0": (0.5,)},
+        ("host-0/device:TPU:1", "host-1/device:TPU:1"),
+        ("host-0: x", "host-1: x"),
+    )
+
+
+def test_a_profile_that_one_host_could_not_keep_is_said_of_the_merged_record(
+    tmp_path: Path,
+) -> None:
+    folders = records(tmp_path, hosts(2))
+    manifest = json.loads((folders[1] / MANIFEST).read_text())
+    write_json(folders[1] / MANIFEST, {**manifest, "profile": "it is truncated"})
+    assert merge_records(folders, tmp_path / "merged").manifest.profile == "it is truncated"
 
 
 def test_records_of_different_runs_are_not_merged(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def whole() -> list[bytes]:
     return [device(number) for number in range(COUNT)]
 
 
-def run_with(folder: Path, profile: bytes, attributes: dict[str, Any]) -> Record:
-    """A run on eight TPU devices whose third steady window was profiled."""
+def run_with(folder: Path, profile: bytes | dict[str, bytes], attributes: dict[str, Any]) -> Record:
+    """A run on eight TPU devices whose third steady window was profiled, on each host."""
     run = Trainer(steps=10, window=1, requested=10 + STEPS).record()
     window = Window(10, 9 + STEPS, 9.0, 1.0, 0, STEPS, 0, {}, profiled=True)
     calm = tuple(w for w in run.windows if w.first < 10)
@@ -44,9 +44,10 @@ def run_with(folder: Path, profile: bytes, attributes: dict[str, Any]) -> Record
         dataclasses.replace(run, windows=(*calm, window)),
         device="TPU", device_kind="TPU v6e", devices=COUNT, attributes=attributes,
     )  # fmt: skip
-    place = folder / "profile" / "plugins" / "host"
-    place.mkdir(parents=True)
-    (place / "host.xplane.pb").write_bytes(profile)
+    for host, written in (profile if isinstance(profile, dict) else {".": profile}).items():
+        place = folder / host / "profile" / "plugins" / "host"
+        place.mkdir(parents=True)
+        (place / "host.xplane.pb").write_bytes(written)
     fault = keep_device_times(folder, run.observed)
     times = folder / DEVICE_TIMES
     return dataclasses.replace(
@@ -115,6 +116,43 @@ def test_what_is_wrong_is_said_and_never_passes(tmp_path: Path, name: str, broke
         for side in "xy"
     )
     result = judged(x, y)
+    assert result.result is Result.INVALID
+    assert said in result.explanation
+
+
+HALF = [device(number) for number in range(COUNT // 2)]
+SECOND_HOST = {
+    "no profile": (None, "the profile shows 4 of 8 devices"),
+    "a device missing": (HALF[1:], "the profile shows 7 of 8 devices"),
+    "one cut short": (
+        [*HALF[1:], device(0, lost=(19,))], "host-1/device:TPU:0 ran step(11) 19 times",
+    ),
+    "one idle": (
+        [*HALF[1:], plane("/device:TPU:0")], "host-1/device:TPU:0 never ran step(11)",
+    ),
+    "one slower": (
+        [*HALF[1:], device(0, every=12.0)], "1 of 8 devices are slower (host-1/device:TPU:0",
+    ),
+    "a complaint": ([*HALF, text(3, "dropped")], "the profiler complained: host-1: dropped"),
+    "cut within a plane": ([b"".join(HALF)[:-7]], "is truncated"),
+}  # fmt: skip
+
+
+def test_the_devices_of_all_hosts_are_in_the_profile(tmp_path: Path) -> None:
+    hosts = {host: b"".join(HALF) for host in ("host-0", "host-1")}
+    x, y = (run_with(tmp_path / side, hosts, TPU) for side in "xy")
+    assert x.device_times is not None
+    assert len(x.device_times.seconds) == COUNT
+    assert judged(x, y).result is Result.PASS
+
+
+@pytest.mark.parametrize("name", SECOND_HOST)
+def test_what_is_wrong_on_the_second_host_is_said(tmp_path: Path, name: str) -> None:
+    parts, said = SECOND_HOST[name]
+    hosts = {"host-0": b"".join(HALF)}
+    x = run_with(tmp_path / "x", {**hosts, "host-1": b"".join(HALF)}, TPU)
+    broken = hosts if parts is None else {**hosts, "host-1": b"".join(parts)}
+    result = judged(x, run_with(tmp_path / "y", broken, TPU))
     assert result.result is Result.INVALID
     assert said in result.explanation
 
