@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from builders import Trainer
+from golden import Renewal, Worded
 
 from harness.environments.interpreters import base_python
 from harness.environments.sources import default_cache_dir
@@ -22,6 +23,17 @@ def a() -> Record:
 def b() -> Record:
     """Another engine's run of the same case: two groups, and sums in another order."""
     return Trainer(label="b", groups=2, sums=-1).record()
+
+
+@pytest.fixture
+def worded(request: pytest.FixtureRequest) -> Worded:
+    """Holds what a result says, word for word, against the golden file of its rung."""
+    _, name = request.node.nodeid.split("::", 1)
+    plugins = request.config.pluginmanager.get_plugins()
+    renewal = next((plugin for plugin in plugins if isinstance(plugin, Renewal)), None)
+    has_folder = "tmp_path" in request.fixturenames
+    folder = request.getfixturevalue("tmp_path") if has_folder else None
+    return Worded(f"{request.path.name}::{name}", renewal, folder)
 
 
 @pytest.fixture(scope="session")

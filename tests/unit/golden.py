@@ -1,7 +1,10 @@
-"""What each rung says, in words: many typical results, one golden file a rung.
+"""What each rung says, in words: one golden file a rung, the only place that holds wording.
 
-Tests assert logic by the fields of results; wording is held here alone, so that a sentence can be
-mended in one place. After a change of wording, write the files anew and review the difference:
+Tests assert logic by the fields of results. What only the sentence says, such as the cause that a
+rung finds, is held here too: a test hands the result to the fixture `worded`, which compares all
+that it says with the section of the test's name. The other sections are typical results of the
+whole ladder (`scenarios`). After a change of wording, write the files anew, and review the
+difference:
 
     python tests/unit/golden.py
 """
@@ -9,13 +12,16 @@ mended in one place. After a change of wording, write the files anew and review 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from builders import (
     Arrays,
     CountsFirst,
@@ -41,7 +47,8 @@ from harness.ladder.ladder import LADDER
 from harness.ladder.result import RungResult
 from harness.record.evidence import Record
 
-FOLDER = Path(__file__).parent / "ladder" / "golden"
+UNIT = Path(__file__).parent
+FOLDER = UNIT / "ladder" / "golden"
 SHOWN = 3
 """Findings of a result that are written out."""
 
@@ -187,7 +194,7 @@ def scenarios() -> Iterator[tuple[str, Comparison]]:
     yield "each against float64 of its own", _own(B)
     yield "each against float64 of its own, one loss off", _own(with_loss(B, 0, 3.0))
     for trainer, given in FAULTS:
-        title = trainer.__doc__ if trainer is not Trainer else f"{given}"
+        title = trainer.__doc__ if trainer is not Trainer else f"trained with {given}"
         yield f"b: {title}", comparison(A, trainer(label="b", **given).record())
     yield "no clipping", comparison(*(Trainer(label=n, max_norm=None).record() for n in "ab"))
     yield (
@@ -344,23 +351,28 @@ def _timings() -> Iterator[tuple[str, Comparison]]:
 # --- what is said -------------------------------------------------------------------------------
 
 
-def sections() -> dict[str, str]:
-    """The text of every rung's golden file, by its name.
+def sections() -> dict[str, dict[str, str]]:
+    """What the rungs say of the scenarios: text by title, by the name of the rung.
 
     Each form of a sentence once: two results that differ by their numbers only are one. What says
     nothing, as a rung above does not hold, is left out.
     """
-    told: dict[str, dict[str, str]] = {rung.name: {} for rung in LADDER}
+    found: dict[str, dict[str, str]] = {rung.name: {} for rung in LADDER}
+    forms: set[tuple[str, str]] = set()
     for title, given in scenarios():
         for result in judge(given).rungs:
             if not result.explanation.startswith("says nothing while"):
-                text = _rendered(result)
-                form = re.sub(r"[\d.]+|\b(hf|b|a)\b", "#", text)
-                told[result.rung].setdefault(form, f"# {title}\n{text}")
-    return {name: "\n".join(texts.values()) for name, texts in told.items()}
+                text = rendered(result)
+                form = (result.rung, re.sub(r"[\d.]+|\b(hf|b|a)\b", "#", text))
+                if form not in forms:
+                    assert title not in found[result.rung], title
+                    found[result.rung][title] = text
+                    forms.add(form)
+    return found
 
 
-def _rendered(result: RungResult) -> str:
+def rendered(result: RungResult) -> str:
+    """All that a result says, and the first of its findings."""
     lines = [f"{result.result.value}: {result.explanation}"]
     if result.limit_source:
         lines.append(f"  {result.metric or 'limit'}: {result.limit_source}")
@@ -375,7 +387,70 @@ def _rounded(text: str) -> str:
     return re.sub(r"\d+\.\d+(e[+-]\d+)?", lambda number: f"{float(number[0]):.3g}", text)
 
 
-if __name__ == "__main__":
+# --- where it is kept ---------------------------------------------------------------------------
+
+
+@functools.cache
+def kept(rung: str) -> dict[str, str]:
+    """The sections of a rung's golden file: text by title."""
+    path = FOLDER / f"{rung}.txt"
+    text = path.read_text() if path.exists() else ""
+    sections = re.split(r"^# ", text, flags=re.M)[1:]
+    return {title: said.rstrip() + "\n" for title, _, said in (s.partition("\n") for s in sections)}
+
+
+class Renewal:
+    """A pytest plugin that takes what results say to be right, and keeps it."""
+
+    def __init__(self) -> None:
+        self.sections = sections()
+
+    def keep(self, rung: str, title: str, text: str) -> None:
+        self.sections.setdefault(rung, {})[title] = text
+
+
+class Worded:
+    """Holds results of one test against the golden files of their rungs.
+
+    test:    titles its sections
+    renewal: takes what is said to be right; None compares
+    folder:  of the test's own: no part of what is said
+    """
+
+    def __init__(
+        self, test: str, renewal: Renewal | None = None, folder: Path | None = None
+    ) -> None:
+        self._test, self._renewal, self._folder = test, renewal, folder
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, result: RungResult) -> None:
+        """`result` says, word for word, what this test's section in the golden file says."""
+        self._seen[result.rung] += 1
+        count = self._seen[result.rung]
+        title = f"{self._test} ({count})" if count > 1 else self._test
+        text = rendered(result)
+        if self._folder is not None:
+            text = text.replace(str(self._folder), "FOLDER")
+        if self._renewal is not None:
+            self._renewal.keep(result.rung, title, text)
+        else:
+            assert text == kept(result.rung).get(title), title
+
+
+def renew() -> None:
+    """Write all golden files anew, by running the tests that are held against them."""
+    renewal = Renewal()
+    tests = [str(path) for path in UNIT.glob("*/test_*.py") if "worded(" in path.read_text()]
+    options = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is imported here
+    if pytest.main([*options, *sorted(tests)], plugins=[renewal]) != pytest.ExitCode.OK:
+        raise SystemExit("the golden files are left as they were: tests fail by other assertions")
     FOLDER.mkdir(exist_ok=True)
-    for name, text in sections().items():
-        (FOLDER / f"{name}.txt").write_text(text)
+    for rung, texts in renewal.sections.items():
+        text = "\n".join(f"# {title}\n{said}" for title, said in texts.items())
+        (FOLDER / f"{rung}.txt").write_text(text)
+
+
+if __name__ == "__main__":
+    import golden  # the module that the tests import, not this script
+
+    golden.renew()

@@ -46,7 +46,7 @@ def step_time(c: Comparison) -> RungResult:
     timed = by_device(launches) if profiled and not faults else by_host(launches)
     result = _too_few(c, timed, faults) or _judged(c, timed, launches, faults)
     if faults and result.result in (Result.PASS, Result.INCONCLUSIVE):
-        text = f"{faults[0].text}. By the host's clock {result.explanation}"
+        text = f"{faults[0].text.rstrip('.')}. By the host's clock {result.explanation}"
         return RungResult.invalid("step_time", text, result.findings)
     return result
 

@@ -12,6 +12,7 @@ from typing import Any
 import gate_samples as samples
 import pytest
 from builders import compiled_step
+from golden import Worded
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.config.settings import Settings
@@ -381,14 +382,14 @@ class TestWorkarounds:
         }
 
     def test_a_candidate_that_needs_one_fails_and_says_what_it_does_with_it(
-        self, world: World, tmp_path: Path
+        self, worded: Worded, world: World, tmp_path: Path
     ) -> None:
         world(**self.worlds(tmp_path))
         verdict = judged(gate_pair(tmp_path))
         assert [r.rung for r in verdict.rungs if r.result is Result.FAIL] == ["environment"]
         assert verdict.rung("backward").result is Result.PASS
         assert verdict.b == f"hf@2.0 with {WORKAROUND}"
-        assert verdict.rung("environment").explanation.endswith("train alike: 12 rungs hold")
+        worded(verdict.rung("environment"))
 
     def test_and_where_it_differs_beyond(self, world: World, tmp_path: Path) -> None:
         world(**self.worlds(tmp_path, scale=0.5))
@@ -435,7 +436,9 @@ class TestWorkarounds:
 
 
 class TestAnotherTorchXla:
-    def test_differs_by_torch_and_torch_xla_alone(self, world: World, tmp_path: Path) -> None:
+    def test_differs_by_torch_and_torch_xla_alone(
+        self, worded: Worded, world: World, tmp_path: Path
+    ) -> None:
         versions = {"torch": "2.8.0", "torch_xla": "2.8.0"}
         label = "torch_xla@2.8.0"
         flags = {"XLA_FLAGS": "--xla_x=1 --set_by_itself"}
@@ -445,7 +448,7 @@ class TestAnotherTorchXla:
         verdict = judged(pair)
         assert verdict.result is Result.PASS
         assert verdict.rung("environment").result is Result.NOT_EXERCISED
-        assert "as it was asked for" in verdict.rung("environment").explanation
+        worded(verdict.rung("environment"))
         # The same difference is a failure where another package is gated.
         plain = dataclasses.replace(pair, candidate=NEW, against=OLD)
         assert judged(plain).result is Result.FAIL
@@ -577,15 +580,18 @@ class TestAgainstAStoredBaseline:
         ],
     )
     def test_one_that_is_not_comparable_is_invalid(
-        self, changed: dict[str, Any], world: World, tmp_path: Path
+        self, worded: Worded, changed: dict[str, Any], world: World, tmp_path: Path
     ) -> None:
         self.stored(tmp_path, **changed)
         world(v2=samples.run(tmp_path / "b", "hf@2.0", scale=1.01))
         verdict = judged(gate_pair(tmp_path, None))
         assert verdict.result is Result.INVALID
-        assert "not comparable" in verdict.headline
+        assert verdict.headline_rung is verdict.rungs[0]
+        worded(verdict.rungs[0])
 
-    def test_nor_one_with_other_rows_or_weights(self, world: World, tmp_path: Path) -> None:
+    def test_nor_one_with_other_rows_or_weights(
+        self, worded: Worded, world: World, tmp_path: Path
+    ) -> None:
         self.stored(tmp_path)
         own = samples.run(tmp_path / "b", "hf@2.0")
         first = own.parameters[0]
@@ -596,7 +602,7 @@ class TestAgainstAStoredBaseline:
         world(v2=dataclasses.replace(own, parameters=(moved, *own.parameters[1:])))
         verdict = judged(gate_pair(tmp_path, None))
         assert verdict.result is Result.INVALID
-        assert "init" in verdict.headline
+        worded(verdict.rungs[0])
 
     def test_a_damaged_one_is_bad_input(self, world: World, tmp_path: Path) -> None:
         self.stored(tmp_path)

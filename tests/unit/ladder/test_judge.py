@@ -30,6 +30,7 @@ from builders import (
     without,
 )
 from compiled_samples import sample_step
+from golden import Worded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,8 @@ INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
 
 A = Trainer().record()
 B = Trainer(label="b", groups=2, sums=-1).record()
+SAME_BITS = Trainer(label="b").record()
+"""As A, so that no sentence depends on how a machine rounds."""
 """Two trainers that round otherwise and cut their optimizer groups otherwise, and are at parity."""
 
 
@@ -214,23 +217,19 @@ class TestRealBugs:
         assert blamed(verdict) == "backward"
         assert verdict.rung("clip").result is FAIL
 
-    def test_the_first_label(self) -> None:
+    def test_the_first_label(self, worded: Worded) -> None:
         a, b = CountsFirst().record(), CountsRight(label="b").record()
         verdict = judge(comparison(a, b))
         assert blamed(verdict) == "forward"
-        assert "divides by all 23 labels" in verdict.headline
+        worded(verdict.rung("forward"))
 
-    def test_a_loop_that_returns_after_the_first_batch(self) -> None:
+    def test_a_loop_that_returns_after_the_first_batch(self, worded: Worded) -> None:
         b = Trainer(label="b", steps=1, requested=8).record()
         for pair in ((A, b), (b, A)):
             verdict = judge(comparison(*pair))
             assert verdict.result is FAIL
-            assert verdict.headline == (
-                "data: b trained 1 of 8 steps, not step 1 (and 7 more)"
-                if pair[0] is b
-                else verdict.headline
-            )
-            assert "b trained 1 of 8 steps" in verdict.headline
+            assert blamed(verdict) == "data"
+            worded(verdict.rung("data"))
 
     def test_a_slower_kernel(self) -> None:
         limits = tolerance(step_time=0.05)
@@ -241,19 +240,19 @@ class TestRealBugs:
             assert blamed(verdict) == "step_time"
             assert verdict.result is FAIL
 
-    def test_weights_that_start_otherwise(self) -> None:
+    def test_weights_that_start_otherwise(self, worded: Worded) -> None:
         b = Trainer(label="b", ulp=True).record()
         verdict = judge(comparison(A, b))
         assert blamed(verdict) == "init"
         for name in ("forward", "backward", "loss_curve", "grad_norm_curve"):
             assert verdict.rung(name).result is INVALID
-        assert "updates were not compared" in verdict.rung("optimizer").explanation
+        worded(verdict.rung("optimizer"))
 
-    def test_a_wrong_rate_is_not_blamed_on_the_updates_that_it_makes(self) -> None:
+    def test_a_wrong_rate_is_not_blamed_on_the_updates_that_it_makes(self, worded: Worded) -> None:
         b = Trainer(label="b", learning_rate=2e-2).record()
         verdict = judge(comparison(A, b))
         assert verdict.rung("optimizer").result is PASS
-        assert "updates were not compared" in verdict.rung("optimizer").explanation
+        worded(verdict.rung("optimizer"))
 
 
 # --- what passes -------------------------------------------------------------------------------
@@ -488,7 +487,7 @@ class TestMissing:
     @pytest.mark.parametrize(
         ("rung", "remove"), [r[1:] for r in REMOVALS], ids=[f"{r[0]}-{r[1]}" for r in REMOVALS]
     )
-    def test_never_passes(self, rung: str, remove: Change, which: str) -> None:
+    def test_never_passes(self, worded: Worded, rung: str, remove: Change, which: str) -> None:
         a = LONG if which == "b" else remove(LONG)
         b = OTHER if which == "a" else remove(OTHER)
         verdict = self.judged(a, b)
@@ -497,8 +496,9 @@ class TestMissing:
             # Two models that both lack a parameter are equal: nothing says that there was one.
             return
         assert verdict.result is not PASS
-        # The optimizer's settings are judged by themselves, and then it says so.
-        assert found.result is not PASS or "updates were not compared" in found.explanation
+        if found.result is PASS:
+            assert rung == "optimizer"  # its settings are judged by themselves, and then it says so
+            worded(found)
 
     def test_all_gradients(self) -> None:
         def strip(run: Record) -> Record:
@@ -644,7 +644,7 @@ def _ended(ended: dict[str, Any], manifest: dict[str, Any]) -> None:
     manifest["ended"] = ended
 
 
-class TestEndings:
+class TestTerminations:
     @pytest.mark.parametrize(
         "status",
         [
@@ -665,7 +665,8 @@ class TestEndings:
             verdict = judge(comparison(*pair))
             assert {r.result for r in verdict.rungs} == {INVALID}
             assert verdict.result is INVALID
-            assert verdict.headline == f"environment: b {status}: so it was"
+            assert blamed(verdict) == "environment"
+            assert f"{status}: so it was" in verdict.headline
             assert verdict.notes[0] == "last lines of b's log:\none\ntwo"
         assert verdict.a == "b"
 
@@ -707,21 +708,21 @@ class TestEndings:
 class TestNeeds:
     """A rung says nothing while one above it does not hold."""
 
-    def test_a_pass_below_a_failure_is_none(self) -> None:
-        b = with_step(B, 3, batches=B.steps[4].batches)
+    def test_a_pass_below_a_failure_is_none(self, worded: Worded) -> None:
+        b = with_step(SAME_BITS, 3, batches=SAME_BITS.steps[4].batches)
         verdict = judge(comparison(A, b))
         assert blamed(verdict) == "data"
         for name in ("forward", "backward", "loss_curve", "grad_norm_curve"):
             rung = verdict.rung(name)
             assert rung.result is INVALID
-            assert rung.explanation.startswith("says nothing while data does not hold (")
+            worded(rung)
             assert rung.detects == ""
 
-    def test_a_failure_below_a_failure_is_none(self) -> None:
+    def test_a_failure_below_a_failure_is_none(self, worded: Worded) -> None:
         verdict = judge(comparison(A, NeverClips(label="b").record()))
         assert verdict.rung("clip").result is FAIL
         assert verdict.rung("loss_curve").result is INVALID
-        assert "clip does not hold" in verdict.rung("loss_curve").explanation
+        worded(verdict.rung("loss_curve"))
 
     def test_every_need_is_above(self) -> None:
         for rung in LADDER:
@@ -734,14 +735,16 @@ class TestNeeds:
         assert verdict.rung("loss_curve").result is PASS
         assert verdict.result is PASS
 
-    def test_an_unobserved_schedule_leaves_updates_unjudged(self) -> None:
+    def test_an_unobserved_schedule_leaves_updates_unjudged(self, worded: Worded) -> None:
         b = with_step(CounterAhead(label="b").record(), 5, learning_rates=())
         verdict = judge(comparison(A, b))
-        assert "updates were not compared" in verdict.rung("optimizer").explanation
+        worded(verdict.rung("optimizer"))
         assert verdict.result is INVALID
 
     @pytest.mark.parametrize("rung", ["data", "init", "backward", "clip"])
-    def test_updates_are_judged_only_where_what_they_are_made_of_is_equal(self, rung: str) -> None:
+    def test_updates_are_judged_only_where_what_they_are_made_of_is_equal(
+        self, worded: Worded, rung: str
+    ) -> None:
         b = CounterAhead(label="b").record()
         broken = {
             "data": lambda: with_step(b, 6, batches=b.steps[4].batches),
@@ -752,7 +755,7 @@ class TestNeeds:
         }[rung]()  # fmt: skip
         verdict = judge(comparison(A, broken))
         assert verdict.rung(rung).result is FAIL
-        assert "updates were not compared" in verdict.rung("optimizer").explanation
+        worded(verdict.rung("optimizer"))
         assert judge(comparison(A, b)).rung("optimizer").result is FAIL
 
     def test_runs_from_weights_of_their_own(self) -> None:
@@ -782,24 +785,28 @@ class TestResolution:
             ("loss_curve", "course", math.sqrt(2)),
         ],
     )
-    def test_a_blind_rung_does_not_pass(self, rung: str, metric: str, unrelated: float) -> None:
+    def test_a_blind_rung_does_not_pass(
+        self, worded: Worded, rung: str, metric: str, unrelated: float
+    ) -> None:
         for share, expected in ((0.99, PASS), (1.0, INCONCLUSIVE)):
             floors = {"float32": {metric: share * unrelated / 2}}
-            verdict = judge(comparison(A, B, tolerance=tolerance(floor=floors)))
+            verdict = judge(comparison(A, SAME_BITS, tolerance=tolerance(floor=floors)))
             assert verdict.rung(rung).result is expected
             if expected is INCONCLUSIVE:
                 assert verdict.result is INCONCLUSIVE
                 assert blamed(verdict) == rung
-                assert (
-                    "unrelated values would be within the limit of"
-                    in verdict.rung(rung).explanation
-                )
+                worded(verdict.rung(rung))
                 assert verdict.rung(rung).detects == ""
 
     @pytest.mark.parametrize(("share", "expected"), [(0.49, PASS), (0.51, INCONCLUSIVE)])
     @pytest.mark.parametrize("rung", ["loss_curve", "grad_norm_curve"])
     def test_a_curve_that_is_blind_at_some_steps(
-        self, noise_floor: tuple[Record, Record], rung: str, share: float, expected: Result
+        self,
+        worded: Worded,
+        noise_floor: tuple[Record, Record],
+        rung: str,
+        share: float,
+        expected: Result,
     ) -> None:
         first, second = noise_floor
         loss, norm = first.steps[6].loss, first.steps[6].gradient_norm
@@ -810,11 +817,11 @@ class TestResolution:
         else:
             second = with_step(second, 6, gradient_norm=norm * (1 - share))
         again = Trainer().record()  # of equal bits: it is one unit in the last place that did it
-        c = comparison(A, B, noise_floor=(first, second), repeat=(first, again))
+        c = comparison(A, SAME_BITS, noise_floor=(first, second), repeat=(first, again))
         found = judge(c).rung(rung)
         assert found.result is expected
         if expected is INCONCLUSIVE:
-            assert found.explanation.startswith("from step 6 on the ")
+            worded(found)
 
     def test_a_failure_stays_one(self) -> None:
         floors = {"float32": {"loss": 0.5}}

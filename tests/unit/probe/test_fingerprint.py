@@ -120,7 +120,6 @@ class TestKnownAnswers:
         for pair in ((good, bad), (bad, good), (bad, bad)):
             rungs = judge(comparison(*pair)).rungs
             assert {rung.result for rung in rungs} == {Result.INVALID}
-            assert "computes fingerprints wrongly" in rungs[0].explanation
 
     def test_every_breakage_is_tried(self, on_device: Any) -> None:
         assert set(on_device["broken"]) == set(BROKEN)
