@@ -221,11 +221,18 @@ class EagerRuntime:
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
         # Nothing is lazy: a finished step is a boundary, and so is the start of training.
-        train = torch.nn.Module.train
+        train, inside = torch.nn.Module.train, False
 
         def watched(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+            nonlocal inside
+            if inside:  # a module calls this of each of its own, which is one start of training
+                return train(module, mode)
             callback()
-            return train(module, mode)
+            inside = True
+            try:
+                return train(module, mode)
+            finally:
+                inside = False
 
         torch.nn.Module.train = watched  # type: ignore[method-assign,assignment]
         register_optimizer_step_post_hook(lambda *_: callback())

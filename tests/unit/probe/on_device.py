@@ -137,6 +137,22 @@ def of_builders() -> dict[str, Any]:
     return {str(d).removeprefix("torch."): to(d)["device"] for d in DTYPES[:2]}
 
 
+def boundaries() -> dict[str, int]:
+    """How many boundaries eager training has: at its start, and after it and two updates."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen: list[None] = []
+    train = torch.nn.Module.train
+    EagerRuntime().on_boundary(lambda: seen.append(None))
+    model.train()
+    start = len(seen)
+    for _ in range(2):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    torch.nn.Module.train = train
+    return {"start": start, "in all": len(seen)}
+
+
 if __name__ == "__main__":
     xr.use_spmd()
     RUNTIME, DEVICE = XlaRuntime(boundary=()), torch_xla.device()
@@ -149,6 +165,7 @@ if __name__ == "__main__":
         "broken": dict(answers_of_broken()),
         "builders": of_builders(),
         "updated": updated(),
+        "boundaries": boundaries(),
     }
     with open(sys.argv[1], "w") as file:
         json.dump(told, file)

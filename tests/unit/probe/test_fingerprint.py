@@ -94,6 +94,10 @@ class TestTheGraph:
         assert first == 1
         assert again == [0, 0, 0, 0]
 
+    def test_are_taken_once_at_the_start_of_eager_training(self, on_device: Any) -> None:
+        # Of a whole model, and not of each of its modules: each time is one of all parameters.
+        assert on_device["boundaries"] == {"start": 1, "in all": 3}
+
     def test_holds_no_literal(self, on_device: Any) -> None:
         for graph in on_device["graphs"]:
             assert not re.search(r"constant\(\{", graph["text"])
