@@ -217,4 +217,5 @@ def _merge_windows(window: Window, others: Sequence[Host], found: Disagreements)
         fallbacks={name: max(w.fallbacks.get(name, 0) for w in windows) for name in names},
         profiled=any(w.profiled for w in windows),
         compile_seconds=max(w.compile_seconds for w in windows),
+        inner_syncs=max(w.inner_syncs for w in windows),
     )

@@ -50,6 +50,7 @@ class Observer:
         self.known_answers: dict[str, Any] | None = None
         self.step = 0  # index of the optimizer step in progress
         self.losses: list[torch.Tensor] = []  # of the step in progress
+        self.computing = False  # from a forward pass of the root to the end of its backward pass
         self.cross_entropies: list[tuple[str, torch.Tensor]] = []  # of step 0
         self.clipping = Clipping(self._before_clipping)
         self.inputs = Inputs(spec.watch, runtime)
@@ -100,11 +101,15 @@ class Observer:
             if module.training and self._mine() and any(True for _ in module.parameters()):
                 torch.nn.Module.__call__ = original  # type: ignore[method-assign]
                 self.root = module
+                module.register_forward_pre_hook(self._forward_begins)
                 self.inputs.watch(module, self._mine)
                 self.outputs.watch(module)
             return original(module, *args, **kwargs)
 
         torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+
+    def _forward_begins(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.computing = module.training
 
     def _mine(self) -> bool:
         """Whether this is the trainer's main thread."""
@@ -120,6 +125,8 @@ class Observer:
                 self.outputs.stop()
             with self.recomputed.watched(self.root if self._mine() else None):
                 result = original(tensor, *args, **kwargs)
+            if self._mine():
+                self.computing = False
             if self.step == 0 and not self.clipping.calls:
                 # Should they be clipped by a function that is not watched.
                 self.parameters.take_gradients(self._trained())
@@ -216,6 +223,7 @@ class Observer:
             self.parameters.take_clipped(optimizer, self.root, self.clipping.calls)
             self.forward_hook.remove()
         self.rates = [float(group["lr"]) for group in groups]
+        self.computing = False  # also where no `Tensor.backward` was called
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         calls = self.clipping.take()
@@ -240,6 +248,8 @@ class Observer:
 
     def _boundary(self) -> None:
         """The trainer has just sent its work to the device."""
+        if self.computing:  # on whatever thread: autograd has one of its own for an XLA device
+            self.windows.inner_syncs += 1
         if not self._mine() or not self.runtime.can_execute():
             return
         if self.root is None and self.optimizer is not None:

@@ -527,6 +527,8 @@ class Window:
     fallbacks:            calls of `aten::` operations that ran on the host, by name
     profiled:             the profiler ran, started or stopped within it
     compile_seconds:      what XLA's compilations took
+    inner_syncs:          calls of `torch_xla.sync` between the beginning of a forward pass and the
+                          end of its backward pass
     """
 
     __pydantic_config__ = STRICT
@@ -541,6 +543,7 @@ class Window:
     fallbacks: dict[str, Count]
     profiled: bool = False
     compile_seconds: Finite = 0.0
+    inner_syncs: Count = 0
 
     @property
     def steps(self) -> int:

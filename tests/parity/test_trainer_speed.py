@@ -40,7 +40,9 @@ def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -
     b = cut.records[cut.verdict.pairs[0].b_record]
     verdict = judge(Comparison(a, b, _settings(request).tolerance))
     assert verdict.rung("graph").result is Result.FAIL
-    assert "executions a step: 2 in hf, 3 in hf" in verdict.rung("graph").explanation
+    found = " ".join(finding.text for finding in verdict.rung("graph").findings)
+    assert "executions a step: 2 in hf, 3 in hf" in found
+    assert "(torch_xla.sync) a step: 0 in hf, 1 in hf" in found
 
 
 def _step_time(settings: Settings, fault: dict[str, Any] | None = None) -> RungResult:

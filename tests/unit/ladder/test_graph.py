@@ -175,15 +175,31 @@ class TestGraph:
             worded(result)
         assert graph(comparison(a, with_window(a, 0, **{counter: 3}))).result is PASS
 
-    def test_two_engines_may_be_one_execution_a_micro_batch_apart(
-        self, a: Record, b: Record
+    @pytest.mark.parametrize(
+        ("micro", "executions", "expected"),
+        [(1, 4, PASS), (1, 5, FAIL), (2, 5, PASS), (2, 6, FAIL)],
+    )
+    def test_two_engines_may_cut_a_step_between_its_passes(
+        self, a: Record, b: Record, micro: int, executions: int, expected: Result
     ) -> None:
-        for executions, expected in ((4, PASS), (5, FAIL)):
-            other = b
-            for index in (2, 3, 4):
-                steps = b.windows[index].steps
-                other = with_window(other, index, executions=executions * steps // 2)
-            assert graph(comparison(a, other)).result is expected
+        change = {"accumulation": micro}
+        a, b = (with_manifest(r, lambda m: m["case"].update(change)) for r in (a, b))
+        other = b
+        for index in (2, 3, 4):
+            steps = b.windows[index].steps
+            other = with_window(other, index, executions=executions * steps)
+        for pair in ((a, other), (other, a)):
+            assert graph(comparison(*pair)).result is expected
+
+    def test_neither_cuts_a_pass(self, a: Record, b: Record) -> None:
+        """A `torch_xla.sync` in a layer, for which the executions of two engines leave room."""
+        cut = with_window(b, 3, inner_syncs=1, executions=b.windows[3].executions + 1)
+        for pair in ((a, cut), (cut, a), (cut, cut)):
+            result = graph(comparison(*pair))
+            assert (result.result, len(result.findings)) == (FAIL, 1)
+            assert "cuts within a forward or backward pass" in result.findings[0].text
+        compiling = with_window(b, 0, inner_syncs=1)
+        assert graph(comparison(a, compiling)).result is PASS
 
     @pytest.mark.parametrize("both", [True, False])
     def test_transfers_to_the_host(self, worded: Worded, a: Record, b: Record, both: bool) -> None:

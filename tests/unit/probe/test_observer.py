@@ -29,7 +29,7 @@ RUNS: list[dict[str, Any]] = [
     {"device": "xla", "clip": "own"}, {"device": "xla", "accumulation": 2, "divide": 4},
     {"repeat": 2}, {"device": "xla", "repeat": 2}, {"mask": 1}, {"mask": 0},
     {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
-    {"drop": 0.25}, {"cast": True}, {"remat": True},
+    {"drop": 0.25}, {"cast": True}, {"remat": True}, {"device": "xla", "cut": True},
     {"layout": "fused", "clip": "none"}, {"layout": "stacked", "clip": "none"},
     {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
 ]  # fmt: skip
@@ -160,6 +160,13 @@ class TestOnMesh:
         place = folder / str(RUNS.index({"device": "xla", "clip": "own"}))
         _, windows, _ = read_steps(place / STEPS, strict=True)
         assert [(w.compilations, w.executions) for w in windows] == [(1, 1), (1, 1), (0, 2)]
+        assert [w.inner_syncs for w in windows] == [0, 0, 0]
+
+    def test_cuts_within_a_forward_and_a_backward_pass(self, folder: Path) -> None:
+        place = folder / str(RUNS.index({"device": "xla", "cut": True}))
+        _, windows, _ = read_steps(place / STEPS, strict=True)
+        assert [w.inner_syncs for w in windows] == [2, 2, 4]
+        assert [w.executions for w in windows] == [3, 3, 6]
 
 
 class TestInputs:

@@ -3,8 +3,8 @@
 Its argument is a JSON object: `clip` names how it clips, `accumulation` and `divide` how its loss
 is scaled, `mask` what its attention masks hold, `repeat` a step that trains on the batch of the
 step before once more, `drop` the share that its model drops, `cast` whether it casts operations to
-bfloat16, `remat` whether its layers are computed again, `layout` how it
-keeps its two matrices.
+bfloat16, `remat` whether its layers are computed again, `cut` whether its passes are cut by step
+markers, `layout` how it keeps its two matrices.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MAX_NORM = 0.1
 class Model(torch.nn.Module):  # type: ignore[misc]
     """A bigram model."""
 
-    def __init__(self, drop: float, remat: bool) -> None:
+    def __init__(self, drop: float, remat: bool, cut: bool) -> None:
         super().__init__()
-        self.remat = remat
+        self.remat, self.cut = remat, cut
         layers = 2 if drop or remat else 0
         self.layers = torch.nn.ModuleList([torch.nn.Dropout(drop) for _ in range(layers)])
         self.residual_dropout = drop
@@ -37,6 +37,9 @@ class Model(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
         hidden = self.embed(input_ids)
+        if self.cut:
+            torch_xla.sync()
+            hidden.register_hook(lambda _: torch_xla.sync())
         for layer in self.layers:
             if self.remat:
                 hidden = torch.utils.checkpoint.checkpoint(layer, hidden, use_reentrant=True)
@@ -123,7 +126,7 @@ def on_mesh(model: Any, loader: Any) -> Any:
 def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
     device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
-    remat: bool = False, layout: str | None = None,
+    remat: bool = False, cut: bool = False, layout: str | None = None,
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
@@ -131,7 +134,7 @@ def main(
     if mask is not None:
         rows = [{**row, "attention_mask": torch.full((6,), mask)} for row in rows]
     loader: Any = DataLoader(rows, batch_size=4)
-    model: Any = Model(drop, remat)
+    model: Any = Model(drop, remat, cut)
     if layout is not None:
         to_own_layout(model, layout)
     if device == "xla":
