@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.base.conditions import CONDITIONS
+from harness.base.conditions import CONDITIONS, title_of
 from harness.config.compose import load
 from harness.ladder.ladder import names
 from harness.ladder.result import Result, RungResult
@@ -29,6 +29,8 @@ from harness.run import session
 PAGE = Path(__file__).parents[1] / "docs" / "findings" / "conditions.md"
 HERE = "none"
 """The CPU mesh as it is."""
+GPU = "tf32_products+random_scatter"
+"""As an NVIDIA GPU is by default."""
 CASES = {"float32": "llama-tiny", "bfloat16": "llama-tiny-bf16"}
 PAIRS = ("torchprime", "reference")
 
@@ -102,7 +104,7 @@ def without_folders(compared: str) -> str:
 
 def title(condition: str) -> str:
     """What a table calls a condition."""
-    return "CPU mesh" if condition == HERE else CONDITIONS[condition]
+    return "CPU mesh" if condition == HERE else title_of(condition)
 
 
 def clean_table(found: Mapping[tuple[str, str], Clean]) -> Iterator[str]:
@@ -177,7 +179,7 @@ def write(
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    every = [f"{condition}:{dtype}" for dtype in CASES for condition in (HERE, *CONDITIONS)]
+    every = [f"{condition}:{dtype}" for dtype in CASES for condition in (HERE, *CONDITIONS, GPU)]
     parser.add_argument("--only", action="append", choices=every, help="may be repeated")
     parser.add_argument("--no-faults", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

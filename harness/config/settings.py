@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.base import registry
-from harness.base.conditions import CONDITIONS
+from harness.base.conditions import CONDITIONS, EXCLUSIVE, is_condition
 from harness.base.errors import BadInput
 from harness.base.typed import STRICT
 from harness.config.case import DTYPES, Case, check
@@ -49,7 +49,7 @@ class LauncherSettings:
     time_limit: seconds that a run may take
     silence:    seconds that a run may go without an event or a line of output
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
-    condition:    what device to compute like, one of `harness.base.conditions`; null for the device
+    condition:    what device to compute like, of `harness.base.conditions`; null for the device
                   itself
     scale_mesh:   scale the case's mesh along fsdp to the devices that there are, and with it a
                   batch that is too small for them
@@ -226,9 +226,10 @@ def check_settings(settings: Settings) -> None:
         raise BadInput(f"float64={settings.float64}: it is auto or never")
     registry.check(registry.DEVICES, settings.launcher.device, "launcher.device")
     condition = settings.launcher.condition
-    if condition is not None and condition not in CONDITIONS:
+    if condition is not None and not is_condition(condition):
         raise BadInput(
-            f"launcher.condition={condition}: it has to be one of {', '.join(CONDITIONS)}"
+            f"launcher.condition={condition}: it has to be one of {', '.join(CONDITIONS)}, or some "
+            f"of them joined by +, but {' and '.join(EXCLUSIVE)}"
         )
     if settings.graph not in ("counters", "hlo"):
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")

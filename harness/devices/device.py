@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import registry
-from harness.base.conditions import CONDITIONS
+from harness.base.conditions import title_of
 from harness.devices.chips import Chip
 from harness.record.evidence import Observed
 from harness.record.termination import Sign
@@ -107,7 +107,7 @@ def with_kind(observed: Observed) -> Observed:
         return observed
     kind = found.kind_of(observed.attributes, observed.accelerator_type)
     if observed.condition is not None:
-        kind = f"{kind}, {CONDITIONS[observed.condition]}"
+        kind = f"{kind}, {title_of(observed.condition)}"
     return dataclasses.replace(observed, device_kind=kind)
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from harness.base.conditions import parts_of
+
 Kernel = Callable[..., Any]
 Change = Callable[..., tuple[Any, ...]]
 """The arguments of an operation to those that its own kernel is to get."""
@@ -39,10 +41,11 @@ def compute_like(condition: str) -> None:
     _library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():  # of kernels that are replaced
         warnings.simplefilter("ignore")
-        if condition in SIGNIFICANDS:
-            _round_products(SIGNIFICANDS[condition])
-        else:
-            _scatter_in_random_order()
+        for part in parts_of(condition):
+            if part in SIGNIFICANDS:
+                _round_products(SIGNIFICANDS[part])
+            else:
+                _scatter_in_random_order()
 
 
 def _change(operation: str, change: Change, key: str = "XLA") -> Kernel:

@@ -51,7 +51,7 @@ class Spec:
     device:       "xla", or "cpu" for a trainer in eager PyTorch
     slices:       slices that the mesh lies across; on the CPU mesh the probe makes them up
     precision:    matmul precision to be set; "default" leaves it as it is
-    condition:    what device to compute like, one of `harness.base.conditions`; None for none
+    condition:    what device to compute like, of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer
     layouts:      parameters of its model that hold canonical ones in another layout
     rows:         .npz with `input_ids` and `labels`, each [rows, sequence]; they replace what the

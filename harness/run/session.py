@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.base.conditions import CONDITIONS
+from harness.base.conditions import title_of
 from harness.base.errors import BadInput
 from harness.config.case import Case
 from harness.config.settings import BY_DEVICE, Settings, Tolerance
@@ -84,7 +84,7 @@ class Planned:
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
         mesh += "" if case.slices == 1 else f" across {case.slices} slices"
         like = self.settings.launcher.condition
-        device = self.settings.launcher.device + ("" if like is None else f", {CONDITIONS[like]}")
+        device = self.settings.launcher.device + ("" if like is None else f", {title_of(like)}")
         names = " and ".join(_described(plan) for plan in others)
         named = ", ".join(self.missing)
         missing = f" ({named} is missing, see the notes)" if self.missing else ""

@@ -79,6 +79,11 @@ class TestKinds:
         assert kind == f"TPU v6e, {CONDITIONS[condition]}"
         assert chip(kind) is None
 
+    def test_several_conditions_at_once(self) -> None:
+        observed = Observed(device="CPU", condition="tf32_products+random_scatter")
+        kind = with_kind(observed).device_kind
+        assert kind == "CPU, products in TF32, scatter-adds in random order"
+
     @pytest.mark.parametrize(
         "fields", [{}, {"device": "CUDA", "device_kind": "CUDA"}, {"device_kind": "eager CPU"}]
     )

@@ -61,7 +61,7 @@ class TestNumerics:
         }  # fmt: skip
         assert len({plans[requested].key for requested in ("default", "high", "highest")}) == 3
 
-    @pytest.mark.parametrize("condition", CONDITIONS)
+    @pytest.mark.parametrize("condition", [*CONDITIONS, "tf32_products+random_scatter"])
     def test_a_condition_is_the_device_s(self, condition: str, inputs: Inputs) -> None:
         settings = load([f"launcher.condition={condition}"])
         found = planned(settings, inputs)
