@@ -22,12 +22,17 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from harness.probe.propagation import reduced
 from harness.probe.runtime import XlaRuntime
 from harness.probe.writer import Writer
 
 BUFFER_DONOR = 18
 """Field of an HloModuleProto (hlo.proto of XLA): a BufferDonorProto, whose field 1 has an entry
 for each parameter that is donated, with its number in field 1."""
+
+FACTORS = {"exp_avg_sq_row": -1, "exp_avg_sq_col": -2}
+"""What transformers' Adafactor keeps in place of a matrix: by its name, the dimension over which it
+is a mean."""
 
 _ALIAS = re.compile(r"^AliasID: (\d+)$", re.MULTILINE)
 _library: Any = None  # kernels are registered for as long as it lives
@@ -261,16 +266,24 @@ class Staging:
     def _of_parameters(self) -> dict[int, Any]:
         """Shardings of gradients and of an optimizer's state, by the number of their tensors.
 
-        They are like the parameter's: that is what XLA propagates, and a test holds it against it.
+        They are the parameter's, or follow from it: that is what XLA propagates, and a test holds
+        it against it.
         """
         found: dict[int, Any] = {}
         for optimizer in self.optimizers:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 sharding = self._sharding(parameter)
-                for value in (parameter.grad, *optimizer.state.get(parameter, {}).values()):
-                    like = isinstance(value, torch.Tensor) and value.device.type == "xla"
-                    if like and value.shape == parameter.shape:
-                        found[int(self.xla._xla_get_tensor_id(value))] = sharding
+                held = {"gradient": parameter.grad, **optimizer.state.get(parameter, {})}
+                for name, value in held.items():
+                    if not isinstance(value, torch.Tensor) or value.device.type != "xla":
+                        continue
+                    number = int(self.xla._xla_get_tensor_id(value))
+                    if value.shape == parameter.shape:
+                        found[number] = sharding
+                    elif sharding is not None and name in FACTORS:
+                        annotation = self.xla._get_xla_sharding_spec(parameter)
+                        mean = reduced(annotation, FACTORS[name])
+                        found[number] = self.xla.OpSharding(*mean)
         return found
 
     def _keep(self, outputs: list[torch.Tensor], donate: bool) -> None:

@@ -74,22 +74,30 @@ def test_what_is_normal_and_what_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "case"),
+    ("engine", "case", "words"),
     [
-        ("hf", "llama-tiny"),
-        ("torchprime", "llama-tiny"),
-        ("reference", "llama-tiny"),
-        ("hf", "llama-tiny-bf16"),
-        ("torchprime", "llama-tiny-bf16"),
-        ("hf", "llama-tiny-2d"),
-        ("torchprime", "llama-tiny-2d"),
-        ("hf", "llama-tiny-accumulated"),
+        ("hf", "llama-tiny", ()),
+        ("torchprime", "llama-tiny", ()),
+        ("reference", "llama-tiny", ()),
+        ("hf", "llama-tiny-bf16", ()),
+        ("torchprime", "llama-tiny-bf16", ()),
+        ("hf", "llama-tiny-2d", ()),
+        ("torchprime", "llama-tiny-2d", ()),
+        ("hf", "llama-tiny-accumulated", ()),
+        ("hf", "llama-tiny-adafactor", ()),
+        ("torchprime", "llama-tiny-adafactor", ()),
+        ("hf", "llama-tiny-2d", ("case.optimizer.name=adafactor",)),
+        ("torchprime", "llama-tiny-2d", ("case.optimizer.name=adafactor",)),
     ],
 )
 def test_traced_and_executed_steps_are_one(
-    engine: str, case: str, request: pytest.FixtureRequest, parity_workspace: Path
+    engine: str,
+    case: str,
+    words: tuple[str, ...],
+    request: pytest.FixtureRequest,
+    parity_workspace: Path,
 ) -> None:
-    words = [f"case={case}", f"workspace='{parity_workspace}'", "target=v6e:2x2"]
+    words = (f"case={case}", f"workspace='{parity_workspace}'", "target=v6e:2x2", *words)
     executed = texts(*traced(request, engine, *words))
     staged = texts(*traced(request, engine, *words, "stage=true"))
     assert executed.count("\n") > 1000
