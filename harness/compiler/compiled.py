@@ -57,6 +57,8 @@ class CompiledModule:
     executions       in one step
     seconds          until everything but the code was there
     compiler_bytes   resident memory of the compiler's process by then
+    traced_flops     of matrix products as the trainer traced them, on all devices together; None
+                     where that is not known
     """
 
     __pydantic_config__ = STRICT
@@ -71,6 +73,7 @@ class CompiledModule:
     executions: int
     seconds: float
     compiler_bytes: int
+    traced_flops: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,10 @@ class CompiledStep:
     flags        LIBTPU_INIT_ARGS that it was given
     devices      devices of the target, and
     device_kind  their kind; 0 and "" where libtpu knows no such slice
-    error        the compiler's own words where it failed, or why it was ended; None where it made
-    all modules      every module that a step executes; without those that come after an error
+    digest       SHA-256 of the modules and of how often a step executes each
+    error        the compiler's own words where it failed; None where it made all
+    unknown      why it was ended before that, or nothing is known; None where it was not
+    modules      every module that a step executes; without those that come after an error
     """
 
     __pydantic_config__ = STRICT
@@ -114,6 +119,14 @@ class CompiledStep:
     def flops(self) -> int:
         """Floating-point operations of matrix products in a step, on one device."""
         return sum(m.executions * m.graph.flops for m in self.modules)
+
+    @property
+    def traced_flops(self) -> int | None:
+        """The same before the compiler cut the step up for `devices` devices, on all of them."""
+        traced = [(m.executions, m.traced_flops) for m in self.modules]
+        if any(flops is None for _, flops in traced):
+            return None
+        return sum(executions * (flops or 0) for executions, flops in traced)
 
     @property
     def bytes_accessed(self) -> int:
@@ -197,8 +210,15 @@ def compiled_module(
         layout_copies=copies,
         layout_copy_bytes=size,
         kernels=kernels(module, runs),
+        traced_flops=None if unoptimized is None else _flops(parse(unoptimized)),
         **outside,
     )
+
+
+def _flops(module: Module) -> int:
+    """Of matrix products in one execution of a module."""
+    each = Executions.of(module).each(module)
+    return sum(n * flops(computation, instruction) for computation, instruction, n in each)
 
 
 def _work(module: Module, runs: Executions) -> dict[str, Work]:

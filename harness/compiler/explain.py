@@ -11,30 +11,62 @@ from harness.compiler.origins import module_path
 SHOWN = 10
 """Causes that are told."""
 
+PRODUCTS, MOVED = "matrix-product FLOPs", "bytes read and written"
+EXCHANGED, HELD = "bytes of collectives", "HBM"
+"""What is measured of a step."""
+
 _PATHS = 2
 """Modules of the model that one cause names."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One difference, and the share of its side's total that it is."""
+    """One difference.
+
+    measure: what it is a part of
+    share:   of its side's total
+    """
 
     text: str
+    measure: str
     share: float
 
 
-def explain(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> tuple[str, ...]:
-    """The causes of the difference, the `SHOWN` largest, the largest first; () if none."""
+def explain(
+    a_name: str, a: CompiledStep, b_name: str, b: CompiledStep, first: str | None = None
+) -> tuple[str, ...]:
+    """The causes of the difference, the `SHOWN` largest, the largest first; () if none.
+
+    first: the measure whose causes come before all others
+    """
     causes = [
+        *_executed_again(a_name, a, b_name, b),
         *_collectives(a_name, a, b_name, b),
         *_work(a_name, a, b_name, b),
         *_memory(a_name, a, b_name, b),
         *_kernels(a_name, a, b_name, b),
     ]
-    causes.sort(key=lambda cause: -cause.share)
+    causes.sort(key=lambda cause: (cause.measure != first, -cause.share))
     left = len(causes) - SHOWN
     texts = [cause.text for cause in causes[:SHOWN]]
     return (*texts, f"and {left} smaller differences") if left > 0 else tuple(texts)
+
+
+def _executed_again(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
+    """Matrix products that the compiler, not the trainer, makes more of on one side.
+
+    It executes a product again in each of several fusions where keeping the result costs more.
+    """
+    traced, extra = a.traced_flops, abs(a.flops - b.flops)
+    if not traced or traced != b.traced_flops or not extra:
+        return []
+    name, step = (a_name, a) if a.flops > b.flops else (b_name, b)
+    text = (
+        f"both trace the same matrix products ({_quantity(traced, 'FLOP')} on all devices): the "
+        f"compiler makes {_quantity(extra, 'FLOP')} more of {name}'s on each, by executing some "
+        "of them again"
+    )
+    return [Cause(text, PRODUCTS, 1.0)] if step.flops * step.devices > traced else []
 
 
 def _collectives(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
@@ -59,7 +91,7 @@ def _collectives(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> 
             f"{name}: {number} more {kind}{'s' * (number > 1)} of {shape} a step, "
             f"{_quantity(number * size, 'B')}, in {_listed(where)}"
         )
-        causes.append(Cause(text, number * size / total))
+        causes.append(Cause(text, EXCHANGED, number * size / total))
     return causes
 
 
@@ -81,9 +113,9 @@ def _size(a: CompiledStep, b: CompiledStep, kind: str, shape: str) -> int:
 def _work(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
     """Work that one side does more of, by module of the model."""
     causes = []
-    for unit, field, total in (
-        ("FLOP", "flops", max(a.flops, b.flops)),
-        ("B", "bytes", max(a.bytes_accessed, b.bytes_accessed)),
+    for measure, unit, field, total in (
+        (PRODUCTS, "FLOP", "flops", max(a.flops, b.flops)),
+        (MOVED, "B", "bytes", max(a.bytes_accessed, b.bytes_accessed)),
     ):
         of_a, of_b = _on_common_paths(
             {path: getattr(work, field) for path, work in a.work.items()},
@@ -95,7 +127,7 @@ def _work(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Ca
                 name = a_name if more > 0 else b_name
                 what = "read and written" if unit == "B" else "of matrix products"
                 text = f"{name}: {_quantity(abs(more), unit)} more {what} a step in {path}"
-                causes.append(Cause(text, abs(more) / total))
+                causes.append(Cause(text, measure, abs(more) / total))
     return causes
 
 
@@ -135,7 +167,7 @@ def _memory(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[
         if more:
             name = a_name if more > 0 else b_name
             text = f"{name}: {_quantity(abs(more), 'B')} more HBM for {what}"
-            causes.append(Cause(text, abs(more) / total))
+            causes.append(Cause(text, HELD, abs(more) / total))
     return causes
 
 
@@ -143,7 +175,11 @@ def _kernels(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list
     """Hand-written kernels of which one side executes more."""
     x, y = a.kernels, b.kernels
     return [
-        Cause(f"kernel {k}: {a_name} {x.get(k, 0)} times a step, {b_name} {y.get(k, 0)}", share=1.0)
+        Cause(
+            f"kernel {k}: {a_name} {x.get(k, 0)} times a step, {b_name} {y.get(k, 0)}",
+            PRODUCTS,
+            share=1.0,
+        )
         for k in sorted({*x, *y})
         if x.get(k) != y.get(k)
     ]

@@ -36,7 +36,7 @@ def flops(computation: Computation, instruction: Instruction) -> int:
             raise BadInput(
                 f"The FLOPs of the custom call %{instruction.name} to {instruction.target} do "
                 f"not follow from its shapes ({instruction.shape}): teach "
-                "harness/graph/flops.py what it computes."
+                "harness/compiler/flops.py what it computes."
             )
         return 2 * out.elements * k
     return 0

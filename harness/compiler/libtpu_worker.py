@@ -7,9 +7,10 @@ library, and nothing of the harness. The request is an object with
 
     library   path of libtpu.so
     module    path of the module, or null where only the slice is asked about: a serialized
-              HloModuleProto before optimizations, with global
-    shapes topology  libtpu's name of one slice, such as "v6e:2x2" slices    number of slices dump
-    folder that XLA writes the optimized module and its reports into
+              HloModuleProto before optimizations, with global shapes
+    topology  libtpu's name of one slice, such as "v6e:2x2"
+    slices    number of slices
+    dump      folder that XLA writes the optimized module and its reports into
 
 Compiler flags come by LIBTPU_INIT_ARGS. Events are written to stdout as lines of JSON: `devices`
 when the slice is known, then `compiled` or `failed`; a failure to know the slice tells the chips

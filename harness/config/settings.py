@@ -142,8 +142,7 @@ class Compiler:
     libtpu:       its release on PyPI
     time_limit:   seconds until a module's facts have to be there
     code_seconds: seconds that generating machine code may go on after that: it finds failures of
-    its
-                  own, and takes most of the time
+                  its own, and takes most of the time
     memory_limit: GiB that the compiler's process may hold
     """
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.base.errors import BadInput
-from harness.ladder.ladder import names
+from harness.ladder.ladder import names, rungs
 from harness.ladder.result import Finding, Result, RungResult
 from harness.record.writer import decode_number, encode
 
@@ -23,6 +23,9 @@ EXIT_CODES = {
 }
 """Exit code of a session by its overall result; 2 is bad input."""
 
+
+NOT_COMPARED = "nothing that they compute was compared"
+"""What a PASS by compiled steps alone leaves open."""
 
 NOISY = 1e-2
 """Relative difference of gradients from which on a limit hides faults that people look for: in
@@ -79,10 +82,18 @@ class PairVerdict:
         if rung is None and self.result is not Result.PASS:
             return f"{self.a} and {self.b}: nothing was judged"
         if rung is None:
+            if self.only_traced:
+                return f"the steps of {self.a} and {self.b} compile alike; {NOT_COMPARED}"
             judged = sum(r.result is Result.PASS for r in self.rungs)
             text = f"{self.a} and {self.b} train alike: {judged} rungs hold"
             return f"{text}; blind to {self.blind_to}" if self.blind_to else text
         return f"{rung.rung}: {rung.explanation}"
+
+    @property
+    def only_traced(self) -> bool:
+        """Whether all that holds was judged by the steps as they are written, executed or not."""
+        held = {r.rung for r in self.rungs if r.result is Result.PASS}
+        return held <= {rung.name for rung in rungs() if rung.traced}
 
     @property
     def blind_to(self) -> str:

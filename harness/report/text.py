@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.base.text import printable
 from harness.ladder.result import Result, RungResult
-from harness.ladder.verdict import PairVerdict, Verdict
+from harness.ladder.verdict import NOT_COMPARED, PairVerdict, Verdict
 from harness.record.writer import encode
 
 MISSING = "–"
@@ -66,6 +66,8 @@ def headline(verdict: Verdict) -> str:
     if len(verdict.pairs) == 1:
         return worst[0].headline
     if verdict.result is Result.PASS:
+        if any(pair.only_traced for pair in worst):
+            return f"the steps of all {len(worst)} pairs compile alike; {NOT_COMPARED}"
         return f"all {len(worst)} pairs train alike"
     share = f"{len(worst)} of {len(verdict.pairs)} pairs {verdict.result.value}"
     return f"{title(worst[0])}: {worst[0].headline} ({share})"

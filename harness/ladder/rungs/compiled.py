@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep
-from harness.compiler.explain import explain
+from harness.compiler.explain import EXCHANGED, HELD, MOVED, PRODUCTS, explain
 from harness.devices.tpu import chip
 from harness.ladder.comparison import Comparison
 from harness.ladder.compiled_step import BYTES, FLOPS, IDENTICAL, SOURCE
@@ -62,19 +62,19 @@ def judge_pair(names: tuple[str, str], pair: CompiledPair, one_engine: bool) -> 
     if too_large:
         findings = tuple(map(Finding, too_large))
         return RungResult.failed(NAME, too_large[0], len(findings), Limit(0, "both fit"), findings)
-    causes = explain(names[0], a, names[1], b)
-    findings = tuple(map(Finding, causes))
     if one_engine and a.fingerprint == b.fingerprint:
         text = f"{where} the steps are identical ({_shown(a)})"
         return RungResult.passed(
             NAME, text, 0, IDENTICAL, detects=f"any other instruction{_scope(pair)}"
         )
     if one_engine:
+        causes = explain(names[0], a, names[1], b)
+        findings = tuple(map(Finding, causes))
         first = causes[0] if causes else "the same work in another order or layout"
         return RungResult.failed(
             NAME, f"{where} the steps differ: {first}", len(causes) or 1, IDENTICAL, findings
         )
-    return _alike(names, pair, where, causes)
+    return _alike(names, pair, where)
 
 
 def judge_compilers(names: tuple[str, str], pair: CompiledPair) -> RungResult:
@@ -99,37 +99,33 @@ def judge_compilers(names: tuple[str, str], pair: CompiledPair) -> RungResult:
         return RungResult.failed(NAME, text, 1, Limit(0, "the second compiles"), (found,))
     if too_large := does_not_fit(names[1], b):
         return RungResult.failed(NAME, too_large, 1, Limit(0, "it fits"), (Finding(too_large),))
-    causes = explain(names[0], a, names[1], b)
-    return _alike(names, pair, f"for {a.target}", causes, only_more=True)
+    return _alike(names, pair, f"for {a.target}", only_more=True)
 
 
 def _alike(
-    names: tuple[str, str],
-    pair: CompiledPair,
-    where: str,
-    causes: tuple[str, ...],
-    only_more: bool = False,
+    names: tuple[str, str], pair: CompiledPair, where: str, only_more: bool = False
 ) -> RungResult:
     """Whether two steps that compile do about the same work.
 
     only_more: the second may do less than the first
     """
     a, b = pair
-    findings = tuple(map(Finding, causes))
 
     def apart(x: int, y: int) -> float:
         return 0.0 if only_more and y <= x else relative_difference(x, y)
 
     measured = {
-        "matrix-product FLOPs": (apart(a.flops, b.flops), FLOPS),
-        "bytes read and written": (apart(a.bytes_accessed, b.bytes_accessed), BYTES),
-        "bytes of collectives": (apart(_moved(a), _moved(b)), BYTES),
-        "HBM": (apart(a.peak_bytes, b.peak_bytes), BYTES),
+        PRODUCTS: (apart(a.flops, b.flops), FLOPS),
+        MOVED: (apart(a.bytes_accessed, b.bytes_accessed), BYTES),
+        EXCHANGED: (apart(_moved(a), _moved(b)), BYTES),
+        HELD: (apart(a.peak_bytes, b.peak_bytes), BYTES),
     }
     if unseen := a.kernels != b.kernels:
         # What a hand-written kernel multiplies, on one side alone, is not seen.
-        del measured["matrix-product FLOPs"], measured["bytes read and written"]
+        del measured[PRODUCTS], measured[MOVED]
     what, (difference, limit) = max(measured.items(), key=lambda item: item[1][0] / item[1][1])
+    causes = explain(names[0], a, names[1], b, first=what)
+    findings = tuple(map(Finding, causes))
     if not difference <= limit:
         text = f"{where} {what} a step differ by {difference:.1%}"
         text += f": {causes[0]}" if causes else ""

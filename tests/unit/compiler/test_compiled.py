@@ -20,6 +20,7 @@ def test_the_tiny_layer(release: str) -> None:
     """x·wᵀ, once more for the backward pass, and the weight's gradient: 1 row × 8 × 16 each."""
     module = sample_module(release)
     assert module.graph.flops == 3 * 2 * 1 * 8 * 16
+    assert module.traced_flops == 4 * module.graph.flops  # on four devices together
     assert module.graph.remat == 1
     assert sum(c.count for c in module.graph.collectives) > 0
     assert module.graph.peak_memory_bytes == module.memory.peak > 0

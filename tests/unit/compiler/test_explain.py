@@ -9,7 +9,7 @@ import pytest
 from compiled_samples import sample_module, sample_step
 
 from harness.compiler.compiled import CompiledStep, Work
-from harness.compiler.explain import SHOWN, explain
+from harness.compiler.explain import HELD, PRODUCTS, SHOWN, explain
 from harness.compiler.origins import module_path
 from harness.record.graph import Collective
 
@@ -77,6 +77,31 @@ def test_memory_by_what_it_is_for() -> None:
     (text,) = explain("a", sample_step(), "b", larger)
     assert text.startswith("b:")
     assert "temporaries" in text
+
+
+def test_the_measure_that_is_asked_for_comes_first() -> None:
+    memory = dataclasses.replace(sample_module().memory, temporaries=10**6)
+    changes: dict[str, Any] = {"memory": memory, "work": {"lm_head": Work(101, 1000)}}
+    a, b = step(), sample_step(modules=(sample_module(**changes),))
+    assert "temporaries" in explain("a", a, "b", b)[0]
+    assert "temporaries" in explain("a", a, "b", b, first=HELD)[0]
+    assert "matrix products" in explain("a", a, "b", b, first=PRODUCTS)[0]
+
+
+def multiplied(flops: int, traced: int | None) -> CompiledStep:
+    module = sample_module(graph={"flops": flops}, traced_flops=traced)
+    return sample_step(modules=(module,))
+
+
+def test_what_the_compiler_executes_again_is_not_what_the_trainer_asked_for() -> None:
+    a, b = multiplied(100, traced=400), multiplied(150, traced=400)  # on each of four devices
+    for first, second in (("a", a), ("b", b)), (("b", b), ("a", a)):
+        (text,) = explain(*first, *second, first=PRODUCTS)
+        assert "50 FLOP more of b's" in text
+    for traced in (401, None):
+        assert explain("a", a, "b", multiplied(150, traced)) == ()
+    # One that the compiler could leave out on one side was not executed again on the other.
+    assert explain("a", multiplied(50, traced=400), "b", multiplied(100, traced=400)) == ()
 
 
 def test_kernels() -> None:

@@ -66,6 +66,16 @@ class TestPair:
         assert pair(clip=NOT_EXERCISED).headline.endswith("13 rungs hold")
         assert pair().headline_rung is None
 
+    def test_steps_that_only_compile_alike_do_not_train_alike(self) -> None:
+        unjudged = dict.fromkeys(names(), NOT_EXERCISED)
+        compiled = pair(**{**unjudged, "compiled": PASS})
+        assert compiled.result is PASS
+        assert compiled.only_traced
+        assert "train alike" not in compiled.headline
+        for name in set(names()) - {"compiled"}:
+            executed = pair(**{**unjudged, "compiled": PASS, name: PASS})
+            assert executed.headline == "hf and torchprime train alike: 2 rungs hold"
+
     @pytest.mark.parametrize("name", names())
     @pytest.mark.parametrize("result", [FAIL, INVALID, INCONCLUSIVE])
     def test_any_rung_counts(self, name: str, result: Result) -> None:

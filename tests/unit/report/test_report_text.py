@@ -1,5 +1,6 @@
 """Numbers, values and headlines as text."""
 
+import dataclasses
 import math
 
 import pytest
@@ -59,6 +60,8 @@ def test_the_headline_is_that_of_the_worst_pair() -> None:
     assert headline(verdict(good)) == good.headline
     assert headline(verdict(bad)) == bad.headline
     assert headline(verdict(good, good)) == "all 2 pairs train alike"
+    compiled = dataclasses.replace(pair(), rungs=(rung("compiled"),))
+    assert "train alike" not in headline(verdict(compiled, compiled))
     assert headline(verdict(good, unsure, bad)) == (
         f"hf against reference: {bad.headline} (1 of 3 pairs FAIL)"
     )
