@@ -146,8 +146,8 @@ def step_ratio(settings: Settings, rounds: int) -> None:
                 seconds[watch] = [a - b for a, b in zip(long, short, strict=True)]
             for index, kind in enumerate(ratios):
                 ratios[kind].append(seconds[True][index] / seconds[False][index])
-        told = ", ".join(f"{kind} {statistics.median(r):.3f}" for kind, r in ratios.items())
-        print(f"step: {name}, {rounds} rounds, watched over unwatched: {told}", flush=True)
+        listed = ", ".join(f"{kind} {statistics.median(r):.3f}" for kind, r in ratios.items())
+        print(f"step: {name}, {rounds} rounds, watched over unwatched: {listed}", flush=True)
 
 
 def main() -> None:

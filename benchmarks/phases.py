@@ -143,8 +143,8 @@ def main() -> None:
         found["fault"].append(ratio(faults, bare[1:]))
         print("\n".join(phase_lines(sorted(records, key=lambda r: r.manifest.started))))
         print(f"round {number + 1}, seconds (of processor time)")
-        told = {"bare": bare, "verdict": [verdict], "fault": faults}
-        for name, spent in {**told, "cached": found["cached"][-1:]}.items():
+        timings = {"bare": bare, "verdict": [verdict], "fault": faults}
+        for name, spent in {**timings, "cached": found["cached"][-1:]}.items():
             print(f"  {name}: {', '.join(map(str, spent))}")
         for name in ("verdict", "fault"):
             last = found[name][-1]

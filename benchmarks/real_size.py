@@ -199,13 +199,13 @@ def main() -> None:
                 temporaries = max(each.temporaries for each in found)
                 part = temporaries / HBM[slice_.split(":")[0]]
                 collectives = sum((each.collectives for each in found), Counter[str]())
-                told = ", ".join(f"{count} {kind}" for kind, count in sorted(collectives.items()))
+                listed = ", ".join(f"{count} {kind}" for kind, count in sorted(collectives.items()))
                 print(
                     f"| {name} | {dtype} | {slice_} | {len(kinds)}, {kinds.total()} "
                     f"| {sum(each.hlo for each in found) / 1e3:.0f} "
                     f"| {sum(each.seconds for each in found):.0f} "
                     f"| {temporaries / 1e6:.2f} ({part:.4%}) "
-                    f"| {max(each.argument for each in found) / 1e6:.1f} | {told or 'none'} |",
+                    f"| {max(each.argument for each in found) / 1e6:.1f} | {listed or 'none'} |",
                     flush=True,
                 )
 

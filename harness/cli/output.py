@@ -19,7 +19,7 @@ from harness.report.terminal import print_verdict
 from harness.run.session import Outcome
 
 if TYPE_CHECKING:
-    from harness.report.history import Line
+    from harness.report.history import HistoryLine
 
 
 def end(
@@ -28,7 +28,7 @@ def end(
     html: Path | None,
     verbose: bool = False,
     junit: Path | None = None,
-    lines: Sequence[Line] = (),
+    lines: Sequence[HistoryLine] = (),
     written: Sequence[str] = (),
 ) -> NoReturn:
     """Write what was asked for, print the ladder, and exit by the verdict.

@@ -65,7 +65,10 @@ def module_protos(dump: Path) -> tuple[Path, ...]:
 
 
 def bare_module(data: bytes) -> bytes:
-    """The HloModuleProto in a dumped HloProto, whose first field it is."""
+    """The HloModuleProto in a dumped HloProto, whose first field it is.
+
+    Raises BadInput for one that is damaged or cut off.
+    """
     if data[:1] != b"\x0a":
         raise BadInput("a dumped module is no HloProto: it is damaged. Record the run again.")
     length, at = _varint(data, 1)

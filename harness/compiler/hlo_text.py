@@ -166,7 +166,10 @@ def arrays(shape: str) -> tuple[Array, ...]:
 
 
 def elements(shape: str) -> tuple[str, ...]:
-    """Shapes of the elements of a tuple shape, one level deep."""
+    """Shapes of the elements of a tuple shape, one level deep.
+
+    Raises BadInput for any other shape.
+    """
     if not shape.startswith("("):
         raise BadInput(f"The HLO text has the shape {shape!r} where a tuple has to stand.")
     return tuple(_split(shape[1 : _closing(shape, 0)]))

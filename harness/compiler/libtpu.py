@@ -50,6 +50,7 @@ OPTIMIZED = "*.after_optimizations_after_buffer_assignment.txt"
 OUT_OF_MEMORY = "the system ended the compiler: most likely this machine ran out of memory"
 
 POLL = 0.1
+"""Seconds between two looks at the dump."""
 SETTLED = 1.0
 """Seconds after which a file that has not grown is taken for whole; its reader proves it."""
 
@@ -79,7 +80,7 @@ class CompileLimits:
 
 
 @dataclass(frozen=True)
-class _Ending:
+class _CompilerExit:
     """How the compiler's process ended.
 
     devices, device_kind, version: of the target; 0 and "" where libtpu knows no such slice
@@ -194,7 +195,7 @@ def _run(
     flags: str,
     limits: CompileLimits,
     folder: Path,
-) -> _Ending:
+) -> _CompilerExit:
     dump, reported, printed = folder / "dump", folder / "events.jsonl", folder / "stderr.txt"
     request = folder / "request.json"
     to_compile = {
@@ -234,7 +235,7 @@ def _run(
         stopped = None if _written(dump) else OUT_OF_MEMORY
     elif watched.ended_by_itself:
         error, code = _last_words(printed, process.returncode), FAILED
-    return _Ending(
+    return _CompilerExit(
         devices=int(devices.get("count", 0)),
         device_kind=str(devices.get("kind", "")),
         version=" ".join(str(devices.get("version", "")).split()),
@@ -330,7 +331,7 @@ def _last_words(log: Path, code: int) -> str:
     return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
 
 
-def _facts(dump: Path, module: StepModule, ending: _Ending) -> CompiledModule | None:
+def _facts(dump: Path, module: StepModule, ending: _CompilerExit) -> CompiledModule | None:
     """The facts of a module; None where the compiler did not come to them."""
     optimized, buffers = _find(dump, OPTIMIZED), _find(dump, BUFFERS)
     if optimized is None or buffers is None:

@@ -6,7 +6,6 @@ command line (`case.steps=40`). `check` finds all that can be found before anyth
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
@@ -356,8 +355,3 @@ def case_from(raw: dict[str, Any]) -> Case:
     case = typed(Case, raw)
     check(case)
     return case
-
-
-def to_dict(case: Case) -> dict[str, Any]:
-    """Plain values, the inverse of `case_from`."""
-    return dataclasses.asdict(case)

@@ -27,7 +27,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainingData:
     """sequence_length: tokens in a row; None where it is not known here."""
 
     __pydantic_config__ = STRICT
@@ -59,7 +59,7 @@ class TrainingRequest:
     max_norm: Finite | None
     mesh: dict[str, int] | None
     model: Shape | None
-    data: Rows
+    data: TrainingData
     arguments: dict[str, Any] = field(default_factory=dict)
     name: str = "train"
     kind: str = TRAINING

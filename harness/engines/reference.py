@@ -30,7 +30,10 @@ SCRIPT = f"{PACKAGE}/trainers/reference.py"
 
 
 def translate(job: Job[EngineOptions]) -> Command:
-    """The Command that makes the reference train `job.case` on the XLA mesh."""
+    """The Command that makes the reference train `job.case` on the XLA mesh.
+
+    Raises BadInput for a case as shipped.
+    """
     if not job.case.aligned:
         raise BadInput(
             f"case={job.case.name}: the reference has no text pipeline or initialisation of its "

@@ -18,7 +18,7 @@ from harness.environments.cache import exclusive
 from harness.environments.folders import state
 from harness.environments.git import GitFailed
 
-_SECONDS = 60
+_SECONDS = 60  # in which an interpreter has to list its packages
 
 # Runs in any Python 3.8 or later. The current folder is not part of the installation.
 _SCRIPT = """

@@ -24,6 +24,7 @@ _CHAIN = (
 _LIBRARIES = re.compile(r".*/(?:site-packages|dist-packages|overlays/[^/]+|checkouts/[^/]+)/")
 
 LOG_BYTES = 400_000
+"""Of the end of a log that are searched for a traceback."""
 
 
 def did_not_train(record: Record) -> bool:

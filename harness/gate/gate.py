@@ -31,6 +31,7 @@ from harness.run.execute import Reporter, run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
 from harness.run.plan import Plan, inputs_of, with_workarounds, workarounds_of
 from harness.run.session import Outcome, Planned
+from harness.run.timing import compiled_step_of
 
 _NETWORK = re.compile(r"error sending request|dns error|client error \(Connect\)|timed out", re.I)
 
@@ -281,8 +282,6 @@ def measured(
 
 def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:
     """The candidate's compiled step."""
-    from harness.run.timing import compiled_step_of
-
     replan = planner_of(pair.candidate, reporter.note, pair.workarounds)
     return compiled_step_of(replan, pair.settings, inputs_of(pair.settings), reporter)
 

@@ -48,7 +48,7 @@ class Ref:
 
     @property
     def trained_with(self) -> Package:
-        """What the engine's own source is of."""
+        """What the engine's own source is of. Raises BadInput for an engine that has none."""
         source = engine(self.engine).source
         if source is None:
             raise BadInput(f"{self}: {self.engine} comes with its package, and has no versions")

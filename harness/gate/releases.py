@@ -28,6 +28,7 @@ PYPI = "https://pypi.org/simple"
 VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 ACCEPTED = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 SECONDS = 60
+"""How long one index may take to answer."""
 
 _INDEX = re.compile(
     r"([^\s:=]+=)?"  # uv's name for it

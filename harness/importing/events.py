@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
-from harness.importing.numbers import Point, Source, Told, spacing
+from harness.importing.numbers import LoggedSource, Point, RunFacts, spacing
 
 _HEADER = 12  # length and its checksum
 _FOOTER = 4
@@ -157,7 +157,7 @@ def _is_last(message: bytes, scalars: list[tuple[str, float]]) -> bool:
     return struct.pack("<f", value) == struct.pack("<f", scalars[0][1])
 
 
-def read_events(paths: Sequence[Path]) -> Source | None:
+def read_events(paths: Sequence[Path]) -> LoggedSource | None:
     """The steps in the event files of one run; None where no trainer is known by its tags."""
     wanted = {tag for tags in TRAINERS.values() for group in _groups(tags) for tag in group}
     found: dict[str, Series] = {}
@@ -179,7 +179,7 @@ def _groups(tags: Tags) -> tuple[tuple[str, ...], ...]:
 
 def _source(
     engine: str, tags: Tags, found: Mapping[str, Series], began: float, paths: Sequence[Path]
-) -> Source:
+) -> LoggedSource:
     loss, rate, norm, seconds = (
         next((found[tag] for tag in group if tag in found), {}) for group in _groups(tags)
     )
@@ -201,12 +201,12 @@ def _source(
         for step in steps
     )
     where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {paths[0].parent}"
-    return Source(
+    return LoggedSource(
         f"TensorBoard scalars of {engine} in {where}",
         points,
         every=every if TRAINERS[engine].means else 1,
         began=began,
-        told=Told(engine=engine),
+        facts=RunFacts(engine=engine),
     )
 
 

@@ -12,14 +12,14 @@ from harness.base.errors import BadInput
 from harness.importing.events import read_events
 from harness.importing.fetch import wanted
 from harness.importing.lines import read_lines
-from harness.importing.numbers import QUANTITIES, Point, Source, Told, rounding, spacing
+from harness.importing.numbers import QUANTITIES, LoggedSource, Point, RunFacts, rounding, spacing
 
 STATE = "trainer_state.json"
 CONFIG = "train_config.json"
 METRICS = "train_metrics.json"
 
 
-def read_sources(path: Path) -> list[Source]:
+def read_sources(path: Path) -> list[LoggedSource]:
     """Whatever is known in a file or a folder, the most exact first: of each number, the first
     that has it is believed.
 
@@ -36,7 +36,7 @@ def read_sources(path: Path) -> list[Source]:
     return found
 
 
-def _read(files: list[Path]) -> Iterator[Source]:
+def _read(files: list[Path]) -> Iterator[LoggedSource]:
     events = [file for file in files if "tfevents" in file.name]
     if events and (source := read_events(events)) is not None:
         yield source
@@ -53,7 +53,7 @@ def _read(files: list[Path]) -> Iterator[Source]:
             yield lines
 
 
-def read_trainer_state(path: Path) -> Source:
+def read_trainer_state(path: Path) -> LoggedSource:
     """The log history of transformers' Trainer. It counts steps from 1, and averages losses."""
     state = _json(path)
     history = state.get("log_history")
@@ -79,21 +79,21 @@ def read_trainer_state(path: Path) -> Source:
         for name in QUANTITIES
     }
     asked = state.get("max_steps")
-    return Source(
+    return LoggedSource(
         f"{len(points)} entries of {path}",
         tuple(points),
         every=spacing([0, *(step + 1 for step in steps)]),
         rounding={name: rounding(texts) for name, texts in printed.items() if texts},
-        told=Told(engine="hf", steps=asked if isinstance(asked, int) and asked > 0 else None),
+        facts=RunFacts(engine="hf", steps=asked if isinstance(asked, int) and asked > 0 else None),
     )
 
 
-def read_torchprime_config(path: Path) -> Source:
+def read_torchprime_config(path: Path) -> LoggedSource:
     """What torchprime was asked for."""
     config = _json(path)
     task, dataset = config.get("task") or {}, config.get("dataset") or {}
     schedule = task.get("lr_scheduler") or {}
-    told = Told(
+    facts = RunFacts(
         engine="torchprime",
         steps=_count(task.get("max_steps")),
         dtype=config.get("torch_dtype"),
@@ -104,19 +104,19 @@ def read_torchprime_config(path: Path) -> Source:
         warmup_steps=schedule.get("warmup_steps"),
         arguments=config,
     )
-    return Source(f"torchprime's configuration in {path}", told=told)
+    return LoggedSource(f"torchprime's configuration in {path}", facts=facts)
 
 
-def read_torchprime_metrics(path: Path) -> Source:
+def read_torchprime_metrics(path: Path) -> LoggedSource:
     """What torchprime says of a run as a whole."""
     metrics = _json(path)
     seconds, steps = _number(metrics.get("step_execution_time")), metrics.get("num_steps")
     notes: tuple[str, ...] = ()
     if seconds:
         notes = (f"{path.name}: torchprime itself tells {seconds:.4g} s a step, from a profile",)
-    return Source(
+    return LoggedSource(
         f"torchprime's metrics in {path}",
-        told=Told(engine="torchprime", steps=_count(steps)),
+        facts=RunFacts(engine="torchprime", steps=_count(steps)),
         notes=notes,
     )
 

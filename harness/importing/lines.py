@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.importing.numbers import QUANTITIES, Point, Source, Told, rounding
+from harness.importing.numbers import QUANTITIES, LoggedSource, Point, RunFacts, rounding
 
 LONGEST = 65_536
 """Bytes of a line that are read; no line of a step is longer."""
@@ -34,7 +34,7 @@ class _Line:
     tracing: float | None = None
 
 
-def read_lines(path: Path) -> Source | None:
+def read_lines(path: Path) -> LoggedSource | None:
     """The steps in the log of a trainer; None where no line is one of those that are known."""
     for engine, parse in PARSERS.items():
         lines = [found for line in _lines(path) for found in parse(line)]
@@ -71,7 +71,7 @@ PARSERS: dict[str, Callable[[str], Iterator[_Line]]] = {"hf": _trainer, "torchpr
 """By engine: what a line of a log says of steps."""
 
 
-def _source(engine: str, path: Path, lines: list[_Line]) -> Source:
+def _source(engine: str, path: Path, lines: list[_Line]) -> LoggedSource:
     notes = []
     if lines[0].step is None:
         notes.append(
@@ -90,10 +90,10 @@ def _source(engine: str, path: Path, lines: list[_Line]) -> Source:
     printed = {
         name: [line.printed[name] for line in lines if name in line.printed] for name in QUANTITIES
     }
-    return Source(
+    return LoggedSource(
         f"{len(points)} log lines of {engine} in {path}",
         tuple(points[step] for step in sorted(points)),
         rounding={name: rounding(texts) for name, texts in printed.items() if texts},
-        told=Told(engine=engine),
+        facts=RunFacts(engine=engine),
         notes=tuple(notes),
     )

@@ -13,10 +13,11 @@ from typing import Any
 
 from harness import __version__
 from harness.base.errors import BadInput
-from harness.config.training import Rows, TrainingRequest
+from harness.config.training import TrainingData, TrainingRequest
+from harness.devices.device import device
 from harness.importing.folders import read_sources
 from harness.importing.noticed import durations, meant_steps, notice
-from harness.importing.numbers import QUANTITIES, Point, Source, first_of, joined
+from harness.importing.numbers import QUANTITIES, LoggedSource, Point, first_of, joined
 from harness.record import layout
 from harness.record.evidence import (
     DeviceTimes,
@@ -30,6 +31,7 @@ from harness.record.evidence import (
 )
 from harness.record.termination import OK, STOPPED_EARLY, Termination
 from harness.record.writer import encode, write_json
+from harness.run.execute import device_times_of
 from harness.run.workspace import Slot, slot
 
 UNKNOWN = "unknown"
@@ -72,12 +74,16 @@ def make_record(path: Path, named: str, workspace: Path, stated: Stated) -> Reco
 
 
 def _of_steps(
-    sources: Sequence[Source], named: str, workspace: Path, stated: Stated, profiles: Sequence[Path]
+    sources: Sequence[LoggedSource],
+    named: str,
+    workspace: Path,
+    stated: Stated,
+    profiles: Sequence[Path],
 ) -> Record:
     points = joined(sources)
-    told = first_of(*(source.told for source in sources))
+    facts = first_of(*(source.facts for source in sources))
     every = next(source.every for source in sources if source.points)
-    requested = stated.steps or told.steps or meant_steps(points)
+    requested = stated.steps or facts.steps or meant_steps(points)
     began = next((source.began for source in sources if source.began is not None), None)
     took = durations(points, began)
     findings = [note for source in sources for note in source.notes]
@@ -89,15 +95,15 @@ def _of_steps(
         for profile in profiles
     ]
     request = TrainingRequest(
-        dtype=stated.dtype or told.dtype or UNKNOWN,
+        dtype=stated.dtype or facts.dtype or UNKNOWN,
         steps=requested,
-        global_batch=told.global_batch,
-        accumulation=told.accumulation or 1,
-        max_norm=told.max_norm,
+        global_batch=facts.global_batch,
+        accumulation=facts.accumulation or 1,
+        max_norm=facts.max_norm,
         mesh=None,
         model=None,
-        data=Rows(told.sequence_length),
-        arguments=dict(told.arguments),
+        data=TrainingData(facts.sequence_length),
+        arguments=dict(facts.arguments),
         name=stated.case,
     )
     trained = len([point for point in points if point.step < requested])
@@ -109,7 +115,7 @@ def _of_steps(
         tuple(findings),
     )
     manifest = _manifest(
-        told.engine or "imported", stated, request, imported, named,
+        facts.engine or "imported", stated, request, imported, named,
         started=next((p.at for p in points if p.at is not None), began or 0.0),
         ended=Termination(
             OK if whole else STOPPED_EARLY,
@@ -123,7 +129,7 @@ def _of_steps(
     return _write(manifest, workspace, [*_events(points, every), *windows])
 
 
-def _rounding(sources: Sequence[Source], name: str) -> float:
+def _rounding(sources: Sequence[LoggedSource], name: str) -> float:
     """That of the source which is believed: the first that has the quantity."""
     for source in sources:
         if any(getattr(point, name) is not None for point in source.points):
@@ -166,15 +172,21 @@ def _window(first: int, last: int, seconds: float, profiled: bool = False) -> di
 
 def _of_profile(path: Path, named: str, workspace: Path, stated: Stated) -> Record:
     """A Record of the step times in a device's profile: of nothing else."""
-    from harness.devices.device import device
-    from harness.run.execute import device_times_of
-
     planes = device("tpu").planes
     assert planes is not None
     times = device_times_of(path, planes)
     steps = 1 + max(len(gaps) for gaps in times.seconds.values())
     request = TrainingRequest(
-        stated.dtype or UNKNOWN, steps, None, 1, None, None, None, Rows(None), {}, stated.case
+        stated.dtype or UNKNOWN,
+        steps,
+        None,
+        1,
+        None,
+        None,
+        None,
+        TrainingData(None),
+        {},
+        stated.case,
     )
     what = f"profile {path}: {steps} executions of {times.module} on {len(times.seconds)} devices"
     imported = Imported((what,), {}, stated.assumed, times.complaints)

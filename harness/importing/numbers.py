@@ -34,7 +34,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunFacts:
     """What is known of a run beside its steps; None and empty for what is not.
 
     engine:    the trainer that it is of
@@ -53,11 +53,11 @@ class Told:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-Known = TypeVar("Known", Point, Told)
+Known = TypeVar("Known", Point, RunFacts)
 
 
 @dataclass(frozen=True)
-class Source:
+class LoggedSource:
     """One file, or one kind of line, that was read.
 
     what:     what it is, in a few words, with where it lies
@@ -73,16 +73,16 @@ class Source:
     every: int = 1
     began: float | None = None
     rounding: Mapping[str, float] = field(default_factory=dict)
-    told: Told = field(default_factory=Told)
+    facts: RunFacts = field(default_factory=RunFacts)
     notes: tuple[str, ...] = ()
 
 
-def first_of(first: Told, *others: Told) -> Told:
+def first_of(first: RunFacts, *others: RunFacts) -> RunFacts:
     """What any of them knows; the first that knows something is believed."""
     return functools.reduce(_completed, others, first)
 
 
-def joined(sources: Sequence[Source]) -> tuple[Point, ...]:
+def joined(sources: Sequence[LoggedSource]) -> tuple[Point, ...]:
     """The points of several sources; of each number, the first source that has it is believed."""
     steps: dict[int, Point] = {}
     for source in sources:

@@ -40,8 +40,8 @@ def make(case: Case, text: str, inputs: Inputs, without_weights: bool = False) -
     rows = 2 * case.steps * case.global_batch * case.data.sequence_length
     copies = max(1, math.ceil(rows / len(tokens))) if without_weights else 1
     inputs.text.write_text(text * copies)
-    told = "".join(json.dumps({"text": line}) + "\n" for line in lines)
-    inputs.json_lines.write_text(told * copies)
+    document = "".join(json.dumps({"text": line}) + "\n" for line in lines)
+    inputs.json_lines.write_text(document * copies)
     needed = math.ceil(case.steps * case.global_batch / case.data.epochs)
     length = case.data.sequence_length
     if case.aligned:

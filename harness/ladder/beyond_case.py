@@ -16,7 +16,7 @@ def computes_beyond(record: Record) -> list[str]:
     """What the process of a run of a case was seen to compute beyond it, whoever asked for that."""
     if not isinstance(record.case, Case):
         return []
-    observed, told = record.observed, []
+    observed, parts = record.observed, []
     if observed.autocast is not None and observed.autocast != record.case.dtype:
-        told.append(f"casts {record.case.dtype} to {observed.autocast} (autocast)")
-    return told + [f"drops {share:g} of {name}" for name, share in observed.dropout.items()]
+        parts.append(f"casts {record.case.dtype} to {observed.autocast} (autocast)")
+    return parts + [f"drops {share:g} of {name}" for name, share in observed.dropout.items()]

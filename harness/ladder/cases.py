@@ -41,15 +41,15 @@ def difference(a: Record, b: Record) -> str | None:
     keys = dict.fromkeys((*x, *y))
     if not (isinstance(a.case, Case) and isinstance(b.case, Case)):
         keys = {key: None for key in IN_COMMON if None not in (x.get(key), y.get(key))}
-    told = [
+    differing = [
         f"{key} is {_shown(x, key)} in {a.label} and {_shown(y, key)} in {b.label}"
         for key in keys
         if x.get(key, _NOT_THERE) != y.get(key, _NOT_THERE)
     ]
-    if not told:
+    if not differing:
         return None
-    more = f" (and {len(told) - SHOWN} more)" if told[SHOWN:] else ""
-    return f"the cases differ: {', '.join(told[:SHOWN])}{more}"
+    more = f" (and {len(differing) - SHOWN} more)" if differing[SHOWN:] else ""
+    return f"the cases differ: {', '.join(differing[:SHOWN])}{more}"
 
 
 def of_two_cases(pair: PairVerdict, sentence: str) -> PairVerdict:
@@ -58,8 +58,8 @@ def of_two_cases(pair: PairVerdict, sentence: str) -> PairVerdict:
     sentence: in what they differ
     """
     first, *others = pair.rungs
-    told = [_invalid(first, sentence), *(_invalid(rung, "not of one case") for rung in others)]
-    return dataclasses.replace(pair, rungs=tuple(told))
+    rungs = [_invalid(first, sentence), *(_invalid(rung, "not of one case") for rung in others)]
+    return dataclasses.replace(pair, rungs=tuple(rungs))
 
 
 _NOT_THERE = object()

@@ -101,8 +101,9 @@ class PairVerdict:
         limits = {r.rung: r.limit for r in self.rungs if r.metric and r.limit is not None}
         if limits.get("backward", 0.0) < NOISY:
             return ""
-        told = {"forward": "loss", "backward": "gradient", "optimizer": "first update"}
-        parts = [f"{limits[rung]:.2g} of a {what}" for rung, what in told.items() if rung in limits]
+        terms = {"forward": "loss", "backward": "gradient", "optimizer": "first update"}
+        known = {rung: term for rung, term in terms.items() if rung in limits}
+        parts = [f"{limits[rung]:.2g} of a {term}" for rung, term in known.items()]
         return f"differences up to {', '.join(parts)}"
 
     def rung(self, name: str) -> RungResult:

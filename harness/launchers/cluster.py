@@ -16,6 +16,7 @@ from harness.base.errors import BadInput
 from harness.launchers.images import last_words
 
 SECONDS = 120.0
+"""How long one call of kubectl may take."""
 
 GRACE = 120
 """Seconds in which a pod that is asked to end may send what it has observed."""

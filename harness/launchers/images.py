@@ -27,6 +27,7 @@ HOST_SCRIPT = "/opt/parity/host.py"
 """`harness.launchers.host` within the image."""
 
 CHARACTERS = 12
+"""Of the hash of its contents that tags an image: 48 bits."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ GRACE = 5.0
 """Seconds between asking a process group to end and ending it."""
 
 POLL = 0.1
+"""Seconds between two looks at a trainer."""
 
 INHERITED = ("XLA_", "PJRT_", "LIBTPU_", "TPU_", "MEGASCALE_", "ACCELERATE_")
 """Variables of the harness's own environment that change what a run does: they are part of it."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 SKETCH_SIZE = 8
 _POSITIVE = 2**31 - 1
 _LOWEST_SIGN_BIT = 6
+"""As in `harness.probe.fingerprint`, written down a second time: what checks it shares nothing."""
 
 
 def fingerprint_of(values: NDArray[Any], patterns: NDArray[Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ SKETCH_SIZE = 8
 """Number of sign vectors: the estimate of |x - y| has a relative standard error of about
 sqrt(2 / SKETCH_SIZE) / 2, a quarter."""
 
-_POSITIVE = 0x7FFFFFFF
+_POSITIVE = 0x7FFFFFFF  # all bits of an int32 but its sign
 _SIGN_BITS = [1 << bit for bit in range(6, 6 + SKETCH_SIZE)]
 """Bits of a position's hash that are signs: the lowest bits of a product are the least random."""
 

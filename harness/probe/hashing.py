@@ -18,6 +18,7 @@ import numpy as np
 PRIME = 2**61 - 1
 BASE = 0x1B8F2D4C6A97E35D % PRIME
 DIGITS = 16
+"""Hexadecimal digits that are kept of a SHA-256: 64 bits."""
 
 
 def of_array(*arrays: np.ndarray) -> str:

@@ -17,7 +17,10 @@ from harness.probe.spec import Spec
 
 
 def inject(spec: Spec) -> None:
-    """Call the `inject` of the file that `spec` names, before the trainer's script runs."""
+    """Call the `inject` of the file that `spec` names, before the trainer's script runs.
+
+    Raises ImportError for a file that is not Python, and whatever the injection raises.
+    """
     if spec.inject is None:
         return
     found = importlib.util.spec_from_file_location("parity_injection", spec.inject)

@@ -24,7 +24,7 @@ Given = dict[str, torch.Tensor | None]
 """Tensors by name; None for one that the device has yet to compute, and that is not held."""
 
 
-class Inputs:
+class ModelInputs:
     """The calls of the root module in the optimizer step in progress, in order."""
 
     def __init__(self, watch: Watch, runtime: Runtime) -> None:

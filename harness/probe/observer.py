@@ -21,7 +21,7 @@ from harness.probe import batches, clipping, known_answers
 from harness.probe.clipping import Clipping
 from harness.probe.computing import autocast, dropout
 from harness.probe.functions import Function, wrap
-from harness.probe.inputs import Inputs, describe, says_nothing
+from harness.probe.inputs import ModelInputs, describe, says_nothing
 from harness.probe.outputs import Outputs
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
@@ -53,7 +53,7 @@ class Observer:
         self.computing = False  # from a forward pass of the root to the end of its backward pass
         self.cross_entropies: list[tuple[str, torch.Tensor]] = []  # of step 0
         self.clipping = Clipping(self._before_clipping)
-        self.inputs = Inputs(spec.watch, runtime)
+        self.inputs = ModelInputs(spec.watch, runtime)
         self.outputs = Outputs()
         self.recomputed = Recomputed()
         self.autocast: str | None = None

@@ -210,9 +210,9 @@ class Parameters:
         values = iter(self._values([t for held in kept for parts in held.values() for t in parts]))
         found = []
         for p, held_parts in zip(self.owners, kept, strict=True):
-            told = {k: [next(values) for _ in parts] for k, parts in held_parts.items()}
+            by_name = {k: [next(values) for _ in parts] for k, parts in held_parts.items()}
             count = len(self._by_owner[id(p)])
-            found.append([{k: v[i] for k, v in told.items()} for i in range(count)])
+            found.append([{k: v[i] for k, v in by_name.items()} for i in range(count)])
         return found
 
     def _counted(self) -> list[list[float | None]]:

@@ -19,8 +19,8 @@ PACKAGES = (
     "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
 )  # fmt: skip
 TOLD_OTHERWISE = ("TPU_LIBRARY_PATH", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION")
-"""Variables that repeat what is told already: where libtpu is, and torch_xla's name and version,
-which importing them sets."""
+"""Variables that importing libtpu and torch_xla sets: where libtpu is, and torch_xla's name and
+version. `versions` has both already."""
 VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
 
 
@@ -79,6 +79,8 @@ class XlaRuntime:
 
     boundary:         names of the functions that send pending work to the device
     accelerator_type: MODULE:FUNCTION that tells the machine's accelerator type; None for none
+
+    Each method is what `Runtime` says of it.
     """
 
     def __init__(self, boundary: tuple[str, ...], accelerator_type: str | None = None) -> None:

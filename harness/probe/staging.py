@@ -168,8 +168,8 @@ class Staging:
         where, dtype = _outside(), str(tensor.dtype).removeprefix("torch.")
         # Another thread writes logs: it traces nothing.
         tracing = self.step == self.last and threading.get_ident() == self.thread
-        told = {"at": where, "dtype": dtype, "tracing": tracing, "times": 0}
-        self.reads.setdefault((where, dtype, tracing), told)["times"] += 1
+        read = {"at": where, "dtype": dtype, "tracing": tracing, "times": 0}
+        self.reads.setdefault((where, dtype, tracing), read)["times"] += 1
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
 
     # --- placeholders -------------------------------------------------------------------------
@@ -301,8 +301,8 @@ class Staging:
 
     def finish(self) -> None:
         """Write which modules the last step executes, and what was read."""
-        told = {"step": list(self.kept.values()), "reads": list(self.reads.values())}
-        self.writer.modules(told)
+        modules = {"step": list(self.kept.values()), "reads": list(self.reads.values())}
+        self.writer.modules(modules)
 
 
 def buffer_donor(parameters: list[int]) -> bytes:

@@ -48,9 +48,9 @@ class Writer:
         """Write observed.json anew; the launcher makes it part of the manifest."""
         writer.write_json(self.directory / layout.OBSERVED, observed)
 
-    def modules(self, told: dict[str, Any]) -> None:
+    def modules(self, content: dict[str, Any]) -> None:
         """Write modules.json: which modules a step executes."""
-        writer.write_json(self.directory / layout.MODULES, told)
+        writer.write_json(self.directory / layout.MODULES, content)
 
     def module(self, name: str, proto: bytes) -> None:
         """Write one of those modules, a serialized HloModuleProto."""

@@ -146,7 +146,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Clock:
+class ProcessClock:
     """The clock of the process (`harness.probe.phases`): when it began, in seconds since 1970."""
 
     __pydantic_config__ = STRICT
@@ -248,7 +248,7 @@ class Observed:
     names_attention: bool = False
     known_answers: KnownAnswers | None = None
     script: ScriptEnd | None = None
-    phases: Clock | None = None
+    phases: ProcessClock | None = None
     forked: bool = False
 
 

@@ -344,7 +344,10 @@ Groups = tuple[tuple[int, str, tuple[Group, ...]], ...]
 
 
 def read_steps(path: Path, strict: bool) -> tuple[tuple[Step, ...], tuple[Window, ...], Groups]:
-    """Steps, windows and optimizer groups in a steps.jsonl (`read_events`, `merge`)."""
+    """Steps, windows and optimizer groups in a steps.jsonl (`read_events`, `merge`).
+
+    Raises BadInput with the file's name for what is damaged or contradicts itself.
+    """
     events = read_events(path, strict)
     try:
         return merge(events)

@@ -12,7 +12,9 @@ from harness.base.typed import STRICT, Finite
 from harness.record.log import last_lines
 
 TAIL_LINES = 30
+"""Last lines of a log that are kept in the manifest, and shown."""
 TAIL_CHARACTERS = 200_000
+"""Last characters of a log that are searched for signs of what ended a run."""
 LINE = 2000
 """Characters that are kept of one line."""
 

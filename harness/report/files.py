@@ -17,7 +17,7 @@ from harness.record.writer import json_text
 if TYPE_CHECKING:
     from harness.ladder.verdict import Verdict
     from harness.record.evidence import Record
-    from harness.report.history import Line
+    from harness.report.history import HistoryLine
     from harness.report.made import Made
 
 STDOUT = Path("-")
@@ -63,7 +63,7 @@ def write_reports(
     html: Path | None,
     environ: Mapping[str, str],
     junit: Path | None = None,
-    lines: Sequence[Line] = (),
+    lines: Sequence[HistoryLine] = (),
 ) -> Reports:
     """Write the reports that were asked for, and the job summary that $GITHUB_STEP_SUMMARY names.
 

@@ -15,7 +15,7 @@ from harness.report.made import Made, source, versions
 from harness.report.text import MISSING, headline, judged, plain, title
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
-FINDINGS_SHOWN = 20
+FINDINGS_SHOWN = 20  # of one rung
 TEXT_SHOWN = 500  # characters of one finding
 LARGEST = 1_000_000  # bytes: GitHub takes a summary of at most 1 MiB a step
 
@@ -103,9 +103,9 @@ def _made(records: Mapping[str, Record], made: Made) -> Iterator[str]:
     yield f"- {_escape(made.command)}"
     yield f"- {_escape(made.date)}, parity-harness {_escape(made.harness)}"
     for record in records.values():
-        told = ", ".join(f"{name} {version}" for name, version in versions(record).items())
+        listed = ", ".join(f"{name} {version}" for name, version in versions(record).items())
         where = f"{record.observed.devices or MISSING} × {record.observed.device_kind or MISSING}"
-        facts = (record.label, source(record), where, told)
+        facts = (record.label, source(record), where, listed)
         yield f"- {'; '.join(_escape(fact) for fact in facts if fact)}"
     yield from ("", "</details>", "")
 

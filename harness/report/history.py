@@ -78,7 +78,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class HistoryLine:
     """The runs of one engine that train one case on one kind of device, by date."""
 
     case: str
@@ -87,7 +87,7 @@ class Line:
     entries: tuple[Entry, ...]
 
 
-def history(records: Iterable[Record]) -> tuple[Line, ...]:
+def history(records: Iterable[Record]) -> tuple[HistoryLine, ...]:
     """Every line of which there are two runs and more.
 
     Only runs that are compared themselves, and ended well: a run that dumps its graph, or takes
@@ -103,7 +103,7 @@ def history(records: Iterable[Record]) -> tuple[Line, ...]:
         if record.manifest.role == "subject" and record.complete:
             lines[record.case.name, record.engine, device, _case(record)].append(record)
     return tuple(
-        Line(case, engine, device, _entries(runs, graphs[case, engine]))
+        HistoryLine(case, engine, device, _entries(runs, graphs[case, engine]))
         for (case, engine, device, _), runs in sorted(lines.items())
         if len(runs) > 1
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.base.text import printable
-from harness.report.history import Entry, Line
+from harness.report.history import Entry, HistoryLine
 from harness.report.text import MISSING, format_number
 
 
-def history_lines(lines: Sequence[Line]) -> Iterator[str]:
+def history_lines(lines: Sequence[HistoryLine]) -> Iterator[str]:
     """Each line of runs, by date: step time, what was expected of it, last loss, and what moved."""
     for line in lines:
         yield printable(f"{line.case}: {line.engine} on {line.device}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.base.text import printable
 from harness.report import figures
-from harness.report.history import Entry, Line
+from harness.report.history import Entry, HistoryLine
 from harness.report.tables import Table
 from harness.report.text import MISSING, format_number
 
@@ -16,7 +16,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def history_view(line: Line) -> dict[str, Any]:
+def history_view(line: HistoryLine) -> dict[str, Any]:
     """What the template draws of one line."""
     odd = [entry for entry in line.entries if entry.slower_or_faster]
     notes = [_beyond(entry) for entry in odd]
@@ -38,7 +38,7 @@ def _beyond(entry: Entry) -> str:
     )
 
 
-def _figure(line: Line) -> dict[str, Any] | None:
+def _figure(line: HistoryLine) -> dict[str, Any] | None:
     timed = [entry for entry in line.entries if entry.seconds is not None]
     if not timed:
         return None
@@ -80,14 +80,14 @@ def _figure(line: Line) -> dict[str, Any] | None:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     seconds = entry.seconds
-    told = ", ".join(f"{name} {version}" for name, version in entry.versions)
+    listed = ", ".join(f"{name} {version}" for name, version in entry.versions)
     interval = MISSING
     if seconds is not None and seconds.low is not None:
         interval = f"{format_number(seconds.low, 4)} to {format_number(seconds.high, 4)}"
     cells = (
         entry.started,
         entry.source or MISSING,
-        told or MISSING,
+        listed or MISSING,
         format_number(None if seconds is None else seconds.median, 4),
         interval,
         _interval(entry),

@@ -18,7 +18,7 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.report import provenance
 from harness.report.charts import charts
-from harness.report.history import Line
+from harness.report.history import HistoryLine
 from harness.report.history_view import history_view
 from harness.report.made import Made, iso, source, versions
 from harness.report.tables import tables
@@ -32,7 +32,7 @@ FINDINGS_SHOWN = 200
 
 
 def render(
-    verdict: Verdict, records: Mapping[str, Record], made: Made, lines: Sequence[Line] = ()
+    verdict: Verdict, records: Mapping[str, Record], made: Made, lines: Sequence[HistoryLine] = ()
 ) -> str:
     """The whole page.
 
@@ -77,11 +77,11 @@ def _compared(verdict: Verdict, records: Mapping[str, Record]) -> list[Record]:
 
 def _run(record: Record) -> tuple[str, str, str, str, str]:
     """One run in the list at the top: label, source, when, device, versions."""
-    told = ", ".join(f"{name} {version}" for name, version in versions(record).items())
+    listed = ", ".join(f"{name} {version}" for name, version in versions(record).items())
     seen = record.observed
     device = f"{seen.devices or MISSING} × {seen.device_kind or MISSING}"
     when = iso(record.manifest.started) if record.manifest.started else MISSING
-    return record.label, source(record) or MISSING, when, device, told or MISSING
+    return record.label, source(record) or MISSING, when, device, listed or MISSING
 
 
 def _overview(verdict: Verdict, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def junit(verdict: Verdict) -> str:
 def properties(case: str, pair: PairVerdict, rung: RungResult) -> dict[str, str | float]:
     """What a test of one rung tells other programs: its numbers, and short texts."""
     headline = pair.headline_rung
-    told = {
+    values = {
         "parity_case": case,
         "parity_a": pair.a,
         "parity_b": pair.b,
@@ -50,16 +50,16 @@ def properties(case: str, pair: PairVerdict, rung: RungResult) -> dict[str, str 
         "parity_metric": rung.metric or None,
         "parity_headline_rung": None if headline is None else headline.rung,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _test(case: str, pair: PairVerdict, rung: RungResult) -> ElementTree.Element:
     names = {"classname": printable(f"{pair.a} against {pair.b}"), "name": rung.rung}
     test = ElementTree.Element("testcase", names)
-    told = ElementTree.SubElement(test, "properties")
+    element = ElementTree.SubElement(test, "properties")
     for name, value in properties(case, pair, rung).items():
         text = printable(str(value))
-        ElementTree.SubElement(told, "property", {"name": name, "value": text})
+        ElementTree.SubElement(element, "property", {"name": name, "value": text})
     if (kind := OUTCOMES.get(rung.result)) is not None:
         message = printable(f"{rung.result.value}: {rung.explanation}")
         outcome = ElementTree.SubElement(test, kind, {"message": message})

@@ -33,8 +33,8 @@ def phase_lines(records: Iterable[Record]) -> list[str]:
 
 def session_line(seconds: Mapping[str, float]) -> str:
     """What a session takes by phase: planning, all of its runs, judging and writing."""
-    told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
-    return f"session: {told}, in all {sum(seconds.values()):.2f}"
+    listed = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
+    return f"session: {listed}, in all {sum(seconds.values()):.2f}"
 
 
 def _cell(seconds: float | None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.record.evidence import Record
 
 CONFIDENCE = 0.95
+"""Of the interval around a median."""
 
 
 @dataclass(frozen=True)

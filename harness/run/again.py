@@ -59,7 +59,7 @@ def judge_again(found: Found, tolerance: Tolerance) -> Outcome:
     """Every pair of engines that trained one case on one kind of device, the newest run of each.
 
     With what lies beside them: the perturbed run and the repeat of the first, compiled steps, and
-    launches that were timed in turns.
+    launches that were timed in turns. Raises BadInput where there is no pair.
     """
     check_floors(tolerance)
     groups: defaultdict[tuple[object, ...], list[Record]] = defaultdict(list)

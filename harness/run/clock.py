@@ -13,7 +13,7 @@ from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
 
 
-class Clock:
+class SessionClock:
     """The clock of one session. It begins when it is made."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import launcher_for
 from harness.record.evidence import Record
 from harness.record.layout import GRAPH
-from harness.run.clock import Clock
+from harness.run.clock import SessionClock
 from harness.run.compiling import (
     CompiledPairs,
     Compiling,
@@ -153,7 +153,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
 
     Where a run says nothing without which no pair can be judged, the others are not launched.
     """
-    clock = Clock()
+    clock = SessionClock()
     settings = planned.settings
     workspace = Path(settings.workspace)
     apart = _apart(planned.subjects)
@@ -203,7 +203,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
 
 def _outcome(
     planned: Planned, pairs: tuple[PairVerdict, ...], compared: Sequence[Record],
-    beside: tuple[Record, ...], clock: Clock,
+    beside: tuple[Record, ...], clock: SessionClock,
 ) -> Outcome:  # fmt: skip
     verdict = Verdict(planned.compared, planned.settings.case.name, pairs, planned.notes)
     runs = (*compared, *beside)
@@ -211,7 +211,7 @@ def _outcome(
 
 
 def _nothing_to_judge(
-    planned: Planned, found: Mapping[int, Record], reason: str, clock: Clock
+    planned: Planned, found: Mapping[int, Record], reason: str, clock: SessionClock
 ) -> Outcome:
     """Every pair is INVALID for `reason`; of some engines there is no run."""
     sides = [(plan.label, found.get(index)) for index, plan in enumerate(planned.subjects)]
@@ -250,7 +250,7 @@ def launch_order(subjects: Sequence[Plan]) -> list[int]:
 
 
 def _judge_with_float64(
-    comparison: Comparison, planned: Planned, reporter: Reporter, clock: Clock
+    comparison: Comparison, planned: Planned, reporter: Reporter, clock: SessionClock
 ) -> PairVerdict:
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
     settings = planned.settings
@@ -276,8 +276,8 @@ def _judge_with_float64(
         settings.launcher,
         reporter,
     )
-    arbiter = reference if reference.complete else None
-    return clock.judge(dataclasses.replace(comparison, float64=arbiter))
+    usable = reference if reference.complete else None
+    return clock.judge(dataclasses.replace(comparison, float64=usable))
 
 
 def check_apart(a: Record, b: Record) -> None:

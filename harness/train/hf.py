@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.progress import Progress
-from harness.config.training import Rows, Shape, TrainingRequest
+from harness.config.training import Shape, TrainingData, TrainingRequest
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, Command
 from harness.engines.hf.engine import ENGINE, TRANSFORMERS
@@ -138,7 +138,7 @@ def _request(matched: Matched, training: HfTraining) -> TrainingRequest:
         max_norm=float(arguments.get("max_grad_norm", 1.0)) or None,
         mesh=_mesh(arguments, training),
         model=_model(arguments),
-        data=Rows(arguments.get("block_size")),
+        data=TrainingData(arguments.get("block_size")),
         arguments=dict(arguments),
     )
 

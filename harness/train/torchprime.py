@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.config.compose import NotComposed, composed
-from harness.config.training import Rows, TrainingRequest
+from harness.config.training import TrainingData, TrainingRequest
 from harness.devices.device import device
 from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
 from harness.engines.hf.match_arguments import nearest
@@ -105,7 +105,7 @@ def _request(config: dict[str, Any]) -> TrainingRequest:
         max_norm=task.get("max_grad_norm"),
         mesh={axis: size * meshes[1].get(axis, 1) for axis, size in meshes[0].items()},
         model=shape_of(config["model"]),
-        data=Rows(config["dataset"].get("block_size")),
+        data=TrainingData(config["dataset"].get("block_size")),
         arguments=config,
     )
 

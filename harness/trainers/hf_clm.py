@@ -82,7 +82,10 @@ class PatchedTrainer(Trainer):
 
 
 def build_model(model: ModelArguments) -> Any:
-    """The model that was asked for: pretrained weights, or a new one from a configuration."""
+    """The model that was asked for: pretrained weights, or a new one from a configuration.
+
+    Raises SystemExit with a sentence where the arguments name neither.
+    """
     # The keyword was renamed in transformers 4.56; the old one warns there and is gone later.
     new = "dtype" in inspect.signature(transformers.PreTrainedModel._from_config).parameters
     keyword = "dtype" if new or transformers.__version__ >= "5" else "torch_dtype"

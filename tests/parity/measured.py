@@ -25,13 +25,13 @@ ends: list[float] = []
 def write(out: Path) -> None:
     """What this process took until now."""
     compiled = metrics.metric_data("CompileTime")
-    told = {
+    measured = {
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "compilations": compiled[0] if compiled else 0,
         "compile_seconds": compiled[1] / 1e9 if compiled else 0.0,
         "steps": [after - before for before, after in itertools.pairwise(ends)],
     }
-    out.write_text(json.dumps(told))
+    out.write_text(json.dumps(measured))
 
 
 def main(out: Path, argv: list[str]) -> None:

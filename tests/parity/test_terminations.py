@@ -27,7 +27,7 @@ def _processes_of(workspace: Path) -> str:
 
 @pytest.mark.cpu
 @pytest.mark.parametrize(
-    ("fault", "arguments", "more", "told"),
+    ("fault", "arguments", "more", "expected"),
     [
         ("exit_early", "{after: 1}", (), "trained 0 of 20 steps"),
         ("exit_early", "{after: 4, code: 3}", (), "failed"),
@@ -39,7 +39,7 @@ def test_a_broken_run_is_invalid(
     fault: str,
     arguments: str,
     more: tuple[str, ...],
-    told: str,
+    expected: str,
     request: pytest.FixtureRequest,
     parity_workspace: Path,
 ) -> None:
@@ -49,6 +49,6 @@ def test_a_broken_run_is_invalid(
     assert verdict.result is Result.INVALID
     assert outcome.verdict.exit_code == 3
     assert all(verdict.rung(name).result is Result.INVALID for name in names())
-    assert told in verdict.headline, verdict.headline
+    assert expected in verdict.headline, verdict.headline
     assert any("log" in note for note in verdict.notes)
     assert _processes_of(parity_workspace) == ""

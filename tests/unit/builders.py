@@ -26,7 +26,7 @@ from harness.compiler import Collective, ModuleGraph
 from harness.config.case import Case, Data, Optimizer, Schedule
 from harness.config.compose import load
 from harness.config.settings import Tolerance
-from harness.config.training import Rows, Shape, TrainingRequest
+from harness.config.training import Shape, TrainingData, TrainingRequest
 from harness.ladder.comparison import Comparison
 from harness.models.family import Model
 from harness.probe.expected import fingerprint_of
@@ -268,7 +268,7 @@ class Trainer:
         }
         noise = np.random.default_rng(1)
         events: list[dict[str, Any]] = []
-        told: Any = None
+        previous: Any = None
         windows = self._windows()
         for step in range(self.steps):
             index = range(step * self.accumulation, (step + 1) * self.accumulation)
@@ -289,8 +289,8 @@ class Trainer:
                 {"hyper": self.hyper(g, step), "parameters": [[3], [2, 1]][self.groups - 1][g]}
                 for g in range(self.groups)
             ]
-            if held != told:
-                told = held
+            if held != previous:
+                previous = held
                 events.append({"event": "optimizer", "step": step, "groups": held,
                                "name": "torch.optim.adamw.AdamW"})  # fmt: skip
             rate = self.rate(step)
@@ -471,7 +471,7 @@ def as_training(run: Record, **fields: Any) -> Record:
     request = TrainingRequest(
         case.dtype, case.steps, case.global_batch, case.accumulation, case.max_norm, case.mesh,
         Shape(**{name: getattr(case.model, name) for name in names}),
-        Rows(case.data.sequence_length),
+        TrainingData(case.data.sequence_length),
     )  # fmt: skip
     requested = dataclasses.replace(request, **fields)
     return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, case=requested))

@@ -14,7 +14,6 @@ import manifests
 import record_files
 from builders import KNOWN_ANSWERS
 
-from harness.config.case import to_dict
 from harness.config.compose import load
 from harness.config.settings import Settings
 from harness.engines.command import Command
@@ -54,7 +53,7 @@ def case_asked() -> dict[str, Any]:
     shapes = {name: [4, 4] for name in NAMES}
     model = dataclasses.replace(case.model, family="toy", options=shapes)
     sharding: dict[str, list[Any]] = {name: ["fsdp", None] for name in NAMES}
-    return to_dict(dataclasses.replace(case, model=model, sharding=sharding))
+    return dataclasses.asdict(dataclasses.replace(case, model=model, sharding=sharding))
 
 
 def fingerprint(value: float, bits: int) -> dict[str, Any]:
@@ -87,8 +86,8 @@ def parameter(
 
 def batch(index: int) -> dict[str, Any]:
     """A batch that is told apart from the others by its index."""
-    told = {"tokens": f"t{index}", "labels": f"l{index}", "mask": "", "rows": [f"r{index}"]}
-    return {"event": "batch", "index": index, **told, "shape": [8, 128], "targets": 900,
+    content = {"tokens": f"t{index}", "labels": f"l{index}", "mask": "", "rows": [f"r{index}"]}
+    return {"event": "batch", "index": index, **content, "shape": [8, 128], "targets": 900,
             "first_targets": 0}  # fmt: skip
 
 
@@ -182,10 +181,10 @@ class Silent:
     """A Reporter that keeps what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.lines: list[str] = []
 
     def note(self, text: str) -> None:
-        self.told.append(text)
+        self.lines.append(text)
 
     def expects(self, runs: int) -> None:
         """Nothing is shown of it."""
@@ -200,7 +199,7 @@ class Silent:
         raise AssertionError(f"{label} was launched")
 
     def reused(self, label: str, directory: Path) -> None:
-        self.told.append(f"{label} reused")
+        self.lines.append(f"{label} reused")
 
     def close(self) -> None:
         """Nothing to take away."""

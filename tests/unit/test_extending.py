@@ -55,10 +55,10 @@ command = engine("mine").command(Job(settings.case, settings.engine["mine"], Pat
 print(*command.argv)
 print(command.spec.watch.tokens, command.spec.injected, "def inject(" in command.files["inject.py"])
 """
-    told = used(package, "-c", code).splitlines()
-    assert told[0].startswith("{source}/train.py --model={inputs}/model")
-    assert {"--steps=7", "--fused=True"} <= set(told[0].split())
-    assert told[1] == "inputs {'dtype': 'float32'} True"
+    printed = used(package, "-c", code).splitlines()
+    assert printed[0].startswith("{source}/train.py --model={inputs}/model")
+    assert {"--steps=7", "--fused=True"} <= set(printed[0].split())
+    assert printed[1] == "inputs {'dtype': 'float32'} True"
 
 
 def test_a_model_family(tmp_path: Path) -> None:
@@ -80,6 +80,30 @@ except BadInput as error:
     scaling, layer, refused = used(package, "-c", code).splitlines()
     assert (scaling, layer) == ("4", "GraniteDecoderLayer")
     assert "case.model.options=None: name logits_scaling" in refused
+
+
+def test_a_family_whose_parameters_are_stored_otherwise(tmp_path: Path) -> None:
+    """What the page's engine stores is what its probe is given to take apart."""
+    walkthroughs.install("Add an engine", tmp_path)
+    package = walkthroughs.install("Add a family whose parameters are stored otherwise", tmp_path)
+    code = """
+from pathlib import Path
+from harness.config.compose import load
+from harness.engines.command import Job
+from harness.engines.spec import engine
+from harness.models.family import family
+settings = load(["engines=[mine@v2,reference]", "case.model.family=fused-llama"])
+case, mine = settings.case, engine("mine")
+command = mine.command(Job(case, settings.engine["mine"], Path("checkout")))
+shapes = family("fused-llama").shapes(case.model)
+for layout in command.spec.layouts:
+    rows = [shapes[name][layout.dim] for name in layout.holds]
+    assert rows == list(layout.sizes) or len(rows) == 1, layout
+    print(layout.stored, len(layout.holds), layout.transposed)
+"""
+    assert used(package, "-c", code).splitlines()[:2] == [
+        "model.layers.0.self_attn.qkv.weight 3 False", "model.layers.0.self_attn.out 1 True",
+    ]  # fmt: skip
 
 
 def test_a_case(tmp_path: Path) -> None:

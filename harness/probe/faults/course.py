@@ -9,7 +9,10 @@ from torch.optim import optimizer as optimizer_hooks
 
 
 def exit_early(after: int, code: int) -> None:
-    """The trainer exits after some steps."""
+    """The trainer exits with `code` before its optimizer step number `after`, counted from 1.
+
+    The hook raises the SystemExit.
+    """
     seen = {"steps": 0}
 
     def leave(*_: Any) -> None:
@@ -21,7 +24,7 @@ def exit_early(after: int, code: int) -> None:
 
 
 def hang(after: int) -> None:
-    """The trainer does nothing more after some steps."""
+    """The trainer does nothing more from its optimizer step number `after` on, counted from 1."""
     seen = {"steps": 0}
 
     def stop(*_: Any) -> None:

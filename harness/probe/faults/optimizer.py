@@ -15,7 +15,10 @@ from harness.probe.parameters import canonical_name
 
 
 def hyper_parameter(name: str, value: Any) -> None:
-    """Another weight decay, epsilon, betas … in every group, from the first step on."""
+    """Another weight decay, epsilon, betas … in every group, from the first step on.
+
+    The first step raises RuntimeError where a group has no such hyper-parameter.
+    """
 
     def change(optimizer: Any, *_: Any) -> None:
         for group in optimizer.param_groups:
@@ -107,7 +110,10 @@ def scaled_gradients(factor: float, step: int) -> None:
 
 
 def frozen(parameter: str, step: int) -> None:
-    """From one step on, one parameter is not updated any more."""
+    """From one step on, one parameter is not updated any more.
+
+    parameter: its canonical name; the step raises RuntimeError where no optimizer holds it
+    """
     names: dict[int, str] = {}
 
     def remember(module: Any, inputs: Any) -> None:

@@ -17,11 +17,11 @@ def test_a_fault_of_the_machine_is_none_of_ours(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    told = crashed(OSError(number, os.strerror(number), "some/file"))
-    assert "some/file" in told
-    assert os.strerror(number) in told
-    assert OF_MACHINE[number] in told
-    assert "report it" not in told
+    text = crashed(OSError(number, os.strerror(number), "some/file"))
+    assert "some/file" in text
+    assert os.strerror(number) in text
+    assert OF_MACHINE[number] in text
+    assert "report it" not in text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -33,6 +33,6 @@ def test_any_other_is_a_defect_even_where_its_traceback_cannot_be_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    told = crashed(ValueError("of ours"))
-    assert "report it" in told
-    assert "ValueError: of ours" in told.splitlines()[-1]
+    text = crashed(ValueError("of ours"))
+    assert "report it" in text
+    assert "ValueError: of ours" in text.splitlines()[-1]

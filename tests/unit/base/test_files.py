@@ -50,8 +50,8 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     os.mkfifo(path)
     with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as reader:
         write_text(path, "text")
-        told, _ = reader.communicate(timeout=10)
-    assert told == b"text"
+        received, _ = reader.communicate(timeout=10)
+    assert received == b"text"
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 

@@ -127,7 +127,7 @@ def test_an_interrupted_session_says_so(number: signal.Signals, tmp_path: Path) 
             time.sleep(0.05)
     assert writer is not None
     process.send_signal(number)
-    _, told = process.communicate(timeout=20)
+    _, printed = process.communicate(timeout=20)
     os.close(writer)
     assert process.returncode == 130
-    assert told == "interrupted; nothing was left running\n"
+    assert printed == "interrupted; nothing was left running\n"

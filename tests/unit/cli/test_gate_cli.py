@@ -183,12 +183,12 @@ class TestBisect:
     def test_the_rung_the_numbers_and_the_release(self) -> None:
         done = run("bisect", *self.ENDS)
         assert done.exit_code == 1
-        told = " ".join(done.stdout.split())
-        assert "backward broke in transformers@1.6; transformers@1.5 is still good" in told
-        assert told.endswith("FAIL backward: backward of it")
+        printed = " ".join(done.stdout.split())
+        assert "backward broke in transformers@1.6; transformers@1.5 is still good" in printed
+        assert printed.endswith("FAIL backward: backward of it")
 
     @pytest.mark.usefixtures("world")
     def test_the_users_own_releases(self) -> None:
         done = run("bisect", *self.ENDS, "--releases", "1.2,1.7,1.8,")
-        told = " ".join(done.stdout.split())
-        assert "broke in transformers@1.7; transformers@1.2 is still good" in told
+        printed = " ".join(done.stdout.split())
+        assert "broke in transformers@1.7; transformers@1.2 is still good" in printed

@@ -41,7 +41,7 @@ def test_help(command: tuple[str, ...], option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (ZeroDivisionError("division\nby zero"), 4, "(ZeroDivisionError: division by zero)"),
         (RecursionError(), 4, "(RecursionError)"),
@@ -50,7 +50,7 @@ def test_help(command: tuple[str, ...], option: str) -> None:
     ],
 )
 def test_how_it_ends(
-    error: BaseException, code: int, told: str, monkeypatch: pytest.MonkeyPatch,
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
     def broken(arguments: list[str]) -> int:
@@ -65,7 +65,7 @@ def test_how_it_ends(
         main.main()
     assert end.value.code == code
     printed = " ".join(capsys.readouterr().err.split())
-    assert told in printed
+    assert message in printed
     assert "Traceback" not in printed
     crashes = list(tmp_path.glob("parity-crash-*.txt"))
     assert len(crashes) == (code == 4)

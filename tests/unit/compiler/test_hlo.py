@@ -958,7 +958,7 @@ class TestDifference:
                 ("torchprime", sum(max(0, x) for x in balance)),
                 ("hf", sum(max(0, -x) for x in balance)),
             ):
-                told = [
+                explained = [
                     m for line in lines if (m := re.match(rf"{name}: (\d+) (more )?{kind}", line))
                 ]
-                assert [int(m[1]) for m in told] == ([n] if n else [])
+                assert [int(m[1]) for m in explained] == ([n] if n else [])

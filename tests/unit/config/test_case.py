@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.case import AS_SHIPPED, Case, case_from, check, to_dict
+from harness.config.case import AS_SHIPPED, Case, case_from, check
 from harness.config.compose import case_names, load
 
 
@@ -259,17 +259,17 @@ class TestPlainValues:
     def test_every_case_of_ours_survives_a_manifest(self, name: str) -> None:
         case = load([f"case={name}"]).case
         assert case.name == name
-        assert case_from(json.loads(json.dumps(to_dict(case)))) == case
+        assert case_from(json.loads(json.dumps(dataclasses.asdict(case)))) == case
 
     def test_what_a_manifest_holds_is_checked(self, case: Case) -> None:
         with pytest.raises(BadInput, match=r"case\.steps=0"):
-            case_from({**to_dict(case), "steps": 0})
+            case_from({**dataclasses.asdict(case), "steps": 0})
         with pytest.raises(BadInput, match="stepps: there is no such key; did you mean steps"):
-            case_from({**to_dict(case), "stepps": 0})
+            case_from({**dataclasses.asdict(case), "stepps": 0})
         with pytest.raises(BadInput, match="name"):
-            case_from({k: v for k, v in to_dict(case).items() if k != "name"})
+            case_from({k: v for k, v in dataclasses.asdict(case).items() if k != "name"})
         with pytest.raises(BadInput, match=r"sharding\.lm_head\.weight"):
-            case_from({**to_dict(case), "sharding": {"lm_head.weight": "fsdp"}})
+            case_from({**dataclasses.asdict(case), "sharding": {"lm_head.weight": "fsdp"}})
 
     def test_a_case_cannot_be_changed(self, case: Case) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -69,14 +69,14 @@ class TestHowMany:
         self, tmp_path: Path, metadata_server: str
     ) -> None:
         machine(tmp_path, *[V5E] * 4)
-        told = tpu.tpu_env(metadata_server)
-        assert told["ACCELERATOR_TYPE"] == "v5litepod-16"
-        assert tpu.tpu_devices(tmp_path, {}, lambda: told) == 16
+        metadata = tpu.tpu_env(metadata_server)
+        assert metadata["ACCELERATOR_TYPE"] == "v5litepod-16"
+        assert tpu.tpu_devices(tmp_path, {}, lambda: metadata) == 16
         # What the user says of this process goes before it.
         environ = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": "2,2,1"}
-        assert tpu.tpu_devices(tmp_path, environ, lambda: told) == 4
+        assert tpu.tpu_devices(tmp_path, environ, lambda: metadata) == 4
         skipped = {"TPU_SKIP_MDS_QUERY": "1"}
-        assert tpu.tpu_devices(tmp_path, skipped, lambda: told) == 4
+        assert tpu.tpu_devices(tmp_path, skipped, lambda: metadata) == 4
 
     def test_no_metadata_server(self) -> None:
         assert tpu.tpu_env("http://127.0.0.1:9/tpu-env") == {}

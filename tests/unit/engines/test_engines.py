@@ -342,7 +342,7 @@ class TestOptions:
         assert found["new"] == "null"
 
     @pytest.mark.parametrize(
-        ("name", "arguments", "told"),
+        ("name", "arguments", "beyond"),
         [
             ("hf", {"label_smoothing_factor": 0.1}, {"label_smoothing_factor": "0.1"}),
             ("hf", {"bf16": True, "logging_steps": 1}, {"bf16": "True"}),
@@ -360,10 +360,10 @@ class TestOptions:
     )
     def test_what_they_train_beyond_the_case(
         self, case: Case, checkout: Path, name: str, arguments: dict[str, Any],
-        told: dict[str, str],
+        beyond: dict[str, str],
     ) -> None:  # fmt: skip
         command = command_of(name, case, {"arguments": arguments}, checkout)
-        assert command.beyond_case == told
+        assert command.beyond_case == beyond
 
     def test_a_script_of_the_user(self, case: Case, checkout: Path) -> None:
         options = {"script": "/my/train.py"}

@@ -12,7 +12,6 @@ import gate_samples as samples
 import pytest
 
 from harness.base.errors import BadInput
-from harness.config.case import to_dict
 from harness.config.compose import load
 from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
@@ -180,7 +179,7 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
 
 def test_differences_are_named(tmp_path: Path) -> None:
     base = samples.run(tmp_path / "a")
-    data = {**to_dict(load([]).case)["data"], "sequence_length": 64}
+    data = {**dataclasses.asdict(load([]).case)["data"], "sequence_length": 64}
     other = samples.run(tmp_path / "b", case={"data": data, "steps": 4, "description": "words"})
     assert baselines.differences(base, other) == ["case.data.sequence_length is 128 there, 64 here"]
     assert baselines.differences(base, samples.run(tmp_path / "c", inputs="other")) == [

@@ -27,7 +27,6 @@ from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Observed, Record
 from harness.run import noise, session
-from harness.run import timing as measuring
 from harness.run.noise import Noise
 from harness.run.plan import Plan, workarounds_of
 from harness.run.session import Outcome
@@ -536,7 +535,7 @@ class TestAgainstAStoredBaseline:
         steps = [compiled_step(fingerprint=text) for text in ("abc", "xyz")]
         dumped = iter([steps[0], steps[changed]])
         monkeypatch.setattr(
-            measuring, "compiled_step_of", lambda *_: dataclasses.replace(run, graph=next(dumped))
+            gating, "compiled_step_of", lambda *_: dataclasses.replace(run, graph=next(dumped))
         )
         plan = gating.plan_candidate(pair, samples.Silent())
         record, _ = gating.measured(pair, plan, samples.Silent())

@@ -24,12 +24,12 @@ from harness.importing.events import TRAINERS, read_events, read_scalars
 from harness.importing.fetch import fetch
 from harness.importing.folders import read_sources
 from harness.importing.lines import read_lines
-from harness.importing.numbers import Point, Source, Told, first_of, joined, rounding
+from harness.importing.numbers import LoggedSource, Point, RunFacts, first_of, joined, rounding
 
 STEPS = 6
 
 
-def only(path: Path) -> Source:
+def only(path: Path) -> LoggedSource:
     (source,) = read_sources(path)
     return source
 
@@ -38,7 +38,7 @@ class TestLines:
     @pytest.mark.parametrize("texts", [False, True])
     def test_of_the_trainer(self, tmp_path: Path, texts: bool) -> None:
         source = only(trainer_log(tmp_path / "hf.log", STEPS, texts))
-        assert source.told.engine == "hf"
+        assert source.facts.engine == "hf"
         assert [p.step for p in source.points] == list(range(STEPS))
         assert [p.loss for p in source.points] == [round(x, 4) for x in losses(STEPS)]
         assert [p.learning_rate for p in source.points] == rates(STEPS)
@@ -47,7 +47,7 @@ class TestLines:
 
     def test_of_torchprime(self, tmp_path: Path) -> None:
         source = only(torchprime_log(tmp_path / "tp.log", STEPS))
-        assert source.told.engine == "torchprime"
+        assert source.facts.engine == "torchprime"
         first = source.points[0]
         assert (first.step, first.loss) == (0, round(losses(STEPS)[0], 4))
         assert first.at == START + 0.5
@@ -86,7 +86,7 @@ class TestTrainerState:
         source = only(trainer_state(tmp_path / "trainer_state.json", STEPS))
         assert [p.step for p in source.points] == list(range(STEPS))
         assert source.every == 1
-        assert source.told.steps == STEPS
+        assert source.facts.steps == STEPS
 
     def test_means_of_several_steps_are_known_as_such(self, tmp_path: Path) -> None:
         source = only(trainer_state(tmp_path / "trainer_state.json", STEPS, every=3))
@@ -107,7 +107,7 @@ class TestTrainerState:
 
 
 class TestEvents:
-    def read(self, tmp_path: Path, *series: list[tuple[str, int, float]]) -> Source:
+    def read(self, tmp_path: Path, *series: list[tuple[str, int, float]]) -> LoggedSource:
         path = event_file(tmp_path / "events.out.tfevents.1", [one for s in series for one in s])
         source = read_events([path])
         assert source is not None
@@ -125,7 +125,7 @@ class TestEvents:
             curve(tags.seconds[0], [9.0, 0.5], first),
             curve("something/else", [1.0, 1.0], first),
         )
-        assert source.told.engine == engine
+        assert source.facts.engine == engine
         at = START + 1 + first
         assert source.points == (
             Point(0, 2.5, 0.5, 4.0, at, 9.0),
@@ -144,7 +144,7 @@ class TestEvents:
     def test_torchprime_counts_from_zero_and_the_trainer_from_one(self, tmp_path: Path) -> None:
         ours = self.read(tmp_path / "a", curve("train/loss", [2.0, 1.0]))
         theirs = self.read(tmp_path / "b", curve("train/loss", [2.0, 1.0], first=1))
-        assert [s.told.engine for s in (ours, theirs)] == ["torchprime", "hf"]
+        assert [s.facts.engine for s in (ours, theirs)] == ["torchprime", "hf"]
         assert [p.step for p in ours.points] == [p.step for p in theirs.points] == [0, 1]
 
     def test_scalars_of_tensorflow_2_are_tensors(self, tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ class TestFolders:
         metrics = {"train_runtime": 9.0, "step_execution_time": 0.25, "num_steps": 9}
         (tmp_path / "train_metrics.json").write_text(json.dumps(metrics))
         sources = read_sources(tmp_path)
-        told = first_of(*(source.told for source in sources))
-        assert (told.steps, told.dtype, told.global_batch) == (9, "bfloat16", 8)
-        assert (told.max_norm, told.sequence_length) == (1.0, 128)
+        facts = first_of(*(source.facts for source in sources))
+        assert (facts.steps, facts.dtype, facts.global_batch) == (9, "bfloat16", 8)
+        assert (facts.max_norm, facts.sequence_length) == (1.0, 128)
         assert any("0.25 s a step" in note for source in sources for note in source.notes)
 
     @pytest.mark.parametrize("name", ["x.log", "train_config.json", "model.safetensors"])
@@ -263,5 +263,5 @@ def test_rounding_is_that_of_the_last_digit_that_any_number_shows() -> None:
 
 
 def test_the_first_that_knows_something_is_believed() -> None:
-    told = first_of(Told(steps=3), Told(engine="hf", steps=5, arguments={"a": 1}))
-    assert (told.engine, told.steps, told.arguments) == ("hf", 3, {"a": 1})
+    facts = first_of(RunFacts(steps=3), RunFacts(engine="hf", steps=5, arguments={"a": 1}))
+    assert (facts.engine, facts.steps, facts.arguments) == ("hf", 3, {"a": 1})

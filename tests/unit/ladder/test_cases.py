@@ -31,7 +31,7 @@ def asking(run: Record, **keys: Any) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "named"),
     [
         ({"steps": 30}, "steps"),
         ({"optimizer__learning_rate": 0.5}, "optimizer.learning_rate"),
@@ -45,10 +45,10 @@ def asking(run: Record, **keys: Any) -> Record:
         ({"precision": "default"}, "precision"),
     ],
 )
-def test_what_differs_is_named(changed: dict[str, Any], told: str) -> None:
+def test_what_differs_is_named(changed: dict[str, Any], named: str) -> None:
     said = difference(A, asking(A, **changed))
     assert said is not None
-    assert said.startswith(f"the cases differ: {told} is ")
+    assert said.startswith(f"the cases differ: {named} is ")
     assert difference(asking(A, **changed), A) is not None
 
 

@@ -18,7 +18,7 @@ from builders import (
 )
 from golden import Worded
 
-from harness.config.training import Rows
+from harness.config.training import TrainingData
 from harness.ladder.comparison import Comparison
 from harness.ladder.device_time import device_steps, profile_fault, throughput
 from harness.ladder.result import Result
@@ -141,7 +141,7 @@ class TestDeviceTime:
         assert text.endswith(f", {self.share:.1%} of peak FLOPs")
         unknown = as_training(a, model=None)
         assert throughput(unknown, 0.5) == "hf: 1,024 tokens a second"
-        nothing = as_training(a, data=Rows(None))
+        nothing = as_training(a, data=TrainingData(None))
         assert throughput(nothing, 0.5) == "hf: 0.5 s a step"
 
 

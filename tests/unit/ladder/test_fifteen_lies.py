@@ -401,8 +401,8 @@ class TestLie10PreconditionsAreAssumed:
             {"mesh": {"fsdp": 2, "tensor": 2}}, {"dtype": "bfloat16"}, {"max_norm": 1.0},
         ]  # fmt: skip
         for requested in others:
-            told = functools.partial(_requested, requested)
-            pair = [with_manifest(run, told) for run in (A, B)]
+            altered = functools.partial(_requested, requested)
+            pair = [with_manifest(run, altered) for run in (A, B)]
             assert judged(*pair).result is FAIL
 
     def test_unknown_is_not_equal_to_unknown(self) -> None:

@@ -931,15 +931,15 @@ class TestArbitration:
             assert note.endswith("b is the one that deviates")
 
     @pytest.mark.parametrize(
-        ("factor", "told"), [(2.9, "both are about as far"), (3.1, "hf is the")]
+        ("factor", "phrase"), [(2.9, "both are about as far"), (3.1, "hf is the")]
     )
-    def test_how_much_nearer(self, factor: float, told: str) -> None:
+    def test_how_much_nearer(self, factor: float, phrase: str) -> None:
         exact = with_loss(A, 0, 1.0)
         a, b = with_loss(A, 0, 1 - 0.01 * factor), with_loss(B, 0, 1 - 0.01)
         (note,) = self.noted(a, b, exact)
-        assert told in note
+        assert phrase in note
         (note,) = self.noted(b, a, exact)
-        assert told in note
+        assert phrase in note
 
     def test_only_the_first_failure_is_arbitrated(self) -> None:
         off = LEAVES["gradient 2"](with_loss(B, 6, 9.0), 0.5)

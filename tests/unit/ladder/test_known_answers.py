@@ -27,10 +27,10 @@ def answering(run: Record, index: int = 0, version: int = 1, **device: Any) -> R
     tensors = list(run.observed.known_answers.tensors)
     changed = dataclasses.replace(tensors[index].device, **device)
     tensors[index] = dataclasses.replace(tensors[index], device=changed)
-    return told(run, KnownAnswers(version, tuple(tensors)))
+    return with_answers(run, KnownAnswers(version, tuple(tensors)))
 
 
-def told(run: Record, answers: KnownAnswers | None) -> Record:
+def with_answers(run: Record, answers: KnownAnswers | None) -> Record:
     """The Record of a run whose device gave these answers."""
     observed = dataclasses.replace(run.observed, known_answers=answers)
     return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, observed=observed))
@@ -70,7 +70,7 @@ def test_rounding_is_not_wrong(run: Record) -> None:
 
 def test_missing_ones_are_invalid(run: Record) -> None:
     for answers in (None, KnownAnswers(1, ())):
-        other = told(run, answers)
+        other = with_answers(run, answers)
         assert results(run, other) == results(other, run) == {INVALID}
 
 
@@ -91,5 +91,5 @@ def test_the_noise_floor_and_the_float64_reference_count_too(run: Record) -> Non
 def test_a_noise_floor_that_crashed_is_no_device_that_is_wrong(run: Record) -> None:
     ended = dataclasses.replace(run.ended, status="failed", reason="it crashed")
     manifest = dataclasses.replace(run.manifest, ended=ended)
-    crashed = told(dataclasses.replace(run, manifest=manifest), None)
+    crashed = with_answers(dataclasses.replace(run, manifest=manifest), None)
     assert INVALID not in results(run, run, noise_floor=(run, crashed))

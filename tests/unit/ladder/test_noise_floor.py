@@ -185,7 +185,7 @@ class TestNoNoiseAtAll:
         assert "the run of hf@1 itself" in self.left_out(twin, b=twin)
 
     @pytest.mark.parametrize(
-        ("second", "told"),
+        ("second", "reason"),
         [
             (Trainer(ulp=True, label="reference").record(), "it is of reference"),
             (Trainer(ulp=True, weight_decay=0.1, learning_rate=2e-2).record(), "another case"),
@@ -195,8 +195,8 @@ class TestNoNoiseAtAll:
             (with_observed(ULP, devices=8), "CPU, highest, 8, the first run of"),
         ],
     )  # fmt: skip
-    def test_one_of_something_else(self, second: Record, told: str) -> None:
-        assert told in self.left_out(second)
+    def test_one_of_something_else(self, second: Record, reason: str) -> None:
+        assert reason in self.left_out(second)
 
     def test_noise_of_other_conditions_than_the_pairs(self) -> None:
         tpu = on("TPU v6e", A, ULP)
@@ -257,8 +257,8 @@ class TestRepeat:
         copy = dataclasses.replace(A, directory=AGAIN.directory)
         assert same_run(A, copy)
         assert same_run(A, dataclasses.replace(AGAIN, directory=A.directory))
-        for told in ("key", "started"):
-            same: dict[str, Any] = {told: getattr(A.manifest, told)}
+        for name in ("key", "started"):
+            same: dict[str, Any] = {name: getattr(A.manifest, name)}
             manifest = dataclasses.replace(AGAIN.manifest, **same)
             assert same_run(A, dataclasses.replace(AGAIN, manifest=manifest))
         assert not same_run(A, AGAIN)

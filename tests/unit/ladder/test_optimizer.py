@@ -35,13 +35,13 @@ ADAMW = "torch.optim.adamw.AdamW"
 
 def with_hyper(run: Record, step: int = 0, group: int = 0, **hyper: Any) -> Record:
     """A Record in which an optimizer event at `step` says something else."""
-    told = {since: (kind, list(groups)) for since, kind, groups in run.groups}
-    kind, groups = told.get(step) or (ADAMW, list(run.groups[-1][2]))
+    found = {since: (kind, list(groups)) for since, kind, groups in run.groups}
+    kind, groups = found.get(step) or (ADAMW, list(run.groups[-1][2]))
     changed = {**groups[group].hyper, **hyper}
     changed = {key: value for key, value in changed.items() if value != "gone"}
     groups[group] = Group(changed, groups[group].parameters)
-    told[step] = (kind, groups)
-    events = tuple((since, kind, tuple(groups)) for since, (kind, groups) in sorted(told.items()))
+    found[step] = (kind, groups)
+    events = tuple((since, kind, tuple(groups)) for since, (kind, groups) in sorted(found.items()))
     return dataclasses.replace(run, groups=events)
 
 
@@ -186,8 +186,8 @@ class TestWhatWasNotObserved:
 
     @pytest.mark.parametrize("step", [0, 4])
     def test_no_hyper_parameters(self, worded: Worded, a: Record, step: int) -> None:
-        told = (step, ADAMW, (Group({}, 3),))
-        events = (told,) if step == 0 else (*a.groups, told)
+        event = (step, ADAMW, (Group({}, 3),))
+        events = (event,) if step == 0 else (*a.groups, event)
         none = dataclasses.replace(a, groups=events)
         for pair in ((none, none), (a, none), (none, a)):
             result = optimizer(comparison(*pair, broken=("clip",)))

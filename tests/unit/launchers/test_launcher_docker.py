@@ -221,9 +221,9 @@ if [ "$1" = run ]; then echo '{EVENT}' > {steps}; sleep 60; fi
 def test_a_container_is_removed_when_its_time_is_over(client: Path, tmp_path: Path) -> None:
     ending = launcher(limit=0.5).launch(run(tmp_path), lambda event: None)
     assert ending.status == TIMED_OUT
-    told = client.read_text().splitlines()
-    assert told[-1] == "rm --force parity-hf-0123456789ab"
-    assert [line for line in told if line.startswith("run ")]
+    calls = client.read_text().splitlines()
+    assert calls[-1] == "rm --force parity-hf-0123456789ab"
+    assert [line for line in calls if line.startswith("run ")]
 
 
 def test_a_container_is_removed_on_ctrl_c(client: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def submit(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return launch
 
 
-def told(tmp_path: Path) -> list[str]:
+def recorded(tmp_path: Path) -> list[str]:
     """The verbs that kubectl was told."""
     return [line.split()[2] for line in (tmp_path / "kubectl.log").read_text().splitlines()]
 
@@ -215,7 +215,7 @@ def test_a_silent_cluster_did_not_refuse_and_may_have_the_workload(
     with pytest.raises(BadInput, match=r"did not say .*no answer.*get jobsets") as caught:
         submit(notes, create=SILENT)
     assert "refused" not in str(caught.value)
-    assert told(tmp_path) == ["create", "delete"]
+    assert recorded(tmp_path) == ["create", "delete"]
     assert notes == []
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_while_it_is_submitted_deletes_it(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         submit([], create=INTERRUPT)
-    assert told(tmp_path) == ["create", "delete"]
+    assert recorded(tmp_path) == ["create", "delete"]
 
 
 @pytest.mark.parametrize(

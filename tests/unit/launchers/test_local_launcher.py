@@ -374,8 +374,8 @@ class TestBlame:
         def ask() -> str:
             raise AssertionError("there is nothing to ask")
 
-        told = Termination(status, "as it was", 0, 1.0)
-        assert local.blamed(told, Limits(1.0, 1.0, busy=ask)) == told
+        outcome = Termination(status, "as it was", 0, 1.0)
+        assert local.blamed(outcome, Limits(1.0, 1.0, busy=ask)) == outcome
 
     def test_a_run_that_dies_beside_it(self, tmp_path: Path) -> None:
         """As `launch` ends it: RESOURCE_EXHAUSTED while somebody else has the memory."""

@@ -155,13 +155,13 @@ class TestSession:
             }
             for case in cases
         }
-        told = found["test_rung[llama-tiny-cpu-hf-b-schedule]"]
-        assert told == {
+        properties = found["test_rung[llama-tiny-cpu-hf-b-schedule]"]
+        assert properties == {
             "parity_case": "llama-tiny", "parity_a": "hf", "parity_b": "b",
             "parity_rung": "schedule", "parity_result": "PASS", "parity_value": "0",
             "parity_limit": "0",
         }  # fmt: skip
-        assert float(told["parity_value"]) <= float(told["parity_limit"])
+        assert float(properties["parity_value"]) <= float(properties["parity_limit"])
         assert not any("{" in value for test in found.values() for value in test.values())
         assert json.loads((pytester.path / "verdict.json").read_text())["result"] == "PASS"
         done.stdout.fnmatch_lines(["PASS  hf and b train alike: 2 rungs hold", "*verdict.json"])

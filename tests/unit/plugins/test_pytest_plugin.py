@@ -87,10 +87,10 @@ def test_a_side_without_a_record_does_not_cost_the_report(tmp_path: Path) -> Non
 def test_no_case_hides_another(tmp_path: Path, order: int) -> None:
     both = [of_case("one", CLIP), of_case("two")][::order]
     end_of_session(*both, json=tmp_path / "x.json")
-    told = json.loads((tmp_path / "x.json").read_text())
-    assert told["result"] == "FAIL"
-    assert told["case"] == "one, two"
-    assert len(told["pairs"]) == 2
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert written["result"] == "FAIL"
+    assert written["case"] == "one, two"
+    assert len(written["pairs"]) == 2
 
 
 def test_a_pair_is_told_once_whatever_its_number_of_tests(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def shardings() -> Iterator[dict[str, Any]]:
         axes = {"x": 4} if "y" not in spec else {"x": 2, "y": 2}
         mesh = xs.Mesh(list(range(4)), tuple(axes.values()), tuple(axes))
         xs.mark_sharding(placed, mesh, spec)
-        told = compare(host, placed)
-        yield {"what": f"{shape} {spec}", "sharding": RUNTIME.sharding(placed), **told}
+        compared = compare(host, placed)
+        yield {"what": f"{shape} {spec}", "sharding": RUNTIME.sharding(placed), **compared}
 
 
 def graph(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -101,8 +101,8 @@ BREAKAGES: dict[str, tuple[str, Any]] = {
 
 def answers(dtypes: list[torch.dtype]) -> dict[str, Any]:
     before = RUNTIME.counters()["compilations"]
-    told = known_answers.ask(RUNTIME, dtypes)
-    return {**told, "compilations": RUNTIME.counters()["compilations"] - before}
+    answers = known_answers.ask(RUNTIME, dtypes)
+    return {**answers, "compilations": RUNTIME.counters()["compilations"] - before}
 
 
 def answers_of_broken() -> Iterator[tuple[str, Any]]:
@@ -157,7 +157,7 @@ if __name__ == "__main__":
     xr.use_spmd()
     RUNTIME, DEVICE = XlaRuntime(boundary=()), torch_xla.device()
     eager = known_answers.ask(EagerRuntime(), [torch.float64, torch.float32])
-    told = {
+    output = {
         "shapes": list(shapes()),
         "shardings": list(shardings()),
         "graphs": [graph((64, 32)), graph((128256, 16384)), graph((8, 14336, 4096))],
@@ -168,4 +168,4 @@ if __name__ == "__main__":
         "boundaries": boundaries(),
     }
     with open(sys.argv[1], "w") as file:
-        json.dump(told, file)
+        json.dump(output, file)

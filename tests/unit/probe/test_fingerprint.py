@@ -55,8 +55,8 @@ def _run(python: Path, out: Path) -> None:
 
 def requested(run: Record, answers: dict[str, Any]) -> Record:
     """The Record of a run whose device answered so."""
-    told = {"version": answers["version"], "tensors": answers["tensors"]}
-    return with_observed(run, known_answers=told)
+    known = {"version": answers["version"], "tensors": answers["tensors"]}
+    return with_observed(run, known_answers=known)
 
 
 class TestTheFormula:
@@ -70,9 +70,9 @@ class TestTheFormula:
             assert device["sketch"] == pytest.approx(expected["sketch"], abs=slack), each["what"]
 
     def test_every_sharding_was_one(self, on_device: Any) -> None:
-        told = {each["sharding"] for each in on_device["shardings"]}
-        assert len(told) >= 5
-        assert all("devices=" in sharding for sharding in told)
+        shardings = {each["sharding"] for each in on_device["shardings"]}
+        assert len(shardings) >= 5
+        assert all("devices=" in sharding for sharding in shardings)
 
     def test_is_that_of_the_builders(self, on_device: Any) -> None:
         array = np.random.default_rng(5).standard_normal((16, 8)).astype(np.float32)

@@ -37,20 +37,20 @@ def staged(folder: Path, engine_python: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def told(staged: Any, folder: Path) -> Any:
+def modules(staged: Any, folder: Path) -> Any:
     """What modules.json says."""
     return json.loads((folder / "modules.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def texts(told: Any, folder: Path, engine_python: Path) -> list[str]:
+def texts(modules: Any, folder: Path, engine_python: Path) -> list[str]:
     """The modules of the last step."""
     return [
         subprocess.run(
             [engine_python, "-c", TEXT, folder / module["file"]],
             check=True, capture_output=True, text=True,
         ).stdout
-        for module in told["step"]
+        for module in modules["step"]
     ]  # fmt: skip
 
 
@@ -64,11 +64,11 @@ def test_a_step_does_not_grow(staged: Any) -> None:
     assert first != second == third
 
 
-def test_what_is_read_is_zero_and_listed(staged: Any, told: Any) -> None:
+def test_what_is_read_is_zero_and_listed(staged: Any, modules: Any) -> None:
     assert staged["read"] == [False, 0.0, [0.0] * 3, [0.0] * 3]
-    reads = {(r["dtype"], r["tracing"]): r["times"] for r in told["reads"]}
+    reads = {(r["dtype"], r["tracing"]): r["times"] for r in modules["reads"]}
     assert reads == {("bool", True): 1, ("float32", True): 3, ("float32", False): 1}
-    assert {r["at"].split(":")[0] for r in told["reads"]} == {"probe/staged.py"}
+    assert {r["at"].split(":")[0] for r in modules["reads"]} == {"probe/staged.py"}
 
 
 def test_shardings_stay(staged: Any) -> None:
@@ -77,9 +77,9 @@ def test_shardings_stay(staged: Any) -> None:
     assert not staged["later view"]
 
 
-def test_every_module_of_the_last_step_is_kept(told: Any, texts: list[str]) -> None:
+def test_every_module_of_the_last_step_is_kept(modules: Any, texts: list[str]) -> None:
     """Two micro-batches, of which the second adds to the first's gradients, and the update."""
-    assert [module["executions"] for module in told["step"]] == [1, 1, 1]
+    assert [module["executions"] for module in modules["step"]] == [1, 1, 1]
     weights = f"f32[{1 << 18},{1 << 18}]"
     parameters = [text.count(f"{weights}{{1,0}} parameter(") for text in texts]
     assert parameters == [1, 2, 4]  # weight; and gradient; and moments

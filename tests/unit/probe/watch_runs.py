@@ -38,14 +38,14 @@ def run(folder: Path, argument: str) -> None:
         return
     folder.mkdir(parents=True)
     spec = folder / "spec.json"
-    told = json.loads(argument)
+    wanted = json.loads(argument)
     rows = None
-    if "mask" in told:  # an aligned run
+    if "mask" in wanted:  # an aligned run
         rows = str(folder / "rows.npz")
         tokens = np.arange(96).reshape(16, 6) % 16
         np.savez(rows, input_ids=tokens, labels=tokens)
-    device = told.get("device", "cpu")
-    layouts = (LAYOUTS[told["layout"]],) if "layout" in told else ()
+    device = wanted.get("device", "cpu")
+    layouts = (LAYOUTS[wanted["layout"]],) if "layout" in wanted else ()
     watched = Spec(4, micro_batch=4, window=2, device=device, rows=rows, layouts=layouts)
     spec.write_text(watched.to_json())
     code = 1

@@ -24,9 +24,9 @@ def window(first: int, last: int, seconds: float, compiling: float = 0.0) -> Win
 
 def record(**observed: Any) -> Record:
     """A run of 20 seconds that was launched at 100."""
-    told = {"phases": PHASES, "forked": False, **observed}
+    fields = {"phases": PHASES, "forked": False, **observed}
     manifest = manifests.parsed(
-        manifests.raw(Case("toy"), started=100.0, ended={"seconds": 20.0}, observed=told)
+        manifests.raw(Case("toy"), started=100.0, ended={"seconds": 20.0}, observed=fields)
     )
     windows = (window(0, 0, 3.0, 2.0), window(1, 1, 1.5, 1.0), window(2, 6, 0.5, 0.1),
                window(7, 9, 0.3))  # fmt: skip
@@ -43,10 +43,10 @@ def test_every_second_is_in_one_phase() -> None:
     assert sum(found.values()) == pytest.approx(20.0)
 
 
-@pytest.mark.parametrize("told", [None, {**PHASES, "marks": {}}])
-def test_a_run_that_trained_nothing_has_none(told: Any) -> None:
-    assert phases(record(phases=told)) == {}
-    assert phase_lines([record(phases=told)]) == []
+@pytest.mark.parametrize("spent", [None, {**PHASES, "marks": {}}])
+def test_a_run_that_trained_nothing_has_none(spent: Any) -> None:
+    assert phases(record(phases=spent)) == {}
+    assert phase_lines([record(phases=spent)]) == []
 
 
 def test_nor_has_one_without_windows() -> None:

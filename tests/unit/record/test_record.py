@@ -197,8 +197,8 @@ class TestComplete:
         events = [json.loads(line) for line in (folder / STEPS).read_text().splitlines()]
         kept = [e for e in events if e["event"] != "values"]
         for traced in (False, True):
-            told = [e | {"staged": traced} if e["event"] == "step" else e for e in kept]
-            (folder / STEPS).write_text("".join(json.dumps(e) + "\n" for e in told))
+            marked = [e | {"staged": traced} if e["event"] == "step" else e for e in kept]
+            (folder / STEPS).write_text("".join(json.dumps(e) + "\n" for e in marked))
             assert read_record(folder).complete is traced
 
     def test_another_ending(self, folder: Path) -> None:

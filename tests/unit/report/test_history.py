@@ -14,7 +14,7 @@ from report_samples import MADE, of, record, verdict
 
 from harness.record.evidence import Record
 from harness.record.graph import ModuleGraph
-from harness.report.history import Line, bound, history
+from harness.report.history import HistoryLine, bound, history
 from harness.report.history_text import history_lines
 from harness.report.html import render
 from harness.report.step_times import median_interval, step_times
@@ -35,7 +35,7 @@ def days(folder: Path, seconds: Sequence[float]) -> list[Record]:
     return [run(folder, day, each) for day, each in enumerate(seconds)]
 
 
-def only(lines: Sequence[Line]) -> Line:
+def only(lines: Sequence[HistoryLine]) -> HistoryLine:
     (line,) = lines
     return line
 
@@ -51,8 +51,8 @@ def test_runs_are_in_the_order_of_their_dates(tmp_path: Path) -> None:
 def test_a_step_time_beyond_what_the_runs_before_show_is_told(tmp_path: Path) -> None:
     usual = [0.5, 0.505, 0.495, 0.5, 0.502]
     line = only(history(days(tmp_path, [*usual, 0.6, 0.4])))
-    told = [entry.slower_or_faster for entry in line.entries]
-    assert told == [False] * 5 + [True, False]  # 0.6 is a run before 0.4, and widens its bound
+    flagged = [entry.slower_or_faster for entry in line.entries]
+    assert flagged == [False] * 5 + [True, False]  # 0.6 is a run before 0.4, and widens its bound
     assert line.entries[2].bound is None  # two runs tell nothing of a third
     assert "slower" in "\n".join(history_lines([line]))
 

@@ -48,11 +48,11 @@ def test_it_says_how_it_was_made_and_what_ran(tmp_path: Path) -> None:
     assert found["made"] == {
         "command": MADE.command, "date": MADE.date, "harness": MADE.harness,
     }  # fmt: skip
-    (told,) = found["runs"]
-    assert told["record"] == str(run.directory)
-    assert told["started"] == "2025-07-02T10:00:00Z"
-    assert told["versions"] == versions(run)
-    assert told["steps"] == 3
+    (entry,) = found["runs"]
+    assert entry["record"] == str(run.directory)
+    assert entry["started"] == "2025-07-02T10:00:00Z"
+    assert entry["versions"] == versions(run)
+    assert entry["steps"] == 3
 
 
 @pytest.mark.parametrize(

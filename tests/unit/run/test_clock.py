@@ -12,7 +12,7 @@ from gate_samples import plan
 from harness.config.compose import load
 from harness.ladder.comparison import Comparison
 from harness.record.evidence import Record
-from harness.run.clock import Clock, since_start
+from harness.run.clock import SessionClock, since_start
 from harness.run.session import launch_order
 
 
@@ -26,14 +26,14 @@ def launched(run: Record, at: float, seconds: float) -> Record:
 def test_runs_of_an_earlier_session_took_none_of_it(
     a: Record, b: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = SessionClock()
     monkeypatch.setattr(time, "time", lambda: clock.began + 10.0)
     runs = [launched(a, clock.began + 1, 6.0), launched(b, clock.began - 100, 50.0)]
     assert clock.seconds(runs) == {"runs": 6.0, "judging": 0.0, "writing": pytest.approx(4.0)}
 
 
 def test_judging_is_no_writing(a: Record, b: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+    clock = SessionClock()
     ticks = iter([3.0, 5.0, 5.0, 6.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     tolerance = load(["case=llama-tiny"]).tolerance

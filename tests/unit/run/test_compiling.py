@@ -82,8 +82,8 @@ class TestModules:
 
     @pytest.mark.parametrize("log", [None, "", LOG[:200], LOG.replace("bb", "cc", 1)])
     def test_a_log_that_does_not_tell(self, log: str | None, tmp_path: Path) -> None:
-        told = step_modules(recorded(tmp_path, log=log))
-        assert isinstance(told, str)
+        problem = step_modules(recorded(tmp_path, log=log))
+        assert isinstance(problem, str)
 
     def test_a_run_that_kept_none(self, tmp_path: Path) -> None:
         plain = read_record(Trainer().write(tmp_path / "plain"))
@@ -93,9 +93,9 @@ class TestModules:
         run = recorded(tmp_path)
         ended = dataclasses.replace(run.ended, status="failed", reason="SIGSEGV")
         manifest = dataclasses.replace(run.manifest, ended=ended)
-        told = step_modules(dataclasses.replace(run, manifest=manifest))
-        assert isinstance(told, str)
-        assert "SIGSEGV" in told
+        problem = step_modules(dataclasses.replace(run, manifest=manifest))
+        assert isinstance(problem, str)
+        assert "SIGSEGV" in problem
 
 
 class TestCompiledFor:

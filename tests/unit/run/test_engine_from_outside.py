@@ -128,8 +128,8 @@ def test_bad_input(word: str, said: str) -> None:
 
 
 def test_it_is_listed() -> None:
-    told = CliRunner().invoke(app, ["engines"], env={"COLUMNS": "200"}).stdout.splitlines()
-    assert "a trainer of my own" in told[told.index("mine") + 1]
+    printed = CliRunner().invoke(app, ["engines"], env={"COLUMNS": "200"}).stdout.splitlines()
+    assert "a trainer of my own" in printed[printed.index("mine") + 1]
 
 
 def test_its_versions_are_gated() -> None:

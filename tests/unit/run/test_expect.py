@@ -17,9 +17,9 @@ from harness.run.workspace import slot
 @pytest.fixture
 def expected(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """What a local launcher was told to expect."""
-    told: list[Run] = []
-    monkeypatch.setattr(Local, "expect", lambda self, run: told.append(run))
-    return told
+    announced: list[Run] = []
+    monkeypatch.setattr(Local, "expect", lambda self, run: announced.append(run))
+    return announced
 
 
 def ask(workspace: Path, *overrides: str) -> None:

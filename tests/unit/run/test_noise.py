@@ -29,12 +29,12 @@ def launched(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
     """The labels of what was launched; each leaves a Record."""
-    told: list[str] = []
+    labels: list[str] = []
     # The lock of this machine's devices is there, and may be held.
     monkeypatch.setenv("PARITY_CACHE", str(tmp_path_factory.mktemp("cache")))
 
     def launch(plan: Plan, place: Slot, *_: Any) -> Record:
-        told.append(plan.label)
+        labels.append(plan.label)
         trainer = Trainer(key=plan.key)
         place.begin()
         trainer.write(place.running)
@@ -42,7 +42,7 @@ def launched(
 
     monkeypatch.setattr(execute, "launch_alone", launch)
     monkeypatch.setattr(noise, "with_perturbed_weights", lambda *_: Inputs(Path("perturbed")))
-    return told
+    return labels
 
 
 @pytest.fixture
@@ -53,18 +53,18 @@ def settings(tmp_path: Path) -> Settings:
 def measured(subject: Plan, settings: Settings, a: Record) -> tuple[Noise, list[str]]:
     """The noise of a run, and what a person is told meanwhile."""
     reporter = Silent()
-    return measure_noise(subject, a, settings, reporter), reporter.told
+    return measure_noise(subject, a, settings, reporter), reporter.lines
 
 
 def test_every_pair_with_the_same_first_engine_has_the_same(
     settings: Settings, launched: list[str], a: Record
 ) -> None:
-    one, told = measured(plan("hf", settings), settings, a)
-    assert told == []
+    one, reported = measured(plan("hf", settings), settings, a)
+    assert reported == []
     other = dataclasses.replace(settings, engines=["hf", "torchprime"])
-    again, told = measured(plan("hf", other), other, a)
+    again, reported = measured(plan("hf", other), other, a)
     assert launched == ["hf from perturbed weights"]
-    assert told == ["hf from perturbed weights reused"]
+    assert reported == ["hf from perturbed weights reused"]
     assert one.floor is not None
     assert again.floor is not None
     assert one.floor[1].directory == again.floor[1].directory

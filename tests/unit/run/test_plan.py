@@ -55,8 +55,8 @@ class TestNumerics:
             requested: planned(load([f"case.precision={requested}"]), inputs)
             for requested in ("null", "default", "high", "highest")
         }
-        told = {requested: found.command.spec.precision for requested, found in plans.items()}
-        assert told == {
+        precisions = {requested: found.command.spec.precision for requested, found in plans.items()}
+        assert precisions == {
             "null": "highest", "default": "default", "high": "high", "highest": "highest"
         }  # fmt: skip
         assert len({plans[requested].key for requested in ("default", "high", "highest")}) == 3

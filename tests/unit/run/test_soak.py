@@ -161,8 +161,8 @@ class Ground:
     def end(self, pid: int, reading: int) -> tuple[int, str]:
         """Wait for a session: its exit code, negative for a signal, and what it said."""
         with os.fdopen(reading, "rb") as stream:
-            told = stream.read().decode(errors="replace")
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told
+            printed = stream.read().decode(errors="replace")
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed
 
 
 def processes(trial: int) -> list[int]:
@@ -286,12 +286,12 @@ def test_it_recovers_from_everything(ground: Ground) -> None:
         elif records := sorted(ground.workspace.glob("*/[!.]*-*")):
             shutil.rmtree(chance.choice(records))
         before = ground.records
-        code, told = FAULTS[name](chance, ground, trial)
+        code, printed = FAULTS[name](chance, ground, trial)
         ends[name, code] += 1
-        where = f"trial {trial} of seed {SEED}, {name}: {code}, {told}"
+        where = f"trial {trial} of seed {SEED}, {name}: {code}, {printed}"
         assert code in ENDS, where
-        assert "report it" not in told, where
-        assert "Traceback" not in told, where
+        assert "report it" not in printed, where
+        assert "Traceback" not in printed, where
         deadline = time.monotonic() + 5
         while (left := processes(trial)) and time.monotonic() < deadline:
             time.sleep(0.01)

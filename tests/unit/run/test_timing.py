@@ -16,7 +16,7 @@ from harness.ladder.result import Result, RungResult
 from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.run import plan
-from harness.run import timing as measuring
+from harness.run import timing as run_timing
 from harness.run.session import with_device_tolerance
 from harness.run.timing import measure, time_in_turns, time_whole_runs
 
@@ -45,7 +45,7 @@ class Launched:
 @pytest.fixture
 def launched(a: Record, monkeypatch: pytest.MonkeyPatch) -> Launched:
     launched = Launched(a)
-    monkeypatch.setattr(measuring, "run_or_reuse", launched)
+    monkeypatch.setattr(run_timing, "run_or_reuse", launched)
     monkeypatch.setattr(plan, "interpreter_for", lambda *_: PYTHON)
     return launched
 
@@ -65,7 +65,7 @@ class TestWholeRuns:
     def run(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, *decided: bool) -> int:
         results = [Result.PASS if answer else Result.INCONCLUSIVE for answer in decided]
         answers = iter(RungResult("step_time", result, "") for result in results)
-        monkeypatch.setattr(measuring, "judge_launches", lambda *_: next(answers))
+        monkeypatch.setattr(run_timing, "judge_launches", lambda *_: next(answers))
         inputs = prepare(settings.case, Path(settings.workspace) / "inputs")
         return len(time_whole_runs(SIDES, settings, inputs, Silent()))  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ class TestWholeRuns:
     ) -> None:
         """A profile that cannot be believed is INVALID, however often it is taken."""
         invalid = RungResult("step_time", Result.INVALID, "")
-        monkeypatch.setattr(measuring, "judge_launches", lambda *_: invalid)
+        monkeypatch.setattr(run_timing, "judge_launches", lambda *_: invalid)
         settings = requested(tmp_path, "timing.rounds=5")
         inputs = prepare(settings.case, tmp_path / "inputs")
         found = time_whole_runs(SIDES, settings, inputs, Silent())  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ class TestInTurns:
             made.append(plans)
             return launched.run, launched.run
 
-        monkeypatch.setattr(measuring, "run_or_reuse_in_turns", obtained)
+        monkeypatch.setattr(run_timing, "run_or_reuse_in_turns", obtained)
         undecided = RungResult("step_time", Result.INCONCLUSIVE, "")
         looked: list[int] = []
 
@@ -154,7 +154,7 @@ class TestInTurns:
             looked.append(len(launches))
             return undecided
 
-        monkeypatch.setattr(measuring, "judge_launches", judge)
+        monkeypatch.setattr(run_timing, "judge_launches", judge)
         words = ["tolerance.step_time=0.02", "timing.launches=3", "timing.windows=4"]
         settings = load([f"workspace='{tmp_path}'", "engines=[hf,hf]", "timing.rounds=2", *words])
         found = time_in_turns(SIDES, settings, Silent())  # type: ignore[arg-type]

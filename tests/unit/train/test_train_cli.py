@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from harness.base.errors import BadInput
 from harness.cli import train as cli
 from harness.cli.main import app
-from harness.config.training import Rows, TrainingRequest
+from harness.config.training import TrainingData, TrainingRequest
 from harness.record.evidence import Parameter, Record, Step
 from harness.record.termination import Termination
 from harness.train import hf as hf_side
@@ -23,7 +23,7 @@ from harness.train.request import TrainingPlan
 
 def record(**changes: Any) -> Record:
     steps = tuple(Step(i, loss=6.0 - i, finished=True) for i in range(3))
-    case = TrainingRequest("bfloat16", 3, 8, 1, None, None, None, Rows(None))
+    case = TrainingRequest("bfloat16", 3, 8, 1, None, None, None, TrainingData(None))
     manifest = manifests.parsed(manifests.raw(dataclasses.asdict(case)))
     weight = Parameter("w", (2,), "bfloat16", "", 0)
     ours = Record(Path("/out/runs/mine"), manifest, steps, (), (weight,), ())
