@@ -340,6 +340,7 @@ def _check_sharding(case: Case) -> None:
                     f"case.sharding `{pattern}: {spec}` cuts a dimension of {size} of {name} into "
                     f"{parts} parts, which does not come out even"
                 )
+    _check_axes(case)
     for pattern in case.sharding:
         if pattern not in used and (case.model.tie_embeddings and pattern == "lm_head.weight"):
             continue
@@ -347,6 +348,22 @@ def _check_sharding(case: Case) -> None:
             raise BadInput(
                 f"case.sharding names {pattern}, but the model has no such parameter; it has "
                 + ", ".join(sorted(used))
+            )
+
+
+def _check_axes(case: Case) -> None:
+    """Rows are cut over data and fsdp, what layers put out over tensor; others cut by the table."""
+    named = {
+        axis
+        for spec in case.sharding.values()
+        for axes in spec
+        for axis in (axes if isinstance(axes, list) else [axes])
+    }
+    for axis, size in case.mesh.items():
+        if size > 1 and axis not in ("data", "fsdp", "tensor") and axis not in named:
+            raise BadInput(
+                f"case.mesh.{axis}={size}: case.sharding cuts nothing over {axis}, so that its "
+                f"devices would all do the same work; name it there, or drop it from case.mesh"
             )
 
 

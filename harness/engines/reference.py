@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.config.settings import EngineOptions
 from harness.engines.command import (
     INPUTS,
@@ -38,6 +38,11 @@ def translate(job: Job[EngineOptions]) -> Command:
         raise BadInput(
             f"case={job.case.name}: the reference has no text pipeline or initialisation of its "
             "own to be compared as shipped; use an aligned case"
+        )
+    if job.case.mesh.get("context", 1) > 1:
+        raise CannotTrain(
+            f"case.mesh.context={job.case.mesh['context']}: the reference cuts batches by rows, "
+            "never along a row; drop the axis"
         )
     return _command(job, device="xla", dtype=job.case.dtype)
 

@@ -1,10 +1,12 @@
-"""Llama: everything that the harness knows of the family, in one file.
+"""Llama 3.0 and 3.1: everything that the harness knows of the family, in one file.
 
-Also the reference trainer imports it, in an interpreter without pydantic or Hydra.
+`case.model.options.rope_scaling` makes a 3.1 of a 3.0. Also the reference trainer imports this
+file, in an interpreter without pydantic or Hydra.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInput, CannotTrain
@@ -12,6 +14,20 @@ from harness.models.family import Family, InEngine, Model, dense_flops_per_token
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+ROPE_SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_positions")
+"""Keys of `options.rope_scaling`: how Llama 3.1 stretches the wavelengths of its rotary embeddings.
+
+A wavelength longer than original_positions / low_freq_factor is `factor` times as long, one shorter
+than original_positions / high_freq_factor stays as it is, and those between are interpolated. Llama
+3.1 has 8, 1, 4 and 8192 (its config.json, `rope_scaling`).
+"""
+
+
+def rope_scaling(m: Model) -> dict[str, Any] | None:
+    """The model's `options.rope_scaling`; None for Llama 3.0, which has none."""
+    return (m.options or {}).get("rope_scaling")
 
 
 def check(m: Model) -> None:
@@ -25,8 +41,28 @@ def check(m: Model) -> None:
         raise BadInput(
             f"case.model.kv_heads={m.kv_heads} does not divide case.model.heads={m.heads}"
         )
-    if m.options:
-        raise BadInput(f"case.model.options={m.options}: a Llama has none; drop the key")
+    unknown = sorted(set(m.options or {}) - {"rope_scaling"})
+    if unknown:
+        raise BadInput(
+            f"case.model.options.{unknown[0]}: a Llama has only rope_scaling; drop the key"
+        )
+    if (scaling := rope_scaling(m)) is not None:
+        _check_rope_scaling(scaling)
+
+
+def _check_rope_scaling(scaling: Any) -> None:
+    key = "case.model.options.rope_scaling"
+    if not isinstance(scaling, dict) or set(scaling) != set(ROPE_SCALING):
+        raise BadInput(f"{key}={scaling}: it has exactly {', '.join(ROPE_SCALING)}")
+    for name, value in scaling.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise BadInput(f"{key}.{name}={value}: it has to be positive and finite")
+    if scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
+        raise BadInput(
+            f"{key}.high_freq_factor={scaling['high_freq_factor']}: it has to be above "
+            f"low_freq_factor={scaling['low_freq_factor']}, between which it interpolates"
+        )
 
 
 def shapes(m: Model) -> dict[str, tuple[int, ...]]:
@@ -91,15 +127,26 @@ def hf_config(m: Model) -> dict[str, Any]:
         "tie_word_embeddings": m.tie_embeddings,
         "attention_bias": False,
         "attention_dropout": 0.0,
+        **_hf_rope_scaling(m),
     }
+
+
+def _hf_rope_scaling(m: Model) -> dict[str, Any]:
+    """As LlamaConfig names it."""
+    if (scaling := rope_scaling(m)) is None:
+        return {}
+    factors = {name: float(scaling[name]) for name in ROPE_SCALING[:-1]}
+    positions = {"original_max_position_embeddings": scaling["original_positions"]}
+    return {"rope_scaling": {"rope_type": "llama3", **factors, **positions}}
 
 
 def torchprime_config(m: Model) -> dict[str, Any]:
     """torchprime's Hydra overrides. Raises CannotTrain for tied embeddings."""
     if m.tie_embeddings:
         raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
+    scaling = rope_scaling(m)
     return {
-        "model": "llama-3-8b",
+        "model": "llama-3-8b" if scaling is None else "llama-3.1-8b",
         "model.vocab_size": m.vocab_size,
         "model.hidden_size": m.hidden_size,
         "model.intermediate_size": m.intermediate_size,
@@ -109,7 +156,16 @@ def torchprime_config(m: Model) -> dict[str, Any]:
         "model.rms_norm_eps": m.rms_norm_eps,
         "model.rope_theta": m.rope_theta,
         "model.max_position_embeddings": m.max_positions,
+        **_torchprime_rope_scaling(scaling),
     }
+
+
+def _torchprime_rope_scaling(scaling: dict[str, Any] | None) -> dict[str, Any]:
+    """As its llama-3.1-8b.yaml names it."""
+    if scaling is None:
+        return {}
+    factors = {f"model.rope_scaling.{name}": scaling[name] for name in ROPE_SCALING[:-1]}
+    return {**factors, "model.rope_scaling.original_context_len": scaling["original_positions"]}
 
 
 def reference(model: dict[str, Any]) -> Any:
@@ -137,6 +193,19 @@ def reference(model: dict[str, Any]) -> Any:
         """Rotary position embedding of [batch, heads, sequence, head_dim], halves as in Llama."""
         left, right = x.chunk(2, -1)
         return x * cos + torch.cat((-right, left), -1) * sin
+
+    def stretched(
+        frequency: torch.Tensor,
+        factor: float,
+        low_freq_factor: float,
+        high_freq_factor: float,
+        original_positions: float,
+    ) -> torch.Tensor:
+        """Rotary frequencies as Llama 3.1 scales them, see ROPE_SCALING."""
+        turns = original_positions * frequency / (2 * math.pi)
+        kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
+        kept = kept.clamp(0, 1)
+        return (1 - kept) * frequency / factor + kept * frequency
 
     class Attention(nn.Module):
         """Causal self-attention with grouped key and value heads; softmax in fp32 or better."""
@@ -207,13 +276,17 @@ def reference(model: dict[str, Any]) -> Any:
             self.layers = nn.ModuleList(Layer(m) for _ in range(m["layers"]))
             self.norm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
             self.head_dim, self.theta = m["hidden_size"] // m["heads"], m["rope_theta"]
+            self.scaling = (m["options"] or {}).get("rope_scaling")
 
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             x = self.embed_tokens(tokens)
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-            frequency = torch.arange(0, self.head_dim, 2, device=x.device).to(wide) / self.head_dim
+            exponent = torch.arange(0, self.head_dim, 2, device=x.device).to(wide) / self.head_dim
             position = torch.arange(tokens.shape[1], device=x.device).to(wide)
-            angle = position[:, None] * (1.0 / self.theta**frequency)
+            frequency = 1.0 / self.theta**exponent
+            if self.scaling is not None:
+                frequency = stretched(frequency, **self.scaling)
+            angle = position[:, None] * frequency
             angle = torch.cat((angle, angle), -1)
             cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
             for layer in self.layers:

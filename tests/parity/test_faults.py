@@ -94,6 +94,11 @@ def test_gradients_of_half_the_loss(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.cpu
+def test_rotary_embeddings_without_their_scaling(request: pytest.FixtureRequest) -> None:
+    _check(Seeded("rope_unscaled", "forward"), "llama-3.1-tiny", request.config)
+
+
+@pytest.mark.cpu
 @pytest.mark.parametrize("form", ["two_call_clipping", "unwatched_clipping"])
 def test_another_form_of_the_same_clipping_passes(
     form: str, request: pytest.FixtureRequest

@@ -114,6 +114,11 @@ def _check(job: Job[TrainerOptions]) -> None:
             f"case.accumulation={case.accumulation}: torchprime does not accumulate gradients; "
             "compare with engines=[hf,reference]"
         )
+    if case.mesh.get("context", 1) > 1:
+        raise CannotTrain(
+            f"case.mesh.context={case.mesh['context']}: torchprime's own input sharding for it, "
+            "((data, fsdp), context), is refused by torch_xla; drop the axis"
+        )
     optimizer = case.optimizer
     if optimizer.name == "adamw" and (
         list(optimizer.betas) != [0.9, 0.999] or optimizer.eps != 1e-8

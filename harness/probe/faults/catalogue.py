@@ -41,6 +41,7 @@ FAULTS: Mapping[str, Kind] = {
     "repeat_batch": Kind("data", {"step": 3}),
     "perturb_weight": Kind("model", {"parameter": "model.layers.0.mlp.up_proj.weight", "by": 1e-3}),
     "rope_theta": Kind("model", {"factor": 10.0}),
+    "rope_unscaled": Kind("model", {"theta": 10000.0}),
     "rms_norm_eps": Kind("model", {"eps": 1e-6}),
     "attention_scale": Kind("model", {"factor": math.sqrt(2)}),
     "kv_order": Kind("model", {"head_dim": 16}),

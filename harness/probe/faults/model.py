@@ -81,6 +81,25 @@ def rope_theta(factor: float) -> None:
     _change_model(change)
 
 
+def rope_unscaled(theta: float) -> None:
+    """Rotary embeddings of the base `theta` without the scaling of Llama 3.1."""
+
+    def change(model: torch.nn.Module) -> int:
+        found = 0
+        for module in model.modules():
+            frequency: Any = getattr(module, "inv_freq", None)
+            if torch.is_tensor(frequency):
+                exponent = torch.arange(len(frequency), device=frequency.device) / len(frequency)
+                module.inv_freq = theta**-exponent
+                found += 1
+            elif hasattr(module, "scaling") and hasattr(module, "theta"):
+                module.scaling = None
+                found += 1
+        return found
+
+    _change_model(change)
+
+
 def rms_norm_eps(eps: float) -> None:
     """Another epsilon in every RMSNorm."""
 

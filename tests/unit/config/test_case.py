@@ -183,7 +183,15 @@ class TestShapes:
         with pytest.raises(BadInput, match="a micro-batch of 8 rows"):
             check(changed(case, "mesh", {"fsdp": 4, "data": 4}))
         check(changed(case, "mesh", {"fsdp": 4, "data": 2}))
-        check(changed(case, "mesh", {"fsdp": 4, "tensor": 4}))
+
+    def test_an_axis_that_cuts_nothing(self, case: Case) -> None:
+        for axis in ("context", "expert"):
+            with pytest.raises(BadInput, match=rf"case\.mesh\.{axis}=2: .* cuts nothing over"):
+                check(changed(case, "mesh", {"fsdp": 2, axis: 2}))
+            check(changed(case, "mesh", {"fsdp": 2, axis: 1}))
+        check(changed(case, "mesh", {"fsdp": 2, "data": 2}))  # cuts rows
+        check(changed(case, "mesh", {"fsdp": 2, "tensor": 2}))  # cuts what layers put out
+        check(load(["case=llama-tiny-2d"]).case)
 
     @pytest.mark.parametrize(
         ("mesh", "text"),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from checkouts import torchprime_tree
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.config.case import AS_SHIPPED, Case
 from harness.config.compose import load
 from harness.config.settings import EngineOptions, SeededFault
@@ -214,6 +214,14 @@ class TestTheCaseReachesEveryTrainer:
         (checkout / CONFIGS / "default.yaml").write_text("ici_mesh: {fsdp: 4}\n")
         with pytest.raises(BadInput, match=r"case\.mesh\.tensor: this torchprime's mesh has fsdp"):
             torchprime(load(["case=llama-tiny-2d"]).case, checkout)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_none_cuts_along_a_row(self, case: Case, checkout: Path, name: str) -> None:
+        table = {**case.sharding, "lm_head.weight": ["context", "fsdp"]}
+        along = changed(case, mesh={"fsdp": 2, "context": 2}, sharding=table)
+        with pytest.raises(CannotTrain, match=r"case\.mesh\.context=2"):
+            command_of(name, along, checkout=checkout)
+        command_of(name, changed(along, mesh={"fsdp": 2, "context": 1}), checkout=checkout)
 
     def test_the_sharding(self, case: Case, checkout: Path) -> None:
         command = command_of("torchprime", case, checkout=checkout)

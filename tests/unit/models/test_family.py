@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ TINY = Model()
 
 class TestLlama:
     def test_options_are_for_others(self) -> None:
-        with pytest.raises(BadInput, match=r"case\.model\.options=.*a Llama has none"):
+        with pytest.raises(BadInput, match=r"case\.model\.options\.experts: .*only rope_scaling"):
             llama.check(dataclasses.replace(TINY, options={"experts": 4}))
 
     def test_torchprime_has_no_tied_one(self) -> None:
@@ -66,6 +67,68 @@ class TestLlama:
             [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == "[]"
+
+
+SCALING = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_positions": 128,
+}
+
+
+class TestLlama31:
+    """Llama 3.1 is a Llama whose rotary embeddings are scaled."""
+
+    def scaled(self, **changes: Any) -> Model:
+        return dataclasses.replace(TINY, options={"rope_scaling": {**SCALING, **changes}})
+
+    def test_the_case_has_wavelengths_of_every_kind(self) -> None:
+        case = load(["case=llama-3.1-tiny"]).case
+        assert case.model.options == {"rope_scaling": SCALING}
+        size = case.model.hidden_size // case.model.heads
+        lengths = [2 * math.pi * case.model.rope_theta ** (i / size) for i in range(0, size, 2)]
+        assert sum(length < 128 / 4 for length in lengths) == 2
+        assert sum(128 / 4 < length < 128 for length in lengths) == 1
+        assert case.data.sequence_length == 128
+
+    def test_transformers(self) -> None:
+        assert "rope_scaling" not in llama.hf_config(TINY)
+        assert llama.hf_config(self.scaled())["rope_scaling"] == {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128,
+        }
+
+    def test_torchprime(self) -> None:
+        plain, found = llama.torchprime_config(TINY), llama.torchprime_config(self.scaled())
+        assert plain["model"] == "llama-3-8b"
+        assert {key: found[key] for key in found.keys() - plain.keys()} == {
+            "model.rope_scaling.factor": 8.0,
+            "model.rope_scaling.low_freq_factor": 1.0,
+            "model.rope_scaling.high_freq_factor": 4.0,
+            "model.rope_scaling.original_context_len": 128,
+        }
+        assert found["model"] == "llama-3.1-8b"
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("factor", 0.0), ("factor", math.nan), ("factor", "8"), ("factor", True),
+            ("low_freq_factor", -1.0), ("low_freq_factor", 4.0), ("high_freq_factor", math.inf),
+            ("original_positions", 0), ("rope_type", "yarn"),
+        ],
+    )  # fmt: skip
+    def test_one_that_cannot_be(self, key: str, value: Any) -> None:
+        llama.check(self.scaled())
+        with pytest.raises(BadInput, match=r"case\.model\.options\.rope_scaling"):
+            llama.check(self.scaled(**{key: value}))
+
+    def test_one_that_is_not_whole(self) -> None:
+        with pytest.raises(BadInput, match="it has exactly factor"):
+            llama.check(dataclasses.replace(TINY, options={"rope_scaling": {"factor": 8.0}}))
 
 
 FAMILY = """

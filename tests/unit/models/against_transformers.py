@@ -1,0 +1,59 @@
+"""Runs in the engine's interpreter: a family's reference beside transformers' model, as JSON.
+
+`python against_transformers.py CASES.json OUT.json`. CASES is a list of {"family": the family's
+module, "model": a Model as a dict, "config": its config.json, "fault": null or name and arguments
+of one to seed into transformers' model}. Of either side the loss is told, and the norm of each
+parameter's gradient, in float64 from equal weights and tokens. What is expected of them is
+asserted in test_against_transformers.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness.probe.faults import model as faults
+
+LENGTH = 128
+
+
+def told(model: Any, loss: torch.Tensor) -> dict[str, Any]:
+    loss.backward()
+    norms = {name: float(p.grad.norm()) for name, p in model.named_parameters()}
+    return {"loss": float(loss), "gradients": norms}
+
+
+def compared(case: dict[str, Any]) -> dict[str, Any]:
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model(**case["config"])
+    theirs = AutoModelForCausalLM.from_config(settings, attn_implementation="eager").double()
+    ours = importlib.import_module(case["family"]).FAMILY.reference(case["model"]).double()
+    torch.manual_seed(0)
+    for parameter in theirs.parameters():
+        centre = 1.0 if parameter.dim() == 1 else 0.0
+        parameter.data = centre + 0.1 * torch.randn_like(parameter)
+    ours.load_state_dict(theirs.state_dict())  # strict: neither has a parameter more
+    tokens = torch.randint(case["model"]["vocab_size"], (2, LENGTH))
+    labels = tokens.clone()
+    labels[:, : LENGTH // 4] = -100
+    if case["fault"] is not None:
+        name, arguments = case["fault"]
+        getattr(faults, name)(**arguments)
+        torch.optim.SGD(theirs.parameters())
+    theirs.train()
+    count = (labels[:, 1:] != -100).sum()
+    return {
+        "transformers": told(theirs, theirs(tokens, labels=labels).loss),
+        "reference": told(ours, ours(tokens, labels) / count),
+    }
+
+
+if __name__ == "__main__":
+    cases = json.loads(Path(sys.argv[1]).read_text())
+    Path(sys.argv[2]).write_text(json.dumps([compared(case) for case in cases]))

@@ -1,0 +1,76 @@
+"""Each family's reference computes what transformers' model computes.
+
+against_transformers.py runs both, in the engine's interpreter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.compose import load
+from harness.models.family import family
+
+ROOT = Path(__file__).parents[3]
+
+CASES: dict[str, tuple[str, list[Any] | None]] = {
+    "llama": ("llama-tiny", None),
+    "llama-3.1": ("llama-3.1-tiny", None),
+    "llama-3.1 unscaled": ("llama-3.1-tiny", ["rope_unscaled", {"theta": 10000.0}]),
+}
+"""By what is compared: a case, and a fault to seed into transformers' model."""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("against")
+    asked = []
+    for name, fault in CASES.values():
+        model = load([f"case={name}"]).case.model
+        known = family(model.family)
+        asked.append(
+            {
+                "family": known.check.__module__,
+                "model": dataclasses.asdict(model),
+                "config": known.in_engine("hf").config(model),
+                "fault": fault,
+            }
+        )
+    (folder / "cases.json").write_text(json.dumps(asked))
+    script = Path(__file__).with_name("against_transformers.py")
+    done = subprocess.run(
+        [engine_python, script, folder / "cases.json", folder / "out.json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PJRT_DEVICE": "CPU"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads((folder / "out.json").read_text())
+    return dict(zip(CASES, told, strict=True))
+
+
+# transformers computes its rotary frequencies in float32, and its softmax: hence not to 1e-15.
+EQUAL = 2e-6
+
+
+@pytest.mark.parametrize("name", [name for name, (_, fault) in CASES.items() if fault is None])
+def test_the_same_loss_and_gradients(found: dict[str, Any], name: str) -> None:
+    theirs, ours = found[name]["transformers"], found[name]["reference"]
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=EQUAL)
+    assert ours["gradients"] == pytest.approx(theirs["gradients"], rel=EQUAL)
+    shapes = load([f"case={CASES[name][0]}"]).case.parameter_shapes()
+    assert list(ours["gradients"]) == list(theirs["gradients"]) == list(shapes)
+
+
+def test_scaled_rotary_embeddings_show(found: dict[str, Any]) -> None:
+    """Without them a Llama 3.1 is a Llama 3, and the first loss says so."""
+    plain, scaled = found["llama"]["reference"]["loss"], found["llama-3.1"]["reference"]["loss"]
+    assert abs(scaled - plain) > 100 * EQUAL * plain
+    unscaled = found["llama-3.1 unscaled"]
+    assert unscaled["transformers"]["loss"] == pytest.approx(plain, rel=EQUAL)
+    assert unscaled["reference"]["loss"] == pytest.approx(scaled, rel=1e-12)
