@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[3]
 CASES: dict[str, tuple[str, list[Any] | None]] = {
     "llama": ("llama-tiny", None),
     "llama-3.1": ("llama-3.1-tiny", None),
+    "qwen3": ("qwen3-tiny", None),
+    "qwen3 with another epsilon": ("qwen3-tiny", ["rms_norm_eps", {"eps": 1e-3}]),
     "llama-3.1 unscaled": ("llama-3.1-tiny", ["rope_unscaled", {"theta": 10000.0}]),
 }
 """By what is compared: a case, and a fault to seed into transformers' model."""
@@ -65,6 +67,15 @@ def test_the_same_loss_and_gradients(found: dict[str, Any], name: str) -> None:
     assert ours["gradients"] == pytest.approx(theirs["gradients"], rel=EQUAL)
     shapes = load([f"case={CASES[name][0]}"]).case.parameter_shapes()
     assert list(ours["gradients"]) == list(theirs["gradients"]) == list(shapes)
+
+
+def test_the_norms_of_heads_show(found: dict[str, Any]) -> None:
+    """A wrong epsilon moves the first loss, and the gradients of the norms that it is in."""
+    wrong = found["qwen3 with another epsilon"]
+    theirs, ours = wrong["transformers"], wrong["reference"]
+    assert abs(theirs["loss"] - ours["loss"]) > 10 * EQUAL * ours["loss"]
+    name = "model.layers.0.self_attn.q_norm.weight"
+    assert theirs["gradients"][name] != pytest.approx(ours["gradients"][name], rel=10 * EQUAL)
 
 
 def test_scaled_rotary_embeddings_show(found: dict[str, Any]) -> None:

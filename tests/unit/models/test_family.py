@@ -131,6 +131,34 @@ class TestLlama31:
             llama.check(dataclasses.replace(TINY, options={"rope_scaling": {"factor": 8.0}}))
 
 
+class TestQwen3:
+    def test_each_layer_has_norms_of_its_heads(self) -> None:
+        case = load(["case=qwen3-tiny"]).case
+        more = {
+            name: shape
+            for name, shape in case.parameter_shapes().items()
+            if name not in llama.shapes(case.model)
+        }
+        assert more == {
+            f"model.layers.{i}.self_attn.{which}_norm.weight": (16,)
+            for i in range(2)
+            for which in "qk"
+        }
+
+    def test_it_has_no_options(self) -> None:
+        model = dataclasses.replace(TINY, options={"rope_scaling": SCALING})
+        with pytest.raises(BadInput, match="a Qwen 3 has none"):
+            family("qwen3").check(model)
+
+    def test_torchprime_has_none(self) -> None:
+        with pytest.raises(CannotTrain, match=r"qwen3: torchprime is not known to train it; hf"):
+            family("qwen3").in_engine("torchprime")
+
+    def test_transformers(self) -> None:
+        found = family("qwen3").in_engine("hf").config(TINY)
+        assert (found["model_type"], found["head_dim"]) == ("qwen3", 16)
+
+
 FAMILY = """
 import dataclasses
 from harness.base.errors import BadInput
