@@ -92,6 +92,18 @@ class TestLlama31:
         assert sum(128 / 4 < length < 128 for length in lengths) == 1
         assert case.data.sequence_length == 128
 
+    def test_the_full_size_is_that_of_its_config(self) -> None:
+        case = load(["case=llama-3.1-8b"]).case
+        assert case.parameters == 8_030_261_248
+        assert llama.hf_config(case.model)["rope_scaling"] == {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+        assert case.model.max_positions == 131072
+
     def test_transformers(self) -> None:
         assert "rope_scaling" not in llama.hf_config(TINY)
         assert llama.hf_config(self.scaled())["rope_scaling"] == {
