@@ -3,11 +3,10 @@
     python benchmarks/mutants.py [--results FILE] [--number N] [--seed S] [--seconds T]
     python benchmarks/mutants.py --results FILE --summary
 
-A mutant changes one operator, constant or boolean of one line in `harness/ladder/`, in a copy of
-this checkout. First the tests are run that call its function, the module's own before others, and
-where none fails all of `tests/unit/ladder`: so a survivor has survived everything. Each mutant is a
-fork of one process that has imported what the tests need from elsewhere. A copy without a mutant
-goes first: it has to pass, and tells which tests execute which line.
+A mutant changes one operator, constant or boolean of one line in `harness/ladder/`. Its tests are
+collected and run once, which has to pass, and tells which tests call which function. Each mutant is
+a fork of that process: the functions that it changes get their new code, and the tests that call
+them are run until one fails. Lines that are executed on import are left out: constants and tables.
 
 FILE keeps one line of JSON for each mutant that was tried, which the next call does not try again.
 What no test finds is printed with its line: it is equivalent, or a test is missing.
@@ -17,35 +16,30 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
+import functools
+import gc
 import json
-import multiprocessing
 import os
 import random
 import re
-import shutil
-import subprocess
+import select
+import signal
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 LADDER = "harness/ladder"
 TESTS = "tests/unit/ladder"
-TIME_LIMIT = 240.0
-"""Seconds for the tests of one mutant: the whole room takes 30. One that hangs is found."""
-OWN = ("harness", "tests", "conftest", "builders", "test_", "golden")
-"""Beginnings of the modules' names that a fork imports by itself: a mutant is among them."""
-
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported")
-"""Of pytest, whose plugins are imported already."""
+TIME_LIMIT = 60.0
+"""Seconds for the tests of one mutant: all of them take 30. One that hangs is found."""
 
 CHANGES = (
     (r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "),
@@ -100,126 +94,131 @@ def _texts(source: str) -> set[int]:
     }
 
 
-class Executed:
-    """A pytest plugin: which tests call which functions of the ladder of one copy."""
+class Sweep:
+    """A pytest plugin that tries mutants in place of running the tests that were collected."""
 
-    def __init__(self, copy: Path) -> None:
-        self._ladder, self._copy = f"{copy / LADDER}{os.sep}", copy
-        self._called: dict[CodeType, set[str]] = defaultdict(set)
+    def __init__(self, sample: list[Mutant], results: Path, seconds: float) -> None:
+        self._sample, self._results, self._seconds = sample, results, seconds
+        self._callers: dict[CodeType, set[str]] = defaultdict(set)
         self._now = ""
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Another test begins."""
-        self._now = nodeid
-        sys.setprofile(self._call)
-
-    def pytest_runtest_logfinish(self) -> None:
-        """It has ended, its fixtures included."""
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Learn which tests call which functions, then try one mutant after the other."""
+        items = session.items
+        sys.setprofile(self._called)
+        failed = self._run(items, until_one_fails=False)
         sys.setprofile(None)
+        if slow := {name for name in failed if self._run([i for i in items if i.nodeid == name])}:
+            raise SystemExit(f"they fail without a mutant: {', '.join(sorted(slow))}")
+        began = time.monotonic()
+        for mutant in self._sample:
+            if time.monotonic() - began > self._seconds:
+                break
+            if (found := self._is_found(mutant, items)) is not None:
+                with self._results.open("a") as stream:
+                    stream.write(json.dumps({**asdict(mutant), "survived": not found}) + "\n")
+        return True
 
-    def _call(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(self._ladder):
-            self._called[frame.f_code].add(self._now)
+    def _called(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and LADDER in frame.f_code.co_filename:
+            self._callers[frame.f_code].add(self._now)
 
-    def tests(self) -> dict[tuple[str, int], set[str]]:
-        """By file and line number, the tests that call a function which the line is of."""
-        found: dict[tuple[str, int], set[str]] = defaultdict(set)
-        for code, tests in self._called.items():
-            file = os.path.relpath(code.co_filename, self._copy)
-            for number in {line for _, _, line in code.co_lines() if line is not None}:
-                found[file, number] |= tests
-        return dict(found)
+    def _run(self, items: list[pytest.Item], until_one_fails: bool = True) -> list[str]:
+        """Run tests; those that failed, or the first one."""
+        failed = []
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            self._now = item.nodeid
+            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            reports = _protocol(item, following)
+            if any(report.failed for report in reports):
+                failed.append(item.nodeid)
+                if until_one_fails:
+                    break
+        return failed
+
+    def _is_found(self, mutant: Mutant, items: list[pytest.Item]) -> bool | None:
+        """Whether a test fails, or does not end; None for a line that no function has."""
+        path = ROOT / mutant.file
+        changed = [f for f in _functions(path) if mutant.number in _lines(f.__code__)]
+        if not changed:
+            return None
+        lines = path.read_text().splitlines()
+        lines[mutant.number - 1] = mutant.line
+        try:
+            code = _codes(compile("\n".join(lines) + "\n", str(path), "exec"))
+        except SyntaxError:
+            return True
+        names = {n for f in changed for inner in _inner(f.__code__) for n in self._callers[inner]}
+        stem = path.stem
+        mine = sorted((i for i in items if i.nodeid in names), key=lambda i: stem not in i.nodeid)
+
+        def fails() -> bool:
+            _change(changed, code)
+            return bool(self._run(mine))
+
+        return _fails_in_a_fork(fails)
 
 
-class Only:
-    """A pytest plugin: of what was collected, these tests."""
-
-    def __init__(self, tests: set[str]) -> None:
-        self._tests = tests
-
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Leave out the others."""
-        items[:] = [item for item in items if item.nodeid in self._tests]
-
-
-def run(tests: list[str], *plugins: object) -> bool:
-    """Whether these tests pass, in this process."""
-    import pytest
-
-    return pytest.main([*OPTIONS, *tests], list(plugins)) == 0
+def _change(functions: list[FunctionType], codes: dict[tuple[str, int], CodeType]) -> None:
+    """Give functions their new code, and forget what they have returned."""
+    for function in functions:
+        code = function.__code__
+        function.__code__ = codes[code.co_qualname, code.co_firstlineno]
+    for cached in gc.get_objects():
+        if isinstance(cached, functools._lru_cache_wrapper):
+            cached.cache_clear()
 
 
-def survives(mutant: Mutant, executed: dict[tuple[str, int], set[str]]) -> bool:
-    """Whether all tests pass in this process, whose copy has the mutant."""
-    mine = executed.get((mutant.file, mutant.number), set())
-    stem = Path(mutant.file).stem
-    files = sorted({t.partition("::")[0] for t in mine}, key=lambda f: (stem not in f, f))
-    return (not mine or run(["-x", *files], Only(mine))) and run(["-x", TESTS])
+def _protocol(item: pytest.Item, following: pytest.Item | None) -> list[pytest.TestReport]:
+    from _pytest.runner import runtestprotocol
+
+    return runtestprotocol(item, log=False, nextitem=following)
 
 
-def forked(call: Any, *arguments: Any) -> Any:
-    """What a call returns in a fork; None where it ends otherwise, or takes too long."""
-    receive, send = multiprocessing.Pipe(duplex=False)
+def _functions(path: Path) -> list[FunctionType]:
+    """The functions of a file that there are, without those that are made within others."""
+    made = (f for f in gc.get_objects() if isinstance(f, FunctionType))
+    name = str(path)
+    return [f for f in made if f.__code__.co_filename == name and not f.__closure__]
+
+
+def _inner(code: CodeType) -> Iterator[CodeType]:
+    """A code and all that is made within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _inner(constant)
+
+
+def _codes(module: CodeType) -> dict[tuple[str, int], CodeType]:
+    """By name and first line, every code of a module."""
+    return {(code.co_qualname, code.co_firstlineno): code for code in _inner(module)}
+
+
+def _lines(code: CodeType) -> set[int]:
+    """The numbers of all lines of a function's body."""
+    return {n for inner in _inner(code) for _, _, n in inner.co_lines() if n is not None}
+
+
+def _fails_in_a_fork(test: Any) -> bool:
+    """Whether `test` is true in a fork, raises, or takes too long."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        send.send(_quietly(call, *arguments))
-        send.close()
-        os._exit(0)
-    send.close()
-    try:
-        return receive.recv() if receive.poll(TIME_LIMIT) else None
-    except EOFError:
-        return None
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-
-
-def _quietly(call: Any, *arguments: Any) -> Any:
-    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
-        return call(*arguments)
-
-
-def _learn(copy: Path) -> tuple[dict[tuple[str, int], set[str]], list[str]]:
-    """Which tests execute which lines, and which modules of others are imported.
-
-    Whether they pass does not matter here: those that measure time need not.
-    """
-    executed = Executed(copy)
-    run([TESTS], executed)
-    others = [name for name in sys.modules if not name.startswith((*OWN, "__"))]
-    return executed.tests(), others
-
-
-def try_all(copy: Path, sample: list[Mutant], results: Path, seconds: float) -> None:
-    """Try these in a copy that this process imports from, and write each outcome."""
-    began = time.monotonic()
-    executed, modules = forked(_learn, copy)
-    for name in modules:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
         try:
-            importlib.import_module(name)
-        except Exception:  # made by another module, and no import of its own
-            continue
-    sys.dont_write_bytecode = (
-        True  # a mutant may be as long, and as old, as what it takes the place of
-    )
-    if not forked(run, ["-x", TESTS]):
-        raise SystemExit("the tests fail without a mutant")
-    for mutant in sample:
-        if time.monotonic() - began > seconds:
-            return
-        path = copy / mutant.file
-        text = path.read_text()
-        lines = text.splitlines(keepends=True)
-        lines[mutant.number - 1] = mutant.line + "\n"
-        path.write_text("".join(lines))
-        Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
-        survived = bool(forked(survives, mutant, executed))
-        path.write_text(text)
-        with results.open("a") as stream:
-            stream.write(json.dumps({**asdict(mutant), "survived": survived}) + "\n")
-        if survived:
-            print(f"survives: {mutant.file}:{mutant.number}: {mutant.line.strip()}", flush=True)
+            os.write(writing, b"1" if test() else b"0")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    ready, _, _ = select.select([reading], [], [], TIME_LIMIT)
+    told = os.read(reading, 1) if ready else b""
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return told != b"0"
 
 
 def read(results: Path) -> dict[Mutant, bool]:
@@ -245,34 +244,25 @@ def summary(tried: dict[Mutant, bool]) -> str:
 
 def main(results: Path, number: int, seed: int, seconds: float) -> None:
     """Try a seeded sample of what was not tried yet, and print what came of all."""
-    left = [m for m in dict.fromkeys(mutants()) if m not in read(results)]
+    results.parent.mkdir(parents=True, exist_ok=True)
+    tried = read(results)
+    left = [mutant for mutant in dict.fromkeys(mutants()) if mutant not in tried]
     sample = random.Random(seed).sample(left, min(number, len(left)))
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder).resolve() / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
-            ".git", ".venv", "workspace", "__pycache__", ".*_cache"))  # fmt: skip
-        # In a process that imports the harness from the copy.
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
-        task = json.dumps([[asdict(m) for m in sample], str(results.resolve()), seconds])
-        command = [sys.executable, str(copy / Path(__file__).resolve().relative_to(ROOT)), "--task"]
-        subprocess.run(command, cwd=copy, env=environment, input=task, text=True, check=True)
+    os.chdir(ROOT)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", TESTS]
+    pytest.main(options, [Sweep(sample, results, seconds)])
     print(summary(read(results)))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("workspace/mutants.jsonl"))
-    parser.add_argument("--number", type=int, default=200)
+    parser.add_argument("--number", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--summary", action="store_true", help="only print what was tried")
-    parser.add_argument("--task", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.task:
-        told, results, seconds = json.load(sys.stdin)
-        try_all(Path.cwd(), [Mutant(**m) for m in told], Path(results), seconds)
-    elif given.summary:
+    if given.summary:
         print(summary(read(given.results)))
     else:
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        main(given.results, given.number, given.seed, given.seconds)
+        main(given.results.resolve(), given.number, given.seed, given.seconds)

@@ -29,10 +29,11 @@ def cause(c: Comparison, step: int, limit: float) -> str:
     """
     if (earlier := first_norm_apart(c, step, limit)) is not None:
         at, x, y = earlier
-        return (
+        text = (
             f"step {at}: the gradients differ, where the loss still agrees: their norm is {x:.6g} "
             f"in {c.names[0]}, {y:.6g} in {c.names[1]}, {y / x:.3g} times as large"
         )
+        return "; ".join(filter(None, (text, _of_gradients(c))))
     if not step:
         return ""
     text = f"step {step - 1}: the gradients agree, and the updates that were made of them do not"
@@ -61,6 +62,11 @@ def _of_updates(c: Comparison, step: int) -> str:
         if count == record.trained_steps - step:
             return f"{record.label} began anew to count its updates of {of}: its state was reset"
         return f"{record.label} has counted {count:g} updates of {of}, not {theirs[fewer[0]]:g}"
+    return _of_gradients(c)
+
+
+def _of_gradients(c: Comparison) -> str:
+    """What Adam keeps at the end says whose gradients were others."""
     ratios = _ratios(c.a, c.b, SECOND)
     if odd := [name for name, ratio in ratios.items() if max(ratio, 1 / ratio) > FACTOR]:
         furthest = max(odd, key=lambda name: abs(math.log(ratios[name])))

@@ -121,6 +121,37 @@ def test_nothing_is_made_up(worded: Worded) -> None:
     worded(curve(bare))
 
 
+def with_moment(run: Record, index: int, share: float) -> Record:
+    """The run, with one parameter's second moment so many times as large at the end."""
+    state = run.parameters[index].state_final
+    kept = state["exp_avg_sq"]
+    other = dataclasses.replace(kept, norm=kept.norm * share)
+    return with_parameter(run, index, state_final={**state, "exp_avg_sq": other})
+
+
+def with_count(run: Record, index: int, count: float) -> Record:
+    """The run, in which the optimizer has counted so many updates of one parameter."""
+    return with_parameter(run, index, counted=count)
+
+
+@pytest.mark.parametrize(
+    "shares", [(1.3, 1.0, 4.0), (0.2, 1.0, 4.0), (1.0, 1.3, 1.0), (1.2, 1.2, 1.2), (0.5, 2.0, 3.0)]
+)
+def test_whose_gradients_were_others(worded: Worded, shares: tuple[float, ...]) -> None:
+    run = with_loss(A, 7, 9.0)
+    for index, share in enumerate(shares):
+        run = with_moment(run, index, share)
+    worded(curve(run))
+
+
+@pytest.mark.parametrize("counts", [(11, 12, 12), (11, 12, 9), (6, 6, 6)])
+def test_updates_that_were_not_counted(worded: Worded, counts: tuple[int, ...]) -> None:
+    run = with_loss(A, 7, 9.0)  # the update of step 6 is the first that may be another
+    for index, count in enumerate(counts):
+        run = with_count(run, index, count)
+    worded(curve(run))
+
+
 @pytest.mark.parametrize("trainer", [Reset, ResetOfOne])
 def test_both_begin_anew_alike(trainer: type[Trainer]) -> None:
     """Nothing differs between the runs, and neither did what its case asks for."""

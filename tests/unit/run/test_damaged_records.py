@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from builders import TOLERANCE, Trainer, comparison, compiled_step
 
+from harness.base.crash import CRASHED
 from harness.base.errors import BadInput
+from harness.cli.main import exit_code
 from harness.ladder.judge import judge
 from harness.ladder.noise_floor import needs_repeat
 from harness.record.evidence import DeviceTimes, Record
@@ -183,3 +185,42 @@ def _outcome(intact: Record, folder: Path, name: str, shown: str) -> str:
     except Exception as error:
         raise AssertionError(f"{shown}\nis read, and judging raises {error!r}") from error
     return "judged"
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """Another run of the same case."""
+    return Trainer(label="b", steps=5, groups=2).write(tmp_path / "another")
+
+
+def test_the_command_fails_a_mutant_by_a_verdict_alone(
+    whole: Path, another: Path, tmp_path: Path
+) -> None:
+    """1 is the code of a FAIL that was judged and written, and never of damage."""
+    rng, codes = random.Random(6), Counter[int]()
+    text, folder, path = (whole / MANIFEST).read_text(), tmp_path / "mutant", tmp_path / "v.json"
+    shutil.copytree(whole, folder)
+    for number in range(120):
+        path.unlink(missing_ok=True)
+        mutated = mutant_of_json(text, rng)
+        (folder / MANIFEST).write_bytes(mutated)
+        code = exit_code(["compare", str(another), str(folder), "--json", str(path)])
+        codes[code] += 1
+        shown = f"mutant {number} ended with {code}: {mutated[:2000]!r}"
+        assert code in (0, 1, 2, 3), shown
+        assert path.is_file() == (code != 2), shown
+        if code == 1:
+            assert json.loads(path.read_text())["result"] == "FAIL", shown
+    assert codes[2] > 30, codes
+    assert codes[0] + codes[1] + codes[3] > 5, codes
+
+
+def test_a_defect_of_the_harness_has_a_code_of_its_own(
+    whole: Path, another: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise ZeroDivisionError("in a rung")
+
+    monkeypatch.setattr("harness.run.session.judge", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert exit_code(["compare", str(another), str(whole)]) == CRASHED
