@@ -186,6 +186,21 @@ class TestBackward:
         assert gradient_norm(a) == pytest.approx(a.steps[0].gradient_norm, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("factors", "told"),
+    [((2.0, 2.0, 2.0), True), ((2.0, 2.0, 2.01), False), ((2.0, 3.0, 2.5), False)],
+)
+def test_a_ratio_is_told_where_all_gradients_have_it(
+    a: Record, factors: tuple[float, ...], told: bool
+) -> None:
+    b = a
+    for index, factor in enumerate(factors):
+        b = scaled(b, index, factor)
+    result = backward(comparison(a, b))
+    assert result.result is FAIL
+    assert ("all gradients have the ratio 2" in result.explanation) == told
+
+
 class TestBfloat16:
     """Where a trainer measures the norm in bfloat16, its own measurement counts."""
 
