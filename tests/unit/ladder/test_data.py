@@ -246,6 +246,17 @@ class TestDataOfMicroBatches:
         assert result.result is INVALID
         worded(result)
 
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_labels_of_one_were_not_observed_on_either_side(
+        self, pair: tuple[Record, Record], which: int
+    ) -> None:
+        runs = []
+        for run in pair:
+            batches = list(run.steps[3].batches)
+            batches[which] = dataclasses.replace(batches[which], labels="")
+            runs.append(with_step(run, 3, batches=tuple(batches)))
+        assert judged(*runs).result is INVALID
+
     def test_another_number_of_them(self, worded: Worded, pair: tuple[Record, Record]) -> None:
         result = judged(pair[0], Trainer(label="b").record())
         assert result.result is FAIL
