@@ -51,6 +51,8 @@ class Device:
                       MODULE:FUNCTION in its interpreter; None where nothing does
     planes:           names of the planes of an XLA profile that are devices; None where a profile
                       does not show the device, and the host's clock tells step times
+    plugin:           the PJRT plugin that a run on this machine loads in the place of the device's
+                      own; None where it loads that
     is_own:           whether PJRT's attributes of a device are those of this one, and not of
                       another whose plugin is loaded in its place
     deterministic:    device kinds on which equal runs are known to have equal bits
@@ -74,6 +76,7 @@ class Device:
     undriven: Callable[[Path, Mapping[str, str]], str | None] = lambda python, packages: None
     of_type: Callable[[str], int | None] = lambda accelerator_type: None
     planes: re.Pattern[str] | None = None
+    plugin: Callable[[], Path | None] = lambda: None
     is_own: Callable[[Mapping[str, Any]], bool] = lambda attributes: True
     deterministic: frozenset[str] = frozenset()
     host_clock: str = ""

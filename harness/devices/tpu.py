@@ -299,6 +299,7 @@ DEVICE = Device(
     accelerator_type="torch_xla._internal.tpu:get_tpu_type",
     # SparseCores have planes of their own ("/device:TPU:0 SparseCore 0"): they do not run the step.
     planes=re.compile(r"/device:TPU:\d+"),
+    plugin=plugin,
     is_own=is_tpu,
     signs=(
         # In libtpu 0.0.21, and as users saw them: jax-ml/jax#10192, google/gvisor#11545.

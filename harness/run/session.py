@@ -11,8 +11,8 @@ from pathlib import Path
 from harness.base.conditions import title_of
 from harness.base.errors import BadInput
 from harness.config.case import Case
-from harness.config.settings import BY_DEVICE, Settings, Tolerance
-from harness.devices.device import device
+from harness.config.settings import BY_DEVICE, LauncherSettings, Settings, Tolerance
+from harness.devices.device import KEY, device
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
 from harness.ladder.cases import difference, of_two_cases
@@ -83,15 +83,21 @@ class Planned:
         case = self.settings.case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
         mesh += "" if case.slices == 1 else f" across {case.slices} slices"
-        like = self.settings.launcher.condition
-        device = self.settings.launcher.device + ("" if like is None else f", {title_of(like)}")
+        on = _device(self.settings.launcher)
         names = " and ".join(_described(plan) for plan in others)
         named = ", ".join(self.missing)
         missing = f" ({named} is missing, see the notes)" if self.missing else ""
         return (
             f"{_described(first)} against {names}{missing}: case {case.name}, {case.dtype}, matmul "
-            f"precision {case.matmul_precision}, {case.steps} steps, mesh {mesh} on {device}"
+            f"precision {case.matmul_precision}, {case.steps} steps, mesh {mesh} on {on}"
         )
+
+
+def _device(launcher: LauncherSettings) -> str:
+    """What the runs are on, as far as that is known before the first."""
+    plugin = device(launcher.device).plugin() if launcher.name == "local" else None
+    name = launcher.device if plugin is None else f"{plugin.name} ({KEY}={launcher.device})"
+    return name if launcher.condition is None else f"{name}, {title_of(launcher.condition)}"
 
 
 def _described(plan: Plan) -> str:

@@ -71,6 +71,17 @@ def test_nothing_is_missing(tmp_path: Path) -> None:
     assert "missing" not in found.compared
 
 
+def test_a_plugin_in_the_place_of_the_devices_own_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("engines=[hf,reference]", "launcher.device=tpu", "case.mesh.fsdp=1")
+    plugin = tmp_path / "pjrt_other.so"
+    plugin.touch()
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(plugin))
+    found = planned(tmp_path, *words)
+    assert found.compared.endswith("on pjrt_other.so (launcher.device=tpu)")
+
+
 def test_an_engine_that_comes_with_its_package_takes_no_source(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"engines: reference@main: .*takes no source"):
         planned(tmp_path, "engines=[hf,reference@main]")
