@@ -357,6 +357,7 @@ def _check_axes(case: Case) -> None:
         axis
         for spec in case.sharding.values()
         for axes in spec
+        if axes is not None
         for axis in (axes if isinstance(axes, list) else [axes])
     }
     for axis, size in case.mesh.items():
