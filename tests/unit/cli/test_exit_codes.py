@@ -118,7 +118,7 @@ def test_an_interrupted_session_says_so(number: signal.Signals, tmp_path: Path) 
          "compare", str(tmp_path), str(tmp_path)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     writer = None
     while writer is None and time.monotonic() < deadline:
         try:  # it can be opened once somebody reads
@@ -127,7 +127,7 @@ def test_an_interrupted_session_says_so(number: signal.Signals, tmp_path: Path) 
             time.sleep(0.05)
     assert writer is not None
     process.send_signal(number)
-    _, printed = process.communicate(timeout=20)
+    _, printed = process.communicate(timeout=120)
     os.close(writer)
     assert process.returncode == 130
     assert printed == "interrupted; nothing was left running\n"
