@@ -50,13 +50,6 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("case=llama-tiny-accumulated",): ACCUMULATING,
     ("case=llama-tiny-accumulated", "case.dtype=bfloat16"): ACCUMULATING,
     ("case=llama-tiny-accumulated", "case.accumulation=4", "case.global_batch=16"): ACCUMULATING,
-    # Tied embeddings, as the case has them, the Trainer unties.
-    (
-        "case=llama-tiny-epochs",
-        "case.steps=24",
-        "case.window=5",
-        "case.model.tie_embeddings=false",
-    ): ("hf", "hf"),
     ("case=llama-tiny-adafactor",): ("hf", "torchprime", "hf"),
 }
 """Overrides, and the engines that can train what they compose."""
