@@ -18,16 +18,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
+from overhead import QUIET
 
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.ladder.result import RungResult
 from harness.ladder.verdict import PairVerdict
-from harness.report.progress import ConsoleReporter
 from harness.run import session
 
-QUIET = ConsoleReporter(Console(quiet=True))
 COMMON = ("case.steps=8", "case.window=2", "tolerance.noise_floor=table")
 ALL = ("hf", "torchprime", "reference", "hf")
 """Each is compared with the first, and the second with the third."""
@@ -67,11 +65,11 @@ class Pair:
     share: float
 
 
-def sessions(case: tuple[str, ...], engines: tuple[str, ...]) -> Iterator[list[str]]:
-    """The overrides of what one case has to be run as."""
-    yield [*case, f"engines=[{','.join(engines)}]"]
+def sessions(engines: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The engines of each session of one case: all are held against the first."""
+    yield engines
     if engines == ALL:
-        yield [*case, "engines=[torchprime,reference]"]
+        yield engines[1:3]
 
 
 def share(result: RungResult) -> float:
@@ -79,7 +77,7 @@ def share(result: RungResult) -> float:
     return (result.value or 0.0) / result.limit if result.limit else 0.0
 
 
-def told(case: str, pair: PairVerdict, engines: str) -> Pair:
+def row(case: str, pair: PairVerdict, engines: str) -> Pair:
     """The line of one pair."""
     nearest = max(pair.rungs, key=share)
     return Pair(case, engines, pair.result.name, pair.headline, nearest.rung, share(nearest))
@@ -91,7 +89,7 @@ def judged(words: list[str], shown: str) -> Iterator[Pair]:
     outcome = session.run(session.plan(settings, QUIET, may_substitute=False), QUIET)
     first, *others = settings.engines
     for other, pair in zip(others, outcome.verdict.pairs, strict=True):
-        yield told(shown, pair, f"{first}–{other}")
+        yield row(shown, pair, f"{first}–{other}")
 
 
 def table(pairs: list[Pair]) -> str:
@@ -111,16 +109,16 @@ def main(results: Path, seconds: float, torchprime: list[str]) -> None:
     pairs = [Pair(**json.loads(line)) for line in lines]
     done, began = {(pair.case, pair.pair) for pair in pairs}, time.monotonic()
     for case, engines in CASES.items():
-        for words in sessions(case, engines):
-            shown = " ".join(word.removeprefix("case=") for word in case)
-            first, *others = words[-1].removeprefix("engines=[").rstrip("]").split(",")
+        shown = " ".join(word.removeprefix("case=") for word in case)
+        for first, *others in sessions(engines):
             if all((shown, f"{first}–{other}") in done for other in others):
                 continue
             if time.monotonic() - began > seconds:
                 print(f"{len(pairs)} pairs so far; the same command goes on")
                 return
             try:
-                for pair in judged([*words, *torchprime], shown):
+                named = f"engines=[{','.join((first, *others))}]"
+                for pair in judged([*case, named, *torchprime], shown):
                     pairs.append(pair)
                     with results.open("a") as stream:
                         stream.write(json.dumps(asdict(pair)) + "\n")

@@ -15,14 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from overhead import QUIET
 
 from harness.config.compose import load
 from harness.ladder.result import Result
-from harness.report.progress import ConsoleReporter
 from harness.run import session
 
-QUIET = ConsoleReporter(Console(quiet=True))
 COMMON = (
     "engines=[reference,hf]", "case=llama-tiny", "case.steps=12", "case.window=5",
     "tolerance.noise_floor=table", "float64=never",

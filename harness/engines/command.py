@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from harness.base.errors import CannotTrain
 from harness.config.case import Case
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
@@ -46,6 +47,12 @@ class Job(Generic[Options_co]):
     source: Path | None = None
     device: str = "cpu"
     staged: bool = False
+
+
+def refuse_axis(case: Case, axis: str, why: str) -> None:
+    """Raise CannotTrain where the case's mesh has more than one device along `axis`."""
+    if case.mesh.get(axis, 1) > 1:
+        raise CannotTrain(f"case.mesh.{axis}={case.mesh[axis]}: {why}; drop the axis")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import BadInput, CannotTrain
+from harness.base.errors import BadInput
 from harness.config.settings import EngineOptions
 from harness.engines.command import (
     INPUTS,
@@ -21,6 +21,7 @@ from harness.engines.command import (
     Command,
     Job,
     common_environment,
+    refuse_axis,
     spec_for,
 )
 from harness.engines.spec import EngineSpec
@@ -39,11 +40,8 @@ def translate(job: Job[EngineOptions]) -> Command:
             f"case={job.case.name}: the reference has no text pipeline or initialisation of its "
             "own to be compared as shipped; use an aligned case"
         )
-    if job.case.mesh.get("context", 1) > 1:
-        raise CannotTrain(
-            f"case.mesh.context={job.case.mesh['context']}: the reference cuts batches by rows, "
-            "never along a row; drop the axis"
-        )
+    why = "the reference cuts batches by rows, never along a row"
+    refuse_axis(job.case, "context", why)
     return _command(job, device="xla", dtype=job.case.dtype)
 
 

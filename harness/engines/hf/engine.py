@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import BadInput, CannotTrain
+from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.engines.command import (
@@ -21,6 +21,7 @@ from harness.engines.command import (
     beyond_case,
     common_environment,
     flag,
+    refuse_axis,
     schedule_of,
     spec_for,
 )
@@ -135,11 +136,8 @@ def _optimizer(job: Job[HfOptions]) -> dict[str, Any]:
 
 def _spec(job: Job[HfOptions]) -> Spec:
     case = job.case
-    if case.mesh.get("context", 1) > 1:
-        raise CannotTrain(
-            f"case.mesh.context={case.mesh['context']}: under XLA the Trainer cuts batches by "
-            "rows, never along a row; drop the axis"
-        )
+    why = "under XLA the Trainer cuts batches by rows, never along a row"
+    refuse_axis(case, "context", why)
     extra = sorted(axis for axis, size in case.mesh.items() if size > 1 and axis != "fsdp")
     if extra and not case.aligned:
         raise BadInput(

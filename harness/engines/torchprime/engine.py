@@ -20,6 +20,7 @@ from harness.engines.command import (
     Job,
     beyond_case,
     common_environment,
+    refuse_axis,
     schedule_of,
     spec_for,
 )
@@ -114,11 +115,8 @@ def _check(job: Job[TrainerOptions]) -> None:
             f"case.accumulation={case.accumulation}: torchprime does not accumulate gradients; "
             "compare with engines=[hf,reference]"
         )
-    if case.mesh.get("context", 1) > 1:
-        raise CannotTrain(
-            f"case.mesh.context={case.mesh['context']}: torchprime's own input sharding for it, "
-            "((data, fsdp), context), is refused by torch_xla; drop the axis"
-        )
+    sharding = "torchprime's own input sharding for it, ((data, fsdp), context)"
+    refuse_axis(case, "context", f"{sharding}, is refused by torch_xla")
     optimizer = case.optimizer
     if optimizer.name == "adamw" and (
         list(optimizer.betas) != [0.9, 0.999] or optimizer.eps != 1e-8

@@ -65,36 +65,46 @@ def perturb_weight(parameter: str, by: float) -> None:
 def rope_theta(factor: float) -> None:
     """Rotary embeddings with a base that is `factor` times as large."""
 
-    def change(model: torch.nn.Module) -> int:
-        found = 0
-        for module in model.modules():
-            frequency: Any = getattr(module, "inv_freq", None)
-            if torch.is_tensor(frequency):
-                exponent = torch.arange(len(frequency), device=frequency.device) / len(frequency)
-                module.inv_freq = frequency * factor**-exponent
-                found += 1
-            elif hasattr(module, "theta"):
-                module.theta = module.theta * factor
-                found += 1
-        return found
+    def own(module: Any) -> bool:
+        if not hasattr(module, "theta"):
+            return False
+        module.theta = module.theta * factor
+        return True
 
-    _change_model(change)
+    _change_rotary(lambda frequency, exponent: frequency * factor**-exponent, own)
 
 
 def rope_unscaled(theta: float) -> None:
     """Rotary embeddings of the base `theta` without the scaling of Llama 3.1."""
 
+    def own(module: Any) -> bool:
+        if not (hasattr(module, "scaling") and hasattr(module, "theta")):
+            return False
+        module.scaling = None
+        return True
+
+    _change_rotary(lambda frequency, exponent: theta**-exponent, own)
+
+
+def _change_rotary(
+    frequencies: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], own: Callable[[Any], bool]
+) -> None:
+    """Change rotary embeddings.
+
+    frequencies: new ones, from those that a module keeps and their exponents of the base
+    own:         changes a module that keeps none, and says whether it has rotary embeddings
+    """
+
     def change(model: torch.nn.Module) -> int:
         found = 0
         for module in model.modules():
             frequency: Any = getattr(module, "inv_freq", None)
             if torch.is_tensor(frequency):
                 exponent = torch.arange(len(frequency), device=frequency.device) / len(frequency)
-                module.inv_freq = theta**-exponent
+                module.inv_freq = frequencies(frequency, exponent)
                 found += 1
-            elif hasattr(module, "scaling") and hasattr(module, "theta"):
-                module.scaling = None
-                found += 1
+            else:
+                found += own(module)
         return found
 
     _change_model(change)

@@ -53,6 +53,14 @@ def with_norm(run: Record, index: int, norm: float | None) -> Record:
     return with_step(run, index, gradient_norm=norm)
 
 
+def each_fails(judge: Judge, worded: Worded, *pairs: tuple[Record, Record]) -> None:
+    """Each pair FAILs, and says what the golden file has."""
+    for pair in pairs:
+        result = judge(comparison(*pair))
+        assert result.result is FAIL
+        worded(result)
+
+
 CURVES = pytest.mark.parametrize(
     ("judge", "change", "read"),
     [(loss_curve, with_loss, losses), (grad_norm_curve, with_norm, gradient_norms)],
@@ -140,10 +148,7 @@ class TestEveryStep:
         step: int,
     ) -> None:
         none = change(a, step, None), change(b, step, None)
-        for pair in ((none[0], b), (a, none[1]), none):
-            result = judge(comparison(*pair))
-            assert result.result is FAIL
-            worded(result)
+        each_fails(judge, worded, (none[0], b), (a, none[1]), none)
 
     @pytest.mark.parametrize("step", [0, 3, 7])
     def test_a_step_that_is_missing(
@@ -157,10 +162,7 @@ class TestEveryStep:
         step: int,
     ) -> None:
         gaps = without(a, "steps", step), without(b, "steps", step)
-        for pair in ((gaps[0], b), (a, gaps[1]), gaps):
-            result = judge(comparison(*pair))
-            assert result.result is FAIL
-            worded(result)
+        each_fails(judge, worded, (gaps[0], b), (a, gaps[1]), gaps)
 
     def test_a_gap_that_a_later_step_fills(
         self, a: Record, judge: Judge, change: Change, read: object
@@ -175,10 +177,7 @@ class TestEveryStep:
         self, worded: Worded, a: Record, judge: Judge, change: Change, read: object
     ) -> None:
         short = dataclasses.replace(a, steps=a.steps[:5])
-        for pair in ((a, short), (short, a), (short, short)):
-            result = judge(comparison(*pair))
-            assert result.result is FAIL
-            worded(result)
+        each_fails(judge, worded, (a, short), (short, a), (short, short))
 
     @pytest.mark.parametrize("requested", [7, 9])
     def test_another_number_of_steps_than_was_asked_for(
@@ -192,10 +191,7 @@ class TestEveryStep:
         self, worded: Worded, a: Record, judge: Judge, change: Change, read: object
     ) -> None:
         other = with_manifest(a, lambda m: m["ended"].update(status="stopped early"))
-        for pair in ((a, other), (other, a), (other, other)):
-            result = judge(comparison(*pair))
-            assert result.result is FAIL
-            worded(result)
+        each_fails(judge, worded, (a, other), (other, a), (other, other))
         assert judge(comparison(a, with_step(a, 7, finished=False))).result is FAIL
 
     def test_the_first_step_that_differs_is_told_and_all_are_counted(
@@ -233,10 +229,7 @@ class TestEveryStep:
         late = with_manifest(a, lambda m: m.update(label="late"))
         for step in range(1, 8):
             late = change(late, step, at(a, read, step - 1))
-        for pair in ((a, late), (late, a)):
-            result = judge(comparison(*pair))
-            assert result.result is FAIL
-            worded(result)
+        each_fails(judge, worded, (a, late), (late, a))
 
 
 class TestLimits:
