@@ -166,6 +166,7 @@ def _window(first: int, last: int, seconds: float, profiled: bool = False) -> di
     window = {
         "first": first, "last": last, "seconds": seconds, "cpu_seconds": 0.0, "compilations": 0,
         "executions": 0, "transfers": 0, "fallbacks": {}, "profiled": profiled,
+        "compile_seconds": 0.0,
     }  # fmt: skip
     return {"event": "window", "window": window}
 

@@ -206,6 +206,7 @@ def _merge_windows(window: Window, others: Sequence[Host], found: Disagreements)
                 f"host {host.rank}",
             )
     names = sorted({name for w in windows for name in w.fallbacks})
+    inner = [w.inner_graphs for w in windows]
     return Window(
         first=window.first,
         last=window.last,
@@ -217,5 +218,5 @@ def _merge_windows(window: Window, others: Sequence[Host], found: Disagreements)
         fallbacks={name: max(w.fallbacks.get(name, 0) for w in windows) for name in names},
         profiled=any(w.profiled for w in windows),
         compile_seconds=max(w.compile_seconds for w in windows),
-        inner_syncs=max(w.inner_syncs for w in windows),
+        inner_graphs=None if None in inner else max(n for n in inner if n is not None),
     )

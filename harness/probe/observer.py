@@ -50,7 +50,8 @@ class Observer:
         self.known_answers: dict[str, Any] | None = None
         self.step = 0  # index of the optimizer step in progress
         self.losses: list[torch.Tensor] = []  # of the step in progress
-        self.computing = False  # from a forward pass of the root to the end of its backward pass
+        self.pass_began: int | None = None  # graphs sent by then; None outside of a pass
+        self.going_back = False  # within a backward pass
         self.cross_entropies: list[tuple[str, torch.Tensor]] = []  # of step 0
         self.clipping = Clipping(self._before_clipping)
         self.inputs = ModelInputs(spec.watch, runtime)
@@ -109,30 +110,47 @@ class Observer:
         torch.nn.Module.__call__ = call  # type: ignore[method-assign]
 
     def _forward_begins(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.computing = module.training
+        if module.training and self.pass_began is None:
+            self.pass_began = self.runtime.graphs_sent()
 
     def _mine(self) -> bool:
         """Whether this is the trainer's main thread."""
         return threading.get_ident() == self.main_thread
 
     def _watch_backward(self) -> None:
-        original = torch.Tensor.backward
+        """`torch.autograd.backward`, which `Tensor.backward` calls, and trainers themselves.
+
+        A layer that is recomputed calls it again within the pass.
+        """
+        original = torch.autograd.backward
 
         @functools.wraps(original)
-        def backward(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if self._mine():
-                self.losses.append(tensor.detach())
-                self.outputs.stop()
-            with self.recomputed.watched(self.root if self._mine() else None):
-                result = original(tensor, *args, **kwargs)
-            if self._mine():
-                self.computing = False
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.going_back or not self._mine():
+                return original(tensors, *args, **kwargs)
+            heads = [tensors] if torch.is_tensor(tensors) else list(tensors)
+            # Of several there is no sum but ours: one addition of scalars more in the graph.
+            self.losses.append(functools.reduce(torch.add, [head.detach() for head in heads]))
+            self.outputs.stop()
+            self.going_back = True
+            try:
+                with self.recomputed.watched(self.root):
+                    result = original(tensors, *args, **kwargs)
+            finally:
+                self.going_back = False
+            self._end_pass()
             if self.step == 0 and not self.clipping.calls:
                 # Should they be clipped by a function that is not watched.
                 self.parameters.take_gradients(self._trained())
             return result
 
-        torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
+        torch.autograd.backward = backward
+
+    def _end_pass(self) -> None:
+        """Count the graphs that were sent from the beginning of a forward pass until now."""
+        if self.pass_began is not None and self.windows.inner_graphs is not None:
+            self.windows.inner_graphs += self.runtime.graphs_sent() - self.pass_began
+        self.pass_began = None
 
     def _watch_cross_entropy(self) -> None:
         """What the loss of step 0 is made of: trainers divide it before they call `backward()`."""
@@ -223,7 +241,8 @@ class Observer:
             self.parameters.take_clipped(optimizer, self.root, self.clipping.calls)
             self.forward_hook.remove()
         self.rates = [float(group["lr"]) for group in groups]
-        self.computing = False  # also where no `Tensor.backward` was called
+        if self.pass_began is not None:  # its gradients came by a way that is not watched
+            self.pass_began = self.windows.inner_graphs = None
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         calls = self.clipping.take()
@@ -248,8 +267,6 @@ class Observer:
 
     def _boundary(self) -> None:
         """The trainer has just sent its work to the device."""
-        if self.computing:  # on whatever thread: autograd has one of its own for an XLA device
-            self.windows.inner_syncs += 1
         if not self._mine() or not self.runtime.can_execute():
             return
         if self.root is None and self.optimizer is not None:

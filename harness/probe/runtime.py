@@ -46,6 +46,9 @@ class Runtime(Protocol):
         """Totals since the start: compilations and their seconds, executions, transfers, fallbacks
         by name."""
 
+    def graphs_sent(self) -> int:
+        """Graphs that were given to the device since the start, whoever asked for it."""
+
     def hold(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """What to keep to read this tensor later; None where keeping it would change the graph."""
 
@@ -131,6 +134,12 @@ class XlaRuntime:
             "transfers": transfers[0] if transfers else 0,
             "fallbacks": {name: self._metrics.counter_value(name) or 0 for name in names},
         }
+
+    def graphs_sent(self) -> int:
+        # Counted as a graph is given to the device. The counters of executions come later, from
+        # the threads that wait for them.
+        counted = (self._metrics.counter_value(n) for n in ("UncachedCompile", "CachedCompile"))
+        return sum(count or 0 for count in counted)
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor | None:
         if tensor.device.type != "xla":
@@ -253,6 +262,9 @@ class EagerRuntime:
             "compilations": 0, "compile_seconds": 0.0, "executions": 0, "transfers": 0,
             "fallbacks": {},
         }  # fmt: skip
+
+    def graphs_sent(self) -> int:
+        return 0
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return tensor.detach().clone()

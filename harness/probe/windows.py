@@ -22,7 +22,8 @@ class Windows:
         self.spec, self.writer, self.runtime, self.turns = spec, writer, runtime, turns
         self.first = 0
         self.profiling = False
-        self.inner_syncs = 0  # of the open window; whoever sees them adds to it
+        # Of the open window; whoever watches the passes adds to it. None where one had no end.
+        self.inner_graphs: int | None = 0
         self.start: tuple[float, float, dict[str, Any]] | None = None
 
     def is_due(self, last: int) -> bool:
@@ -36,7 +37,7 @@ class Windows:
         if self.turns is not None:
             self.turns.take()
         self.first = first
-        self.inner_syncs = 0
+        self.inner_graphs = 0
         # The second steady window: by then whatever is still being warmed up is warm.
         if self.spec.profile is not None and first == COMPILING_STEPS + self.spec.window:
             self.runtime.start_profile(self.spec.profile)
@@ -63,7 +64,7 @@ class Windows:
             "seconds": now - start,
             "cpu_seconds": cpu - start_cpu,
             "fallbacks": {name: count for name, count in fallbacks.items() if count},
-            "inner_syncs": self.inner_syncs,
+            "inner_graphs": self.inner_graphs,
             "profiled": self.profiling,
         }
         for counter in ("compilations", "compile_seconds", "executions", "transfers"):

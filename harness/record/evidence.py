@@ -527,8 +527,8 @@ class Window:
     fallbacks:            calls of `aten::` operations that ran on the host, by name
     profiled:             the profiler ran, started or stopped within it
     compile_seconds:      what XLA's compilations took
-    inner_syncs:          calls of `torch_xla.sync` between the beginning of a forward pass and the
-                          end of its backward pass
+    inner_graphs:         graphs that were sent to the device between the beginning of a forward
+                          pass and the end of its backward pass; None where they were not counted
     """
 
     __pydantic_config__ = STRICT
@@ -541,9 +541,9 @@ class Window:
     executions: Count
     transfers: Count
     fallbacks: dict[str, Count]
-    profiled: bool = False
-    compile_seconds: Finite = 0.0
-    inner_syncs: Count = 0
+    profiled: bool
+    compile_seconds: Finite
+    inner_graphs: Count | None = None
 
     @property
     def steps(self) -> int:

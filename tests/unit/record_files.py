@@ -49,7 +49,10 @@ def window_event(first: int, last: int, seconds: float, **counters: Any) -> Even
         "compilations": 0,
         "executions": last - first + 1,
         "transfers": 0,
+        "compile_seconds": 0.0,
         "fallbacks": {},
+        "profiled": False,
+        "inner_graphs": 0,
         **counters,
     }
     return {"event": "window", "window": window}

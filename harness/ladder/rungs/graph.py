@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
@@ -59,6 +60,12 @@ def per_step(record: Record, counter: str) -> float:
     """A counter's mean per steady step."""
     windows = record.steady_windows
     return float(sum(getattr(w, counter) for w in windows) / sum(w.steps for w in windows))
+
+
+def cuts_within_passes(record: Record) -> float | None:
+    """Graphs sent to the device within a pass, per steady step; None where any was not counted."""
+    counted = all(window.inner_graphs is not None for window in record.steady_windows)
+    return per_step(record, "inner_graphs") if counted else None
 
 
 def graph(c: Comparison) -> RungResult:
@@ -123,11 +130,15 @@ def _judged(c: Comparison) -> RungResult:
         from harness.ladder.compiled_step import compiled_step
 
         return compiled_step(c, c.graphs, shown, [per_step(r, "executions") for r in (c.a, c.b)])
-    return RungResult.passed(
-        "graph", f"no recompilation, no operation on the host; {shown}", 0, EQUAL,
-        detects="one recompilation after warm-up, one operation on the host or transfer to it, one "
-        "cut within a pass",
-    )  # fmt: skip
+    detects = "one recompilation after warm-up, one operation on the host or transfer to it"
+    text = f"no recompilation, no operation on the host; {shown}"
+    pair = zip(c.names, (c.a, c.b), strict=True)
+    uncounted = [name for name, record in pair if cuts_within_passes(record) is None]
+    if uncounted:
+        text += f"; cuts within a pass were not counted in {' and '.join(uncounted)}"
+    else:
+        detects += ", one cut within a pass"
+    return RungResult.passed("graph", text, 0, EQUAL, detects=detects)
 
 
 def _other_recomputation(c: Comparison) -> list[Finding]:
@@ -143,33 +154,46 @@ def _other_work(c: Comparison) -> list[Finding]:
     """Transfers to the host and cuts within a pass, on either side, and executions a step that
     differ by too many."""
     findings = []
-    x, y = (per_step(record, "inner_syncs") for record in (c.a, c.b))
-    if x or y:
-        text = f"cuts within a forward or backward pass (torch_xla.sync) a step: {x:g} in "
-        text += f"{c.names[0]}, {y:g} in {c.names[1]}"
-        findings.append(Finding(text, _since(c, "inner_syncs", 0), None, x, y))
     x, y = (per_step(record, "transfers") for record in (c.a, c.b))
+    cuts = [cuts_within_passes(record) for record in (c.a, c.b)]
+    if any(cuts):
+        text = ", ".join(
+            f"{'an unknown number' if n is None else format(n, 'g')} in {name}"
+            for n, name in zip(cuts, c.names, strict=True)
+        )
+        text = f"graphs sent to the device within a forward or backward pass, a step: {text}"
+        findings.append(
+            Finding(
+                text, _since(c, lambda x, y: bool(x.inner_graphs or y.inner_graphs)), None, *cuts
+            )
+        )
     if x or y:
         text = f"transfers to the host a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
-        findings.append(Finding(text, _since(c, "transfers", 0), None, x, y))
+        findings.append(
+            Finding(text, _since(c, lambda x, y: bool(x.transfers or y.transfers)), None, x, y)
+        )
     x, y = (per_step(record, "executions") for record in (c.a, c.b))
     alike = c.a.engine == c.b.engine
     micro = max(c.a.case.accumulation, c.b.case.accumulation)
     allowed = 0 if alike else EXTRA_EXECUTIONS + micro - 1
+
+    def too_many(x: Window, y: Window) -> bool:
+        return abs(x.executions - y.executions) > allowed * x.steps
+
     if abs(x - y) > allowed:
         text = f"executions a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
-        findings.append(Finding(text, _since(c, "executions", allowed), None, x, y))
+        findings.append(Finding(text, _since(c, too_many), None, x, y))
     return findings
 
 
-def _since(c: Comparison, counter: str, allowed: float) -> int | None:
-    """The first steady window in which the runs' counters differ by too many, by its last step."""
+def _since(c: Comparison, seen: Callable[[Window, Window], bool]) -> int | None:
+    """The first steady window of which it is true, by its last step."""
     others = {(w.first, w.last): w for w in c.b.steady_windows}
     for window in c.a.steady_windows:
         other = others.get((window.first, window.last))
         if other is None:
             return None
-        if abs(getattr(window, counter) - getattr(other, counter)) > allowed * window.steps:
+        if seen(window, other):
             return window.last
     return None
 

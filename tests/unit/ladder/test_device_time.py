@@ -37,10 +37,10 @@ INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
 
 def timed(run: Record, *seconds: float, window: int = 1) -> Record:
     """A run whose steady windows took so many seconds a step."""
-    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}) for i in (0, 1)]
+    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}, False, 0.0) for i in (0, 1)]
     for i, s in enumerate(seconds):
         first = 2 + i * window
-        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}))
+        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}, False, 0.0))
     steps = 2 + len(seconds) * window
     run = dataclasses.replace(run, windows=tuple(windows))
     return with_manifest(run, lambda m: m["case"].update(steps=steps))
@@ -61,7 +61,7 @@ def profiled(run: Record, *devices: list[float], **fields: Any) -> Record:
     seconds = {f"/device:TPU:{n}": tuple(gaps) for n, gaps in enumerate(gaps)}
     steps = len(gaps[0]) + 1
     last = run.windows[-1].last
-    window = Window(last + 1, last + steps, 9.0, 1.0, 0, steps, 0, {}, profiled=True)
+    window = Window(last + 1, last + steps, 9.0, 1.0, 0, steps, 0, {}, True, 0.0)
     run = with_manifest(run, lambda m: m["case"].update(steps=last + steps + 1))
     return dataclasses.replace(
         run,

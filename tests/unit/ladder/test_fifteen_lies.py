@@ -472,8 +472,10 @@ class TestLie12AWarmUpOfFixedLength:
 
     def test_windows_are_left_out_by_what_was_compiled_in_them(self, worded: Worded) -> None:
         def run(label: str, late: bool) -> Record:
-            windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}) for i in (0, 1)]
-            windows += [Window(i, i, 0.1 + i * 1e-5, 0.1, 0, 1, 0, {}) for i in range(2, 40)]
+            windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}, False, 0.0) for i in (0, 1)]
+            windows += [
+                Window(i, i, 0.1 + i * 1e-5, 0.1, 0, 1, 0, {}, False, 0.0) for i in range(2, 40)
+            ]
             if late:
                 windows[10] = dataclasses.replace(windows[10], seconds=9.7, compilations=1)
             made = dataclasses.replace(A, windows=tuple(windows))
@@ -593,7 +595,7 @@ class TestLie15MisalignedSeries:
             assert all(f.step in (None, step) for f in rung.findings)
 
     def test_windows_that_took_turns_are_matched_by_their_steps(self) -> None:
-        windows = [Window(i, i, float(i + 1), 1.0, 0, 1, 0, {}) for i in range(12)]
+        windows = [Window(i, i, float(i + 1), 1.0, 0, 1, 0, {}, False, 0.0) for i in range(12)]
         a = with_manifest(dataclasses.replace(A, windows=tuple(windows)), lambda m: None)
         b = dataclasses.replace(a, windows=(*windows[:4], dataclasses.replace(
             windows[4], compilations=1), *windows[5:]))  # fmt: skip

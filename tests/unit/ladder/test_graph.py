@@ -193,13 +193,28 @@ class TestGraph:
 
     def test_neither_cuts_a_pass(self, a: Record, b: Record) -> None:
         """A `torch_xla.sync` in a layer, for which the executions of two engines leave room."""
-        cut = with_window(b, 3, inner_syncs=1, executions=b.windows[3].executions + 1)
+        cut = with_window(b, 3, inner_graphs=1, executions=b.windows[3].executions + 1)
         for pair in ((a, cut), (cut, a), (cut, cut)):
             result = graph(comparison(*pair))
             assert (result.result, len(result.findings)) == (FAIL, 1)
-            assert "cuts within a forward or backward pass" in result.findings[0].text
-        compiling = with_window(b, 0, inner_syncs=1)
-        assert graph(comparison(a, compiling)).result is PASS
+            (found,) = result.findings
+            assert (found.a or found.b, found.step) == (pytest.approx(1 / 6), b.windows[3].last)
+        compiling = with_window(b, 0, inner_graphs=1)
+        result = graph(comparison(a, compiling))
+        assert result.result is PASS
+        assert "one cut within a pass" in result.detects
+
+    def test_what_was_not_counted_is_not_claimed(self, worded: Worded, a: Record) -> None:
+        """A Record of before cuts were counted, or a trainer whose passes have no end."""
+        known, unknown = a, with_window(a, 3, inner_graphs=None)
+        for pair in ((known, unknown), (unknown, known), (unknown, unknown)):
+            result = graph(comparison(*pair))
+            assert result.result is PASS
+            assert "cut" not in result.detects
+            worded(result)
+        cut = with_window(known, 2, inner_graphs=2)
+        for pair in ((cut, unknown), (unknown, cut)):
+            assert graph(comparison(*pair)).result is FAIL
 
     @pytest.mark.parametrize("both", [True, False])
     def test_transfers_to_the_host(self, worded: Worded, a: Record, b: Record, both: bool) -> None:

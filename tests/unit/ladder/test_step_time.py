@@ -33,10 +33,10 @@ INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
 
 def timed(run: Record, *seconds: float, window: int = 1) -> Record:
     """A run whose steady windows took so many seconds a step."""
-    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}) for i in (0, 1)]
+    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}, False, 0.0) for i in (0, 1)]
     for i, s in enumerate(seconds):
         first = 2 + i * window
-        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}))
+        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}, False, 0.0))
     steps = 2 + len(seconds) * window
     run = dataclasses.replace(run, windows=tuple(windows))
     return with_manifest(run, lambda m: m["case"].update(steps=steps))
@@ -207,7 +207,7 @@ class TestStepTime:
 
     def test_a_shorter_last_window_is_left_out(self, a: Record) -> None:
         run = timed(a, 0.1, 0.1, 0.1, window=4)
-        last = Window(14, 15, 9.0, 1.0, 0, 1, 0, {})
+        last = Window(14, 15, 9.0, 1.0, 0, 1, 0, {}, False, 0.0)
         run = dataclasses.replace(run, windows=(*run.windows, last))
         assert by_host(((run, run),)).a == [pytest.approx([0.1] * 3)]
 

@@ -29,7 +29,10 @@ RUNS: list[dict[str, Any]] = [
     {"device": "xla", "clip": "own"}, {"device": "xla", "accumulation": 2, "divide": 4},
     {"repeat": 2}, {"device": "xla", "repeat": 2}, {"mask": 1}, {"mask": 0},
     {"accumulation": 2, "divide": 2}, {"accumulation": 2, "divide": 4}, {"accumulation": 2},
-    {"drop": 0.25}, {"cast": True}, {"remat": True}, {"device": "xla", "cut": True},
+    {"drop": 0.25}, {"cast": True}, {"remat": True}, {"device": "xla", "cut": "sync"},
+    {"device": "xla", "cut": "marker"}, {"device": "xla", "cut": "materialised"},
+    {"device": "xla", "backward": "autograd"}, {"device": "xla", "backward": "grad"},
+    {"backward": "two heads"},
     {"layout": "fused", "clip": "none"}, {"layout": "stacked", "clip": "none"},
     {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
 ]  # fmt: skip
@@ -160,13 +163,35 @@ class TestOnMesh:
         place = folder / str(RUNS.index({"device": "xla", "clip": "own"}))
         _, windows, _ = read_steps(place / STEPS, strict=True)
         assert [(w.compilations, w.executions) for w in windows] == [(1, 1), (1, 1), (0, 2)]
-        assert [w.inner_syncs for w in windows] == [0, 0, 0]
+        assert [w.inner_graphs for w in windows] == [0, 0, 0]
 
-    def test_cuts_within_a_forward_and_a_backward_pass(self, folder: Path) -> None:
-        place = folder / str(RUNS.index({"device": "xla", "cut": True}))
+    @pytest.mark.parametrize("cut", ["sync", "marker", "materialised"])
+    def test_cuts_within_a_forward_and_a_backward_pass(self, folder: Path, cut: str) -> None:
+        """Whichever function sends what is pending to the device."""
+        place = folder / str(RUNS.index({"device": "xla", "cut": cut}))
         _, windows, _ = read_steps(place / STEPS, strict=True)
-        assert [w.inner_syncs for w in windows] == [2, 2, 4]
+        assert [w.inner_graphs for w in windows] == [2, 2, 4]
         assert [w.executions for w in windows] == [3, 3, 6]
+
+    def test_a_pass_ends_with_its_backward_pass(self, folder: Path) -> None:
+        """Also of a trainer that calls `torch.autograd.backward`: what it cuts off then is none."""
+        place = folder / str(RUNS.index({"device": "xla", "backward": "autograd"}))
+        steps, windows, _ = read_steps(place / STEPS, strict=True)
+        assert [w.inner_graphs for w in windows] == [0, 0, 0]
+        assert [w.executions for w in windows] == [2, 2, 4]
+        plain = watched(folder, device="xla", clip="own").steps
+        assert steps[0].micro_losses == pytest.approx(plain[0].micro_losses, rel=1e-6)
+
+    def test_a_pass_without_an_end_was_not_counted(self, folder: Path) -> None:
+        place = folder / str(RUNS.index({"device": "xla", "backward": "grad"}))
+        _, windows, _ = read_steps(place / STEPS, strict=True)
+        assert [w.inner_graphs for w in windows] == [None, None, None]
+
+
+def test_the_loss_of_several_heads_is_their_sum(folder: Path) -> None:
+    plain, other = watched(folder).steps, watched(folder, backward="two heads").steps
+    for x, y in zip(plain, other, strict=True):
+        assert y.micro_losses == pytest.approx(x.micro_losses, rel=1e-5)
 
 
 class TestInputs:

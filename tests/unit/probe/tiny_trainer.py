@@ -3,8 +3,8 @@
 Its argument is a JSON object: `clip` names how it clips, `accumulation` and `divide` how its loss
 is scaled, `mask` what its attention masks hold, `repeat` a step that trains on the batch of the
 step before once more, `drop` the share that its model drops, `cast` whether it casts operations to
-bfloat16, `remat` whether its layers are computed again, `cut` whether its passes are cut by step
-markers, `layout` how it keeps its two matrices.
+bfloat16, `remat` whether its layers are computed again, `cut` how its passes are cut, `layout` how
+it keeps its two matrices, `backward` how it gets its gradients.
 """
 
 from __future__ import annotations
@@ -23,10 +23,47 @@ from torch.utils.data import DataLoader
 MAX_NORM = 0.1
 
 
+def marker(tensor: torch.Tensor) -> None:
+    """What `torch_xla.sync` calls, without it."""
+    lib = torch_xla._XLAC
+    lib._xla_step_marker(lib._xla_get_default_device(), [], wait=False)
+
+
+CUTS: dict[str, Callable[[torch.Tensor], None]] = {
+    "sync": lambda tensor: torch_xla.sync(),
+    "marker": marker,
+    "materialised": lambda tensor: torch_xla._XLAC._xla_sync_multi([tensor], [], True),
+}
+
+
+def autograd_backward(loss: torch.Tensor, model: Any) -> None:
+    """As `loss.backward()`, and a step marker after the pass."""
+    torch.autograd.backward([loss])
+    torch_xla.sync()
+
+
+def two_heads(loss: torch.Tensor, model: Any) -> None:
+    torch.autograd.backward((loss * 0.25, loss * 0.75))
+
+
+def autograd_grad(loss: torch.Tensor, model: Any) -> None:
+    parameters = list(model.parameters())
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
+
+
+BACKWARD: dict[str, Callable[[torch.Tensor, Any], None]] = {
+    "plain": lambda loss, model: loss.backward(),
+    "autograd": autograd_backward,
+    "two heads": two_heads,
+    "grad": autograd_grad,
+}
+
+
 class Model(torch.nn.Module):  # type: ignore[misc]
     """A bigram model."""
 
-    def __init__(self, drop: float, remat: bool, cut: bool) -> None:
+    def __init__(self, drop: float, remat: bool, cut: str) -> None:
         super().__init__()
         self.remat, self.cut = remat, cut
         layers = 2 if drop or remat else 0
@@ -38,8 +75,8 @@ class Model(torch.nn.Module):  # type: ignore[misc]
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
         hidden = self.embed(input_ids)
         if self.cut:
-            torch_xla.sync()
-            hidden.register_hook(lambda _: torch_xla.sync())
+            CUTS[self.cut](hidden)
+            hidden.register_hook(CUTS[self.cut])
         for layer in self.layers:
             if self.remat:
                 hidden = torch.utils.checkpoint.checkpoint(layer, hidden, use_reentrant=True)
@@ -126,7 +163,7 @@ def on_mesh(model: Any, loader: Any) -> Any:
 def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
     device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
-    remat: bool = False, cut: bool = False, layout: str | None = None,
+    remat: bool = False, cut: str = "", layout: str | None = None, backward: str = "plain",
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
@@ -149,7 +186,7 @@ def main(
             held = held if step == repeat else batch
             with torch.autocast("cpu", torch.bfloat16, enabled=cast):
                 loss = model(**held) / divide
-            loss.backward()
+            BACKWARD[backward](loss, model)
         CLIPPING[clip](list(model.parameters()))
         optimizer.step()
         optimizer.zero_grad()

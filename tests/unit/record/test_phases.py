@@ -19,7 +19,7 @@ PHASES = {"began": 101.0, "seconds": {"imports": 6.0, "probe": 2.0}, "marks": MA
 
 
 def window(first: int, last: int, seconds: float, compiling: float = 0.0) -> Window:
-    return Window(first, last, seconds, seconds, 0, 0, 0, {}, compile_seconds=compiling)
+    return Window(first, last, seconds, seconds, 0, 0, 0, {}, False, compiling)
 
 
 def record(**observed: Any) -> Record:

@@ -270,7 +270,7 @@ class TestMissing:
         "key",
         [
             "first", "last", "seconds", "cpu_seconds", "compilations", "executions", "transfers",
-            "fallbacks",
+            "fallbacks", "profiled", "compile_seconds",
         ],
     )  # fmt: skip
     def test_a_field_of_a_window(self, folder: Path, key: str) -> None:

@@ -39,7 +39,7 @@ def whole() -> list[bytes]:
 def run_with(folder: Path, profile: bytes | dict[str, bytes], attributes: dict[str, Any]) -> Record:
     """A run on eight TPU devices whose third steady window was profiled, on each host."""
     run = Trainer(steps=10, window=1, requested=10 + STEPS).record()
-    window = Window(10, 9 + STEPS, 9.0, 1.0, 0, STEPS, 0, {}, profiled=True)
+    window = Window(10, 9 + STEPS, 9.0, 1.0, 0, STEPS, 0, {}, True, 0.0)
     calm = tuple(w for w in run.windows if w.first < 10)
     run = with_observed(
         dataclasses.replace(run, windows=(*calm, window)),
