@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from harness.cli.options import Torchprime
+from harness.cli.options import Overrides, Torchprime, overrides_of
 
 
-def cases(torchprime: Torchprime = None) -> None:
-    """List the cases, where each is from, which engines train it, and why others do not."""
+def cases(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
+    """List the cases, where each is from, which engines train it, and why others do not.
+
+    parity cases case.dtype=bfloat16 asks it of every case in bfloat16.
+    """
     from harness.cli.listing import print_list
     from harness.config.compose import case_origins, load
     from harness.run.trained_by import refusals
 
+    words = overrides_of(overrides, torchprime)
     entries = []
     for name, origin in case_origins().items():
-        case = load([f"case={name}"]).case
+        settings = load([f"case={name}", *words])
+        case = settings.case
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
         facts = f"{case.kind}, {case.dtype}, mesh {mesh}, from {origin}"
-        found = refusals(case, {"torchprime": torchprime})
+        found = refusals(settings)
         able = [engine for engine, reason in found.items() if reason is None]
         trained = f"trained by {', '.join(able) or 'no engine'}"
         refused = [f"not by {engine}: {reason}" for engine, reason in found.items() if reason]

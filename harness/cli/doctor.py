@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from harness.base.errors import BadInput
-from harness.cli.options import Torchprime
+from harness.cli.options import Overrides, Torchprime, overrides_of
 
 if TYPE_CHECKING:
+    from harness.config.settings import EngineOptions
     from harness.engines.spec import EngineSpec
 
 NEEDED_DISK = 12e9
@@ -37,14 +38,15 @@ class Check:
     needed: bool = False
 
 
-def doctor(torchprime: Torchprime = None) -> None:
+def doctor(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
     """Check this machine: interpreter, devices, sources, and how to get what is missing.
 
     Exits with 2 where a session on the CPU mesh would not work.
     """
     from harness.cli.listing import print_list
+    from harness.config.compose import load
 
-    findings = list(examine({"torchprime": torchprime}))
+    findings = list(examine(load(overrides_of(overrides, torchprime)).engine))
     for finding in findings:
         word, style = _mark(finding)
         print_list([(f"{word} {finding.what}", (finding.state, finding.way_out))], style)
@@ -58,10 +60,10 @@ def _mark(finding: Check) -> tuple[str, str]:
     return ("no", "red") if finding.needed else ("–", "yellow")
 
 
-def examine(sources: Mapping[str, str | None]) -> Iterator[Check]:
+def examine(options: Mapping[str, EngineOptions]) -> Iterator[Check]:
     """Examine this machine. Nothing is downloaded or launched.
 
-    `sources` is what the user names as the source of an engine, by the engine's name.
+    options: how each engine would be run, by its name: its source may be named there
     """
     from harness.devices.device import devices
     from harness.engines.spec import engines
@@ -91,7 +93,7 @@ def examine(sources: Mapping[str, str | None]) -> Iterator[Check]:
     )
     for engine in engines():
         if engine.source is not None and engine.source.default is not None:
-            yield source_finding(engine, sources.get(engine.name), cache)
+            yield source_finding(engine, options[engine.name], cache)
     for found in devices():
         reason = found.missing()
         count = found.count and found.count()
@@ -116,14 +118,15 @@ def environment_is_made(cache: Path) -> bool:
     return LOCK.is_file() and any((cache / "environments").glob("*/complete"))
 
 
-def source_finding(engine: EngineSpec[Any], named: str | None, cache: Path) -> Check:
-    """The checkout that a session with `engine` would use; `named` is what the user names."""
+def source_finding(engine: EngineSpec[Any], options: Any, cache: Path) -> Check:
+    """The checkout that a session with `engine` would use; it has a `source`, and so options of
+    `TrainerOptions`."""
     from harness.engines.sources import cached_checkout
 
     spec = engine.source
     assert spec is not None
     try:
-        found = cached_checkout(spec, named, cache)
+        found = cached_checkout(spec, options.source, cache)
     except BadInput as error:
         return Check(engine.name, False, str(error))
     if found is not None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from harness.cli.options import Torchprime
+from harness.cli.options import Overrides, Torchprime, overrides_of
 
 
-def engines(torchprime: Torchprime = None) -> None:
+def engines(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
     """List the engines, with what is missing and how to get it."""
     from harness.cli.doctor import environment_is_made, source_finding
     from harness.cli.listing import print_list
+    from harness.config.compose import load
     from harness.engines.spec import engines as registered
     from harness.environments.sources import default_cache_dir
 
-    cache, named = default_cache_dir(), {"torchprime": torchprime}
+    cache, options = default_cache_dir(), load(overrides_of(overrides, torchprime)).engine
     made = environment_is_made(cache)
     environment = "environment is made" if made else "the first run makes its environment"
     entries = []
     for engine in registered():
         state = environment
         if engine.source is not None and engine.source.default is not None:
-            found = source_finding(engine, named.get(engine.name), cache)
+            found = source_finding(engine, options[engine.name], cache)
             state = found.state if found.good else found.way_out or found.state
         entries.append((engine.name, (engine.description, state)))
     print_list(entries)

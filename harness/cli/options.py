@@ -97,7 +97,11 @@ BASELINES = Path("baselines")
 
 
 def overrides_of(overrides: list[str] | None, torchprime: str | None = None) -> list[str]:
-    """The Hydra overrides of a command line, with `--torchprime` among them where it is given."""
+    """The Hydra overrides of a command line, with `--torchprime` among them where it is given.
+
+    `--torchprime SOURCE` (pytest: `--parity-torchprime`) is short for
+    `engine.torchprime.source=SOURCE`: the only option of one engine, as this is its harness.
+    """
     words = list(overrides or [])
     if torchprime is not None:
         from harness.config.overrides import quoted

@@ -259,11 +259,6 @@ def _check_staged(settings: Settings) -> None:
             f"tolerance.step_time={settings.tolerance.step_time}: stage=true executes nothing, so "
             "that no step has a time"
         )
-    if settings.launcher.device != "cpu":
-        raise BadInput(
-            f"launcher.device={settings.launcher.device}: stage=true needs no device; it traces on "
-            "the processor, launcher.device=cpu"
-        )
 
 
 def _check_texts(value: Any, key: str = "") -> None:

@@ -41,6 +41,9 @@ class Device:
                       cannot drive it; None where it can
     of_type:          number of PJRT devices of one slice of an accelerator type ("v6e-8"), None
                       for a type that is not known
+    knows_slices:     its devices say which slice they are of; where they do not, the probe makes up
+                      the slices that a mesh lies across
+    traces:           the steps of a case can be traced on it without values (`stage=true`)
     shared:           two processes can have it at once, so that two trainers can run their timing
                       windows in turns
     matmul_precision: in what float32 matrix products are computed where nobody asks for more
@@ -76,6 +79,8 @@ class Device:
     undriven: Callable[[Path, Mapping[str, str]], str | None] = lambda python, packages: None
     of_type: Callable[[str], int | None] = lambda accelerator_type: None
     planes: re.Pattern[str] | None = None
+    knows_slices: bool = True
+    traces: bool = False
     plugin: Callable[[], Path | None] = lambda: None
     is_own: Callable[[Mapping[str, Any]], bool] = lambda attributes: True
     deterministic: frozenset[str] = frozenset()
@@ -124,6 +129,12 @@ def deterministic(observed: Observed) -> bool:
     """Whether equal runs on this device are known to have equal bits."""
     found = device_of(observed)
     return found is not None and observed.device_kind in found.deterministic
+
+
+def profile_planes() -> re.Pattern[str]:
+    """The planes of any profile that are devices, where it is not known which device it is of."""
+    known = (found.planes.pattern for found in devices() if found.planes is not None)
+    return re.compile("|".join(f"(?:{pattern})" for pattern in known))
 
 
 def chip(kind: str) -> Chip | None:

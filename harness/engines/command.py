@@ -120,7 +120,7 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
         steps=case.steps,
         micro_batch=case.micro_batch,
         window=case.window,
-        slices=case.slices,
+        slices=1 if used.knows_slices else case.slices,
         precision=case.matmul_precision,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned and not job.staged,

@@ -14,7 +14,7 @@ from typing import Any
 from harness import __version__
 from harness.base.errors import BadInput
 from harness.config.training import TrainingData, TrainingRequest
-from harness.devices.device import device
+from harness.devices.device import profile_planes
 from harness.importing.folders import read_sources
 from harness.importing.noticed import durations, meant_steps, notice
 from harness.importing.numbers import QUANTITIES, LoggedSource, Point, first_of, joined
@@ -173,9 +173,7 @@ def _window(first: int, last: int, seconds: float, profiled: bool = False) -> di
 
 def _of_profile(path: Path, named: str, workspace: Path, stated: Stated) -> Record:
     """A Record of the step times in a device's profile: of nothing else."""
-    planes = device("tpu").planes
-    assert planes is not None
-    times = device_times_of(path, planes)
+    times = device_times_of(path, profile_planes())
     steps = 1 + max(len(gaps) for gaps in times.seconds.values())
     request = TrainingRequest(
         stated.dtype or UNKNOWN,

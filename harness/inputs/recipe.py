@@ -138,7 +138,7 @@ def _order(case: Case, rows: int) -> np.ndarray:
 def _write_config(case: Case, inputs: Inputs) -> None:
     m, of_family = case.model, family(case.model.family)
     config: dict[str, Any] = {
-        **of_family.in_engine("hf").config(m),
+        **of_family.config(m),
         "initializer_range": 0.02,
         "use_cache": False,
         "bos_token_id": 0,

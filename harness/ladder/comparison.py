@@ -65,10 +65,12 @@ class Comparison:
         """Whether none of these rungs is broken, which are above the one that asks."""
         return not set(rungs) & set(self.broken)
 
-    @property
-    def judges_per_run(self) -> bool:
-        """Whether each run is held against float64 of its own: they start from different values."""
-        return bool(self.float64_per_run) and not self.holds("data", "init")
+    def judges_per_run(self, *values: str) -> bool:
+        """Whether each run is held against float64 of its own: they start from different values.
+
+        values: the rungs that compare the values that they start from
+        """
+        return bool(self.float64_per_run) and not self.holds(*values)
 
     def rounding(self, quantity: str) -> float:
         """How far, relatively, numbers may be from what was computed, as they were printed."""

@@ -29,9 +29,13 @@ IDENTICAL = Limit(0, "one engine ought to compile to one step")
 
 
 def compiled_step(
-    c: Comparison, graphs: tuple[Record, Record], shown: str, executions: Sequence[float]
+    rung: str,
+    c: Comparison,
+    graphs: tuple[Record, Record],
+    shown: str,
+    executions: Sequence[float],
 ) -> RungResult:
-    """The graph rung where both compiled steps were dumped; `shown` is what counters say.
+    """What `rung` says where both compiled steps were dumped; `shown` is what counters say.
 
     executions: modules that each side executes in a step, of which the heaviest was dumped
     """
@@ -39,18 +43,18 @@ def compiled_step(
     for record in graphs:
         if record.graph is None:
             text = f"{record.label}: no compiled step was dumped"
-            return RungResult.invalid("graph", text)
+            return RungResult.invalid(rung, text)
         step = record.graph
         steps.append(step)
         if not step.flops or not step.fingerprint:
             text = f"{record.label}: the step that was dumped multiplies no matrices"
-            return RungResult.invalid("graph", text)
+            return RungResult.invalid(rung, text)
     x, y = steps
     name_a, name_b = c.names
     texts = describe_difference(name_a, x, name_b, y)
     findings = tuple(Finding(text) for text in texts)
     if c.a.engine == c.b.engine:
-        return _identical(x, y, findings, shown)
+        return _identical(rung, x, y, findings, shown)
     measured = {
         "matrix-product FLOPs": (relative(x.flops, y.flops), FLOPS),
         "bytes of collectives": (relative(moved(x), moved(y)), BYTES),
@@ -60,17 +64,17 @@ def compiled_step(
         if difference is not None and difference > limit:
             text = f"{what} a step differs by {difference:.1%}" + (f": {texts[0]}" if texts else "")
             most = Limit(limit, SOURCE)
-            return RungResult.failed("graph", f"{text} ({shown})", difference, most, findings)
+            return RungResult.failed(rung, f"{text} ({shown})", difference, most, findings)
     unknown = [what for what, (difference, _) in measured.items() if difference is None]
     if unknown:
         text = f"{unknown[0]} a step is not known ({shown})"
-        return RungResult.invalid("graph", text, findings)
+        return RungResult.invalid(rung, text, findings)
     scope = " in the heaviest module of a step" if max(executions) > 1 else ""
     what, (difference, limit) = max(
         measured.items(), key=lambda item: (item[1][0] or 0.0) / item[1][1]
     )
     return RungResult.passed(
-        "graph", f"FLOPs, collectives and memory of the compiled step are alike "
+        rung, f"FLOPs, collectives and memory of the compiled step are alike "
         f"(furthest apart: {what}, {difference:.2%}); {shown}", difference, Limit(limit, SOURCE),
         detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{scope}",
         findings=findings,
@@ -78,13 +82,13 @@ def compiled_step(
 
 
 def _identical(
-    x: ModuleGraph, y: ModuleGraph, findings: tuple[Finding, ...], shown: str
+    rung: str, x: ModuleGraph, y: ModuleGraph, findings: tuple[Finding, ...], shown: str
 ) -> RungResult:
     if x.fingerprint == y.fingerprint:
         text = f"the compiled steps are identical; {shown}"
-        return RungResult.passed("graph", text, 0, IDENTICAL, detects="any other instruction")
+        return RungResult.passed(rung, text, 0, IDENTICAL, detects="any other instruction")
     text = summary(findings) if findings else "the compiled steps are not the same"
-    return RungResult.failed("graph", f"{text}; {shown}", len(findings), IDENTICAL, findings)
+    return RungResult.failed(rung, f"{text}; {shown}", len(findings), IDENTICAL, findings)
 
 
 def moved(step: ModuleGraph) -> int:

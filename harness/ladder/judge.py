@@ -60,7 +60,7 @@ def judge(comparison: Comparison) -> PairVerdict:
 def _judged(rung: Rung, c: Comparison) -> RungResult:
     """One rung, which says nothing while one that it needs does not hold."""
     result = with_assumptions(not_proven(rung, c) or rung.judge(c), c)
-    if rung.float64_per_run and c.judges_per_run:
+    if rung.float64_per_run and c.judges_per_run(*rung.float64_per_run):
         return result
     broken = [name for name in rung.needs if name in c.broken]
     if not broken or result.result in (Result.INVALID, Result.NOT_EXERCISED):

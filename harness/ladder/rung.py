@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -34,9 +35,12 @@ class Rung:
     follows:     rungs above that may be why this one fails: from the first step at which one of
                  them fails, it is INVALID where it would FAIL. What it passes, it passes
     metrics:     what it measures, with their floors; none for an identity
-    float64_per_run: `judge` can hold each run against float64 from that run's own weights and
-                 batch, where these differ by themselves (`Comparison.float64_per_run`); then it
-                 needs no other rung
+    compares:    one of what its metric compares, as in "differences up to 0.06 of a gradient": a
+                 PASS of a noisy case names it in its headline; "" for what is not named there
+    noisy:       limit from which on its PASS hides faults that people look for
+    float64_per_run: rungs above that compare weights and batch: where one of them does not hold,
+                 `judge` can hold each run against float64 from that run's own
+                 (`Comparison.float64_per_run`), and needs no other rung
     prepared:    kinds of cases (`harness.config.case.KINDS`) in which the harness itself brings it
                  about, so that no version of a trainer can be blamed for it
     blamed_for:  a gated version that fails at this stage fails this rung
@@ -53,7 +57,9 @@ class Rung:
     partly: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
-    float64_per_run: bool = False
+    compares: str = ""
+    noisy: float = math.inf
+    float64_per_run: tuple[str, ...] = ()
     prepared: tuple[str, ...] = ()
     blamed_for: Stage | None = None
     from_numbers: bool = False

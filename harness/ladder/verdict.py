@@ -27,10 +27,6 @@ EXIT_CODES = {
 NOT_COMPARED = "nothing that they compute was compared"
 """What a PASS by compiled steps alone leaves open."""
 
-NOISY = 1e-2
-"""Relative difference of gradients from which on a limit hides faults that people look for: in
-float32 it is 2e-6, in bfloat16 6e-2 and more."""
-
 
 @dataclass(frozen=True)
 class PairVerdict:
@@ -99,11 +95,10 @@ class PairVerdict:
     def blind_to(self) -> str:
         """What a PASS cannot see, where the case is as noisy as bfloat16 is; "" where it is not."""
         limits = {r.rung: r.limit for r in self.rungs if r.metric and r.limit is not None}
-        if limits.get("backward", 0.0) < NOISY:
+        known = [rung for rung in rungs() if rung.compares and rung.name in limits]
+        if not any(limits[rung.name] >= rung.noisy for rung in known):
             return ""
-        terms = {"forward": "loss", "backward": "gradient", "optimizer": "first update"}
-        known = {rung: term for rung, term in terms.items() if rung in limits}
-        parts = [f"{limits[rung]:.2g} of a {term}" for rung, term in known.items()]
+        parts = [f"{limits[rung.name]:.2g} of a {rung.compares}" for rung in known]
         return f"differences up to {', '.join(parts)}"
 
     def rung(self, name: str) -> RungResult:

@@ -56,6 +56,11 @@ class Model:
     options: dict[str, Any] | None = None
 
 
+def no_arguments(model: Model) -> dict[str, Any]:
+    """Those of an engine whose trainer reads config.json."""
+    return {}
+
+
 def canonical(model: Model) -> tuple[Layout, ...]:
     """Every parameter is kept as it is."""
     return ()
@@ -65,16 +70,16 @@ def canonical(model: Model) -> tuple[Layout, ...]:
 class InEngine:
     """What a family is called in one engine.
 
-    config: a Model in the engine's own terms: for hf the keys of config.json, for torchprime Hydra
-            overrides. Raises CannotTrain for what the engine's model cannot be
-    layer:  class of a decoder layer, which is wrapped, and rematerialised where that is asked for
-    layouts: its parameters that hold canonical ones in another layout: fused, stacked, transposed.
-            The probe observes the canonical ones, so that engines can be compared. hf has none:
-            its parameters are the canonical ones
+    layer:     class of a decoder layer, which is wrapped, and rematerialised where the model is
+    arguments: a Model as arguments of a trainer that does not read config.json: for torchprime
+               Hydra overrides. Raises CannotTrain for what the engine's model cannot be
+    layouts:   its parameters that hold canonical ones in another layout: fused, stacked,
+               transposed. The probe observes the canonical ones, so that engines can be compared.
+               hf has none: its parameters are the canonical ones
     """
 
-    config: Callable[[Model], dict[str, Any]]
     layer: str
+    arguments: Callable[[Model], dict[str, Any]] = no_arguments
     layouts: Callable[[Model], tuple[Layout, ...]] = canonical
 
 
@@ -88,6 +93,8 @@ class Family:
                      are the names that Hugging Face gives them
     draw:            the initial weight of a parameter in fp32, from its name and standard normal
                      numbers of its shape
+    config:          a Model as the keys of config.json that transformers reads. It is prepared for
+                     every engine, with the tokenizer and the weights
     flops_per_token: model FLOPs of training on one token, forward and backward, from a Model and
                      the sequence length
     engines:         what it is called in each engine that has it
@@ -103,6 +110,7 @@ class Family:
     check: Callable[[Model], None]
     shapes: Callable[[Model], dict[str, tuple[int, ...]]]
     draw: Callable[[Model, str, np.ndarray], np.ndarray]
+    config: Callable[[Model], dict[str, Any]]
     flops_per_token: Callable[[Model, int], float]
     engines: Mapping[str, InEngine]
     reference: Callable[[dict[str, Any]], Any]

@@ -140,7 +140,7 @@ def _hf_rope_scaling(m: Model) -> dict[str, Any]:
     return {"rope_scaling": {"rope_type": "llama3", **factors, **positions}}
 
 
-def torchprime_config(m: Model) -> dict[str, Any]:
+def torchprime_overrides(m: Model) -> dict[str, Any]:
     """torchprime's Hydra overrides. Raises CannotTrain for tied embeddings."""
     if m.tie_embeddings:
         raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
@@ -323,10 +323,11 @@ FAMILY = Family(
     check=check,
     shapes=shapes,
     draw=draw,
+    config=hf_config,
     flops_per_token=flops_per_token,
     engines={
-        "hf": InEngine(hf_config, "LlamaDecoderLayer"),
-        "torchprime": InEngine(torchprime_config, "LlamaDecoderLayer"),
+        "hf": InEngine("LlamaDecoderLayer"),
+        "torchprime": InEngine("LlamaDecoderLayer", torchprime_overrides),
     },
     reference=reference,
 )

@@ -79,7 +79,8 @@ FAMILY = Family(
     check=check,
     shapes=shapes,
     draw=llama.draw,
+    config=hf_config,
     flops_per_token=llama.flops_per_token,
-    engines={"hf": InEngine(hf_config, "Qwen3DecoderLayer")},
+    engines={"hf": InEngine("Qwen3DecoderLayer")},
     reference=reference,
 )

@@ -81,6 +81,7 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
     if config.getoption("--parity-candidate") is None:
         return ()
     from harness.base.errors import BadInput
+    from harness.cli.options import overrides_of
     from harness.config.overrides import quoted
     from harness.gate.refs import parse
     from harness.gate.selection import gate_pairs
@@ -88,8 +89,7 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
     words = [f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}"]
     if config.getoption("--parity-scale-mesh"):
         words.append("launcher.scale_mesh=true")
-    if (torchprime := config.getoption("--parity-torchprime")) is not None:
-        words.append(f"engine.torchprime.source={quoted(torchprime)}")
+    words += overrides_of(None, config.getoption("--parity-torchprime"))
     words += config.getoption("--parity-override")  # theirs is the last word
     before = config.getoption("--parity-baseline")
     try:

@@ -82,8 +82,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--parity-require", action="append", default=[],
-        choices=(*registry.names(registry.DEVICES), "torchprime"),
-        help="fail, instead of skipping, where this is missing; may be repeated",
+        choices=(*registry.names(registry.DEVICES), *registry.names(registry.ENGINES)),
+        help="device or engine: fail, instead of skipping, where it is missing; may be repeated",
     )  # fmt: skip
     group.addoption(
         "--parity-until-decided", type=float, default=None, metavar="TOLERANCE",
@@ -289,6 +289,7 @@ def pair_outcome(config: pytest.Config, pair: EnginePair, *overrides: str) -> Ou
 
 
 def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) -> Outcome:
+    from harness.cli.options import overrides_of
     from harness.config.compose import load
     from harness.config.overrides import quoted
     from harness.devices.device import device
@@ -312,9 +313,7 @@ def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) ->
     if config.getoption("--parity-until-decided") is not None:
         tolerance = config.getoption("--parity-until-decided")
         words += [f"tolerance.step_time={tolerance}", "timing.rounds=5"]
-    if config.getoption("--parity-torchprime") is not None:
-        source = quoted(config.getoption("--parity-torchprime"))
-        words.append(f"engine.torchprime.source={source}")
+    words += overrides_of(None, config.getoption("--parity-torchprime"))
     words += [*config.getoption("--parity-override"), *overrides]  # theirs is the last word
     reporter = reporter_of(config)
     try:

@@ -10,13 +10,11 @@ from typing import Any
 
 
 def cut_into_slices(slices: int) -> None:
-    """Give each device of a CPU mesh the index of its slice; other devices have their own."""
+    """Give each device of a CPU mesh the index of its slice."""
     import numpy as np
     import torch_xla.distributed.spmd as xs
     import torch_xla.runtime as xr
 
-    if xr.device_type() != "CPU":
-        return
     attributes = xr.global_runtime_device_attributes
 
     def with_slices() -> list[dict[str, Any]]:

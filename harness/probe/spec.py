@@ -49,7 +49,7 @@ class Spec:
     micro_batch:  rows in one micro-batch over all processes
     window:       optimizer steps in one timing window after the two that compile
     device:       "xla", or "cpu" for a trainer in eager PyTorch
-    slices:       slices that the mesh lies across; on the CPU mesh the probe makes them up
+    slices:       into so many slices devices are cut that are of none; 1 leaves them as they are
     precision:    matmul precision to be set; "default" leaves it as it is
     condition:    what device to compute like, of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from harness.base.text import printable
 from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.rungs import loss_curve
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.report import provenance
@@ -99,7 +100,7 @@ def _overview(verdict: Verdict, pairs: Sequence[Mapping[str, Any]]) -> dict[str,
 def _pair(pair: PairVerdict, records: Mapping[str, Record]) -> dict[str, Any]:
     a, b = records.get(pair.a_record), records.get(pair.b_record)
     labels = names(pair)
-    limits = [rung.limit for rung in pair.rungs if rung.rung == "loss_curve"]
+    limits = [rung.limit for rung in pair.rungs if rung.rung == loss_curve.RUNG.name]
     differ, same = provenance.side_by_side(a, b)
     perturbed = None if a is None else _perturbed(a, records)
     known = a or b

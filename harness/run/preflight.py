@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from harness.base.errors import BadInput
 from harness.config.case import Case, check
 from harness.config.settings import LauncherSettings, Settings
-from harness.devices.device import device
+from harness.devices.device import KEY, device, devices
 from harness.environments.interpreters import Interpreter
 from harness.launchers.registry import devices_of
 
@@ -20,6 +20,8 @@ def ready(settings: Settings) -> Settings:
     Raises BadInput where this machine has no such device, or the mesh is of another number.
     """
     check_device(settings.launcher)
+    if settings.stage:
+        _check_traces(settings.launcher)
     found, case = devices_of(settings.launcher), settings.case
     if found is None or found == case.devices:
         return settings
@@ -36,7 +38,16 @@ def check_device(launcher: LauncherSettings) -> None:
     if launcher.name == "xpk":
         return  # the cluster's
     if (reason := device(launcher.device).missing()) is not None:
-        raise BadInput(f"launcher.device={launcher.device}: {reason}")
+        raise BadInput(f"{KEY}={launcher.device}: {reason}")
+
+
+def _check_traces(launcher: LauncherSettings) -> None:
+    """Raises BadInput where steps are to be traced on a device that they are not traced on."""
+    if not device(launcher.device).traces:
+        able = " or ".join(f"{KEY}={found.name}" for found in devices() if found.traces)
+        raise BadInput(
+            f"{KEY}={launcher.device}: stage=true executes nothing, and traces on {able}"
+        )
 
 
 def check_library(launcher: LauncherSettings, interpreter: Interpreter) -> None:
@@ -45,7 +56,7 @@ def check_library(launcher: LauncherSettings, interpreter: Interpreter) -> None:
         return  # what is in the image
     reason = device(launcher.device).undriven(interpreter.python, interpreter.packages)
     if reason is not None:
-        raise BadInput(f"launcher.device={launcher.device}: {reason}")
+        raise BadInput(f"{KEY}={launcher.device}: {reason}")
 
 
 def mesh_does_not_fit(mesh: Mapping[str, int], found: int, key: str = "case.mesh") -> str:

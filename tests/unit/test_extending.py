@@ -69,9 +69,9 @@ from harness.config.compose import load
 from harness.models.family import family
 named = ["case.model.family=granite"]
 case = load([*named, "case.model.options.logits_scaling=4"]).case
-in_hf = family("granite").in_engine("hf")
-print(in_hf.config(case.model)["logits_scaling"])
-print(in_hf.layer)
+granite = family("granite")
+print(granite.config(case.model)["logits_scaling"])
+print(granite.in_engine("hf").layer)
 try:
     load(named)
 except BadInput as error:
@@ -83,16 +83,21 @@ except BadInput as error:
 
 
 def test_a_family_whose_parameters_are_stored_otherwise(tmp_path: Path) -> None:
-    """What the page's engine stores is what its probe is given to take apart."""
+    """What the page's engine stores is what its probe is given to take apart.
+
+    The Trainer does not have that family: its inputs are prepared all the same.
+    """
     walkthroughs.install("Add an engine", tmp_path)
     package = walkthroughs.install("Add a family whose parameters are stored otherwise", tmp_path)
     code = """
+import json
 from pathlib import Path
 from harness.config.compose import load
 from harness.engines.command import Job
 from harness.engines.spec import engine
+from harness.inputs.prepared import prepare
 from harness.models.family import family
-settings = load(["engines=[mine@v2,reference]", "case.model.family=fused-llama"])
+settings = load(["engines=[mine@v2,reference]", "case.model.family=fused-llama", "case.steps=3"])
 case, mine = settings.case, engine("mine")
 command = mine.command(Job(case, settings.engine["mine"], Path("checkout")))
 shapes = family("fused-llama").shapes(case.model)
@@ -100,10 +105,13 @@ for layout in command.spec.layouts:
     rows = [shapes[name][layout.dim] for name in layout.holds]
     assert rows == list(layout.sizes) or len(rows) == 1, layout
     print(layout.stored, len(layout.holds), layout.transposed)
+print(json.loads((prepare(case, Path("INPUTS")).model / "config.json").read_text())["model_type"])
 """
-    assert used(package, "-c", code).splitlines()[:2] == [
+    printed = used(package, "-c", code.replace("INPUTS", str(tmp_path / "inputs"))).splitlines()
+    assert printed[:2] == [
         "model.layers.0.self_attn.qkv.weight 3 False", "model.layers.0.self_attn.out 1 True",
     ]  # fmt: skip
+    assert printed[-1] == "llama"
 
 
 def test_a_case(tmp_path: Path) -> None:

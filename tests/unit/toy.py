@@ -36,6 +36,7 @@ FAMILY = Family(
     check=lambda model: None,
     shapes=shapes,
     draw=_draw,
+    config=lambda model: {"model_type": "toy"},
     flops_per_token=lambda model, length: 6.0 * model.vocab_size * model.hidden_size,
     engines={},
     reference=_reference,

@@ -152,7 +152,7 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
     if unknown:
         raise CannotTrain(f"case.mesh.{unknown[0]}: this torchprime's mesh has {', '.join(axes)}")
     return {
-        **known.config(model),
+        **known.arguments(model),
         "model/sharding": "parity",
         "model.attention_kernel": None,
         "model.remat.activation_checkpoint_layers": layers,

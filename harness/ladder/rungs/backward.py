@@ -17,13 +17,14 @@ from harness.ladder.loss import divided
 from harness.ladder.metric import UNRELATED, Floor, Metric
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung
+from harness.ladder.rungs.forward import VALUES
 from harness.record.evidence import Record
 
 
 def backward(c: Comparison) -> RungResult:
     """The gradient of every parameter at step 0, before clipping."""
     pairs = [(c.a, c.b)]
-    if c.judges_per_run:
+    if c.judges_per_run(*VALUES):
         own = [(r, c.float64_per_run.get(str(r.directory))) for r in (c.a, c.b)]
         pairs = [(r, exact) for r, exact in own if exact is not None]
         if len(pairs) < 2:
@@ -133,8 +134,10 @@ RUNG = Rung(
     name="backward",
     what="gradient of every parameter at step 0",
     judge=backward,
-    needs=("data", "init", "forward"),
+    needs=(*VALUES, "forward"),
     follows=("environment", "sharding"),
     metrics=(GRADIENT,),
-    float64_per_run=True,
+    compares="gradient",
+    noisy=1e-2,  # in float32 the limit is 2e-6, in bfloat16 6e-2 and more
+    float64_per_run=VALUES,
 )

@@ -30,7 +30,7 @@ def forward(c: Comparison) -> RungResult:
     the same. Their logits do not.
     """
     limit = c.limit(LOSS)
-    if c.judges_per_run:
+    if c.judges_per_run(*VALUES):
         return _forward_each(c)
     name_a, name_b = c.names
     x, y = first_loss(c.a), first_loss(c.b)
@@ -157,6 +157,9 @@ def _forward_each(c: Comparison) -> RungResult:
     )  # fmt: skip
 
 
+VALUES = ("data", "init")
+"""The rungs that compare the batch and the weights that the loss follows from."""
+
 LOSS = Metric(
     name="loss",
     what="loss of a step",
@@ -192,10 +195,11 @@ RUNG = Rung(
     name="forward",
     what="loss of step 0, and the logits",
     judge=forward,
-    needs=("data", "init"),
+    needs=VALUES,
     follows=("environment", "sharding"),
     metrics=(LOSS, OUTPUT),
-    float64_per_run=True,
+    compares="loss",
+    float64_per_run=VALUES,
     blamed_for=Stage.FIRST_STEP,
     from_numbers=True,
 )

@@ -129,7 +129,8 @@ def _judged(c: Comparison) -> RungResult:
         # Not above: reading compiled steps is a third of what the whole ladder takes to import.
         from harness.ladder.compiled_step import compiled_step
 
-        return compiled_step(c, c.graphs, shown, [per_step(r, "executions") for r in (c.a, c.b)])
+        executions = [per_step(r, "executions") for r in (c.a, c.b)]
+        return compiled_step("graph", c, c.graphs, shown, executions)
     detects = "one recompilation after warm-up, one operation on the host or transfer to it"
     text = f"no recompilation, no operation on the host; {shown}"
     pair = zip(c.names, (c.a, c.b), strict=True)

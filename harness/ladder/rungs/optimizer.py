@@ -266,4 +266,5 @@ RUNG = Rung(
     judge=optimizer,
     partly=MADE_OF,
     metrics=(UPDATE,),
+    compares="first update",
 )

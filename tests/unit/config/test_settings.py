@@ -229,7 +229,6 @@ class TestStaged:
         [
             ([], "target=v6e:2x2"),
             (["target=v6e:2x2", "graph=hlo"], "graph=hlo"),
-            (["target=v6e:2x2", "launcher.device=tpu"], "launcher.device=tpu"),
             (["target=v6e:2x2", "tolerance.step_time=0.1"], "tolerance.step_time=0.1"),
         ],
     )

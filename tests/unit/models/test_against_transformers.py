@@ -40,7 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> dict
             {
                 "family": known.check.__module__,
                 "model": dataclasses.asdict(model),
-                "config": known.in_engine("hf").config(model),
+                "config": known.config(model),
                 "fault": fault,
             }
         )

@@ -42,7 +42,7 @@ class TestLlama:
 
     def test_torchprime_has_no_tied_one(self) -> None:
         with pytest.raises(CannotTrain, match="untied head"):
-            llama.torchprime_config(dataclasses.replace(TINY, tie_embeddings=True))
+            llama.torchprime_overrides(dataclasses.replace(TINY, tie_embeddings=True))
 
     def test_norms_are_drawn_around_one_and_matrices_around_zero(self) -> None:
         normal = np.array([-1.0, 0.0, 2.0])
@@ -115,7 +115,7 @@ class TestLlama31:
         }
 
     def test_torchprime(self) -> None:
-        plain, found = llama.torchprime_config(TINY), llama.torchprime_config(self.scaled())
+        plain, found = llama.torchprime_overrides(TINY), llama.torchprime_overrides(self.scaled())
         assert plain["model"] == "llama-3-8b"
         assert {key: found[key] for key in found.keys() - plain.keys()} == {
             "model.rope_scaling.factor": 8.0,
@@ -167,7 +167,7 @@ class TestQwen3:
             family("qwen3").in_engine("torchprime")
 
     def test_transformers(self) -> None:
-        found = family("qwen3").in_engine("hf").config(TINY)
+        found = family("qwen3").config(TINY)
         assert (found["model_type"], found["head_dim"]) == ("qwen3", 16)
 
 
@@ -193,10 +193,10 @@ def draw(m, name, normal):
 
 
 def hf_config(m):
-    return {**LLAMA.in_engine("hf").config(m), "model_type": "scaled", **m.options}
+    return {**LLAMA.config(m), "model_type": "scaled", **m.options}
 
 
-def torchprime_config(m):
+def torchprime_overrides(m):
     return {"model": "scaled", "model.scale": m.options["scale"]}
 
 
@@ -221,11 +221,11 @@ def build(model):
 
 
 FAMILY = Family(
-    name="scaled", check=check, shapes=shapes, draw=draw,
+    name="scaled", check=check, shapes=shapes, draw=draw, config=hf_config,
     flops_per_token=lambda m, length: 1.0 * length,
     engines={
-        "hf": InEngine(hf_config, "ScaledLayer"),
-        "torchprime": InEngine(torchprime_config, "ScaledLayer", torchprime_layouts),
+        "hf": InEngine("ScaledLayer"),
+        "torchprime": InEngine("ScaledLayer", torchprime_overrides, torchprime_layouts),
     },
     reference=build,
 )

@@ -48,6 +48,16 @@ def vm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 TPU = "launcher.device=tpu"
 
 
+def test_steps_are_traced_on_the_device_that_can(vm: Callable[..., None]) -> None:
+    staged = ["stage=true", "target=v6e:2x2"]
+    assert ready(load(staged)).stage
+    vm(4)
+    with pytest.raises(BadInput, match=r"launcher\.device=tpu: .*launcher\.device=cpu"):
+        ready(load([*staged, TPU]))
+    vm(4, traces=True)
+    assert ready(load([*staged, TPU])).stage
+
+
 class TestMesh:
     def test_one_that_fits_is_left_as_it_is(self, vm: Callable[..., None]) -> None:
         vm(4)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 from checkouts import torchprime_tree
@@ -14,8 +12,9 @@ from harness.run.trained_by import refusals
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> dict[str, str | None]:
-    return {"torchprime": str(torchprime_tree(tmp_path))}
+def tree(tmp_path: Path) -> str:
+    """An override that names a checkout of torchprime."""
+    return f"engine.torchprime.source={torchprime_tree(tmp_path)}"
 
 
 EXPECTED = {
@@ -32,8 +31,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", case_names())
-def test_every_case_of_ours(name: str, tree: dict[str, str | None]) -> None:
-    found = refusals(load([f"case={name}"]).case, tree)
+def test_every_case_of_ours(name: str, tree: str) -> None:
+    found = refusals(load([f"case={name}", tree]))
     assert list(found) == ["hf", "reference", "torchprime"]
     wanted = EXPECTED.get(name, {})
     assert {engine for engine, reason in found.items() if reason is not None} == set(wanted)
@@ -41,19 +40,22 @@ def test_every_case_of_ours(name: str, tree: dict[str, str | None]) -> None:
         assert str(found[engine]).startswith(key)
 
 
-def test_a_case_that_nobody_trains(tree: dict[str, str | None]) -> None:
-    case = load([]).case
-    table: dict[str, Any] = {**case.sharding, "lm_head.weight": ["context", "fsdp"]}
-    along = dataclasses.replace(case, mesh={"fsdp": 2, "context": 2}, sharding=table)
-    assert all(
-        str(reason).startswith("case.mesh.context") for reason in refusals(along, tree).values()
-    )
+def test_a_case_that_nobody_trains(tree: str) -> None:
+    along = ["case.mesh={fsdp: 2, context: 2}", "case.sharding={lm_head.weight: [context, fsdp]}"]
+    found = refusals(load([*along, tree]))
+    assert all(str(reason).startswith("case.mesh.context") for reason in found.values())
+
+
+def test_with_the_options_of_its_engines(tree: str) -> None:
+    found = refusals(load([tree, "engine.hf.workarounds=[magic]"]))
+    assert str(found["hf"]).startswith("engine.hf.workarounds")
+    assert found["torchprime"] is None
 
 
 def test_an_engine_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not taken for one that trains everything, and nothing is fetched to find out."""
     monkeypatch.delenv("TORCHPRIME_DIR", raising=False)
     monkeypatch.setattr("harness.run.trained_by.default_cache_dir", lambda: tmp_path)
-    found = refusals(load([]).case, {})
+    found = refusals(load([]))
     assert "needs a checkout" in str(found["torchprime"])
     assert (found["hf"], found["reference"]) == (None, None)
