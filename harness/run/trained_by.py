@@ -21,7 +21,8 @@ def refusals(settings: Settings) -> dict[str, str | None]:
 
 
 def _refusal(engine: EngineSpec[Any], settings: Settings) -> str | None:
-    options, folder = settings.engine[engine.name], None
+    options: Any = settings.engine[engine.name]
+    folder = None
     try:
         if engine.source is not None:
             checkout = cached_checkout(engine.source, options.source, default_cache_dir())
