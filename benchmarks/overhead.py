@@ -35,7 +35,8 @@ from harness.launchers.local import Limits, launch
 from harness.record.layout import MANIFEST
 from harness.report.progress import ConsoleReporter
 from harness.run import session
-from harness.run.execute import DeviceLock, places_of
+from harness.run.device_lock import DeviceLock
+from harness.run.execute import places_of
 from harness.run.plan import Plan, plan_run
 
 QUIET = ConsoleReporter(Console(quiet=True))

@@ -21,7 +21,8 @@ from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict
 from harness.launchers.registry import launcher_for
 from harness.record.writer import write_json
-from harness.run.execute import Reporter, with_launcher_identity
+from harness.run.execute import with_launcher_identity
+from harness.run.reporter import Reporter
 from harness.run.session import Outcome
 from harness.run.workspace import code_digest, key_of
 

@@ -13,7 +13,7 @@ from harness.environments.mirror import Mirror
 from harness.environments.sources import GitSource, default_cache_dir, parse_source, resolve
 from harness.gate.bisect import FirstBad, Notebook, Question, finish, rung_of
 from harness.gate.refs import Ref
-from harness.run.execute import Reporter
+from harness.run.reporter import Reporter
 
 _FIRST_BAD = re.compile(r"^([0-9a-f]{40,64}) is the first bad commit", re.MULTILINE)
 _ONLY_SKIPPED = "git ended with 2"

@@ -27,9 +27,10 @@ from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.record.evidence import Record
 from harness.run import session
 from harness.run.compiling import plan_compiling
-from harness.run.execute import Reporter, run_or_reuse
+from harness.run.execute import run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
 from harness.run.plan import Plan, inputs_of, with_workarounds, workarounds_of
+from harness.run.reporter import Reporter
 from harness.run.session import Outcome, Planned
 from harness.run.timing import compiled_step_of
 

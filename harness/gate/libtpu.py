@@ -16,8 +16,8 @@ from harness.ladder.rungs.compiled import NAME, judge_compilers
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.run.compiling import Compiling, compiled_for, plan_compiling
-from harness.run.execute import Reporter
 from harness.run.plan import inputs_of, planner
+from harness.run.reporter import Reporter
 from harness.run.session import Outcome
 from harness.run.timing import compiled_step_of
 

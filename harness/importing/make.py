@@ -31,7 +31,7 @@ from harness.record.evidence import (
 )
 from harness.record.termination import OK, STOPPED_EARLY, Termination
 from harness.record.writer import encode, write_json
-from harness.run.execute import device_times_of
+from harness.run.collect import device_times_of
 from harness.run.workspace import Slot, slot
 
 UNKNOWN = "unknown"

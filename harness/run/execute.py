@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import platform
-import re
 import tempfile
 import threading
 import time
@@ -14,66 +11,25 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
-from filelock import FileLock, Timeout
-
-from harness import __version__
-from harness.base import secrets
-from harness.base.errors import BadInput
-from harness.base.text import printable
-from harness.config.case import Case
 from harness.config.settings import LauncherSettings
-from harness.config.training import TrainingRequest
-from harness.devices.device import device as find_device
-from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
-from harness.environments.sources import default_cache_dir
-from harness.launchers.invocation import Invocation, Places, make_scratch
+from harness.launchers.invocation import Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
 from harness.launchers.registry import launcher_for, limits_of, local_launcher
-from harness.record import layout, reader, termination, writer
-from harness.record.device_times import joined
+from harness.record import reader, termination
 from harness.record.evidence import (
-    DeviceTimes,
-    Launched,
-    Machine,
-    Manifest,
-    Observed,
-    Origin,
-    Python,
     Record,
-    Reported,
 )
-from harness.record.log import last_lines
+from harness.run.collect import Launch, collect
+from harness.run.device_lock import DeviceLock
 from harness.run.plan import Plan
+from harness.run.reporter import Reporter
 from harness.run.workspace import Slot, slot
 
 ATTEMPTS = 3
 """Launches of one run at most. Only starved collectives, the machine's own failure, are tried
 again: no run that trained is ever repeated until it pleases."""
-
-
-class Reporter(Protocol):
-    """Shows a person what is going on."""
-
-    def note(self, text: str) -> None:
-        """A line about what is being done or waited for."""
-
-    def expects(self, runs: int) -> None:
-        """So many more runs are coming, as far as is known now; some may be there already."""
-
-    def started(self, label: str, steps: int) -> None:
-        """A run was launched."""
-
-    def event(self, label: str, event: reader.Event) -> None:
-        """The probe wrote an event."""
-
-    def ended(self, label: str, ended: termination.Termination) -> None:
-        """A run ended."""
-
-    def reused(self, label: str, directory: Path) -> None:
-        """A complete Record of this very run was there already."""
 
 
 def expect(
@@ -181,33 +137,6 @@ def _folder(plan: Plan) -> str:
     return plan.engine if plan.role == "subject" else f"{plan.engine}-{plan.role}"
 
 
-class DeviceLock:
-    """Holds the machine's devices: two trainers at once would starve each other's collectives.
-
-    Raises BadInput where a process that is not a run of the harness has them.
-    """
-
-    def __init__(self, device: str, reporter: Reporter) -> None:
-        cache = default_cache_dir()
-        cache.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(cache / f"device-{device}.lock")
-        self.device, self.reporter = device, reporter
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            self.reporter.note("waiting for another run on this machine's devices")
-            self.lock.acquire()
-        # Whoever has them now is none of ours.
-        if (reason := find_device(self.device).busy()) is not None:
-            self.lock.release()
-            raise BadInput(f"launcher.device={self.device}: {reason}")
-
-    def __exit__(self, *exception: object) -> None:
-        self.lock.release()
-
-
 def launch_alone(plan: Plan, place: Slot, settings: LauncherSettings, reporter: Reporter) -> Record:
     """Launch one run; it is retried only if the machine starved its collectives."""
     launcher = _launcher(plan, settings, reporter)
@@ -241,98 +170,11 @@ def _launch(
     place.begin()
     make_scratch(run.places)
     ended = launcher.launch(run, lambda event: on_event(plan.label, event))
-    invocation = launcher.invocation(run)
-    argv = secrets.public_argv(invocation.argv)
-    _scrub(plan, invocation, place.running)
-    observed = with_kind(reader.read_observed(place.running))
-    if plan.role == "graph" and ended.status == termination.OK:
-        _keep_graph(place)
-    manifest = Manifest(
-        schema=layout.SCHEMA,
-        harness=__version__,
-        engine=plan.engine,
-        label=plan.label,
-        role=plan.role,
-        repeat=plan.repeat,
-        key=plan.key,
-        case=_public_case(plan.case),
-        inputs=plan.inputs.digest,
-        origin=Origin(**plan.origin),
-        command=Launched(
-            argv,
-            secrets.public({**plan.environment, **plan.command.environment}),
-            tuple(plan.command.pythonpath),
-        ),
-        interpreter=Python(dict(plan.interpreter.packages), argv[0], plan.interpreter.key),
-        host=Machine(platform.node(), platform.machine()),
-        started=started,
-        attempts=attempt,
-        turns=turns,
-        observed=observed,
-        hosts=reader.read_hosts(place.running),
-        reported=_reported(plan, place),
-        beyond_case=dict(plan.command.beyond_case),
-        profile=keep_device_times(place.running, observed),
-        ended=_judge_termination(ended, plan.case.steps, place),
-    )
-    result = place.finish(manifest)
+    launch = Launch(launcher.invocation(run), started, ended, attempt, turns)
+    result = collect(plan, place, launch)
     if result.steps:
         write_events(result)
     return result
-
-
-def keep_device_times(folder: Path, observed: Observed) -> str | None:
-    """Write device_times.json from the profile in a Record's folder.
-
-    Returns what is wrong with the profile; None for a good one, and where there is none.
-    """
-    planes = planes_of(observed)
-    if planes is None:
-        return None
-    hosts = {}
-    for place in (folder, *sorted(folder.glob("host-*"))):
-        files = sorted((place / layout.PROFILE).rglob("*.xplane.pb"))
-        if not files:
-            continue
-        try:
-            hosts[place.name] = device_times_of(files[-1], planes)
-        except BadInput as error:
-            return str(error)
-    if not hosts:
-        return None
-    kept = hosts[folder.name] if folder.name in hosts else joined(hosts)
-    writer.write_json(folder / layout.DEVICE_TIMES, dataclasses.asdict(kept))
-    return None
-
-
-def device_times_of(profile: Path, planes: re.Pattern[str]) -> DeviceTimes:
-    """The step times in a profile, as a Record keeps them. Raises BadInput where it shows none."""
-    from harness.compiler.xplane import step_seconds
-
-    times = step_seconds(profile, planes)
-    return DeviceTimes(
-        times.module, dict(times.seconds), times.idle_devices, tuple(times.complaints)
-    )
-
-
-def _keep_graph(place: Slot) -> None:
-    """Write graph.json from the HLO dump, which is thrown away with the scratch folder."""
-    from harness.compiler import read_dump, steady_state_module
-    from harness.run.compiling import keep_modules
-
-    dump = place.scratch / "hlo"
-    modules = read_dump(dump)
-    step = steady_state_module(modules)
-    kept = {"schema": layout.SCHEMA, "step": dataclasses.asdict(step)}
-    writer.write_json(place.running / layout.GRAPH, kept)
-    heaviest = next(n for n, module in enumerate(modules) if module is step)
-    keep_modules(dump, place.scratch / "executions.log", heaviest, place.running)
-
-
-def _reported(plan: Plan, place: Slot) -> tuple[Reported, ...]:
-    """What the trainer's log says of its training; nothing where it left none."""
-    text = "\n".join(last_lines(place.running / layout.LOG))
-    return engine(plan.engine).reports(text, plan.case.steps)
 
 
 def with_launcher_identity(plan: Plan, launcher: Launcher) -> Plan:
@@ -367,46 +209,4 @@ def run_of(plan: Plan, place: Slot, shared: Path | None = None) -> Run:
         plan.environment,
         plan.case.micro_batch,
         engine(plan.engine).libraries,
-    )
-
-
-def _public_case(case: Case | TrainingRequest) -> Case | TrainingRequest:
-    """The case as the manifest has it. A Case has no secrets, a trainer's arguments may."""
-    if isinstance(case, Case):
-        return case
-    return dataclasses.replace(case, arguments=secrets.public(case.arguments))
-
-
-SCRUBBED = (".log", ".json", ".jsonl")
-"""Endings of the files of a run in which a trainer may have written what it was given."""
-
-
-def _scrub(plan: Plan, invocation: Invocation, folder: Path) -> None:
-    """Take the values of secrets out of what the run wrote, before it becomes a Record."""
-    arguments = {} if isinstance(plan.case, Case) else plan.case.arguments
-    known = (dict(os.environ), dict(invocation.environment), invocation.argv, arguments)
-    values = {value for one in known for value in secrets.secrets_in(one)}
-    for file in folder.rglob("*"):
-        if file.suffix in SCRUBBED and file.is_file():
-            secrets.scrub(file, values)
-
-
-def _judge_termination(
-    ended: termination.Termination, steps_of_case: int, place: Slot
-) -> termination.Termination:
-    """A process that exits with 0 is not enough: every step has to have been trained."""
-    if ended.status != termination.OK:
-        return ended
-    # Read as a run that may be cut short, which is what is to be found out.
-    events = reader.read_events(place.running / layout.STEPS)
-    ends = (e for e in events if isinstance(e, reader.ValuesEvent | reader.StepEvent))
-    steps = len({e.step for e in ends if isinstance(e, reader.ValuesEvent) or e.staged})
-    if steps == steps_of_case:
-        return ended
-    log = printable("\n".join(last_lines(place.running / layout.LOG))).splitlines()
-    return dataclasses.replace(
-        ended,
-        status=termination.STOPPED_EARLY,
-        reason=f"it exited with 0, but trained {steps} of {steps_of_case} steps",
-        log=tuple(line for line in log if line.strip())[-termination.TAIL_LINES :],
     )

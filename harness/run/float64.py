@@ -21,8 +21,9 @@ from harness.launchers.local import device_environment
 from harness.models.family import family
 from harness.record.evidence import Record
 from harness.record.layout import FIRST_BATCH, INITIAL
-from harness.run.execute import Reporter, run_or_reuse
+from harness.run.execute import run_or_reuse
 from harness.run.plan import Plan, interpreter_for
+from harness.run.reporter import Reporter
 
 
 def plan_float64(settings: Settings, inputs: Inputs, progress: Progress) -> Plan:

@@ -10,8 +10,9 @@ from harness.inputs.prepared import with_perturbed_weights
 from harness.ladder.comparison import RecordPair
 from harness.ladder.noise_floor import needs_repeat
 from harness.record.evidence import Record
-from harness.run.execute import Reporter, run_or_reuse
+from harness.run.execute import run_or_reuse
 from harness.run.plan import Plan, plan_perturbed, plan_repeat
+from harness.run.reporter import Reporter
 
 
 @dataclass(frozen=True)

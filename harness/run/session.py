@@ -32,7 +32,7 @@ from harness.run.compiling import (
     kept_pairs,
     plan_compiling,
 )
-from harness.run.execute import Reporter, expect, run_or_reuse
+from harness.run.execute import expect, run_or_reuse
 from harness.run.float64 import (
     first_step_in_float64,
     float64_from_own_weights,
@@ -40,6 +40,7 @@ from harness.run.float64 import (
 )
 from harness.run.noise import NOT_MEASURED, measure_noise
 from harness.run.plan import Plan, Planner, inputs_of, planner
+from harness.run.reporter import Reporter
 from harness.run.timing import Measurements, can_take_turns, compiled_step_of, measure
 
 

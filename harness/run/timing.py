@@ -17,8 +17,9 @@ from harness.ladder.rungs.step_time import judge_launches
 from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.record.steady import COMPILING_STEPS
-from harness.run.execute import Reporter, run_or_reuse, run_or_reuse_in_turns
+from harness.run.execute import run_or_reuse, run_or_reuse_in_turns
 from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
+from harness.run.reporter import Reporter
 
 Planners = tuple[Planner, Planner]
 """How the two runs that are compared are planned."""

@@ -23,8 +23,10 @@ from harness.models.family import Model
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
 from harness.run import preflight
-from harness.run.execute import DeviceLock, Reporter, launch_alone, run_of, with_launcher_identity
+from harness.run.device_lock import DeviceLock
+from harness.run.execute import launch_alone, run_of, with_launcher_identity
 from harness.run.plan import Plan
+from harness.run.reporter import Reporter
 from harness.run.workspace import Slot
 from harness.train.settings import Training
 

@@ -20,7 +20,8 @@ from harness.inputs.prepared import prepare
 from harness.launchers.invocation import bare, make_scratch, watched
 from harness.launchers.local import Limits, launch
 from harness.report.progress import ConsoleReporter
-from harness.run.execute import DeviceLock, places_of
+from harness.run.device_lock import DeviceLock
+from harness.run.execute import places_of
 from harness.run.plan import Plan, plan_run
 
 WIDE = (

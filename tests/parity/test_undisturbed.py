@@ -20,7 +20,8 @@ from harness.inputs.prepared import prepare
 from harness.launchers.invocation import Invocation, bare, make_scratch
 from harness.launchers.local import Limits, launch
 from harness.report.progress import ConsoleReporter
-from harness.run.execute import DeviceLock, places_of, run_or_reuse
+from harness.run.device_lock import DeviceLock
+from harness.run.execute import places_of, run_or_reuse
 from harness.run.plan import Plan, plan_run
 
 CASE = ("case=llama-tiny-as-shipped", "case.steps=8")

@@ -123,7 +123,7 @@ class TestEnds:
         assert found.log[-1] == "ValueError: no such key"
 
     def test_with_0_and_nothing_done(self, tmp_path: Path, mark: str) -> None:
-        """The launcher cannot know; `harness.run.execute` counts the steps."""
+        """The launcher cannot know; `harness.run.collect` counts the steps."""
         seen: list[Any] = []
         found = run(tmp_path, mark, "sys.exit(0)", on_event=seen.append)
         assert (found.status, seen) == (termination.OK, [])

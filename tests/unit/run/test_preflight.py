@@ -19,8 +19,8 @@ from harness.environments.interpreters import Interpreter
 from harness.gate.refs import parse
 from harness.gate.selection import gate_pairs
 from harness.launchers import registry
-from harness.run import execute, preflight
-from harness.run.execute import DeviceLock
+from harness.run import device_lock, preflight
+from harness.run.device_lock import DeviceLock
 from harness.run.preflight import check_library, ready
 
 
@@ -38,9 +38,8 @@ def vm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             assert name == "tpu"
             return found
 
-        for module in (preflight, registry):
+        for module in (preflight, registry, device_lock):
             monkeypatch.setattr(module, "device", device)
-        monkeypatch.setattr(execute, "find_device", device)
 
     return make
 

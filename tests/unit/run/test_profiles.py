@@ -16,7 +16,7 @@ from harness.ladder.rungs.step_time import step_time
 from harness.record.evidence import Record, Window
 from harness.record.layout import DEVICE_TIMES
 from harness.record.reader import read_device_times
-from harness.run.execute import keep_device_times
+from harness.run.collect import keep_device_times
 
 COUNT = 8
 STEPS = 20
