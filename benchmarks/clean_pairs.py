@@ -12,12 +12,12 @@ The last lines are a table in Markdown.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import resumable
 from overhead import QUIET
 
 from harness.base.errors import BadInput
@@ -104,9 +104,7 @@ def table(pairs: list[Pair]) -> str:
 
 def main(results: Path, seconds: float, torchprime: list[str]) -> None:
     """Judge what was not judged yet, for so long."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    lines = results.read_text().splitlines() if results.is_file() else []
-    pairs = [Pair(**json.loads(line)) for line in lines]
+    pairs = [Pair(**row) for row in resumable.read(results)]
     done, began = {(pair.case, pair.pair) for pair in pairs}, time.monotonic()
     for case, engines in CASES.items():
         shown = " ".join(word.removeprefix("case=") for word in case)
@@ -120,8 +118,7 @@ def main(results: Path, seconds: float, torchprime: list[str]) -> None:
                 named = f"engines=[{','.join((first, *others))}]"
                 for pair in judged([*case, named, *torchprime], shown):
                     pairs.append(pair)
-                    with results.open("a") as stream:
-                        stream.write(json.dumps(asdict(pair)) + "\n")
+                    resumable.append(results, asdict(pair))
                     where = f"{pair.nearest} at {pair.share:.0%} of its limit"
                     print(f"{pair.result}  {shown}  {pair.pair}: {where}", flush=True)
             except BadInput as error:

@@ -18,7 +18,6 @@ import argparse
 import ast
 import functools
 import gc
-import json
 import os
 import random
 import re
@@ -34,6 +33,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import pytest
+import resumable
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = "harness/ladder"
@@ -115,8 +115,7 @@ class Sweep:
             if time.monotonic() - began > self._seconds:
                 break
             if (found := self._is_found(mutant, items)) is not None:
-                with self._results.open("a") as stream:
-                    stream.write(json.dumps({**asdict(mutant), "survived": not found}) + "\n")
+                resumable.append(self._results, {**asdict(mutant), "survived": not found})
         return True
 
     def _called(self, frame: FrameType, event: str, argument: object) -> None:
@@ -223,9 +222,8 @@ def _fails_in_a_fork(test: Any) -> bool:
 
 def read(results: Path) -> dict[Mutant, bool]:
     """Mutants that were tried, and whether each survived."""
-    lines = results.read_text().splitlines() if results.is_file() else []
-    told = [json.loads(line) for line in lines]
-    return {Mutant(t["file"], t["number"], t["line"]): t["survived"] for t in told}
+    rows = resumable.read(results)
+    return {Mutant(row["file"], row["number"], row["line"]): row["survived"] for row in rows}
 
 
 def summary(tried: dict[Mutant, bool]) -> str:
@@ -244,7 +242,6 @@ def summary(tried: dict[Mutant, bool]) -> str:
 
 def main(results: Path, number: int, seed: int, seconds: float) -> None:
     """Try a seeded sample of what was not tried yet, and print what came of all."""
-    results.parent.mkdir(parents=True, exist_ok=True)
     tried = read(results)
     left = [mutant for mutant in dict.fromkeys(mutants()) if mutant not in tried]
     sample = random.Random(seed).sample(left, min(number, len(left)))

@@ -10,11 +10,11 @@ run, which the next call does not repeat. The last lines are a table in Markdown
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
+import resumable
 from overhead import QUIET
 
 from harness.config.compose import load
@@ -58,9 +58,7 @@ def tried(dtype: str, fault: str, arguments: str) -> dict[str, Any]:
 
 def main(dtype: str, results: Path, seconds: float) -> None:
     """Try what was not tried yet, for so long."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    lines = results.read_text().splitlines() if results.is_file() else []
-    known = {(r["dtype"], r["fault"], r["arguments"]): r for r in map(json.loads, lines)}
+    known = {(r["dtype"], r["fault"], r["arguments"]): r for r in resumable.read(results)}
     began, rows = time.monotonic(), []
     for fault, strengths in FAULTS.items():
         missed = []
@@ -71,8 +69,7 @@ def main(dtype: str, results: Path, seconds: float) -> None:
                     return
                 row = tried(dtype, fault, arguments)
                 known[dtype, fault, arguments] = row
-                with results.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
+                resumable.append(results, row)
                 print(f"{fault} {arguments}: {row['headline']}", flush=True)
             row = known[dtype, fault, arguments]
             if row["result"] == "FAIL":
