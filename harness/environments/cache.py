@@ -1,7 +1,7 @@
 """Folders that are made once, found again, and safe against other processes."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,3 +51,20 @@ def in_one_piece(target: Path) -> Iterator[Path]:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def made_once(target: Path, fill: Callable[[Path], None], note: str, progress: Progress) -> None:
+    """Have `fill` make the folder `target`, given the path to make it under, where there is none.
+
+    note: said before it is made
+
+    Raises:
+        BadInput: the folder of `target` cannot be written.
+    """
+    if target.exists():
+        return
+    with exclusive(target, progress):
+        if not target.exists():
+            progress(note)
+            with in_one_piece(target) as partial:
+                fill(partial)

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import exclusive, in_one_piece
+from harness.environments.cache import made_once
 from harness.environments.install import run_uv
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
@@ -56,12 +56,12 @@ def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompil
         )
     python = _driver(cache_dir, progress)
     folder = cache_dir / "libtpu" / release
-    if not folder.exists():
-        with exclusive(folder, progress):
-            if not folder.exists():
-                progress(f"installing libtpu {release} (about 500 MB)")
-                with in_one_piece(folder) as partial:
-                    _install_libtpu(release, python, partial, progress)
+    made_once(
+        folder,
+        lambda partial: _install_libtpu(release, python, partial, progress),
+        f"installing libtpu {release} (about 500 MB)",
+        progress,
+    )
     return TpuCompiler(python, folder / "libtpu" / "libtpu.so", release)
 
 

@@ -21,7 +21,7 @@ from packaging.version import Version
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.environments import venv
-from harness.environments.cache import exclusive, in_one_piece
+from harness.environments.cache import made_once
 from harness.environments.folders import copy_code
 from harness.environments.install import InstallFailed, run_uv
 from harness.environments.inventory import take_inventory
@@ -134,12 +134,12 @@ def with_transformers(
     identity = (checkout.version, checkout.commit, checkout.dirty)
     label = checkout.version or (checkout.commit or checkout.dirty or "")[:12]
     overlay = cache_dir / "overlays" / f"transformers-{label}-{_hash(base.key, identity)[:12]}"
-    if not overlay.exists():
-        with exclusive(overlay, progress):
-            if not overlay.exists():
-                progress(f"installing {checkout.description}")
-                with in_one_piece(overlay) as partial:
-                    _install_overlay(base, checkout, partial, progress)
+    made_once(
+        overlay,
+        lambda partial: _install_overlay(base, checkout, partial, progress),
+        f"installing {checkout.description}",
+        progress,
+    )
     in_overlay = distributions(path=[str(overlay)])
     added: dict[str, str] = {canonicalize_name(d.name): d.version for d in in_overlay}
     packages = {**base.packages, **added}

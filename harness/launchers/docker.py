@@ -25,11 +25,9 @@ REPOSITORY = "parity-harness"
 
 
 @dataclass(frozen=True)
-class DockerOptions:
-    """`launcher.options` of launcher=docker.
+class DockerOptions(images.ImageOptions):
+    """`launcher.options` of launcher=docker, beside the image's.
 
-    image:      an image to run in; null builds one for the environment
-    base_image, torch_xla, wheels: what that one is built from; see `harness.launchers.images`
     shm_size:   size of /dev/shm, through which the loader's workers hand over batches
     forward:    variables of this shell that the run gets where they are set; never by value on a
                 command line
@@ -38,10 +36,6 @@ class DockerOptions:
 
     __pydantic_config__ = STRICT
 
-    image: str | None = None
-    base_image: str = "python:3.11-slim-bookworm"
-    torch_xla: str | None = None
-    wheels: str | None = None
     shm_size: str = "16g"
     forward: list[str] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)
@@ -59,13 +53,7 @@ class Docker:
     @property
     def image(self) -> str:
         """The image's reference."""
-        return self.options.image or f"{REPOSITORY}:{self._built.tag}"
-
-    @property
-    def _built(self) -> images.Image:
-        return images.settings_of(
-            self.options.base_image, self.options.torch_xla, self.options.wheels
-        )
+        return self.options.image or f"{REPOSITORY}:{self.options.built.tag}"
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -105,14 +93,14 @@ class Docker:
 
     def commands(self, run: Run) -> list[tuple[str, ...]]:
         """The build, where the image is ours, and the run."""
-        build = [] if self.options.image else [self._built.build(self.image, "CONTEXT")]
+        build = [] if self.options.image else [self.options.built.build(self.image, "CONTEXT")]
         return [*build, self.container(run).argv]
 
     def launch(self, run: Run, on_event: OnEvent) -> Termination:
         """Run it in a container, which is removed whatever happens."""
         images.check_interpreter(run)
         if self.options.image is None and not images.exists(self.image):
-            images.build(self._built, self.image, self.progress)
+            images.build(self.options.built, self.image, self.progress)
         container = self.container(run)
         container.write_files()
         with _removed(container_name(run)):

@@ -169,6 +169,21 @@ def _succeed(argv: tuple[str, ...], otherwise: str) -> None:
         raise BadInput(f"{otherwise}: {last_words(done.stdout)}")
 
 
-def settings_of(base_image: str, torch_xla: str | None, wheels: str | None) -> Image:
-    """The Image that a launcher's options describe."""
-    return Image(base_image, torch_xla, None if wheels is None else Path(wheels))
+@dataclass(frozen=True)
+class ImageOptions:
+    """`launcher.options` that every launcher has whose runs are in an image.
+
+    image:             an image to run in; null builds one for the environment
+    base_image, torch_xla, wheels: what that one is built from; see `Image`
+    """
+
+    image: str | None = None
+    base_image: str = "python:3.11-slim-bookworm"
+    torch_xla: str | None = None
+    wheels: str | None = None
+
+    @property
+    def built(self) -> Image:
+        """The image that is built where none is named."""
+        wheels = None if self.wheels is None else Path(self.wheels)
+        return Image(self.base_image, self.torch_xla, wheels)

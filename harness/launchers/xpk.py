@@ -55,8 +55,8 @@ NEEDED = ("cluster", "project", "zone", "tpu_type", "artifact_dir")
 
 
 @dataclass(frozen=True)
-class XpkOptions:
-    """`launcher.options` of launcher=xpk; what is null is taken from `parity use`.
+class XpkOptions(images.ImageOptions):
+    """`launcher.options` of launcher=xpk, beside the image's; what is null is from `parity use`.
 
     cluster, project, zone: the GKE cluster, as `xpk cluster create` was told
     tpu_type:     TPU of one slice, such as v6e-256
@@ -65,9 +65,7 @@ class XpkOptions:
     artifact_dir: folder in a bucket, such as gs://bucket/parity, that you and the pods can write
     namespace:    Kubernetes namespace of the workloads
     secret:       Kubernetes Secret whose keys become variables of the pods, such as HF_TOKEN
-    image:        an image to run in; null builds one for the environment and pushes it
-    registry:     where that one is pushed; null takes gcr.io/<project>
-    base_image, torch_xla, wheels: what it is built from; see `harness.launchers.images`
+    registry:     where an image that is built is pushed; null takes gcr.io/<project>
     queue_limit:  seconds that a workload may wait for its TPUs
     arguments:    further arguments of `xpk workload create`, such as --spot
     """
@@ -83,11 +81,7 @@ class XpkOptions:
     artifact_dir: str | None = None
     namespace: str = "default"
     secret: str | None = None
-    image: str | None = None
     registry: str | None = None
-    base_image: str = "python:3.11-slim-bookworm"
-    torch_xla: str | None = None
-    wheels: str | None = None
     queue_limit: float = 3600.0
     arguments: list[str] = field(default_factory=list)
 
@@ -126,12 +120,8 @@ class Xpk:
     def image(self) -> str:
         """The image's reference."""
         registry = self.options.registry or f"gcr.io/{self.options.project}"
-        return self.options.image or f"{registry.rstrip('/')}/parity-harness:{self._built.tag}"
-
-    @property
-    def _built(self) -> images.Image:
-        return images.settings_of(
-            self.options.base_image, self.options.torch_xla, self.options.wheels
+        return (
+            self.options.image or f"{registry.rstrip('/')}/parity-harness:{self.options.built.tag}"
         )
 
     @property
@@ -207,7 +197,10 @@ class Xpk:
         """Building and pushing the image, where it is ours; making and submitting the JobSet."""
         image: list[tuple[str, ...]] = []
         if self.options.image is None:
-            image = [self._built.build(self.image, "CONTEXT"), ("docker", "push", self.image)]
+            image = [
+                self.options.built.build(self.image, "CONTEXT"),
+                ("docker", "push", self.image),
+            ]
         create = self.create(run, f"parity-{run.name}", Path("xpk"), Path(JOBSET))
         return [*image, create, self._cluster.argv("create", "--filename", JOBSET)]
 
@@ -264,7 +257,7 @@ class Xpk:
         """Submit it, wait for it, and put its hosts' Records together."""
         images.check_interpreter(run)
         if self.options.image is None and not images.exists(self.image, remote=True):
-            images.build(self._built, self.image, self.progress)
+            images.build(self.options.built, self.image, self.progress)
             images.push(self.image, self.progress)
         workload = workload_name(run)
         artifacts = Artifacts(str(self.options.artifact_dir), workload)

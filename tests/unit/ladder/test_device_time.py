@@ -7,19 +7,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from builders import (
     as_training,
-    comparison,
     tolerance,
     with_manifest,
     with_observed,
 )
 from golden import Worded
+from timing_samples import noisy, timed, under
 
 from harness.config.training import TrainingData
-from harness.ladder.comparison import Comparison
 from harness.ladder.device_time import device_steps, profile_fault, throughput
 from harness.ladder.result import Result
 from harness.ladder.rungs.step_time import (
@@ -30,29 +28,7 @@ from harness.models.family import Model
 from harness.record.evidence import DeviceTimes, Record, Window
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
-
-
 INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
-
-
-def timed(run: Record, *seconds: float, window: int = 1) -> Record:
-    """A run whose steady windows took so many seconds a step."""
-    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}, False, 0.0) for i in (0, 1)]
-    for i, s in enumerate(seconds):
-        first = 2 + i * window
-        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}, False, 0.0))
-    steps = 2 + len(seconds) * window
-    run = dataclasses.replace(run, windows=tuple(windows))
-    return with_manifest(run, lambda m: m["case"].update(steps=steps))
-
-
-def noisy(ratio: float = 1.0, count: int = 40, seed: int = 0, noise: float = 0.01) -> list[float]:
-    generator = np.random.default_rng(seed)
-    return list(ratio * 0.1 * np.exp(noise * generator.standard_normal(count)))
-
-
-def under(limit: float | None, a: Record, b: Record, **given: Any) -> Comparison:
-    return comparison(a, b, tolerance=tolerance(step_time=limit), **given)
 
 
 def profiled(run: Record, *devices: list[float], **fields: Any) -> Record:

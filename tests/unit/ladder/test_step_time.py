@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
-    comparison,
     in_turns,
     tolerance,
     with_manifest,
@@ -18,6 +17,7 @@ from builders import (
     without,
 )
 from golden import Worded
+from timing_samples import noisy, timed, under
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Result, RungResult
@@ -26,29 +26,7 @@ from harness.ladder.timed import Launches, by_host
 from harness.record.evidence import Record, Window
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
-
-
 INCONCLUSIVE, NOT_EXERCISED = Result.INCONCLUSIVE, Result.NOT_EXERCISED
-
-
-def timed(run: Record, *seconds: float, window: int = 1) -> Record:
-    """A run whose steady windows took so many seconds a step."""
-    windows = [Window(i, i, 5.0, 5.0, 1, 1, 0, {}, False, 0.0) for i in (0, 1)]
-    for i, s in enumerate(seconds):
-        first = 2 + i * window
-        windows.append(Window(first, first + window - 1, s * window, 1.0, 0, 1, 0, {}, False, 0.0))
-    steps = 2 + len(seconds) * window
-    run = dataclasses.replace(run, windows=tuple(windows))
-    return with_manifest(run, lambda m: m["case"].update(steps=steps))
-
-
-def noisy(ratio: float = 1.0, count: int = 40, seed: int = 0, noise: float = 0.01) -> list[float]:
-    generator = np.random.default_rng(seed)
-    return list(ratio * 0.1 * np.exp(noise * generator.standard_normal(count)))
-
-
-def under(limit: float | None, a: Record, b: Record, **given: Any) -> Comparison:
-    return comparison(a, b, tolerance=tolerance(step_time=limit), **given)
 
 
 def thrice(limit: float, x: Record, y: Record) -> Comparison:
