@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import Counter
 from collections.abc import Sequence
 
 from harness.config.case import ALIGNED, AS_SHIPPED
 from harness.gate.change import equal_parameters
 from harness.ladder.ladder import names as rung_names
 from harness.ladder.ladder import rung as rung_of
-from harness.ladder.result import Result, RungResult
+from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.rungs import environment, graph, sharding
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Record
@@ -98,36 +96,29 @@ def _alike(pair: PairVerdict) -> list[RungResult]:
     for rung in pair.rungs:
         fails = rung.result is Result.FAIL
         follows = bool(alike) and rung.result is Result.INVALID
-        if rung.rung in STANDING and (fails or follows) and _of_both(rung, (pair.a, pair.b)):
+        if rung.rung in STANDING and (fails or follows) and _of_both(rung):
             alike.append(rung)
         elif fails:
             break  # what stands below it may follow from this
     return alike
 
 
-def _of_both(rung: RungResult, labels: tuple[str, str]) -> bool:
-    """Whether all that a rung found is of both runs: one finding each, or one of equal numbers.
-
-    Two runs of one version have one label: their findings are each there twice.
-    """
-    own = Counter[tuple[str, str]]()
-    for finding in rung.findings:
-        named = {label for label in labels if _names(label, finding.text)}
-        if finding.a is not None and finding.a == finding.b:
-            continue
-        if len(named) != 1:
+def _of_both(rung: RungResult) -> bool:
+    """Whether all that a rung found is of both runs: one finding each, or one of equal numbers."""
+    between = [finding for finding in rung.findings if finding.run is None]
+    if not rung.findings or any(f.a is None or f.a != f.b for f in between):
+        return False
+    found = {run: [_without_run(f) for f in rung.findings if f.run == run] for run in ("a", "b")}
+    for finding in found["a"]:
+        if finding not in found["b"]:
             return False
-        (label,) = named
-        own[label, finding.text.replace(label, "…")] += 1
-    a, b = labels
-    if a == b:
-        return bool(rung.findings) and all(count % 2 == 0 for count in own.values())
-    return bool(rung.findings) and all(own[a, text] == own[b, text] for _, text in list(own))
+        found["b"].remove(finding)
+    return not found["b"]
 
 
-def _names(label: str, text: str) -> bool:
-    """Whether `text` names the run, and not only one whose label begins alike."""
-    return re.search(rf"(?<![\w@.-]){re.escape(label)}(?![\w@-]|\.\w)", text) is not None
+def _without_run(finding: Finding) -> Finding:
+    """What was found, whichever run it was found in, and in whatever words."""
+    return dataclasses.replace(finding, text="", run=None)
 
 
 def with_wanted_stack(pair: PairVerdict) -> PairVerdict:

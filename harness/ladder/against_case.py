@@ -35,7 +35,7 @@ def parameters(record: Record) -> list[Finding]:
     found = {p.name: tuple(p.shape) for p in record.parameters}
     findings = [
         Finding(f"{name}: {record.label} lacks this parameter of the case's model", None, name,
-                None, list(shape))
+                None, list(shape), kind="missing parameter")
         for name, shape in expected.items()
         if name not in found
     ]  # fmt: skip
@@ -43,11 +43,13 @@ def parameters(record: Record) -> list[Finding]:
         expected_shape = expected.get(name)
         if expected_shape is None:
             text = f"{name}: {record.label} trains this parameter, the case's model has none such"
-            findings.append(Finding(text, None, name, list(shape), None))
+            findings.append(Finding(text, None, name, list(shape), kind="unknown parameter"))
         elif shape != expected_shape:
             text = f"{name}: its shape is {list(shape)} in {record.label}, "
             text += f"but {list(expected_shape)} in the case's model"
-            findings.append(Finding(text, None, name, list(shape), list(expected_shape)))
+            findings.append(
+                Finding(text, None, name, list(shape), list(expected_shape), kind="shape")
+            )
     return findings[:SHOWN]
 
 
@@ -71,14 +73,16 @@ def partition(record: Record) -> list[Finding]:
         if tiles_of(parameter.sharding, len(spec), devices) != tiles(spec, case.mesh, devices):
             text = f"{parameter.name}: {record.label} partitions it as "
             text += f"{parameter.sharding or 'nothing'}, but the case's table says {spec}"
-            findings.append(Finding(text, None, parameter.name, parameter.sharding, spec))
+            findings.append(
+                Finding(text, None, parameter.name, parameter.sharding, spec, kind="partition")
+            )
     rows = [axis for axis in ("data", "fsdp") if axis in case.mesh]
     inputs = record.observed.input_sharding
     expected: list[str | list[str] | None] = [rows, None]
     if inputs is not None and tiles_of(inputs, 2, devices) != tiles(expected, case.mesh, devices):
         text = f"input tokens: {record.label} shards them {inputs or 'not at all'}, but the case's "
         text += f"mesh cuts their rows by {' and '.join(rows)}"
-        findings.append(Finding(text, None, None, inputs, expected))
+        findings.append(Finding(text, None, None, inputs, expected, kind="input partition"))
     return findings[:SHOWN]
 
 
@@ -196,11 +200,11 @@ def checkpointing(record: Record) -> list[Finding]:
     count = sum(seen.values())
     if count < layers or (count and not layers):
         text = f"{record.label} recomputes {count or 'no'} layers in the backward pass, {asked}"
-        findings.append(Finding(text, 0, None, count, layers))
+        findings.append(Finding(text, 0, None, count, layers, kind="recomputed layers"))
     barriers = None if record.graph is None else record.graph.remat
     if barriers == 0 and layers:
         text = f"{record.label}'s compiled step recomputes no blocks, {asked}"
-        findings.append(Finding(text, 0, None, barriers, layers))
+        findings.append(Finding(text, 0, None, barriers, layers, kind="recomputed blocks"))
     return findings
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
-from harness.ladder.result import Limit
+from harness.ladder.result import Finding, Limit
 from harness.ladder.series import NEARBY, differences, furthest_by_noise, largest_so_far
 from harness.record.evidence import Record
 
@@ -60,6 +61,14 @@ class Comparison:
     def names(self) -> tuple[str, str]:
         """Labels of both runs."""
         return self.a.label, self.b.label
+
+    def of_each(self, check: Callable[[Record], Iterable[Finding]]) -> list[Finding]:
+        """What `check` finds in either run by itself, with the run that it is of."""
+        return [
+            dataclasses.replace(finding, run=run)
+            for run, record in (("a", self.a), ("b", self.b))
+            for finding in check(record)
+        ]
 
     def holds(self, *rungs: str) -> bool:
         """Whether none of these rungs is broken, which are above the one that asks."""

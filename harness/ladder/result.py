@@ -65,7 +65,9 @@ class Finding:
     text:      one line, for example "step 0: hf scaled its gradients by 0.36, torchprime by 1"
     step:      optimizer step, where it is about one
     parameter: canonical parameter name, where it is about one
-    a, b:      the two values
+    a, b:      the two values: of either run, or of one and of what its case asks for
+    run:       "a" or "b", where it is of that run alone
+    kind:      of such a one, what is found, so that the same is known again in another run
     """
 
     text: str
@@ -73,6 +75,8 @@ class Finding:
     parameter: str | None = None
     a: Any = None
     b: Any = None
+    run: str | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
@@ -90,8 +91,10 @@ def _judged(c: Comparison) -> RungResult:
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if gap := unobserved_steps(record):
             return RungResult.invalid("graph", f"{name}: {gap}")
-    dumped = () if c.graphs is None else c.graphs
-    findings = [f for record in (*dumped, c.a, c.b) for f in against_case.checkpointing(record)]
+    findings = c.of_each(against_case.checkpointing)
+    if c.graphs is not None:
+        dumped = dataclasses.replace(c, a=c.graphs[0], b=c.graphs[1])
+        findings = [*dumped.of_each(against_case.checkpointing), *findings]
     if not findings:
         findings += _other_recomputation(c)
     again = recompilations(c.a), recompilations(c.b)
@@ -100,10 +103,7 @@ def _judged(c: Comparison) -> RungResult:
         sums = (sum(w.compilations for w in windows.values()) for windows in again)
         findings.append(Finding(text, min(w.last for w in again[0].values()), None, *sums))
     else:
-        for name, windows in zip(c.names, again, strict=True):
-            for steps, window in windows.items():
-                text = f"{name} compiled {window.compilations} more graphs at {steps}, after "
-                findings.append(Finding(f"{text}warm-up", window.last))
+        findings += c.of_each(_recompiled)
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.steady_windows:
             if not findings:
@@ -140,6 +140,17 @@ def _judged(c: Comparison) -> RungResult:
     else:
         detects += ", one cut within a pass"
     return RungResult.passed("graph", text, 0, EQUAL, detects=detects)
+
+
+def _recompiled(record: Record) -> list[Finding]:
+    """Windows after warm-up in which a run compiled."""
+    return [
+        Finding(
+            f"{record.label} compiled {window.compilations} more graphs at {steps}, after warm-up",
+            window.last, a=window.compilations, b=0, kind=f"compilation at {steps}",
+        )
+        for steps, window in recompilations(record).items()
+    ]  # fmt: skip
 
 
 def _other_recomputation(c: Comparison) -> list[Finding]:

@@ -19,7 +19,6 @@ def sharding(c: Comparison) -> RungResult:
     otherwise are not what the first line of the verdict says.
     """
     name_a, name_b = c.names
-    findings = []
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.parameters:
             return RungResult.invalid("sharding", f"{name}: no parameter was observed")
@@ -28,7 +27,7 @@ def sharding(c: Comparison) -> RungResult:
         if record.observed.input_sharding is None:
             text = f"{name}: the sharding of the input tokens was not observed"
             return RungResult.invalid("sharding", text)
-        findings += _against_case(name, record)
+    findings = c.of_each(_against_case)
     mesh_a, mesh_b = _mesh(c.a), _mesh(c.b)
     if mesh_a != mesh_b:
         findings.append(
@@ -54,8 +53,7 @@ def sharding(c: Comparison) -> RungResult:
                             f"{name_b}", None, name, x, y)
                 )  # fmt: skip
     if not findings:  # alike: then what is left to be asked is whether both are as their case says
-        for record in (c.a, c.b):
-            findings += against_case.parameters(record) or against_case.partition(record)
+        findings = c.of_each(_parameters_against_case)
     return RungResult.identity(
         "sharding",
         tuple(findings),
@@ -63,22 +61,28 @@ def sharding(c: Comparison) -> RungResult:
     )
 
 
-def _against_case(name: str, record: Record) -> list[Finding]:
+def _against_case(record: Record) -> list[Finding]:
     """Where a run's mesh or dtype is not the one that its case asks for."""
-    case, mesh = record.case, _mesh(record)
+    name, case, mesh = record.label, record.case, _mesh(record)
     findings = []
     # `parity train` on a TPU does not know the mesh that its trainer will make.
     expected = {axis: size for axis, size in (case.mesh or {}).items() if size > 1}
     if mesh is not None and case.mesh is not None and mesh["axes"] != expected:
         shown = _show_mesh({**mesh, "axes": expected})
         text = f"{name} trains on {_show_mesh(mesh)}, but the case asks for {shown}"
-        findings.append(Finding(text, a=mesh["axes"], b=expected))
+        findings.append(Finding(text, a=mesh["axes"], b=expected, kind="mesh"))
     others = [p for p in record.parameters if p.dtype != case.dtype]
     if others:
         text = f"{len(others)} parameters of {name} are not {case.dtype}, as the case asks: "
         text += f"{others[0].name} is {others[0].dtype}"
-        findings.append(Finding(text, None, others[0].name, others[0].dtype, case.dtype))
+        first = others[0]
+        findings.append(Finding(text, None, first.name, first.dtype, case.dtype, kind="dtype"))
     return findings
+
+
+def _parameters_against_case(record: Record) -> list[Finding]:
+    """Where a run's parameters are not those of its case, or else how they lie on its mesh."""
+    return against_case.parameters(record) or against_case.partition(record)
 
 
 def _mesh(record: Record) -> dict[str, Any] | None:

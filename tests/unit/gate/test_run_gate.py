@@ -330,24 +330,27 @@ class TestWhatBothVersionsDo:
             pair = PairVerdict("hf", "hf@2.0", "", "", (rung,))
             return with_defects_of_both(pair).rungs[0].result
 
-        first, second = Finding("w: hf has it"), Finding("w: hf@2.0 has it")
+        first = Finding("hf has it", None, "w", [4], [8], "a", "shape")
+        second = dataclasses.replace(first, run="b", text="hf@2.0 has it too")
+        other = dataclasses.replace(second, parameter="v")
+        assert failed(first, second) is failed(
+            first, other, second, dataclasses.replace(other, run="a")
+        )
         assert failed(first, second) is Result.NOT_EXERCISED
         assert failed(first) is failed(second) is failed(second, second) is Result.FAIL
-        assert failed(first, Finding("v: hf@2.0 has it")) is Result.FAIL
+        assert failed(first, first, second) is failed(first, first, second, other) is Result.FAIL
+        for changed in (
+            {"kind": "dtype"},
+            {"step": 1},
+            {"a": [5]},
+            {"b": None},
+            {"parameter": "v"},
+        ):
+            assert failed(first, dataclasses.replace(second, **changed)) is Result.FAIL
         assert failed(Finding("hf has 1, hf@2.0 has 2", a=1, b=2)) is Result.FAIL
         assert failed(Finding("hf has 1, hf@2.0 has 1", a=1, b=1)) is Result.NOT_EXERCISED
         assert failed(first, second, of="data") is Result.FAIL, "steps that both lack, perhaps"
         assert failed(Finding("something")) is failed() is Result.FAIL
-
-    def test_two_runs_of_one_version_have_one_label(self) -> None:
-        def failed(*findings: Finding) -> Result:
-            rung = RungResult("sharding", Result.FAIL, "x", findings=findings)
-            pair = PairVerdict("hf@1.0", "hf@1.0", "", "", (rung,))
-            return with_defects_of_both(pair).rungs[0].result
-
-        one, other = Finding("w: hf@1.0 has it", a=[4]), Finding("v: hf@1.0 has it", a=[4])
-        assert failed(one, one, other, other) is Result.NOT_EXERCISED
-        assert failed(one) is failed(one, other) is failed(one, one, other) is Result.FAIL
 
     def test_beside_another_trainer_it_stays_a_finding(self, world: World, tmp_path: Path) -> None:
         world(
