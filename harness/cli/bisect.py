@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.base.errors import BadInput
 from harness.cli.options import GateOverrides, Html, Json, Verbose, overrides_of, progress
 
 if TYPE_CHECKING:
-    from harness.gate.bisect import FirstBad, Question
-    from harness.gate.refs import Ref
+    from harness.gate.bisect import FirstBad
     from harness.report.progress import ConsoleReporter
 
 
@@ -44,22 +44,19 @@ def bisect(
     parity bisect --good transformers@4.45.2 --bad transformers@4.57.6 case.accumulation=2
 
     parity bisect --good transformers@v4.57.6 --bad transformers@main --rung forward
+
+    parity bisect --good libtpu@0.0.21 --bad libtpu@0.0.52 target=v5p:2x2x1
     """
     import dataclasses
 
     from harness.cli.output import end
-    from harness.gate.bisect import Question
-    from harness.gate.refs import parse
-    from harness.gate.selection import gate_pairs
+    from harness.gate.libtpu import is_libtpu
 
-    first, last = parse(good), parse(bad)
-    pairs = gate_pairs(overrides_of(overrides), last, first, [case])
-    pair = next(pair for pair in pairs if not pair.parity)
-    # The good end is right by definition: there is nothing to ask float64.
-    pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, float64="never"))
+    words, known = overrides_of(overrides), None if releases is None else releases.split(",")
+    search = _search_compilers if is_libtpu(good) or is_libtpu(bad) else _search_trainers
     reporter = progress()
     try:
-        found = _search(Question(pair, rung), first, last, releases, reporter)
+        found = search(words, good, bad, case, rung, known, reporter)
     finally:
         reporter.close()
     skipped = f" ({len(found.skipped)} between them were skipped)" if found.skipped else ""
@@ -69,19 +66,52 @@ def bisect(
     end(dataclasses.replace(found.outcome, verdict=verdict), json_file, html, verbose)
 
 
-def _search(
-    question: Question, good: Ref, bad: Ref, releases: str | None, reporter: ConsoleReporter
+def _search_compilers(
+    overrides: list[str],
+    good: str,
+    bad: str,
+    case: str,
+    rung: str | None,
+    releases: list[str] | None,
+    reporter: ConsoleReporter,
+) -> FirstBad:
+    """Search releases of libtpu: only the rung `compiled` can break in one."""
+    from harness.gate.libtpu import NAME, bisect_libtpu
+
+    if rung not in (None, NAME):
+        raise BadInput(f"--rung {rung}: of a release of libtpu, {NAME} alone is judged")
+    return bisect_libtpu(overrides, good, bad, case, releases, reporter)
+
+
+def _search_trainers(
+    overrides: list[str],
+    good: str,
+    bad: str,
+    case: str,
+    rung: str | None,
+    releases: list[str] | None,
+    reporter: ConsoleReporter,
 ) -> FirstBad:
     """Search commits where both ends are of git, else releases."""
-    from harness.environments.sources import PypiSource, parse_source
-    from harness.gate.bisect import first_bad_release
-    from harness.gate.commits import first_bad_commit
-    from harness.gate.releases import between, listed
+    import dataclasses
 
-    ends = [parse_source(str(ref.source), ref.trained_with) for ref in (good, bad)]
+    from harness.environments.sources import PypiSource, parse_source
+    from harness.gate.bisect import Question, first_bad_release
+    from harness.gate.commits import first_bad_commit
+    from harness.gate.refs import parse
+    from harness.gate.releases import between, listed
+    from harness.gate.selection import gate_pairs
+
+    first, last = parse(good), parse(bad)
+    pairs = gate_pairs(overrides, last, first, [case])
+    pair = next(pair for pair in pairs if not pair.parity)
+    # The good end is right by definition: there is nothing to ask float64.
+    pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, float64="never"))
+    question = Question(pair, rung)
+    ends = [parse_source(str(ref.source), ref.trained_with) for ref in (first, last)]
     if not all(isinstance(end, PypiSource) for end in ends):
-        return first_bad_commit(question, good, bad, reporter)
-    known = listed(good.package) if releases is None else releases.split(",")
-    versions = between(str(good.source), str(bad.source), known)
+        return first_bad_commit(question, first, last, reporter)
+    known = listed(first.package) if releases is None else releases
+    versions = between(str(first.source), str(last.source), known)
     reporter.note(f"{len(versions)} releases: {', '.join(versions)}")
-    return first_bad_release(question, good, bad, versions, reporter)
+    return first_bad_release(question, first, last, versions, reporter)

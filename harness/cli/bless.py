@@ -34,9 +34,16 @@ def bless(
     """
     from harness.gate import baselines
     from harness.gate.change import BaselineChange, table
-    from harness.gate.gate import NotCompared, measured, plan_candidate
+    from harness.gate.gate import (
+        NotCompared,
+        check_executed,
+        compiled_of,
+        measured,
+        plan_candidate,
+    )
     from harness.gate.refs import parse
     from harness.gate.selection import gate_pairs
+    from harness.run.compiling import plan_compiling
 
     wanted = parse(ref)
     if wanted.in_environment:
@@ -47,6 +54,8 @@ def bless(
         for pair in gate_pairs(overrides_of(overrides), wanted, None, cases.split(","), stored):
             if pair.parity:
                 continue
+            check_executed(pair.settings)
+            compiling = plan_compiling(pair.settings, reporter.note)
             try:
                 plan = plan_candidate(pair, reporter)
             except NotCompared as error:
@@ -59,7 +68,8 @@ def bless(
             before = baselines.latest(stored, subject.engine, pair.case, kind)
             changes.append(BaselineChange(before, subject))
             if not show:
-                path = baselines.save(stored, subject, noise, baselines.author())
+                steps = compiled_of(pair, plan, subject, compiling, reporter)
+                path = baselines.save(stored, subject, noise, baselines.author(), steps)
                 reporter.note(f"written: {path}")
     finally:
         reporter.close()

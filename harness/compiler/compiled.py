@@ -83,7 +83,8 @@ class CompiledStep:
     target       its name, such as "v6e:2x2"
     libtpu       release of libtpu, and
     version      what it says of itself
-    flags        LIBTPU_INIT_ARGS that it was given
+    flags        LIBTPU_INIT_ARGS that it was given, and
+    xla_flags    XLA_FLAGS
     devices      devices of the target, and
     device_kind  their kind; 0 and "" where libtpu knows no such slice
     digest       SHA-256 of the modules and of how often a step executes each
@@ -104,6 +105,7 @@ class CompiledStep:
     error: str | None
     unknown: str | None
     modules: tuple[CompiledModule, ...]
+    xla_flags: str = ""
 
     @property
     def chip(self) -> str:

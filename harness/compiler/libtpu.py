@@ -32,13 +32,11 @@ from harness.compiler.compiled import (
     CompiledStep,
     compiled_module,
 )
+from harness.compiler.flags import LIBTPU, XLA, CompilerFlags
 from harness.compiler.target import Target
 from harness.environments.compilers import TpuCompiler
 
 WORKER = Path(__file__).with_name("libtpu_worker.py")
-
-FLAGS = "LIBTPU_INIT_ARGS"
-"""Variable by which a trainer gives libtpu compiler flags."""
 
 UNOPTIMIZED = "*.before_optimizations.txt"
 SCHEDULED = "*.after_optimizations_before_buffer_assignment.txt"
@@ -54,7 +52,8 @@ POLL = 0.1
 SETTLED = 1.0
 """Seconds after which a file that has not grown is taken for whole; its reader proves it."""
 
-_FATAL = re.compile(r"^(?:F\d{4} .*?\] |ERROR: )(.+)$", re.MULTILINE)
+_FATAL = re.compile(r"^(?:(?:[-\d]+ [\d:.]+: )?F(?:\d{4})? .*?\] |ERROR: )(.+)$", re.MULTILINE)
+"""How libtpu, jaxlib and absl write what they end a process with."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def compile_step(
     modules: Sequence[StepModule],
     compiler: TpuCompiler,
     target: Target,
-    flags: str,
+    flags: CompilerFlags,
     limits: CompileLimits,
     lock: Path,
     progress: Progress,
@@ -138,13 +137,14 @@ def compile_step(
         target=target.name,
         libtpu=compiler.release,
         version=ending.version,
-        flags=flags,
+        flags=flags.libtpu,
         devices=ending.devices,
         device_kind=ending.device_kind,
         digest=digest_of(modules),
         error=ending.error,
         unknown=ending.stopped,
         modules=tuple(made),
+        xla_flags=flags.xla,
     )
 
 
@@ -155,7 +155,7 @@ def devices_of(target: Target, compiler: TpuCompiler) -> int:
     """
     limits = CompileLimits(seconds=60.0, code_seconds=0.0, memory=2.0**33)
     with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
-        ending = _run(None, compiler, target, "", limits, Path(folder))
+        ending = _run(None, compiler, target, CompilerFlags(), limits, Path(folder))
     if ending.known_chips is not None:
         raise BadInput(_unknown(target, compiler.release, ending.error or "", ending.known_chips))
     if not ending.devices:
@@ -192,7 +192,7 @@ def _run(
     proto: Path | None,
     compiler: TpuCompiler,
     target: Target,
-    flags: str,
+    flags: CompilerFlags,
     limits: CompileLimits,
     folder: Path,
 ) -> _CompilerExit:
@@ -206,12 +206,13 @@ def _run(
         "dump": str(dump),
     }
     request.write_text(json.dumps(to_compile))
-    # XLA_FLAGS are those of the CPU mesh, where the module was made.
-    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
+    # What this process has of either is for the CPU mesh, where the module was made.
+    kept = {k: v for k, v in os.environ.items() if k not in (XLA, "PYTHONPATH")}
+    given = {LIBTPU: flags.libtpu, **({XLA: flags.xla} if flags.xla else {})}
     with reported.open("wb") as events, printed.open("wb") as log:
         process = subprocess.Popen(
             [str(compiler.python), str(WORKER), str(request)],
-            env={**kept, FLAGS: flags, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            env={**kept, **given, "TF_CPP_MIN_LOG_LEVEL": "2"},
             stdin=subprocess.DEVNULL,
             stdout=events,
             stderr=log,

@@ -12,10 +12,11 @@ library, and nothing of the harness. The request is an object with
     slices    number of slices
     dump      folder that XLA writes the optimized module and its reports into
 
-Compiler flags come by LIBTPU_INIT_ARGS. Events are written to stdout as lines of JSON: `devices`
-when the slice is known, then `compiled` or `failed`; a failure to know the slice tells the chips
-that are known. Whoever needs no machine code ends the process as soon as the dump is there:
-generating code takes most of the time.
+Compiler flags come by LIBTPU_INIT_ARGS, which libtpu reads, and by XLA_FLAGS, which jaxlib reads
+into the options of the compilation, as torch_xla does. Events are written to stdout as lines of
+JSON: `devices` when the slice is known, then `compiled` or `failed`; a failure to know the slice
+tells the chips that are known. Whoever needs no machine code ends the process as soon as the dump
+is there: generating code takes most of the time.
 """
 
 from __future__ import annotations

@@ -82,6 +82,25 @@ def chip(name: str) -> Chip | None:
     return CHIPS.get(f"tpu {name}") or CHIPS.get(name)
 
 
+def init_args(chip: str) -> tuple[tuple[str, str], ...]:
+    """What torch_xla adds to LIBTPU_INIT_ARGS on such a chip ("v6e"), where it is not there yet.
+
+    torch_xla 2.9.0, `_setup_libtpu_flags` of its __init__.py. It turns off libtpu's own rewriting
+    of attention into a kernel, for example.
+    """
+    own = (
+        ("xla_tpu_use_enhanced_launch_barrier", "false"),
+        ("xla_latency_hiding_scheduler_rerun", "1"),
+        ("xla_tpu_prefer_async_allgather_to_allreduce", "true"),
+        ("xla_tpu_enable_flash_attention", "false"),
+    )
+    of_v5 = (
+        ("xla_enable_async_all_gather", "true"),
+        ("xla_enable_async_collective_permute", "true"),
+    )
+    return (*own, *of_v5) if chip.startswith("v5") else own
+
+
 # What accelerator types begin with (v5litepod-16), and the kind that each is. v5e and v6e are
 # called both ways, by Cloud TPU and by GKE.
 KINDS = {

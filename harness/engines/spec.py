@@ -90,6 +90,11 @@ def nothing(log: str, steps: int) -> tuple[Reported, ...]:
     return ()
 
 
+def no_flags(checkout: Path) -> str:
+    """The compiler flags of a trainer that sets none."""
+    return ""
+
+
 Adapt = Callable[[Job[Options], Command, Checkout, Interpreter, Progress], Command]
 
 
@@ -116,6 +121,8 @@ class EngineSpec(Generic[Options]):
                  script. It is copied into the run, so that it may import the standard library,
                  torch, torch_xla, numpy and `harness.probe`, and nothing beside it
     workarounds: what lets some versions of its trainer train at all
+    compiler_flags: LIBTPU_INIT_ARGS that its trainer's own launcher sets on a TPU, out of a
+                 checkout
     libraries:   modules that its trainer imports, where they are installed, before it touches a
                  device: a fork server has them imported (docs/launchers.md)
     """
@@ -133,6 +140,7 @@ class EngineSpec(Generic[Options]):
     watch: Watch = field(default_factory=Watch)
     injection: Path | None = None
     workarounds: tuple[Workaround, ...] = ()
+    compiler_flags: Callable[[Path], str] = no_flags
     libraries: tuple[str, ...] = ()
 
     def watched(self, spec: Spec) -> Spec:

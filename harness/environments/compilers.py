@@ -7,7 +7,10 @@ its wheel's content, so that many of them can be tried side by side.
 import hashlib
 import platform
 import re
+import shutil
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +68,18 @@ def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompil
     return TpuCompiler(python, folder / "libtpu" / "libtpu.so", release)
 
 
+@contextmanager
+def removed_afterwards(releases: Iterable[str], cache_dir: Path) -> Iterator[None]:
+    """Remove those of `releases` that were not installed before, at the end: 500 MB each."""
+    folders = [cache_dir / "libtpu" / release for release in releases]
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _driver(cache_dir: Path, progress: Progress) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(f"{version}\n{DRIVER_LOCK.read_text()}".encode()).hexdigest()
@@ -85,7 +100,8 @@ def _install_libtpu(release: str, python: Path, target: Path, progress: Progress
     requirement.write_text(pinned or f"libtpu=={release}\n")
     try:
         run_uv(
-            *("pip", "install", "--no-deps", "--python", python, "--target", target),
+            # uv's own copy would stay where the release is removed again.
+            *("pip", "install", "--no-cache", "--no-deps", "--python", python, "--target", target),
             *(("--require-hashes",) if pinned else ()),
             *("-r", requirement),
             what=f"libtpu {release}",

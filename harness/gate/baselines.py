@@ -31,6 +31,7 @@ from harness.base.dotted import dotted
 from harness.base.errors import BadInput
 from harness.base.files import write_text
 from harness.base.typed import STRICT, Count, plain_json, typed_json
+from harness.compiler.compiled import CompiledStep
 from harness.record.evidence import Group, Manifest, Parameter, Python, Record, Step, Window
 from harness.record.graph import ModuleGraph
 from harness.record.reader import check_case, check_parameters
@@ -54,11 +55,13 @@ class Blessed:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A stored run, and the runs that measure its noise, as far as there are such."""
+    """A stored run, the runs that measure its noise, and its step as it was compiled for slices of
+    TPUs, as far as there are such."""
 
     record: Record
     blessed: Blessed
     noise: Noise = NOT_MEASURED
+    compiled: tuple[CompiledStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,23 @@ class _File:
     windows: tuple[Window, ...]
     parameters: tuple[Parameter, ...]
     graph: ModuleGraph | None = None
+    compiled: tuple[CompiledStep, ...] = ()
 
 
-def to_json(record: Record, blessed: Blessed) -> str:
-    """The text of the file of a Record: one line for each step, window and parameter.
+def to_json(record: Record, blessed: Blessed, compiled: tuple[CompiledStep, ...] = ()) -> str:
+    """The text of the file of a Record: one line for each step, window, parameter and slice that
+    its step was compiled for.
 
-    Raises BadInput for a Record that is no evidence of a good run.
+    Raises BadInput for a Record that is no evidence of a good run, and for a step that does not
+    compile.
     """
     _check(record)
+    for step in compiled:
+        if not step.compiles:
+            raise BadInput(
+                f"{record.label} was not compiled for {step.target}, which no baseline can hold: "
+                f"{step.error or step.unknown}"
+            )
     # What belongs to the machine that made it is left out.
     manifest = dataclasses.replace(
         record.manifest,
@@ -93,7 +105,7 @@ def to_json(record: Record, blessed: Blessed) -> str:
     )
     value = _File(
         SCHEMA, blessed, manifest, record.groups, record.steps, record.windows, record.parameters,
-        record.graph,
+        record.graph, compiled,
     )  # fmt: skip
     parts = encode(dataclasses.asdict(value))
     lines = ",\n".join(f"{json.dumps(key)}: {_lines(part)}" for key, part in parts.items())
@@ -114,8 +126,8 @@ def _compact(value: Any) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
-def from_json(text: str, path: Path) -> tuple[Record, Blessed]:
-    """The Record that `to_json` wrote, with `path` in place of its folder.
+def from_json(text: str, path: Path) -> Baseline:
+    """What `to_json` wrote, with `path` in place of the Record's folder.
 
     Raises BadInput for a file that is damaged, incomplete or of another schema.
     """
@@ -139,7 +151,7 @@ def from_json(text: str, path: Path) -> tuple[Record, Blessed]:
         _check(record)
     except BadInput as error:
         raise BadInput(f"The baseline {path} is damaged: {error}") from None
-    return record, file.blessed
+    return Baseline(record, file.blessed, compiled=file.compiled)
 
 
 def _check(record: Record) -> None:
@@ -190,11 +202,13 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip(".-") or "unknown"
 
 
-def save(root: Path, record: Record, noise: Noise, by: str) -> Path:
+def save(
+    root: Path, record: Record, noise: Noise, by: str, compiled: tuple[CompiledStep, ...] = ()
+) -> Path:
     """Write a baseline; its file. Raises BadInput where the Record cannot be one."""
     blessed = Blessed(by, datetime.now(UTC).isoformat(timespec="seconds"), __version__)
     path = folder(root, record) / f"{_safe(f'{record.engine}-{version_of(record)}')}.json"
-    texts = {path: to_json(record, blessed)}
+    texts = {path: to_json(record, blessed, compiled)}
     beside = {PERTURBED: noise.floor, REPEAT: noise.repeat}
     for suffix, pair in beside.items():
         if pair is not None and pair[1].complete:
@@ -217,13 +231,13 @@ def _beside(path: Path, suffix: str) -> Path:
 
 def load(path: Path) -> Baseline:
     """The baseline in a file. Raises BadInput where it cannot be read."""
-    record, blessed = _read(path)
+    found = _read(path)
     files = (_beside(path, suffix) for suffix in (PERTURBED, REPEAT))
-    pairs = [(record, _read(file)[0]) if file.is_file() else None for file in files]
-    return Baseline(record, blessed, Noise(*pairs))
+    pairs = [(found.record, _read(file).record) if file.is_file() else None for file in files]
+    return dataclasses.replace(found, noise=Noise(*pairs))
 
 
-def _read(path: Path) -> tuple[Record, Blessed]:
+def _read(path: Path) -> Baseline:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

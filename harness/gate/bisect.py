@@ -93,6 +93,7 @@ class Notebook:
                 "rung": rung,
                 "tolerance": dataclasses.asdict(settings.tolerance),
                 "graph": settings.graph,
+                "compiled": [settings.targets, settings.slices, settings.compiler.libtpu],
                 "timing": dataclasses.asdict(settings.timing),
                 "judging": code_digest(JUDGING),
             }

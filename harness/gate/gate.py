@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.compiler.compiled import CompiledStep
+from harness.config.settings import Settings
 from harness.engines.spec import Workaround, engine
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.environments.stack import check_exists
@@ -26,7 +28,13 @@ from harness.ladder.result import Result
 from harness.ladder.verdict import PairVerdict, Verdict, merged
 from harness.record.evidence import Record
 from harness.run import session
-from harness.run.compiling import plan_compiling
+from harness.run.compiling import (
+    Compiling,
+    compiled_for,
+    flags_of,
+    plan_compiling,
+    same_compilations,
+)
 from harness.run.execute import run_or_reuse
 from harness.run.noise import NOT_MEASURED, Noise, measure_noise
 from harness.run.plan import Plan, inputs_of, with_workarounds, workarounds_of
@@ -199,11 +207,8 @@ def _exceeded(verdict: PairVerdict) -> bool:
 
 def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     """Launch the candidate alone, and judge it against what is stored."""
-    if pair.settings.targets:
-        raise BadInput(
-            f"target={pair.settings.target}: a stored baseline keeps no step to compile; name what "
-            "the candidate has to compile like by --baseline"
-        )
+    check_executed(pair.settings)
+    compiling = plan_compiling(pair.settings, reporter.note)
     workspace, case = Path(pair.settings.workspace), pair.settings.case
     conditions = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
     reporter.note(f"{plan.label} against the stored baseline: {conditions}")
@@ -227,7 +232,8 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     baseline = baselines.latest(pair.stored, own.engine, case.name, kind)
     if baseline is None:
         subject, noise = measured(pair, plan, reporter)
-        path = baselines.save(pair.stored, subject, noise, by=baselines.author())
+        steps = compiled_of(pair, plan, subject, compiling, reporter)
+        path = baselines.save(pair.stored, subject, noise, baselines.author(), steps)
         because = f"there was no baseline: {own.label} was written to {path}, to be reviewed"
         names, places = ("no baseline", own.label), ("", str(own.directory))
         verdict = pairs.without_evidence(names, places, because, broken_rung(None))
@@ -240,12 +246,15 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     hlo = pair.settings.graph == "hlo"
     if hlo and base.graph is None:
         differing.append("it has no compiled step (bless it with graph=hlo)")
+    differing += _not_compiled(baseline.compiled, compiling)
     if differing:
         because = f"the baseline is not comparable: {'; '.join(differing)}"
         verdict = pairs.without_evidence(names, places, because)
         return _outcome(compared + by, pair, verdict, records)
     graphs = (base, _compiled_step(pair, reporter)) if hlo else None
-    comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs)
+    steps = compiled_of(pair, plan, own, compiling, reporter)
+    compiled = same_compilations(baseline.compiled, steps)
+    comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs, compiled=compiled)
     verdict = judge(comparison)
     wanted = pair.settings.tolerance.noise_floor != "table"
     noise = baseline.noise
@@ -257,6 +266,41 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     )
     verdict = pairs.against_stored(verdict, case.aligned)
     return _outcome(compared + by, pair, verdict, records)
+
+
+def check_executed(settings: Settings) -> None:
+    """Raise BadInput for settings under which no run could be a baseline."""
+    if settings.stage:
+        raise BadInput(
+            "stage=true executes nothing that a stored baseline could hold: name what the "
+            "candidate has to compile like by --baseline"
+        )
+
+
+def compiled_of(
+    pair: GatePair, plan: Plan, subject: Record, compiling: Compiling | None, reporter: Reporter
+) -> tuple[CompiledStep, ...]:
+    """The candidate's step compiled for each target; () where none is named."""
+    if compiling is None or not subject.complete:
+        return ()
+    dumped, flags = _compiled_step(pair, reporter), flags_of(plan)
+    return tuple(
+        compiled_for(subject, dumped, flags, compiling, target, reporter.note)
+        for target in compiling.targets
+    )
+
+
+def _not_compiled(stored: Sequence[CompiledStep], compiling: Compiling | None) -> list[str]:
+    """The targets that a stored baseline has no compiled step for."""
+    if compiling is None:
+        return []
+    there = {(step.target, step.libtpu) for step in stored}
+    return [
+        f"it has no step compiled for {target.name} by libtpu {compiling.release} (bless it with "
+        f"target={target.topology})"
+        for target in compiling.targets
+        if (target.name, compiling.release) not in there
+    ]
 
 
 def _stored_worked(pair: GatePair) -> str:

@@ -1,27 +1,47 @@
-"""The gate for the TPU's compiler: one trace of each trainer's step, compiled by two releases."""
+"""The gate for the TPU's compiler: one trace of each trainer's step, compiled by many releases."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.base.progress import Progress
+from harness.compiler.flags import CompilerFlags
 from harness.config.compose import load
-from harness.config.settings import Settings
-from harness.environments.compilers import tpu_compiler
+from harness.environments.compilers import removed_afterwards
 from harness.environments.sources import default_cache_dir
+from harness.gate.bisect import BAD, GOOD, SKIP, FirstBad, search
+from harness.gate.refs import Ref
+from harness.gate.releases import between, listed
 from harness.gate.selection import chosen_cases
 from harness.ladder.ladder import names
-from harness.ladder.result import RungResult
+from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs.compiled import NAME, judge_compilers
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
-from harness.run.compiling import Compiling, compiled_for, plan_compiling
+from harness.run.compiling import Compiling, compiled_for, flags_of, installer, plan_compiling
 from harness.run.plan import inputs_of, planner
 from harness.run.reporter import Reporter
 from harness.run.session import Outcome
 from harness.run.timing import compiled_step_of
 
 PACKAGE = "libtpu"
+
+
+@dataclass(frozen=True)
+class TracedCase:
+    """The steps of a case's trainers, and how the releases are to compile them.
+
+    compiling: by the release that others are compared with
+    notes:     of trainers that cannot train the case
+    """
+
+    case: str
+    compiling: Compiling
+    steps: tuple[tuple[Record, CompilerFlags], ...]
+    notes: tuple[str, ...]
 
 
 def is_libtpu(ref: str) -> bool:
@@ -38,58 +58,133 @@ def gate_libtpu(
 ) -> Outcome:
     """Judge what `candidate` makes of every trainer's step by what `baseline` makes of it.
 
-    The steps are traced once, by a short run on the CPU mesh. Raises BadInput where no target is
-    named, or a release is none.
+    The steps are traced once, by a short run on the CPU mesh. A release that was not installed
+    before is removed again. Raises BadInput where no target is named, or a release is none.
     """
-    new, old = _release(candidate), _release(baseline or _no_baseline())
-    pairs: list[PairVerdict] = []
-    records: dict[str, Record] = {}
+    new, old = release_of(candidate), release_of(baseline or _no_baseline())
+    with removed_afterwards((new, old), default_cache_dir()):
+        traced = [
+            trace_steps(overrides, case, old, reporter) for case in chosen_cases(cases).trainers
+        ]
+        return judge_release(traced, new, reporter)
+
+
+def bisect_libtpu(
+    overrides: Sequence[str],
+    good: str,
+    bad: str,
+    case: str,
+    releases: Sequence[str] | None,
+    reporter: Reporter,
+) -> FirstBad:
+    """The first release that makes a worse step than `good` of any trainer's, or none.
+
+    releases: to search; None for those of the package index
+    Raises BadInput where `bad` does not.
+    """
+    first, last = release_of(good), release_of(bad)
+    versions = between(first, last, listed(PACKAGE) if releases is None else releases)
+    reporter.note(f"{len(versions)} releases: {', '.join(versions)}")
+    cache = default_cache_dir()
+    with removed_afterwards((first, last), cache):
+        traced = [trace_steps(overrides, case, first, reporter)]
+
+        def ask(version: str) -> str:
+            with removed_afterwards([version], cache):
+                return answer(traced, version, reporter)
+
+        if ask(last) != BAD:
+            raise BadInput(
+                f"{bad} does not fail {NAME} against {good}: there is nothing to be found"
+            )
+        last_good, first_bad, skipped = search(versions, ask)
+        neighbours = [
+            dataclasses.replace(of, compiling=_by(of.compiling, last_good, reporter.note))
+            for of in traced
+        ]
+        outcome = judge_release(neighbours, first_bad, reporter)
+    return FirstBad(NAME, Ref(PACKAGE, last_good), Ref(PACKAGE, first_bad), skipped, outcome)
+
+
+def answer(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> str:
+    """BAD where a step fails, GOOD where all hold, else SKIP."""
+    try:
+        verdict = judge_release(traced, release, reporter).verdict
+    except BadInput as error:
+        reporter.note(f"{PACKAGE}@{release} is skipped: {error}")
+        return SKIP
+    found = {Result.FAIL: BAD, Result.PASS: GOOD}.get(verdict.result, SKIP)
+    worst = next((p for p in verdict.pairs if p.result is verdict.result), verdict.pairs[0])
+    reporter.note(f"{PACKAGE}@{release} is {found}: {worst.headline}")
+    return found
+
+
+def trace_steps(
+    overrides: Sequence[str], case: str, release: str, reporter: Reporter
+) -> TracedCase:
+    """The steps of the trainers of a case, to be compiled by `release` and compared with others.
+
+    Raises BadInput where no target is named.
+    """
+    settings = load([f"case={case}", f"compiler.libtpu={release}", *overrides])
+    compiling = plan_compiling(settings, reporter.note)
+    if compiling is None:
+        raise BadInput(f"{PACKAGE}@{release}: name a slice to compile for, such as target=v6e:2x2")
+    inputs = inputs_of(settings)
+    steps: list[tuple[Record, CompilerFlags]] = []
     notes: list[str] = []
-    for case in chosen_cases(cases).trainers:
-        settings = load([f"case={case}", f"compiler.libtpu={new}", *overrides])
-        compiling = plan_compiling(settings, reporter.note)
-        if compiling is None:
-            raise BadInput(f"{candidate}: name a slice to compile for, such as target=v6e:2x2")
-        inputs = inputs_of(settings)
-        for name in settings.engines:
-            try:
-                traced = compiled_step_of(planner(name, reporter.note), settings, inputs, reporter)
-            except CannotTrain as error:
-                notes.append(f"{case}: {name} was not compiled: {error}")
-                continue
-            records[str(traced.directory)] = traced
-            pairs += _judged(traced, compiling, old, reporter)
-    compared = f"{candidate} against {PACKAGE}@{old}, steps compiled for {_targets(settings)}"
-    return Outcome(
-        Verdict(compared, ", ".join(chosen_cases(cases).trainers), tuple(pairs), tuple(notes)),
-        records,
-    )
+    for name in settings.engines:
+        replan = planner(name, reporter.note)
+        try:
+            flags = flags_of(replan(settings, inputs))
+            steps.append((compiled_step_of(replan, settings, inputs, reporter), flags))
+        except CannotTrain as error:
+            notes.append(f"{case}: {name} was not compiled: {error}")
+    return TracedCase(case, compiling, tuple(steps), tuple(notes))
+
+
+def judge_release(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> Outcome:
+    """What `release` makes of the steps, by what the release makes of them that they are for."""
+    pairs = [
+        pair
+        for of in traced
+        for record, flags in of.steps
+        for pair in _judged(record, flags, of.compiling, release, reporter.note)
+    ]
+    targets = ", ".join(target.name for target in traced[0].compiling.targets)
+    old = traced[0].compiling.release
+    compared = f"{PACKAGE}@{release} against {PACKAGE}@{old}, steps compiled for {targets}"
+    notes = tuple(note for of in traced for note in of.notes)
+    verdict = Verdict(compared, ", ".join(of.case for of in traced), tuple(pairs), notes)
+    return Outcome(verdict, {str(r.directory): r for of in traced for r, _ in of.steps})
 
 
 def _judged(
-    traced: Record, compiling: Compiling, old: str, reporter: Reporter
+    record: Record, flags: CompilerFlags, before: Compiling, release: str, progress: Progress
 ) -> list[PairVerdict]:
     """A verdict for each target: of all rungs, only the compiler's own can differ."""
-    before = Compiling(
-        tpu_compiler(old, default_cache_dir(), reporter.note), compiling.targets, compiling.limits
-    )
+    after = _by(before, release, progress)
     found = []
-    for target in compiling.targets:
-        a, b = (
-            compiled_for(traced, traced, by, target, reporter.note) for by in (before, compiling)
-        )
-        labels = tuple(f"{traced.label} by {PACKAGE}@{step.libtpu}" for step in (a, b))
+    for target in before.targets:
+        a, b = (compiled_for(record, record, flags, by, target, progress) for by in (before, after))
+        labels = tuple(f"{record.label} by {PACKAGE}@{step.libtpu}" for step in (a, b))
         own = judge_compilers((labels[0], labels[1]), (a, b))
         untouched = "the compiler is not run by what this rung judges"
         results = tuple(
             own if name == NAME else RungResult.not_exercised(name, untouched) for name in names()
         )
-        place = str(traced.directory)
+        place = str(record.directory)
         found.append(PairVerdict(labels[0], labels[1], place, place, results))
     return found
 
 
-def _release(ref: str) -> str:
+def _by(compiling: Compiling, release: str, progress: Progress) -> Compiling:
+    """The same by another release."""
+    return dataclasses.replace(compiling, release=release, compiler=installer(release, progress))
+
+
+def release_of(ref: str) -> str:
+    """The release in `libtpu@RELEASE`. Raises BadInput for anything else."""
     package, _, release = ref.partition("@")
     if package != PACKAGE or not release:
         raise BadInput(f"`{ref}` is no release of libtpu: write libtpu@0.0.52")
@@ -100,7 +195,3 @@ def _no_baseline() -> str:
     raise BadInput(
         "libtpu is gated against another release: name it by --baseline libtpu@0.0.21, for example"
     )
-
-
-def _targets(settings: Settings) -> str:
-    return ", ".join(settings.targets)

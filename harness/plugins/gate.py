@@ -20,6 +20,7 @@ from harness.plugins.ladder import (
     device_mark,
     reporter_of,
     selected_rungs,
+    shared_words,
 )
 from harness.plugins.verdict_report import attach
 
@@ -81,16 +82,10 @@ def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
     if config.getoption("--parity-candidate") is None:
         return ()
     from harness.base.errors import BadInput
-    from harness.cli.options import overrides_of
-    from harness.config.overrides import quoted
     from harness.gate.refs import parse
     from harness.gate.selection import gate_pairs
 
-    words = [f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}"]
-    if config.getoption("--parity-scale-mesh"):
-        words.append("launcher.scale_mesh=true")
-    words += overrides_of(None, config.getoption("--parity-torchprime"))
-    words += config.getoption("--parity-override")  # theirs is the last word
+    words = [*shared_words(config), *config.getoption("--parity-override")]  # theirs is the last
     before = config.getoption("--parity-baseline")
     try:
         return gate_pairs(

@@ -76,6 +76,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Hydra override for every case, such as case.steps=40; may be repeated",
     )  # fmt: skip
     group.addoption(
+        "--parity-target", action="append", default=[], metavar="SLICE",
+        help="slice of TPUs that the steps are compiled for, such as v6e:2x2; it need not be "
+        "there; may be repeated",
+    )  # fmt: skip
+    group.addoption(
         "--parity-scale-mesh", action="store_true",
         help="scale each case's mesh along fsdp to the devices that there are "
         "(launcher.scale_mesh=true); otherwise a mesh that does not fit them is refused",
@@ -289,9 +294,7 @@ def pair_outcome(config: pytest.Config, pair: EnginePair, *overrides: str) -> Ou
 
 
 def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) -> Outcome:
-    from harness.cli.options import overrides_of
     from harness.config.compose import load
-    from harness.config.overrides import quoted
     from harness.devices.device import device
     from harness.engines.sources import MissingSource
     from harness.run import session
@@ -306,14 +309,11 @@ def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) ->
         f"case={pair.case}",
         f"engines=[{pair.a},{pair.b}]",
         f"launcher.device={pair.device}",
-        f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}",
+        *shared_words(config),
     ]
-    if config.getoption("--parity-scale-mesh"):
-        words.append("launcher.scale_mesh=true")
     if config.getoption("--parity-until-decided") is not None:
         tolerance = config.getoption("--parity-until-decided")
         words += [f"tolerance.step_time={tolerance}", "timing.rounds=5"]
-    words += overrides_of(None, config.getoption("--parity-torchprime"))
     words += [*config.getoption("--parity-override"), *overrides]  # theirs is the last word
     reporter = reporter_of(config)
     try:
@@ -327,6 +327,19 @@ def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) ->
         pytest.fail(f"bad input: {error}", pytrace=False)
     finally:
         reporter.close()
+
+
+def shared_words(config: pytest.Config) -> list[str]:
+    """The Hydra overrides that options of the ladder and of the gate stand for."""
+    from harness.cli.options import overrides_of
+    from harness.config.overrides import quoted
+
+    words = [f"workspace={quoted(str(Path(config.getoption('--parity-workspace')).resolve()))}"]
+    if targets := config.getoption("--parity-target"):
+        words.append(f"target=[{','.join(targets)}]")
+    if config.getoption("--parity-scale-mesh"):
+        words.append("launcher.scale_mesh=true")
+    return words + overrides_of(None, config.getoption("--parity-torchprime"))
 
 
 def _missing(what: str, reason: str, required: list[str]) -> NoReturn:

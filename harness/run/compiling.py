@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.typed import plain_json
 from harness.compiler.compiled import CompiledStep, from_json, to_json
+from harness.compiler.flags import LIBTPU, XLA, CompilerFlags
 from harness.compiler.libtpu import (
-    FLAGS,
     CompileLimits,
     StepModule,
     compile_step,
@@ -19,10 +20,12 @@ from harness.compiler.libtpu import (
 )
 from harness.compiler.target import Target, parse_targets
 from harness.config.settings import Settings
+from harness.engines.spec import engine
 from harness.environments.compilers import TpuCompiler, tpu_compiler
 from harness.environments.sources import default_cache_dir
 from harness.record import layout, writer
 from harness.record.evidence import Record
+from harness.run.plan import Plan
 
 CompiledPairs = tuple[tuple[CompiledStep, CompiledStep], ...]
 """The steps of both sides, for each target."""
@@ -30,9 +33,14 @@ CompiledPairs = tuple[tuple[CompiledStep, CompiledStep], ...]
 
 @dataclass(frozen=True)
 class Compiling:
-    """What steps are to be compiled for, and by which compiler."""
+    """What steps are to be compiled for, and by which compiler.
 
-    compiler: TpuCompiler
+    release:  of libtpu
+    compiler: installs it on first use: what is compiled already needs none
+    """
+
+    release: str
+    compiler: Callable[[], TpuCompiler]
     targets: tuple[Target, ...]
     limits: CompileLimits
 
@@ -47,9 +55,9 @@ def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
         return None
     targets = parse_targets(settings.targets, settings.slices)
     options = settings.compiler
-    compiler = tpu_compiler(options.libtpu, default_cache_dir(), progress)
+    install = installer(options.libtpu, progress)
     for target in targets:
-        devices = devices_of(target, compiler)
+        devices = devices_of(target, install())
         if devices != settings.case.devices:
             mesh = " × ".join(f"{axis} {size}" for axis, size in settings.case.mesh.items())
             raise BadInput(
@@ -58,12 +66,18 @@ def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
                 f"{settings.case.devices}, or another case.mesh"
             )
     limits = CompileLimits(options.time_limit, options.code_seconds, options.memory_limit * 2**30)
-    return Compiling(compiler, targets, limits)
+    return Compiling(options.libtpu, install, targets, limits)
+
+
+def installer(release: str, progress: Progress) -> Callable[[], TpuCompiler]:
+    """What installs a release of libtpu in the cache, where it is not there yet."""
+    return lambda: tpu_compiler(release, default_cache_dir(), progress)
 
 
 def compiled_pairs(
     subjects: tuple[Record, Record],
     modules: tuple[Record, Record],
+    flags: tuple[CompilerFlags, CompilerFlags],
     compiling: Compiling,
     progress: Progress,
 ) -> CompiledPairs:
@@ -71,34 +85,41 @@ def compiled_pairs(
 
     subjects: the runs; their Records keep what comes out, and are asked first
     modules:  the runs whose dumps have the steps' modules
+    flags:    of each run, for the compiler
     """
     pairs = []
     for target in compiling.targets:
         a, b = (
-            compiled_for(subject, dumped, compiling, target, progress)
-            for subject, dumped in zip(subjects, modules, strict=True)
+            compiled_for(subject, dumped, given, compiling, target, progress)
+            for subject, dumped, given in zip(subjects, modules, flags, strict=True)
         )
         pairs.append((a, b))
     return tuple(pairs)
 
 
 def compiled_for(
-    subject: Record, modules: Record, compiling: Compiling, target: Target, progress: Progress
+    subject: Record,
+    modules: Record,
+    flags: CompilerFlags,
+    compiling: Compiling,
+    target: Target,
+    progress: Progress,
 ) -> CompiledStep:
-    """The step of one run compiled for one target, once for each module and compiler."""
-    release = compiling.compiler.release
+    """The step of one run compiled for one target, once for each module, flags and compiler."""
+    release = compiling.release
     path = subject.directory / layout.COMPILED / f"{target.file_name}-libtpu-{release}.json"
     step = step_modules(modules)
     if isinstance(step, str):
         return _unknown(target.name, release, step)
-    flags = flags_of(modules)
+    given = flags.on(target.chip)
     if path.is_file():
         kept = from_json(plain_json(path.read_bytes()))
-        if (kept.digest, kept.flags, kept.unknown) == (digest_of(step), flags, None):
+        same = (digest_of(step), given.libtpu, given.xla, None)
+        if (kept.digest, kept.flags, kept.xla_flags, kept.unknown) == same:
             return kept
     progress(f"{subject.label}: compiling for {target.name} with libtpu {release}")
     lock = default_cache_dir() / "libtpu.lock"
-    made = compile_step(step, compiling.compiler, target, flags, compiling.limits, lock, progress)
+    made = compile_step(step, compiling.compiler(), target, given, compiling.limits, lock, progress)
     path.parent.mkdir(exist_ok=True)
     writer.write_json(path, to_json(made))
     return made
@@ -110,20 +131,24 @@ def kept_pairs(a: Record, b: Record) -> CompiledPairs:
     Where they have none in common, the steps of one are paired with none of the other.
     """
     of_a, of_b = _kept(a), _kept(b)
-    common = [key for key in of_a if key in of_b]
-    if common:
-        return tuple((of_a[key], of_b[key]) for key in common)
+    if common := same_compilations(of_a, of_b):
+        return common
     absent = "its Record keeps no step for this target and libtpu"
     return (
-        *((step, _unknown(step.target, step.libtpu, absent)) for step in of_a.values()),
-        *((_unknown(step.target, step.libtpu, absent), step) for step in of_b.values()),
+        *((step, _unknown(step.target, step.libtpu, absent)) for step in of_a),
+        *((_unknown(step.target, step.libtpu, absent), step) for step in of_b),
     )
 
 
-def _kept(found: Record) -> dict[tuple[str, str], CompiledStep]:
+def same_compilations(a: Sequence[CompiledStep], b: Sequence[CompiledStep]) -> CompiledPairs:
+    """Those of both sides that are for one target, by one compiler."""
+    of_b = {(step.target, step.libtpu): step for step in b}
+    return tuple((s, of_b[s.target, s.libtpu]) for s in a if (s.target, s.libtpu) in of_b)
+
+
+def _kept(found: Record) -> list[CompiledStep]:
     paths = sorted((found.directory / layout.COMPILED).glob("*.json"))
-    steps = [from_json(plain_json(path.read_bytes())) for path in paths]
-    return {(step.target, step.libtpu): step for step in steps}
+    return [from_json(plain_json(path.read_bytes())) for path in paths]
 
 
 def _unknown(target: str, libtpu: str, why: str) -> CompiledStep:
@@ -149,10 +174,16 @@ def step_modules(recorded: Record) -> list[StepModule] | str:
     return [StepModule(recorded.directory / m["file"], m["executions"]) for m in kept["step"]]
 
 
-def flags_of(recorded: Record) -> str:
-    """The compiler flags that the trainer gives libtpu on a TPU."""
-    command = recorded.manifest.command
-    return "" if command is None else command.environment.get(FLAGS, "")
+def flags_of(plan: Plan) -> CompilerFlags:
+    """The compiler flags of a run's trainer on a TPU.
+
+    LIBTPU_INIT_ARGS are the user's (`engine.<name>.env`, or those of the shell), else those that
+    the trainer's own launcher sets. XLA_FLAGS are those of `engine.<name>.env` alone: what the
+    shell has of them is for the CPU mesh.
+    """
+    given = {**plan.environment, **plan.command.environment}
+    own = "" if plan.source is None else engine(plan.engine).compiler_flags(plan.source)
+    return CompilerFlags(given.get(LIBTPU, own), plan.command.environment.get(XLA, ""))
 
 
 def keep_modules(dump: Path, log: Path, heaviest: int, directory: Path) -> None:

@@ -29,6 +29,7 @@ from harness.run.compiling import (
     CompiledPairs,
     Compiling,
     compiled_pairs,
+    flags_of,
     kept_pairs,
     plan_compiling,
 )
@@ -190,7 +191,8 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             if planned.compiling is not None:
                 a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
                 pair = (subjects[0], subjects[index])
-                compiled = compiled_pairs(pair, (a, b), planned.compiling, reporter.note)
+                flags = flags_of(planned.subjects[0]), flags_of(planned.subjects[index])
+                compiled = compiled_pairs(pair, (a, b), flags, planned.compiling, reporter.note)
         comparison = Comparison(
             a=subjects[0],
             b=subjects[index],

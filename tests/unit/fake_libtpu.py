@@ -1,6 +1,7 @@
 """Stands in for libtpu_worker.py: what it does is in LIBTPU_INIT_ARGS, one word after the other.
 
-Words: devices, dump, dump-cut, before, compiled, failed, unknown, sleep, abort, kill, exit.
+Words: devices, dump, dump-cut, before, compiled, failed, unknown, sleep, abort, flag, kill,
+exit.
 """
 
 import json
@@ -40,6 +41,10 @@ for word in os.environ["LIBTPU_INIT_ARGS"].split():
         os.kill(os.getpid(), signal.SIGKILL)
     elif word == "abort":
         print("F1127 08:23:30.704825   29470 statusor.cc:89] NOT_FOUND: a file", file=sys.stderr)
+        os.abort()
+    elif word == "flag":
+        at = "2026-11-27 19:16:02.081386: F external/xla/xla/parse_flags_from_env.cc:234]"
+        print(f"{at} Unknown flag in XLA_FLAGS: --xla_no_such=1", file=sys.stderr)
         os.abort()
     elif word == "exit":
         print("ERROR: Unknown command line flag 'xla_nonsense'", file=sys.stderr)

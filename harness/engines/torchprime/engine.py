@@ -33,6 +33,7 @@ from harness.record.evidence import Reported
 SCRIPT = "torchprime/torch_xla_models/train.py"
 CONFIGS = "torchprime/torch_xla_models/configs"
 TRAINER = "torchprime/torch_xla_models/trainer/base_trainer.py"
+IMAGE = "torchprime/launcher/Dockerfile"
 PACKAGE = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
 NEUTRAL = ("logging_steps", "output_dir", "run_name", "hydra.", "profile_", "dataset.cache_dir")
 """Beginnings of names of overrides that change nothing of what torchprime trains."""
@@ -220,6 +221,16 @@ def hydra_value(value: Any) -> str:
     return quoted(value) if isinstance(value, str) and "/" in value else str(value)
 
 
+_FLAGS = re.compile(r'^ENV LIBTPU_INIT_ARGS[ =]"?(.*?)"?$', re.MULTILINE)
+
+
+def compiler_flags(checkout: Path) -> str:
+    """LIBTPU_INIT_ARGS of the image that torchprime's launcher trains in; "" where it sets none."""
+    file = checkout / IMAGE
+    found = _FLAGS.search(file.read_text()) if file.is_file() else None
+    return found[1] if found else ""
+
+
 LOGGED = re.compile(r"\bstep: (\d+), loss: (\S+), grad_norm: ([^\s,]+)")
 """A line of base_trainer.py's log; trees from before June 2025 have no norm in it."""
 
@@ -248,5 +259,6 @@ ENGINE = EngineSpec(
     reports=reports,
     stand_in="reference",
     injection=Path(__file__).with_name("inject.py"),
+    compiler_flags=compiler_flags,
     libraries=("datasets", "transformers", "hydra.main", "omegaconf", "jax"),
 )

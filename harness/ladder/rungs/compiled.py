@@ -68,7 +68,7 @@ def judge_pair(names: tuple[str, str], pair: CompiledPair, one_engine: bool) -> 
             NAME, text, 0, IDENTICAL, detects=f"any other instruction{_scope(pair)}"
         )
     if one_engine:
-        causes = explain(names[0], a, names[1], b)
+        causes = (*explain(names[0], a, names[1], b), *_other_flags(names, pair))
         findings = tuple(map(Finding, causes))
         first = causes[0] if causes else "the same work in another order or layout"
         return RungResult.failed(
@@ -125,7 +125,7 @@ def _alike(
         del measured[PRODUCTS], measured[MOVED]
     what, (difference, limit) = max(measured.items(), key=lambda item: item[1][0] / item[1][1])
     causes = explain(names[0], a, names[1], b, first=what)
-    findings = tuple(map(Finding, causes))
+    findings = tuple(map(Finding, (*causes, *_other_flags(names, pair))))
     if not difference <= limit:
         text = f"{where} {what} a step differ by {difference:.1%}"
         text += f": {causes[0]}" if causes else ""
@@ -142,6 +142,16 @@ def _alike(
         detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{_scope(pair)}",
         findings=findings,
     )  # fmt: skip
+
+
+def _other_flags(names: tuple[str, str], pair: CompiledPair) -> tuple[str, ...]:
+    """The compiler flags that one side's trainer sets and the other's does not."""
+    given = [set(f"{step.flags} {step.xla_flags}".split()) for step in pair]
+    return tuple(
+        f"{name} alone is compiled with {' '.join(sorted(own - other))}"
+        for name, own, other in zip(names, given, reversed(given), strict=True)
+        if own - other
+    )
 
 
 def _kernels(names: tuple[str, str], pair: CompiledPair) -> str:
@@ -173,10 +183,10 @@ def incomparable(
 
 
 def does_not_compile(name: str, step: CompiledStep) -> str:
-    """The compiler's error word for word, with the flag of the trainer that it names."""
-    flags = re.findall(r"--(\w+)(?:=\S*)?", step.flags)
-    rejected = [flag for flag in flags if flag in (step.error or "")]
-    because = f" because of its flag --{rejected[0]}" if rejected else ""
+    """The compiler's error word for word, with the flag that it names."""
+    flags = re.findall(r"--(\w+)(?:=\S*)?", f"{step.flags} {step.xla_flags}")
+    rejected = [flag for flag in flags if re.search(rf"\b{flag}\b", step.error or "")]
+    because = f" because of the flag --{rejected[0]}" if rejected else ""
     return (
         f"{name} does not compile for {step.target} with libtpu {step.libtpu}{because}: "
         f"{step.error}"

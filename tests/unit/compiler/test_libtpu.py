@@ -13,6 +13,7 @@ import pytest
 from harness.base.errors import BadInput
 from harness.compiler import libtpu
 from harness.compiler.compiled import FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
+from harness.compiler.flags import CompilerFlags
 from harness.compiler.libtpu import CompileLimits, StepModule, compile_step
 from harness.compiler.target import Target
 from harness.environments.compilers import TpuCompiler, tpu_compiler
@@ -29,7 +30,13 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compiled(
-    words: str, tmp_path: Path, *, modules: int = 1, target: str = "v6e:2x2", **limits: Any
+    words: str,
+    tmp_path: Path,
+    *,
+    modules: int = 1,
+    target: str = "v6e:2x2",
+    xla: str = "",
+    **limits: Any,
 ) -> CompiledStep:
     """What comes out where libtpu does what `words` say; its "module" is the dump that it makes."""
     allowed = CompileLimits(**{"seconds": 20.0, "code_seconds": 10.0, "memory": 2.0**33, **limits})
@@ -40,7 +47,7 @@ def compiled(
         [StepModule(proto, n + 1) for n in range(modules)],
         compiler,
         Target(target),
-        words,
+        CompilerFlags(words, xla),
         allowed,
         tmp_path / "lock",
         print,
@@ -84,7 +91,11 @@ def test_it_fails_while_code_is_generated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "error"),
-    [("exit", "Unknown command line flag 'xla_nonsense'"), ("devices abort", "NOT_FOUND: a file")],
+    [
+        ("exit", "Unknown command line flag 'xla_nonsense'"),
+        ("devices abort", "NOT_FOUND: a file"),
+        ("devices flag", "Unknown flag in XLA_FLAGS: --xla_no_such=1"),
+    ],
 )
 def test_it_ends_without_a_word_of_its_own(words: str, error: str, tmp_path: Path) -> None:
     assert compiled(words, tmp_path).error == error
@@ -181,6 +192,8 @@ def test_the_flags_of_the_mesh_are_not_given_on(
     compiled("devices dump compiled", tmp_path)
     assert seen["LIBTPU_INIT_ARGS"] == "devices dump compiled"
     assert not seen.keys() & {"XLA_FLAGS", "PYTHONPATH"}
+    step = compiled("devices dump compiled", tmp_path, xla="--xla_tpu=1")
+    assert (seen["XLA_FLAGS"], step.xla_flags) == ("--xla_tpu=1", "--xla_tpu=1")
 
 
 @pytest.mark.slow  # installs two releases of libtpu on first use: 1 GB
@@ -194,16 +207,18 @@ def test_the_real_compiler(release: str, tmp_path: Path, monkeypatch: pytest.Mon
         libtpu.devices_of(Target("v9e:2x2"), compiler)
     step = compile_step(
         [StepModule(HERE / "data" / "hlo" / "linear.hlo.pb", 1)],
-        compiler, target, "", CompileLimits(120.0, 120.0, 2.0**33), tmp_path / "lock", print,
+        compiler, target, CompilerFlags(), CompileLimits(120.0, 120.0, 2.0**33),
+        tmp_path / "lock", print,
     )  # fmt: skip
     assert (step.error, step.unknown, step.devices) == (None, None, 4)
     (module,) = step.modules
     assert module.code == GENERATED
     assert module.graph.flops == 3 * 2 * 8 * 16  # as in test_compiled.py
     assert 0 < module.memory.donated <= module.memory.arguments
-    rejected = compile_step(
-        [StepModule(HERE / "data" / "hlo" / "linear.hlo.pb", 1)], compiler, target,
-        "--xla_no_such_flag=1", CompileLimits(120.0, 0.0, 2.0**33), tmp_path / "lock", print,
-    )  # fmt: skip
-    assert rejected.error is not None
-    assert "xla_no_such_flag" in rejected.error
+    for flags in (CompilerFlags("--xla_no_such=1"), CompilerFlags(xla="--xla_no_such=1")):
+        rejected = compile_step(
+            [StepModule(HERE / "data" / "hlo" / "linear.hlo.pb", 1)], compiler, target,
+            flags, CompileLimits(120.0, 0.0, 2.0**33), tmp_path / "lock", print,
+        )  # fmt: skip
+        assert rejected.error is not None
+        assert "xla_no_such" in rejected.error

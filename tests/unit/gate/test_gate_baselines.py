@@ -10,6 +10,7 @@ from typing import Any
 
 import gate_samples as samples
 import pytest
+from compiled_samples import sample_step
 
 from harness.base.errors import BadInput
 from harness.config.compose import load
@@ -17,14 +18,14 @@ from harness.gate import baselines
 from harness.gate.baselines import Baseline, Blessed
 from harness.gate.change import BaselineChange, equal_parameters, table
 from harness.record.evidence import Record
-from harness.run.noise import Noise
+from harness.run.noise import NOT_MEASURED, Noise
 
 BLESSED = Blessed("Ada", "2026-11-25T00:00:00+00:00", "0.1.0")
 PLACE = Path("baselines/x.json")
 
 
 def restored(record: Record) -> Record:
-    return baselines.from_json(baselines.to_json(record, BLESSED), PLACE)[0]
+    return baselines.from_json(baselines.to_json(record, BLESSED), PLACE).record
 
 
 def test_all_that_is_judged_comes_back(tmp_path: Path) -> None:
@@ -52,6 +53,19 @@ def test_one_line_a_step_and_a_parameter(tmp_path: Path) -> None:
     lines = baselines.to_json(samples.run(tmp_path / "r"), BLESSED).splitlines()
     assert sum('"micro_losses"' in line for line in lines) == 4
     assert sum('"name":"a.weight"' in line for line in lines) == 1
+
+
+def test_compiled_steps_come_back(tmp_path: Path) -> None:
+    steps = (sample_step(), sample_step(target="v5e:2x2"))
+    path = baselines.save(tmp_path, samples.run(tmp_path / "r"), NOT_MEASURED, "Ada", steps)
+    assert baselines.load(path).compiled == steps
+    assert sum('"target":"v5e:2x2"' in line for line in path.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("why", [{"error": "INTERNAL: no"}, {"unknown": "over its limit"}])
+def test_only_a_step_that_compiles_can_be_stored(why: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=next(iter(why.values()))):
+        baselines.to_json(samples.run(tmp_path / "r"), BLESSED, (sample_step(**why),))
 
 
 def damage(change: Callable[[dict[str, Any]], Any]) -> Callable[[str], str]:
@@ -250,7 +264,7 @@ def test_the_default_case_has_a_baseline() -> None:
 def test_what_is_stored_can_be_gated_against(path: Path) -> None:
     """It is small, whole, and of the case as it is now."""
     assert path.stat().st_size < 100_000
-    record, _ = baselines.from_json(path.read_text(), path)
+    record = baselines.from_json(path.read_text(), path).record
     now = load([f"case={path.parent.name}"]).case
     stored = dataclasses.replace(record, manifest=dataclasses.replace(record.manifest, case=now))
     assert baselines.differences(record, stored) == []

@@ -217,8 +217,11 @@ class TestMemory:
 
     @pytest.mark.parametrize(
         "override",
-        ["tolerance.margin=5", "graph=hlo", "timing.windows=7", "tolerance.step_time=0.01"],
-    )
+        [
+            "tolerance.margin=5", "graph=hlo", "timing.windows=7", "tolerance.step_time=0.01",
+            "target=v6e:2x2", "slices=2", "compiler.libtpu=0.0.52",
+        ],
+    )  # fmt: skip
     def test_how_it_is_judged(self, tmp_path: Path, override: str) -> None:
         requested = question(tmp_path)
         settings = samples.settings(tmp_path, override)

@@ -12,15 +12,18 @@ from compiled_samples import sample_module, sample_step
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.compiler.compiled import CompiledStep
+from harness.compiler.flags import CompilerFlags
 from harness.compiler.libtpu import CompileLimits
 from harness.compiler.target import Target
-from harness.environments.compilers import TpuCompiler
+from harness.environments.compilers import TpuCompiler, removed_afterwards
 from harness.gate import libtpu
-from harness.gate.libtpu import gate_libtpu
+from harness.gate.bisect import FirstBad
+from harness.gate.libtpu import bisect_libtpu, gate_libtpu
 from harness.ladder.result import Result
 from harness.ladder.rungs.compiled import judge_compilers
 from harness.run.compiling import Compiling
 
+COMPILER = TpuCompiler(Path(), Path(), "0.0.21")
 OLD, NEW = "0.0.21", "0.0.52"
 NAMES = (f"hf by libtpu@{OLD}", f"hf by libtpu@{NEW}")
 ERROR = "FAILED_PRECONDITION: can't be fixed up\nInstruction: %v11"
@@ -89,35 +92,54 @@ class Silent:
         return None
 
 
-class TestGate:
+class Compilers:
+    """Releases of libtpu by what they make of a step; nothing is installed or traced."""
+
     steps: dict[str, CompiledStep]
+    listed: list[str]
+    asked: list[str]
 
     @pytest.fixture(autouse=True)
     def _traced(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.steps = {OLD: made(OLD), NEW: made(NEW)}
+        self.listed, self.asked = [OLD, NEW], []
         record = Trainer().record()
 
         def compiling(settings: Any, _: Any) -> Any:
             if not settings.targets:
                 return None
-            compiler = TpuCompiler(Path(), Path(), settings.compiler.libtpu)
             targets = tuple(Target(topology) for topology in settings.targets)
-            return Compiling(compiler, targets, CompileLimits(1, 1, 1))
+            release = settings.compiler.libtpu
+            return Compiling(release, lambda: COMPILER, targets, CompileLimits(1, 1, 1))
 
-        def traced(plan: Any, *_: Any) -> Any:
-            if plan == "torchprime":
-                raise CannotTrain("it cannot")
-            return record
+        def traced(replan: Any, *_: Any) -> Any:
+            return replan(None, None) and record
 
+        def planner(name: str, _: Any) -> Any:
+            def plan(*_: Any) -> Any:
+                if name == "torchprime":
+                    raise CannotTrain("it cannot")
+                return name
+
+            return plan
+
+        def compiled_for(_: Any, __: Any, flags: Any, by: Any, target: Any, ___: Any) -> Any:
+            self.asked.append(by.release)
+            if by.release not in self.steps:
+                raise BadInput(f"libtpu {by.release} cannot be used")
+            return self.steps[by.release]
+
+        monkeypatch.setenv("PARITY_CACHE", str(tmp_path))
         monkeypatch.setattr(libtpu, "plan_compiling", compiling)
         monkeypatch.setattr(libtpu, "inputs_of", lambda *_: None)
-        monkeypatch.setattr(libtpu, "planner", lambda name, _: name)
+        monkeypatch.setattr(libtpu, "planner", planner)
+        monkeypatch.setattr(libtpu, "flags_of", lambda _: CompilerFlags())
         monkeypatch.setattr(libtpu, "compiled_step_of", traced)
-        monkeypatch.setattr(libtpu, "tpu_compiler", lambda r, *_: TpuCompiler(Path(), Path(), r))
-        monkeypatch.setattr(
-            libtpu, "compiled_for", lambda _, __, by, target, ___: self.steps[by.compiler.release]
-        )
+        monkeypatch.setattr(libtpu, "compiled_for", compiled_for)
+        monkeypatch.setattr(libtpu, "listed", lambda _: self.listed)
 
+
+class TestGate(Compilers):
     def run(self, *words: str, candidate: str = NEW, baseline: str | None = OLD) -> Any:
         old = None if baseline is None else f"libtpu@{baseline}"
         reporter: Any = Silent()
@@ -152,3 +174,60 @@ class TestGate:
     def test_bad_input(self, words: tuple[str, ...], fields: dict[str, Any]) -> None:
         with pytest.raises(BadInput):
             self.run(*words, **fields)
+
+
+class TestBisect(Compilers):
+    BETWEEN = (*(f"0.0.{n}" for n in range(22, 51)), "0.0.50.1", "0.0.51")
+
+    @pytest.fixture(autouse=True)
+    def _releases(self, _traced: None) -> None:
+        self.listed = [OLD, *self.BETWEEN, NEW]
+        self.steps = {release: made(release) for release in self.listed}
+
+    def broken(self, *releases: str) -> None:
+        self.steps |= {release: made(release, error=ERROR) for release in releases}
+
+    def run(self, releases: list[str] | None = None, **ends: str) -> FirstBad:
+        reporter: Any = Silent()
+        good, bad = ends.get("good", f"libtpu@{OLD}"), ends.get("bad", f"libtpu@{NEW}")
+        words = ("target=v6e:2x2", "engines=[hf,reference]")
+        return bisect_libtpu(words, good, bad, "llama-tiny", releases, reporter)
+
+    def test_the_first_that_no_longer_compiles(self) -> None:
+        self.broken("0.0.50", "0.0.50.1", "0.0.51", NEW)
+        found = self.run()
+        assert (str(found.last_good), str(found.first_bad)) == ("libtpu@0.0.49", "libtpu@0.0.50")
+        assert found.rung == "compiled"
+        assert len({*self.asked}) < 10
+        verdict = found.outcome.verdict
+        assert verdict.result is Result.FAIL
+        assert verdict.pairs[0].a.endswith("libtpu@0.0.49")
+
+    def test_a_fix_up_release(self) -> None:
+        """0.0.50 is broken and 0.0.50.1 is not: found from the broken end."""
+        self.broken("0.0.50")
+        found = self.run([OLD, "0.0.50", "0.0.50.1"], bad="libtpu@0.0.50")
+        assert str(found.first_bad) == "libtpu@0.0.50"
+        with pytest.raises(BadInput, match="does not fail"):
+            self.run(bad="libtpu@0.0.50.1")
+
+    def test_one_that_cannot_be_used_is_skipped(self) -> None:
+        self.broken("0.0.36", *self.BETWEEN[15:], NEW)
+        del self.steps["0.0.36"]
+        found = self.run()
+        assert (str(found.last_good), str(found.first_bad)) == ("libtpu@0.0.35", "libtpu@0.0.37")
+        assert found.skipped == ("0.0.36",)
+
+    @pytest.mark.parametrize("end", [{"good": "transformers@4.57.6"}, {"bad": "libtpu"}])
+    def test_bad_input(self, end: dict[str, str]) -> None:
+        with pytest.raises(BadInput, match="no release of libtpu"):
+            self.run(**end)
+
+
+def test_only_what_was_not_there_is_removed(tmp_path: Path) -> None:
+    there, new = tmp_path / "libtpu" / OLD, tmp_path / "libtpu" / NEW
+    there.mkdir(parents=True)
+    with removed_afterwards((OLD, NEW, "0.0.30"), tmp_path):
+        new.mkdir()
+    assert there.is_dir()
+    assert not new.exists()

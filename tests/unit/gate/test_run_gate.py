@@ -12,10 +12,15 @@ from typing import Any
 import gate_samples as samples
 import pytest
 from builders import compiled_step
+from compiled_samples import sample_module, sample_step
 from golden import Worded
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.compiler.compiled import CompiledStep
+from harness.compiler.libtpu import CompileLimits
+from harness.compiler.target import Target
 from harness.config.settings import Settings
+from harness.environments.compilers import TpuCompiler
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.gate import baselines
 from harness.gate import gate as gating
@@ -27,6 +32,7 @@ from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Observed, Record
 from harness.run import noise, session
+from harness.run.compiling import Compiling
 from harness.run.noise import Noise
 from harness.run.plan import Plan, workarounds_of
 from harness.run.session import Outcome
@@ -545,6 +551,47 @@ class TestAgainstAStoredBaseline:
         baselines.save(tmp_path / "stored", record, Noise(), "Ada")
         rung = judged(pair).rung("graph")
         assert rung.result is (Result.FAIL if changed else Result.PASS)
+
+    def for_target(self, tmp_path: Path, **changes: Any) -> GatePair:
+        pair = gate_pair(tmp_path, None)
+        settings = dataclasses.replace(pair.settings, target="v6e:2x2", **changes)
+        return dataclasses.replace(pair, settings=settings)
+
+    @pytest.fixture
+    def compiles(self, monkeypatch: pytest.MonkeyPatch) -> list[CompiledStep]:
+        """What steps compile to, one after the other."""
+        steps: list[CompiledStep] = []
+        targets, limits = (Target("v6e:2x2"),), CompileLimits(1, 1, 1)
+        planned = Compiling("0.0.52", lambda: TpuCompiler(Path(), Path(), ""), targets, limits)
+        monkeypatch.setattr(gating, "plan_compiling", lambda *_: planned)
+        monkeypatch.setattr(gating, "_compiled_step", lambda *_: None)
+        monkeypatch.setattr(gating, "compiled_for", lambda *_: steps.pop(0))
+        return steps
+
+    def test_a_step_that_is_compiled_for_no_such_target_is_not_passed_by(
+        self, world: World, tmp_path: Path, compiles: list[CompiledStep]
+    ) -> None:
+        self.stored(tmp_path)
+        world(v2=samples.run(tmp_path / "b", "hf@2.0"))
+        verdict = judged(self.for_target(tmp_path))
+        assert verdict.result is Result.INVALID
+        assert "bless it with target=v6e:2x2" in verdict.headline
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_the_step_that_was_compiled_for_a_target_is_compared(
+        self, changed: bool, world: World, tmp_path: Path, compiles: list[CompiledStep]
+    ) -> None:
+        graph = {"fingerprint": "another"} if changed else {}
+        compiles += [sample_step(), sample_step(modules=(sample_module(graph=graph),))]
+        world(v2=samples.run(tmp_path / "b", "hf@2.0"))
+        pair = self.for_target(tmp_path)
+        assert "to be reviewed" in judged(pair).headline
+        rung = judged(pair).rung("compiled")
+        assert rung.result is (Result.FAIL if changed else Result.PASS)
+
+    def test_what_is_staged_is_no_run_to_be_stored(self, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match="stage=true"):
+            gating.check_executed(self.for_target(tmp_path, stage=True).settings)
 
     @pytest.mark.parametrize("known", [True, False])
     def test_nothing_is_written_of_a_candidate_that_the_machine_ended(

@@ -92,9 +92,15 @@ class TestLlama31:
         assert sum(128 / 4 < length < 128 for length in lengths) == 1
         assert case.data.sequence_length == 128
 
-    def test_the_full_size_is_that_of_its_config(self) -> None:
-        case = load(["case=llama-3.1-8b"]).case
-        assert case.parameters == 8_030_261_248
+    @pytest.mark.parametrize(
+        ("size", "parameters", "devices"),
+        [("8b", 8_030_261_248, 4), ("70b", 70_553_706_496, 256), ("405b", 405_853_388_800, 256)],
+    )
+    def test_the_full_sizes_are_those_of_their_configs(
+        self, size: str, parameters: int, devices: int
+    ) -> None:
+        case = load([f"case=llama-3.1-{size}"]).case
+        assert (case.parameters, case.devices) == (parameters, devices)
         assert llama.hf_config(case.model)["rope_scaling"] == {
             "rope_type": "llama3",
             "factor": 8.0,

@@ -63,7 +63,7 @@ def test_the_user_s_overrides_are_the_last_word(monkeypatch: pytest.MonkeyPatch)
     options = {
         "--parity-require": [], "--parity-workspace": "w", "--parity-scale-mesh": True,
         "--parity-until-decided": 0.02, "--parity-torchprime": "x",
-        "--parity-override": ["case.mesh.fsdp=2"],
+        "--parity-target": ["v6e:2x2", "v5p:2x2x1"], "--parity-override": ["case.mesh.fsdp=2"],
     }  # fmt: skip
     config: Any = SimpleNamespace(
         getoption=options.get, stash=pytest.Stash(), get_verbosity=lambda: 0
@@ -74,6 +74,7 @@ def test_the_user_s_overrides_are_the_last_word(monkeypatch: pytest.MonkeyPatch)
     (words,) = requested
     assert words[-2:] == ["case.mesh.fsdp=2", "case.steps=3"]
     assert "launcher.scale_mesh=true" in words
+    assert "target=[v6e:2x2,v5p:2x2x1]" in words
     assert [word for word in words if word.startswith("case.mesh")] == ["case.mesh.fsdp=2"]
 
 

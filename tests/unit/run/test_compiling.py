@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,15 @@ from compiled_samples import sample_step
 
 from harness.base.errors import BadInput
 from harness.compiler.compiled import to_json
+from harness.compiler.flags import CompilerFlags
 from harness.compiler.libtpu import CompileLimits, digest_of
 from harness.compiler.target import Target
 from harness.config.compose import load
+from harness.engines.command import Command
 from harness.environments.compilers import TpuCompiler
+from harness.environments.interpreters import Interpreter
+from harness.inputs.prepared import Inputs
+from harness.probe.spec import Spec
 from harness.record import layout, writer
 from harness.record.evidence import Record
 from harness.record.reader import read_record
@@ -24,11 +28,13 @@ from harness.run import compiling
 from harness.run.compiling import (
     Compiling,
     compiled_for,
+    flags_of,
     keep_modules,
     kept_pairs,
     plan_compiling,
     step_modules,
 )
+from harness.run.plan import Plan
 
 LOG = "".join(
     f"{kind} Analysis:   Graph Hash: {graph}\n"
@@ -38,11 +44,16 @@ LOG = "".join(
     )
 )  # fmt: skip
 
+COMPILER = TpuCompiler(Path("python"), Path("libtpu.so"), "0.0.52")
 COMPILING = Compiling(
-    TpuCompiler(Path("python"), Path("libtpu.so"), "0.0.52"),
+    COMPILER.release,
+    lambda: COMPILER,
     (Target("v6e:2x2"),),
     CompileLimits(9, 9, 9),
 )
+
+
+FLAGS = CompilerFlags("--xla_x=1")
 
 
 def ignore(text: str) -> None:
@@ -66,10 +77,6 @@ def recorded(tmp_path: Path, name: str = "graph", log: str | None = LOG) -> Reco
     if log is not None:
         log_file.write_text(log)
     keep_modules(dump(tmp_path / f"{name}-dump"), log_file, 1, path)
-    manifest = json.loads((path / layout.MANIFEST).read_text())
-    environment = {"LIBTPU_INIT_ARGS": "--xla_x=1", "OTHER": "1"}
-    manifest["command"] = {"argv": ["train.py"], "environment": environment, "pythonpath": []}
-    writer.write_json(path / layout.MANIFEST, manifest)
     return read_record(path)
 
 
@@ -104,29 +111,42 @@ class TestCompiledFor:
         """What was compiled: the arguments of each call."""
         calls: list[Any] = []
 
-        def compile_step(modules: Any, compiler: Any, target: Any, flags: str, *_: Any) -> Any:
+        def compile_step(modules: Any, compiler: Any, target: Any, flags: Any, *_: Any) -> Any:
             calls.append((target.name, flags))
-            return sample_step(digest=digest_of(modules), flags=flags, unknown=self.unknown)
+            return sample_step(
+                digest=digest_of(modules), flags=flags.libtpu, xla_flags=flags.xla,
+                unknown=self.unknown,
+            )  # fmt: skip
 
         monkeypatch.setattr(compiling, "compile_step", compile_step)
         return calls
 
     unknown: str | None = None
 
-    def get(self, subject: Record, run: Record) -> Any:
-        return compiled_for(subject, run, COMPILING, COMPILING.targets[0], ignore)
+    def get(self, subject: Record, run: Record, flags: CompilerFlags = FLAGS) -> Any:
+        return compiled_for(subject, run, flags, COMPILING, COMPILING.targets[0], ignore)
 
     def test_once_for_each_module_and_compiler(self, tmp_path: Path, made: list[Any]) -> None:
         run = recorded(tmp_path)
         first = self.get(run, run)
-        assert made == [("v6e:2x2", "--xla_x=1")]
+        assert made == [("v6e:2x2", FLAGS.on("v6e"))]
         assert self.get(run, run) == first
         assert len(made) == 1
         (path,) = (run.directory / layout.COMPILED).iterdir()
         assert path.name == "v6e-2x2-libtpu-0.0.52.json"
-        other = dataclasses.replace(COMPILING, compiler=TpuCompiler(Path(), Path(), "0.0.21"))
-        compiled_for(run, run, other, COMPILING.targets[0], ignore)
+        other = dataclasses.replace(COMPILING, release="0.0.21")
+        compiled_for(run, run, FLAGS, other, COMPILING.targets[0], ignore)
         assert len(made) == 2
+
+    def test_what_is_compiled_needs_no_compiler(self, tmp_path: Path, made: list[Any]) -> None:
+        run = recorded(tmp_path)
+        first = self.get(run, run)
+
+        def install() -> TpuCompiler:
+            raise AssertionError("500 MB are downloaded for nothing")
+
+        without = dataclasses.replace(COMPILING, compiler=install)
+        assert compiled_for(run, run, FLAGS, without, COMPILING.targets[0], ignore) == first
 
     def test_another_module_is_compiled_again(self, tmp_path: Path, made: list[Any]) -> None:
         run = recorded(tmp_path)
@@ -137,10 +157,10 @@ class TestCompiledFor:
 
     def test_other_flags_compile_it_again(self, tmp_path: Path, made: list[Any]) -> None:
         run = recorded(tmp_path)
-        self.get(run, run)
-        manifest = dataclasses.replace(run.manifest, command=None)
-        self.get(run, dataclasses.replace(run, manifest=manifest))
-        assert [flags for _, flags in made] == ["--xla_x=1", ""]
+        for flags in (FLAGS, CompilerFlags(), CompilerFlags(xla="--xla_y=1")):
+            self.get(run, run, flags)
+            self.get(run, run, flags)
+        assert len(made) == 3
 
     def test_what_a_limit_stopped_is_tried_again(self, tmp_path: Path, made: list[Any]) -> None:
         run = recorded(tmp_path)
@@ -153,6 +173,66 @@ class TestCompiledFor:
         run = recorded(tmp_path, log="")
         step = self.get(run, run)
         assert (step.unknown is not None, step.modules, made) == (True, (), [])
+
+
+IMAGE = "torchprime/launcher/Dockerfile"
+
+
+class TestFlags:
+    """Whose flags a step is compiled with."""
+
+    def plan(
+        self,
+        tmp_path: Path,
+        engine: str = "torchprime",
+        own: dict[str, str] | None = None,
+        mesh: dict[str, str] | None = None,
+    ) -> Plan:
+        """The plan of a run with variables of its `own`, and those of the `mesh` that it is on."""
+        image = tmp_path / IMAGE
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_text('FROM x\nENV LIBTPU_INIT_ARGS "--xla_a=1 --xla_b=2"\n')
+        return Plan(
+            engine=engine,
+            label=engine,
+            case=load([]).case,
+            command=Command((), Spec(steps=3, micro_batch=8), environment=own or {}),
+            interpreter=Interpreter(Path("python"), (), {}, {}, "key"),
+            inputs=Inputs(tmp_path),
+            environment=mesh or {},
+            origin={},
+            source=tmp_path,
+        )
+
+    def test_those_of_its_own_launcher(self, tmp_path: Path) -> None:
+        assert flags_of(self.plan(tmp_path)) == CompilerFlags("--xla_a=1 --xla_b=2")
+
+    def test_a_trainer_that_sets_none(self, tmp_path: Path) -> None:
+        assert flags_of(self.plan(tmp_path, "hf")) == CompilerFlags()
+
+    def test_a_checkout_that_sets_none(self, tmp_path: Path) -> None:
+        plan = self.plan(tmp_path)
+        (tmp_path / IMAGE).unlink()
+        assert flags_of(plan) == CompilerFlags()
+
+    @pytest.mark.parametrize("value", ["--xla_c=3", ""])
+    def test_the_users_come_first(self, value: str, tmp_path: Path) -> None:
+        shell, own = {"LIBTPU_INIT_ARGS": "--xla_d=4"}, {"LIBTPU_INIT_ARGS": value}
+        assert flags_of(self.plan(tmp_path, mesh=shell)).libtpu == "--xla_d=4"
+        assert flags_of(self.plan(tmp_path, own=own, mesh=shell)).libtpu == value
+
+    def test_flags_of_the_mesh_are_not_the_compilers(self, tmp_path: Path) -> None:
+        mesh, own = {"XLA_FLAGS": "--xla_cpu=1"}, {"XLA_FLAGS": "--xla_e=5"}
+        assert flags_of(self.plan(tmp_path, mesh=mesh)).xla == ""
+        assert flags_of(self.plan(tmp_path, own=own, mesh=mesh)).xla == "--xla_e=5"
+
+    def test_what_torch_xla_adds_gives_way(self) -> None:
+        name = "xla_tpu_enable_flash_attention"
+        assert f"--{name}=false" in CompilerFlags("--xla_x=1").on("v6e").libtpu
+        mine = CompilerFlags(f"--{name}=true").on("v6e").libtpu
+        assert (mine.count(name), f"--{name}=true" in mine) == (1, True)
+        of_v5, of_v6 = (CompilerFlags().on(chip).libtpu for chip in ("v5p", "v6e"))
+        assert set(of_v6.split()) < set(of_v5.split())
 
 
 class TestStaged:
@@ -210,7 +290,7 @@ class TestKeptPairs:
 class TestPlan:
     @pytest.fixture(autouse=True)
     def _no_libtpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(compiling, "tpu_compiler", lambda *_: COMPILING.compiler)
+        monkeypatch.setattr(compiling, "tpu_compiler", lambda *_: COMPILER)
         monkeypatch.setattr(
             compiling, "devices_of", lambda target, _: 8 if "4x2" in target.name else 4
         )
