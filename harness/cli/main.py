@@ -20,6 +20,7 @@ from harness.base.crash import CRASHED, crashed
 from harness.base.errors import BadInput
 from harness.cli.bisect import bisect
 from harness.cli.bless import bless
+from harness.cli.calibrate import calibrate
 from harness.cli.cases import cases
 from harness.cli.command import command
 from harness.cli.compare import compare
@@ -52,7 +53,8 @@ USAGE_ERROR: Any = next(
 """What a wrong option raises. Where Click is, whose class it is, depends on Typer's release."""
 
 COMMANDS = (
-    run, compare, report, import_, gate, bless, bisect, cases, engines, doctor, command, use, merge,
+    run, compare, report, import_, gate, bless, bisect, calibrate, cases, engines, doctor, command,
+    use, merge,
 )  # fmt: skip
 """In the order of `parity --help`; `parity train` is a group of two."""
 

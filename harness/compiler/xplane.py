@@ -4,13 +4,15 @@ The profiler writes one XSpace message a host. Each device is a plane in it (a T
 "/device:TPU:<n>"), whose
 line "XLA Modules" has one event for each execution of a compiled module. The time of a step is the
 gap between the starts of two successive executions of the module that is the training step: it
-includes whatever the device had to wait for.
+includes whatever the device had to wait for. Its line "XLA Ops" has one event for each execution of
+an operation, and the plane "/host:metadata" the modules themselves: `harness.compiler.calibration`
+reads both.
 
-The message is read with protobuf itself, from the few fields of the published xplane.proto
-(openxla/xla, third_party/tsl/tsl/profiler/protobuf) that this needs. No light package ships the
-compiled proto: xprof (32 MB, with duckdb and google-cloud-storage) keeps it inside a shared
-library, jaxlib (85 MB) has a reader but no messages, and tensorflow is not for this environment.
-Field numbers of a published proto do not change.
+The message is read with protobuf itself, from the few fields that this needs of the published
+xplane.proto (openxla/xla, third_party/tsl/tsl/profiler/protobuf) and hlo.proto (xla/service). No
+light package ships them compiled: xprof (32 MB, with duckdb and google-cloud-storage) keeps them
+inside a shared library, jaxlib (85 MB) has a reader but no messages, and tensorflow is not for this
+environment. Field numbers of a published proto do not change.
 """
 
 import gzip
@@ -79,7 +81,7 @@ def step_seconds(path: Path, planes: re.Pattern[str], module: str | None = None)
     once. A file that was cut exactly between two planes is a valid profile of fewer devices, and
     cannot be told from one.
     """
-    space = _read(path)
+    space = read_space(path)
     devices: dict[str, dict[str, list[_Execution]]] = {}
     for plane in space.planes:
         if planes.fullmatch(plane.name):
@@ -120,7 +122,8 @@ def step_seconds(path: Path, planes: re.Pattern[str], module: str | None = None)
     )
 
 
-def _read(path: Path) -> Any:
+def read_space(path: Path) -> Any:
+    """The XSpace message in a profile. Raises BadInput where it cannot be read or is cut off."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
@@ -189,9 +192,20 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("lines", 3, "XLine", True),
         # A map<int64, XEventMetadata> is this on the wire.
         ("event_metadata", 4, "EventMetadataEntry", True),
+        ("stat_metadata", 5, "StatMetadataEntry", True),
+        ("stats", 6, "XStat", True),
     ),
     "EventMetadataEntry": (("key", 1, "int64", False), ("value", 2, "XEventMetadata", False)),
-    "XEventMetadata": (("name", 2, "string", False),),
+    "XEventMetadata": (("name", 2, "string", False), ("stats", 5, "XStat", True)),
+    "StatMetadataEntry": (("key", 1, "int64", False), ("value", 2, "XStatMetadata", False)),
+    "XStatMetadata": (("name", 2, "string", False),),
+    "XStat": (
+        ("metadata_id", 1, "int64", False),
+        ("double_value", 2, "double", False),
+        ("uint64_value", 3, "uint64", False),
+        ("str_value", 5, "string", False),
+        ("bytes_value", 6, "bytes", False),
+    ),
     "XLine": (
         ("name", 2, "string", False),
         ("timestamp_ns", 3, "int64", False),
@@ -202,13 +216,23 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("offset_ps", 2, "int64", False),
         ("duration_ps", 3, "int64", False),
     ),
+    "HloProto": (("hlo_module", 1, "HloModuleProto", False),),
+    "HloModuleProto": (("computations", 3, "HloComputationProto", True),),
+    "HloComputationProto": (("instructions", 2, "HloInstructionProto", True),),
+    "HloInstructionProto": (("name", 1, "string", False), ("backend_config", 43, "bytes", False)),
 }
 
 
-def _xspace_class() -> Any:
-    """The message class, in a pool of its own: other packages may register the same proto."""
+def _pool() -> tuple[descriptor_pool.DescriptorPool, str]:
+    """The messages in a pool of their own, and its package: others may register the same proto."""
     field = descriptor_pb2.FieldDescriptorProto
-    scalars = {"string": field.TYPE_STRING, "int64": field.TYPE_INT64}
+    scalars = {
+        "string": field.TYPE_STRING,
+        "bytes": field.TYPE_BYTES,
+        "int64": field.TYPE_INT64,
+        "uint64": field.TYPE_UINT64,
+        "double": field.TYPE_DOUBLE,
+    }
     file = descriptor_pb2.FileDescriptorProto(
         name="harness/xplane.proto", package="tensorflow.profiler", syntax="proto3"
     )
@@ -224,7 +248,15 @@ def _xspace_class() -> Any:
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.XSpace"))
+    return pool, file.package
 
 
-_XSpace = _xspace_class()
+def _message(name: str) -> Any:
+    """The class of a message."""
+    found = _MESSAGE_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+    return message_factory.GetMessageClass(found)
+
+
+_MESSAGE_POOL, _PACKAGE = _pool()
+_XSpace, HloProto = _message("XSpace"), _message("HloProto")
+"""A profile, and what a profile keeps of each module."""

@@ -82,6 +82,13 @@ def chip(name: str) -> Chip | None:
     return CHIPS.get(f"tpu {name}") or CHIPS.get(name)
 
 
+def clock_of(title: str) -> float | None:
+    """Hz of the matrix units of the chip that a profile calls so ("TPU v6 Lite")."""
+    words = title.lower().replace(" lite", "e")
+    found = CHIPS.get(words)
+    return None if found is None else found.clock
+
+
 def init_args(chip: str) -> tuple[tuple[str, str], ...]:
     """What torch_xla adds to LIBTPU_INIT_ARGS on such a chip ("v6e"), where it is not there yet.
 
