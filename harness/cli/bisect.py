@@ -76,7 +76,8 @@ def _search_compilers(
     reporter: ConsoleReporter,
 ) -> FirstBad:
     """Search releases of libtpu: only the rung `compiled` can break in one."""
-    from harness.gate.libtpu import NAME, bisect_libtpu
+    from harness.gate.libtpu import bisect_libtpu
+    from harness.ladder.rungs.compiled import NAME
 
     if rung not in (None, NAME):
         raise BadInput(f"--rung {rung}: of a release of libtpu, {NAME} alone is judged")

@@ -118,7 +118,7 @@ def compile_step(
     Raises BadInput where libtpu knows no such slice, naming the chips that it knows.
     """
     made: list[CompiledModule] = []
-    ending = None
+    ending, unreadable = None, None
     with _alone(lock, progress):
         for module in modules:
             with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
@@ -127,9 +127,12 @@ def compile_step(
                 if ending.known_chips is not None:
                     error, chips = ending.error or "", ending.known_chips
                     raise BadInput(_unknown(target, compiler.release, error, chips))
-                if facts := _facts(dump, module, ending):
-                    made.append(facts)
-            if ending.error is not None or ending.stopped is not None:
+                try:
+                    if facts := _facts(dump, module, ending):
+                        made.append(facts)
+                except BadInput as error:  # of the compiler's dump, which no user gave
+                    unreadable = str(error)
+            if (ending.error or ending.stopped or unreadable) is not None:
                 break
     if ending is None:
         raise BadInput("no module of a step was given to compile")
@@ -142,7 +145,7 @@ def compile_step(
         device_kind=ending.device_kind,
         digest=digest_of(modules),
         error=ending.error,
-        unknown=ending.stopped,
+        unknown=ending.stopped or unreadable,
         modules=tuple(made),
         xla_flags=flags.xla,
     )

@@ -98,10 +98,7 @@ def bisect_libtpu(
                 f"{bad} does not fail {NAME} against {good}: there is nothing to be found"
             )
         last_good, first_bad, skipped = search(versions, ask)
-        neighbours = [
-            dataclasses.replace(of, compiling=_by(of.compiling, last_good, reporter.note))
-            for of in traced
-        ]
+        neighbours = [compiled_by(last_good, of, reporter.note) for of in traced]
         outcome = judge_release(neighbours, first_bad, reporter)
     return FirstBad(NAME, Ref(PACKAGE, last_good), Ref(PACKAGE, first_bad), skipped, outcome)
 
@@ -141,6 +138,11 @@ def trace_steps(
         except CannotTrain as error:
             notes.append(f"{case}: {name} was not compiled: {error}")
     return TracedCase(case, compiling, tuple(steps), tuple(notes))
+
+
+def compiled_by(release: str, traced: TracedCase, progress: Progress) -> TracedCase:
+    """The same steps, to be compiled by another release and compared with that."""
+    return dataclasses.replace(traced, compiling=_by(traced.compiling, release, progress))
 
 
 def judge_release(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> Outcome:

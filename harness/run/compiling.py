@@ -130,7 +130,7 @@ def kept_pairs(a: Record, b: Record) -> CompiledPairs:
 
     Where they have none in common, the steps of one are paired with none of the other.
     """
-    of_a, of_b = _kept(a), _kept(b)
+    of_a, of_b = kept_steps(a), kept_steps(b)
     if common := same_compilations(of_a, of_b):
         return common
     absent = "its Record keeps no step for this target and libtpu"
@@ -146,7 +146,8 @@ def same_compilations(a: Sequence[CompiledStep], b: Sequence[CompiledStep]) -> C
     return tuple((s, of_b[s.target, s.libtpu]) for s in a if (s.target, s.libtpu) in of_b)
 
 
-def _kept(found: Record) -> list[CompiledStep]:
+def kept_steps(found: Record) -> list[CompiledStep]:
+    """The steps that a Record keeps, one for each target and compiler."""
     paths = sorted((found.directory / layout.COMPILED).glob("*.json"))
     return [from_json(plain_json(path.read_bytes())) for path in paths]
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from harness.base.errors import BadInput
+from harness.base.progress import Progress
 from harness.compiler import libtpu
 from harness.compiler.compiled import FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
 from harness.compiler.flags import CompilerFlags
@@ -36,6 +38,7 @@ def compiled(
     modules: int = 1,
     target: str = "v6e:2x2",
     xla: str = "",
+    progress: Progress = print,
     **limits: Any,
 ) -> CompiledStep:
     """What comes out where libtpu does what `words` say; its "module" is the dump that it makes."""
@@ -50,7 +53,7 @@ def compiled(
         CompilerFlags(words, xla),
         allowed,
         tmp_path / "lock",
-        print,
+        progress,
     )
 
 
@@ -140,9 +143,26 @@ def test_the_system_ends_it(tmp_path: Path) -> None:
     assert [m.code for m in later.modules] == [NOT_WAITED_FOR]
 
 
-def test_a_dump_that_is_cut_off_is_no_fact(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cut off"):
-        compiled("devices dump-cut compiled", tmp_path)
+def test_a_dump_that_is_cut_off_is_no_fact_and_ends_no_session(tmp_path: Path) -> None:
+    step = compiled("devices dump-cut compiled", tmp_path, modules=2)
+    assert (step.error, step.modules) == (None, ())
+    assert step.unknown is not None
+    assert "cut off" in step.unknown
+
+
+def test_two_compilers_take_turns(tmp_path: Path) -> None:
+    """The second says that it waits, and compiles when the first is done."""
+    lock = FileLock(tmp_path / "lock")
+    said: list[str] = []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        lock.release()
+
+    lock.acquire()
+    step = compiled("devices dump compiled", tmp_path, progress=progress)
+    assert step.compiles
+    assert said == ["waiting for another compilation with libtpu"]
 
 
 def test_an_unknown_chip_names_the_known_ones(tmp_path: Path) -> None:

@@ -187,9 +187,13 @@ class TestBisect(Compilers):
     def broken(self, *releases: str) -> None:
         self.steps |= {release: made(release, error=ERROR) for release in releases}
 
-    def run(self, releases: list[str] | None = None, **ends: str) -> FirstBad:
+    def run(
+        self,
+        good: str = f"libtpu@{OLD}",
+        bad: str = f"libtpu@{NEW}",
+        releases: list[str] | None = None,
+    ) -> FirstBad:
         reporter: Any = Silent()
-        good, bad = ends.get("good", f"libtpu@{OLD}"), ends.get("bad", f"libtpu@{NEW}")
         words = ("target=v6e:2x2", "engines=[hf,reference]")
         return bisect_libtpu(words, good, bad, "llama-tiny", releases, reporter)
 
@@ -206,7 +210,7 @@ class TestBisect(Compilers):
     def test_a_fix_up_release(self) -> None:
         """0.0.50 is broken and 0.0.50.1 is not: found from the broken end."""
         self.broken("0.0.50")
-        found = self.run([OLD, "0.0.50", "0.0.50.1"], bad="libtpu@0.0.50")
+        found = self.run(bad="libtpu@0.0.50", releases=[OLD, "0.0.50", "0.0.50.1"])
         assert str(found.first_bad) == "libtpu@0.0.50"
         with pytest.raises(BadInput, match="does not fail"):
             self.run(bad="libtpu@0.0.50.1")
@@ -218,10 +222,13 @@ class TestBisect(Compilers):
         assert (str(found.last_good), str(found.first_bad)) == ("libtpu@0.0.35", "libtpu@0.0.37")
         assert found.skipped == ("0.0.36",)
 
-    @pytest.mark.parametrize("end", [{"good": "transformers@4.57.6"}, {"bad": "libtpu"}])
-    def test_bad_input(self, end: dict[str, str]) -> None:
+    @pytest.mark.parametrize(
+        ("good", "bad"),
+        [("transformers@4.57.6", f"libtpu@{NEW}"), (f"libtpu@{OLD}", "libtpu")],
+    )
+    def test_bad_input(self, good: str, bad: str) -> None:
         with pytest.raises(BadInput, match="no release of libtpu"):
-            self.run(**end)
+            self.run(good, bad)
 
 
 def test_only_what_was_not_there_is_removed(tmp_path: Path) -> None:
