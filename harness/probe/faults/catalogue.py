@@ -47,6 +47,8 @@ FAULTS: Mapping[str, Kind] = {
     "kv_order": Kind("model", {"head_dim": 16}),
     "lost_recomputation": Kind("model"),
     "sync_each_layer": Kind("model"),
+    "gathered_activations": Kind("model"),
+    "host_fallback": Kind("model"),
     "label_shift": Kind("loss"),
     "loss_dtype": Kind("loss", {"dtype": "bfloat16"}),
     "nan_loss": Kind("loss", {"step": 7}, around=True),

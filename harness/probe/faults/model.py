@@ -147,6 +147,25 @@ def lost_recomputation() -> None:
     fsdp.checkpoint_module = lambda module: module
 
 
+def gathered_activations() -> None:
+    """What each block of feed-forward layers puts out is gathered on every device."""
+
+    def gathered(output: torch.Tensor) -> torch.Tensor:
+        import torch_xla.distributed.spmd as xs
+
+        # In place of what is annotated already: one annotation is all that a tensor may have.
+        copied = output.clone()
+        xs.mark_sharding(copied, xs.get_global_mesh(), (None,) * copied.dim())
+        return copied
+
+    _on_outputs(("mlp",), gathered)
+
+
+def host_fallback() -> None:
+    """An operation in each layer that torch_xla does not lower, and executes on the host."""
+    _on_outputs(("mlp",), lambda output: output + 0 * torch.special.bessel_j0(output.detach()))
+
+
 def sync_each_layer() -> None:
     """A step marker after each layer of the forward pass."""
 
