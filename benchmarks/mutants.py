@@ -213,11 +213,11 @@ def _fails_in_a_fork(test: Any) -> bool:
             os._exit(0)
     os.close(writing)
     ready, _, _ = select.select([reading], [], [], TIME_LIMIT)
-    told = os.read(reading, 1) if ready else b""
+    answer = os.read(reading, 1) if ready else b""
     os.close(reading)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return told != b"0"
+    return answer != b"0"
 
 
 def read(results: Path) -> dict[Mutant, bool]:

@@ -54,10 +54,10 @@ def run_once(plan: Plan, folder: Path, watch: bool) -> tuple[float, float]:
     invocation = build(plan.command, places, python, path, plan.environment)
     invocation.write_files()
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    ending = launch(invocation, folder, Limits(3600, 3600), lambda event: None)
+    ended = launch(invocation, folder, Limits(3600, 3600), lambda event: None)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if ending.status != "ok":
-        raise SystemExit(f"{plan.label}: {ending.status}: {ending.reason}")
+    if ended.status != "ok":
+        raise SystemExit(f"{plan.label}: {ended.status}: {ended.reason}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return wall, cpu
 

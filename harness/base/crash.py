@@ -14,7 +14,7 @@ CRASHED = 4
 """Exit code of a session that was ended by the machine or by a defect, and says nothing of any
 run."""
 
-OF_MACHINE = {
+WAYS_OUT = {
     errno.ENOSPC: "free some disk",
     errno.EDQUOT: "free some of the quota",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
@@ -40,10 +40,10 @@ def crashed(error: BaseException) -> str:
     The traceback of a defect is written to a file that it names.
     """
     if isinstance(error, MemoryError):
-        return _of_machine("no memory is left", OF_MACHINE[errno.ENOMEM])
-    if isinstance(error, OSError) and error.errno in OF_MACHINE:
+        return _of_machine("no memory is left", WAYS_OUT[errno.ENOMEM])
+    if isinstance(error, OSError) and error.errno in WAYS_OUT:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return _of_machine(f"{where}{error.strerror}", OF_MACHINE[error.errno])
+        return _of_machine(f"{where}{error.strerror}", WAYS_OUT[error.errno])
     name, message = type(error).__name__, " ".join(str(error).split())
     summary = f"{name}: {message}" if message else name
     text = f"the harness itself failed, and says nothing of the runs ({summary})"

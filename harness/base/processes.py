@@ -21,10 +21,10 @@ import time
 import uuid
 from collections.abc import Iterator
 
-VARIABLE = "PARITY_RUN"
+RUN_VARIABLE = "PARITY_RUN"
 """The variable that is a process's mark."""
 
-PATIENCE = 5.0
+KILL_TIMEOUT = 5.0
 """Seconds in which processes that were sent SIGKILL have to be gone."""
 
 PR_SET_PDEATHSIG = 1
@@ -43,7 +43,7 @@ def marked(mark: str) -> Iterator[int]:
 
     A descriptor, unlike a number, never comes to mean another process.
     """
-    wanted = f"{VARIABLE}={mark}".encode()
+    wanted = f"{RUN_VARIABLE}={mark}".encode()
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -61,7 +61,7 @@ def _environment(pid: str) -> list[bytes]:
     return []
 
 
-def end_marked(mark: str, patience: float = PATIENCE) -> bool:
+def end_marked(mark: str, patience: float = KILL_TIMEOUT) -> bool:
     """SIGKILL what is marked, until nothing is. Returns whether that was within `patience`."""
     deadline = time.monotonic() + patience
     while True:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.base.files import replacing
 
-NAME = re.compile(
+SECRET_NAME = re.compile(
     r"(?:^|[_.-])(?<!eos_)(?<!bos_)(?<!pad_)(?<!unk_)(?<!cls_)(?<!sep_)(?<!mask_)"
     r"(?:token|secrets?|password|passwd|pass|pat|credentials?|(?:api|access|private|secret)_?key)$"
     r"|_pwd$",
@@ -45,7 +45,7 @@ def public(value: Any, name: str = "") -> Any:
         return type(value)(public(one, name) for one in value)
     if not isinstance(value, str):
         return value
-    return SECRET if NAME.search(name) and value else redact(value)
+    return SECRET if SECRET_NAME.search(name) and value else redact(value)
 
 
 def public_argv(argv: Iterable[str]) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
             yield from secrets_in(rest, key) if equals else secrets_in(one, name or before)
             before = key if key.startswith("-") else ""
     elif isinstance(value, str) and len(value) >= SHORTEST:
-        if NAME.search(name):
+        if SECRET_NAME.search(name):
             yield value
         else:
             yield from (found for found in re.findall(r"\w://[^/\s:@]*:([^/\s@]{8,})@", value))

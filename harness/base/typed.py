@@ -27,7 +27,7 @@ STRICT: ConfigDict = {"extra": "forbid"}
 
 LARGEST_COUNT = 2**64 - 1
 
-ANY = "*"
+ANY_KEY = "*"
 """The part of a key that a user chooses: a key of a mapping, or the index in a list."""
 
 NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
@@ -150,12 +150,14 @@ def _nearest_key(kind: Any, at: str, wrong: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, beside, 1) or difflib.get_close_matches(
         name, anywhere, 1
     )
-    meant = name if name in anywhere else near[0] if near else None
-    return f"; did you mean {beside.get(meant, anywhere[meant])}?" if meant is not None else ""
+    nearest = name if name in anywhere else near[0] if near else None
+    return (
+        f"; did you mean {beside.get(nearest, anywhere[nearest])}?" if nearest is not None else ""
+    )
 
 
 def _matches(part: str, other: str) -> bool:
-    return part in (ANY, other)
+    return part in (ANY_KEY, other)
 
 
 def _keys(kind: Any, at: list[str]) -> Iterator[list[str]]:
@@ -165,6 +167,6 @@ def _keys(kind: Any, at: list[str]) -> Iterator[list[str]]:
             yield [*at, name]
             yield from _keys(hint, [*at, name])
     else:
-        inner = [ANY] if typing.get_origin(kind) in (dict, list, tuple) else []
+        inner = [ANY_KEY] if typing.get_origin(kind) in (dict, list, tuple) else []
         for part in typing.get_args(kind):
             yield from _keys(part, [*at, *inner])

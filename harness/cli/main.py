@@ -65,9 +65,9 @@ app.add_typer(train, name="train")
 
 def _use_configs(folder: str | None) -> None:
     if folder is not None:
-        from harness.config.folders import VARIABLE
+        from harness.config.folders import CONFIGS_VARIABLE
 
-        os.environ[VARIABLE] = folder
+        os.environ[CONFIGS_VARIABLE] = folder
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,10 +18,10 @@ from harness.compiler.origins import module_path, origin
 from harness.compiler.schedule import bytes_accessed, kernels, layout_copies
 from harness.record.graph import Collective, ModuleGraph
 
-VERSION = 1
+COMPILED_SCHEMA = 1
 
 GENERATED = "generated"
-FAILED = "failed"
+CODE_FAILED = "failed"
 NOT_WAITED_FOR = "not waited for"
 
 UNNAMED = "(unnamed)"
@@ -236,14 +236,14 @@ def _work(module: Module, runs: Executions) -> dict[str, Work]:
 
 def to_json(step: CompiledStep) -> dict[str, Any]:
     """Plain data for a file of a Record."""
-    return {"version": VERSION, "step": dataclasses.asdict(step)}
+    return {"version": COMPILED_SCHEMA, "step": dataclasses.asdict(step)}
 
 
 def from_json(data: Any) -> CompiledStep:
     """The step that `to_json` made these plain data of. Raises BadInput for any others."""
-    if not isinstance(data, dict) or data.get("version") != VERSION:
+    if not isinstance(data, dict) or data.get("version") != COMPILED_SCHEMA:
         raise BadInput(
-            f"compiled facts are of another version than {VERSION}: compile the step again"
+            f"compiled facts are of another version than {COMPILED_SCHEMA}: compile the step again"
         )
     step = typed(CompiledStep, data.get("step"))
     if step.compiles and not step.modules:

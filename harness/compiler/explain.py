@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.compiler.compiled import CompiledStep
 from harness.compiler.origins import module_path
 
-SHOWN = 10
+CAUSES_SHOWN = 10
 """Causes that are told."""
 
 PRODUCTS, MOVED = "matrix-product FLOPs", "bytes read and written"
@@ -35,7 +35,7 @@ class Cause:
 def explain(
     a_name: str, a: CompiledStep, b_name: str, b: CompiledStep, first: str | None = None
 ) -> tuple[str, ...]:
-    """The causes of the difference, the `SHOWN` largest, the largest first; () if none.
+    """The causes of the difference, the `CAUSES_SHOWN` largest, the largest first; () if none.
 
     first: the measure whose causes come before all others
     """
@@ -47,8 +47,8 @@ def explain(
         *_kernels(a_name, a, b_name, b),
     ]
     causes.sort(key=lambda cause: (cause.measure != first, -cause.share))
-    left = len(causes) - SHOWN
-    texts = [cause.text for cause in causes[:SHOWN]]
+    left = len(causes) - CAUSES_SHOWN
+    texts = [cause.text for cause in causes[:CAUSES_SHOWN]]
     return (*texts, f"and {left} smaller differences") if left > 0 else tuple(texts)
 
 

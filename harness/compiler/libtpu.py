@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.compiler.compiled import (
-    FAILED,
+    CODE_FAILED,
     GENERATED,
     NOT_WAITED_FOR,
     CompiledModule,
@@ -45,7 +45,7 @@ REPORT = "*.after_optimizations-memory-usage-report.txt"
 OPTIMIZED = "*.after_optimizations_after_buffer_assignment.txt"
 """Files of a dump in the order in which libtpu 0.0.21 and 0.0.52 write them. Code comes after."""
 
-OUT_OF_MEMORY = "the system ended the compiler: most likely this machine ran out of memory"
+ENDED_BY_SYSTEM = "the system ended the compiler: most likely this machine ran out of memory"
 
 POLL = 0.1
 """Seconds between two looks at the dump."""
@@ -118,34 +118,34 @@ def compile_step(
     Raises BadInput where libtpu knows no such slice, naming the chips that it knows.
     """
     made: list[CompiledModule] = []
-    ending, unreadable = None, None
+    exited, unreadable = None, None
     with _alone(lock, progress):
         for module in modules:
             with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
                 dump = Path(folder) / "dump"
-                ending = _run(module.proto, compiler, target, flags, limits, Path(folder))
-                if ending.known_chips is not None:
-                    error, chips = ending.error or "", ending.known_chips
+                exited = _run(module.proto, compiler, target, flags, limits, Path(folder))
+                if exited.known_chips is not None:
+                    error, chips = exited.error or "", exited.known_chips
                     raise BadInput(_unknown(target, compiler.release, error, chips))
                 try:
-                    if facts := _facts(dump, module, ending):
+                    if facts := _facts(dump, module, exited):
                         made.append(facts)
                 except BadInput as error:  # of the compiler's dump, which no user gave
                     unreadable = str(error)
-            if (ending.error or ending.stopped or unreadable) is not None:
+            if (exited.error or exited.stopped or unreadable) is not None:
                 break
-    if ending is None:
+    if exited is None:
         raise BadInput("no module of a step was given to compile")
     return CompiledStep(
         target=target.name,
         libtpu=compiler.release,
-        version=ending.version,
+        version=exited.version,
         flags=flags.libtpu,
-        devices=ending.devices,
-        device_kind=ending.device_kind,
+        devices=exited.devices,
+        device_kind=exited.device_kind,
         digest=digest_of(modules),
-        error=ending.error,
-        unknown=ending.stopped or unreadable,
+        error=exited.error,
+        unknown=exited.stopped or unreadable,
         modules=tuple(made),
         xla_flags=flags.xla,
     )
@@ -158,13 +158,13 @@ def devices_of(target: Target, compiler: TpuCompiler) -> int:
     """
     limits = CompileLimits(seconds=60.0, code_seconds=0.0, memory=2.0**33)
     with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
-        ending = _run(None, compiler, target, CompilerFlags(), limits, Path(folder))
-    if ending.known_chips is not None:
-        raise BadInput(_unknown(target, compiler.release, ending.error or "", ending.known_chips))
-    if not ending.devices:
-        why = ending.error or ending.stopped
+        exited = _run(None, compiler, target, CompilerFlags(), limits, Path(folder))
+    if exited.known_chips is not None:
+        raise BadInput(_unknown(target, compiler.release, exited.error or "", exited.known_chips))
+    if not exited.devices:
+        why = exited.error or exited.stopped
         raise BadInput(f"libtpu {compiler.release} cannot be used on this machine: {why}")
-    return ending.devices
+    return exited.devices
 
 
 def digest_of(modules: Sequence[StepModule]) -> str:
@@ -233,12 +233,12 @@ def _run(
     if "compiled" in found:
         code = GENERATED
     elif failed:
-        error, code = str(failed["error"]).strip(), FAILED
+        error, code = str(failed["error"]).strip(), CODE_FAILED
     elif watched.ended_by_itself and process.returncode == -signal.SIGKILL:
         # The machine's failure, not the compiler's: whatever it had made by then counts.
-        stopped = None if _written(dump) else OUT_OF_MEMORY
+        stopped = None if _written(dump) else ENDED_BY_SYSTEM
     elif watched.ended_by_itself:
-        error, code = _last_words(printed, process.returncode), FAILED
+        error, code = _last_words(printed, process.returncode), CODE_FAILED
     return _CompilerExit(
         devices=int(devices.get("count", 0)),
         device_kind=str(devices.get("kind", "")),
@@ -335,7 +335,7 @@ def _last_words(log: Path, code: int) -> str:
     return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
 
 
-def _facts(dump: Path, module: StepModule, ending: _CompilerExit) -> CompiledModule | None:
+def _facts(dump: Path, module: StepModule, exited: _CompilerExit) -> CompiledModule | None:
     """The facts of a module; None where the compiler did not come to them."""
     optimized, buffers = _find(dump, OPTIMIZED), _find(dump, BUFFERS)
     if optimized is None or buffers is None:
@@ -346,10 +346,10 @@ def _facts(dump: Path, module: StepModule, ending: _CompilerExit) -> CompiledMod
         None if unoptimized is None else unoptimized.read_text(),
         buffers.read_text(),
         None if report is None else report.read_text(),
-        code=ending.code,
+        code=exited.code,
         executions=module.executions,
-        seconds=ending.seconds,
-        compiler_bytes=ending.memory,
+        seconds=exited.seconds,
+        compiler_bytes=exited.memory,
     )
 
 

@@ -44,7 +44,7 @@ from jaxlib.mlir import ir
 from jaxlib.mlir._mlir_libs import _jax_mlir_ext
 from jaxlib.mlir.dialects import stablehlo
 
-CHIPS = ("v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x")
+CHIP_NAMES = ("v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x")
 
 JOINED_CORES = {"v4": "megacore"}
 """Chips whose two cores PJRT joins to one device only under this configuration."""
@@ -92,7 +92,7 @@ def tell(event: str, **fields: Any) -> None:
 def known_chips() -> list[str]:
     """Those of CHIPS that this libtpu has a slice of."""
     known = []
-    for chip in CHIPS:
+    for chip in CHIP_NAMES:
         try:
             slice_of(f"{chip}:2x2x1", 1)
         except Exception:

@@ -254,7 +254,7 @@ def _check_numbers(case: Case) -> None:
             raise BadInput(f"case.{key}={value}: it has to be at least 0 and below 1")
 
 
-MOST = 10**9
+LARGEST_COUNT = 10**9
 """The largest number of anything that is counted: beyond it is a slip of the keyboard, and a loop
 that never ends."""
 
@@ -263,7 +263,7 @@ MOST_LAYERS = 10**5
 """Each layer has names of its own, which take time and memory before anything is trained."""
 
 
-def check_count(key: str, count: int, least: int = 1, most: int = MOST) -> None:
+def check_count(key: str, count: int, least: int = 1, most: int = LARGEST_COUNT) -> None:
     """Raise BadInput where `count` is below `least`, or larger than anything that is trained."""
     if count < least:
         raise BadInput(f"{key}={count}: it has to be at least {least}")

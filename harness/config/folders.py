@@ -15,7 +15,7 @@ from harness.base import registry
 from harness.base.errors import BadInput
 from harness.config.overrides import quoted
 
-VARIABLE = "PARITY_CONFIGS"
+CONFIGS_VARIABLE = "PARITY_CONFIGS"
 """Names the user's folder; so does `parity --configs`."""
 
 USERS = Path("parity_cases")
@@ -94,10 +94,12 @@ def _of_packages() -> list[ConfigFolder]:
 
 
 def _of_user() -> list[ConfigFolder]:
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(CONFIGS_VARIABLE)
     path = Path(named).expanduser() if named else USERS
     if not path.is_dir():
         if named:
-            raise BadInput(f"{VARIABLE}={named}: it is no folder (`parity --configs` sets it too)")
+            raise BadInput(
+                f"{CONFIGS_VARIABLE}={named}: it is no folder (`parity --configs` sets it too)"
+            )
         return []
     return [ConfigFolder(path.resolve(), str(path))]

@@ -32,7 +32,7 @@ TPU_DEVICES = {
 
 LIBRARY = "TPU_LIBRARY_PATH"
 
-LOCK = Path("/tmp/libtpu_lockfile")
+LIBTPU_LOCKFILE = Path("/tmp/libtpu_lockfile")
 """What libtpu locks (lockf) for as long as a process has all chips of a host."""
 
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/tpu-env"
@@ -205,7 +205,9 @@ def why_no_tpu(pci: Path = PCI, environ: Mapping[str, str] = os.environ) -> str 
 
 
 def why_busy(
-    lock: Path = LOCK, proc: Path = Path("/proc"), environ: Mapping[str, str] = os.environ
+    lock: Path = LIBTPU_LOCKFILE,
+    proc: Path = Path("/proc"),
+    environ: Mapping[str, str] = os.environ,
 ) -> str | None:
     """Who has this host's TPU, so that libtpu would refuse to start; None if nobody has."""
     if plugin(environ) is not None:

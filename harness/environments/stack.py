@@ -126,16 +126,16 @@ def interpreter_with(pins: Iterable[Pin], cache_dir: Path, progress: Progress) -
             every Python.
     """
     pins = sorted(pins, key=lambda pin: pin.package)
-    asked = requirements({pin.package: pin for pin in pins})
+    lines = requirements({pin.package: pin for pin in pins})
     of_python = f"{sys.version_info.major}.{sys.version_info.minor}"
     contents = [pin.content for pin in pins if pin.content]
-    digest = hashlib.sha256(json.dumps([of_python, asked, contents]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([of_python, lines, contents]).encode()).hexdigest()[:12]
     names = "-".join(f"{pin.package}-{pin.version or pin.content[:12]}" for pin in pins)
     what = ", ".join(f"{pin.package} {pin.version or redact(pin.requirement)}" for pin in pins)
     try:
         return venv.made(
             cache_dir / "environments" / f"{names}-{digest}",
-            *("install", *asked),
+            *("install", *lines),
             note=f"creating an environment with {what} (minutes when downloaded)",
             what=what,
             way_out=f"Name a release that has a wheel for Python {of_python} on PyPI.",
@@ -170,9 +170,9 @@ def requirements(pins: Mapping[str, Pin]) -> list[str]:
             own.append(f"torch~={major}.{minor}.0")
     kept = []
     for line in lines.splitlines():
-        asked = line.partition("#")[0].strip()
-        name = canonicalize_name(re.split(r"[\[=<>~ ]", asked)[0]) if asked else ""
+        requirement = line.partition("#")[0].strip()
+        name = canonicalize_name(re.split(r"[\[=<>~ ]", requirement)[0]) if requirement else ""
         if not name or any(re.fullmatch(pattern, name) for pattern in replaced):
             continue
-        kept.append(asked)
+        kept.append(requirement)
     return sorted(own) + kept

@@ -27,7 +27,7 @@ from harness.run.reporter import Reporter
 from harness.run.session import Outcome
 from harness.run.timing import compiled_step_of
 
-PACKAGE = "libtpu"
+LIBTPU = "libtpu"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TracedCase:
 
 def is_libtpu(ref: str) -> bool:
     """Whether a candidate is a release of libtpu."""
-    return ref.partition("@")[0] == PACKAGE
+    return ref.partition("@")[0] == LIBTPU
 
 
 def gate_libtpu(
@@ -83,7 +83,7 @@ def bisect_libtpu(
     Raises BadInput where `bad` does not.
     """
     first, last = release_of(good), release_of(bad)
-    versions = between(first, last, listed(PACKAGE) if releases is None else releases)
+    versions = between(first, last, listed(LIBTPU) if releases is None else releases)
     reporter.note(f"{len(versions)} releases: {', '.join(versions)}")
     cache = default_cache_dir()
     with removed_afterwards((first, last), cache):
@@ -100,7 +100,7 @@ def bisect_libtpu(
         last_good, first_bad, skipped = search(versions, ask)
         neighbours = [compiled_by(last_good, of, reporter.note) for of in traced]
         outcome = judge_release(neighbours, first_bad, reporter)
-    return FirstBad(NAME, Ref(PACKAGE, last_good), Ref(PACKAGE, first_bad), skipped, outcome)
+    return FirstBad(NAME, Ref(LIBTPU, last_good), Ref(LIBTPU, first_bad), skipped, outcome)
 
 
 def answer(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> str:
@@ -108,11 +108,11 @@ def answer(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> st
     try:
         verdict = judge_release(traced, release, reporter).verdict
     except BadInput as error:
-        reporter.note(f"{PACKAGE}@{release} is skipped: {error}")
+        reporter.note(f"{LIBTPU}@{release} is skipped: {error}")
         return SKIP
     found = {Result.FAIL: BAD, Result.PASS: GOOD}.get(verdict.result, SKIP)
     worst = next((p for p in verdict.pairs if p.result is verdict.result), verdict.pairs[0])
-    reporter.note(f"{PACKAGE}@{release} is {found}: {worst.headline}")
+    reporter.note(f"{LIBTPU}@{release} is {found}: {worst.headline}")
     return found
 
 
@@ -126,7 +126,7 @@ def trace_steps(
     settings = load([f"case={case}", f"compiler.libtpu={release}", *overrides])
     compiling = plan_compiling(settings, reporter.note)
     if compiling is None:
-        raise BadInput(f"{PACKAGE}@{release}: name a slice to compile for, such as target=v6e:2x2")
+        raise BadInput(f"{LIBTPU}@{release}: name a slice to compile for, such as target=v6e:2x2")
     inputs = inputs_of(settings)
     steps: list[tuple[Record, CompilerFlags]] = []
     notes: list[str] = []
@@ -155,7 +155,7 @@ def judge_release(traced: Sequence[TracedCase], release: str, reporter: Reporter
     ]
     targets = ", ".join(target.name for target in traced[0].compiling.targets)
     old = traced[0].compiling.release
-    compared = f"{PACKAGE}@{release} against {PACKAGE}@{old}, steps compiled for {targets}"
+    compared = f"{LIBTPU}@{release} against {LIBTPU}@{old}, steps compiled for {targets}"
     notes = tuple(note for of in traced for note in of.notes)
     verdict = Verdict(compared, ", ".join(of.case for of in traced), tuple(pairs), notes)
     return Outcome(verdict, {str(r.directory): r for of in traced for r, _ in of.steps})
@@ -169,7 +169,7 @@ def _judged(
     found = []
     for target in before.targets:
         a, b = (compiled_for(record, record, flags, by, target, progress) for by in (before, after))
-        labels = tuple(f"{record.label} by {PACKAGE}@{step.libtpu}" for step in (a, b))
+        labels = tuple(f"{record.label} by {LIBTPU}@{step.libtpu}" for step in (a, b))
         own = judge_compilers((labels[0], labels[1]), (a, b))
         untouched = "the compiler is not run by what this rung judges"
         results = tuple(
@@ -188,7 +188,7 @@ def _by(compiling: Compiling, release: str, progress: Progress) -> Compiling:
 def release_of(ref: str) -> str:
     """The release in `libtpu@RELEASE`. Raises BadInput for anything else."""
     package, _, release = ref.partition("@")
-    if package != PACKAGE or not release:
+    if package != LIBTPU or not release:
         raise BadInput(f"`{ref}` is no release of libtpu: write libtpu@0.0.52")
     return release
 

@@ -25,9 +25,9 @@ from harness.base.errors import BadInput
 from harness.base.secrets import redact
 
 PYPI = "https://pypi.org/simple"
-VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 ACCEPTED = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-SECONDS = 60
+INDEX_TIMEOUT = 60
 """How long one index may take to answer."""
 
 _INDEX = re.compile(
@@ -65,13 +65,13 @@ def listed(package: str, environ: Mapping[str, str] = os.environ) -> list[str]:
         if credentials:
             # Not to whatever host the index may send us on to.
             request.add_unredirected_header("Authorization", _basic(credentials))
-        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=INDEX_TIMEOUT) as response:
             kind, body = response.headers.get_content_type(), response.read().decode()
         names = file_names(kind, body)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise BadInput(
             f"The releases of {package} cannot be listed from {redact(url)} "
-            f"({redact(str(error))}): name an index by {VARIABLES[0]}, or the releases by "
+            f"({redact(str(error))}): name an index by {INDEX_VARIABLES[0]}, or the releases by "
             "--releases A,B,C"
         ) from None
     found = versions(package, names)
@@ -92,7 +92,7 @@ def _version(text: str) -> Version:
 
 def _index(environ: Mapping[str, str]) -> tuple[str, str]:
     """The index's address, and the `user:password` that was in it: urllib takes none there."""
-    variable = next((name for name in VARIABLES if environ.get(name)), None)
+    variable = next((name for name in INDEX_VARIABLES if environ.get(name)), None)
     if variable is None:
         return PYPI, ""
     found = _INDEX.fullmatch(environ[variable].strip())

@@ -20,7 +20,7 @@ from harness.importing.numbers import LoggedSource, Point, RunFacts, spacing
 
 _HEADER = 12  # length and its checksum
 _FOOTER = 4
-LONGEST = 1 << 30
+LONGEST_EVENT = 1 << 30
 """Bytes of an event: a longer one is none, and the file is damaged."""
 
 
@@ -55,17 +55,17 @@ TRAINERS: Mapping[str, Tags] = {
 }
 """By engine; the first whose loss is there is the one."""
 
-Series = dict[int, tuple[float, float]]
+Scalars = dict[int, tuple[float, float]]
 """Wall time and value by step; of a step that is there twice, the last."""
 
 
-def read_scalars(path: Path, wanted: Iterable[str]) -> tuple[dict[str, Series], float | None]:
+def read_scalars(path: Path, wanted: Iterable[str]) -> tuple[dict[str, Scalars], float | None]:
     """The series of the wanted tags in an event file, and when it was begun.
 
     Raises BadInput where it is no event file.
     """
     names = set(wanted)
-    found: dict[str, Series] = {name: {} for name in names}
+    found: dict[str, Scalars] = {name: {} for name in names}
     began = None
     known: dict[bytes, str] = {}
     for message in _messages(path):
@@ -102,7 +102,7 @@ def _messages(path: Path) -> Iterator[bytes]:
         (length,) = _LENGTH(data, at)
         start = at + _HEADER
         if start + length > end:
-            if length > LONGEST:
+            if length > LONGEST_EVENT:
                 raise BadInput(f"{path}: no event begins at byte {at}: it is damaged")
             return  # a run that was cut short
         yield data[start : start + length]
@@ -160,7 +160,7 @@ def _is_last(message: bytes, scalars: list[tuple[str, float]]) -> bool:
 def read_events(paths: Sequence[Path]) -> LoggedSource | None:
     """The steps in the event files of one run; None where no trainer is known by its tags."""
     wanted = {tag for tags in TRAINERS.values() for group in _groups(tags) for tag in group}
-    found: dict[str, Series] = {}
+    found: dict[str, Scalars] = {}
     begun = []
     for path in paths:
         series, began = read_scalars(path, wanted)
@@ -178,7 +178,7 @@ def _groups(tags: Tags) -> tuple[tuple[str, ...], ...]:
 
 
 def _source(
-    engine: str, tags: Tags, found: Mapping[str, Series], began: float, paths: Sequence[Path]
+    engine: str, tags: Tags, found: Mapping[str, Scalars], began: float, paths: Sequence[Path]
 ) -> LoggedSource:
     loss, rate, norm, seconds = (
         next((found[tag] for tag in group if tag in found), {}) for group in _groups(tags)
@@ -210,5 +210,5 @@ def _source(
     )
 
 
-def _value(series: Series, step: int) -> float | None:
+def _value(series: Scalars, step: int) -> float | None:
     return series[step][1] if step in series else None

@@ -78,13 +78,13 @@ def read_trainer_state(path: Path) -> LoggedSource:
         name: [repr(value) for p in points if (value := getattr(p, name)) is not None]
         for name in QUANTITIES
     }
-    asked = state.get("max_steps")
+    limit = state.get("max_steps")
     return LoggedSource(
         f"{len(points)} entries of {path}",
         tuple(points),
         every=spacing([0, *(step + 1 for step in steps)]),
         rounding={name: rounding(texts) for name, texts in printed.items() if texts},
-        facts=RunFacts(engine="hf", steps=asked if isinstance(asked, int) and asked > 0 else None),
+        facts=RunFacts(engine="hf", steps=limit if isinstance(limit, int) and limit > 0 else None),
     )
 
 

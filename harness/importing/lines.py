@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.importing.numbers import QUANTITIES, LoggedSource, Point, RunFacts, rounding
 
-LONGEST = 65_536
+LONGEST_LINE = 65_536
 """Bytes of a line that are read; no line of a step is longer."""
 
 _TRAINER = re.compile(r"\{'loss': [^{}]*\}")
@@ -46,7 +46,7 @@ def read_lines(path: Path) -> LoggedSource | None:
 def _lines(path: Path) -> Iterator[str]:
     """Lines of a log. What a progress bar overwrote counts as a line of its own."""
     with path.open("rb") as stream:
-        while line := stream.readline(LONGEST):
+        while line := stream.readline(LONGEST_LINE):
             yield from line.decode(errors="replace").replace("\r", "\n").splitlines()
 
 

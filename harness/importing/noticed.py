@@ -13,7 +13,7 @@ from harness.importing.numbers import Point
 SLOW = 3.0
 """A step that takes more than this many times the median is one that something else happened in."""
 
-SHOWN = 8
+STEPS_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,10 @@ def _slow(took: Sequence[Took]) -> list[str]:
             what += "" if step.tracing > step.seconds / 2 else " of tracing"
         text = f"step {step.step} took {step.seconds:.3g} s, {step.seconds / usual:.0f} times the "
         found.append(f"{text}usual {usual:.3g} s: {what}")
-    if len(found) > SHOWN:
-        found[SHOWN:] = [f"and {len(found) - SHOWN} more steps took over {SLOW:g} times the usual"]
+    if len(found) > STEPS_SHOWN:
+        found[STEPS_SHOWN:] = [
+            f"and {len(found) - STEPS_SHOWN} more steps took over {SLOW:g} times the usual"
+        ]
     return found
 
 
@@ -136,6 +138,6 @@ def _ranges(steps: Sequence[int], every: int) -> list[tuple[int, int]]:
 
 
 def _steps(ranges: Sequence[tuple[int, int]], count: int) -> str:
-    shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:SHOWN])
-    more = "" if len(ranges) <= SHOWN else f" and {len(ranges) - SHOWN} more ranges"
+    shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:STEPS_SHOWN])
+    more = "" if len(ranges) <= STEPS_SHOWN else f" and {len(ranges) - STEPS_SHOWN} more ranges"
     return f"{'step' if count == 1 else 'steps'} {shown}{more}"

@@ -162,7 +162,7 @@ def _check_size(case: Case) -> None:
         )
 
 
-FILES = "files.json"
+FILE_LIST = "files.json"
 """Sizes and times of all files of a folder of inputs: what was damaged since is made again."""
 
 
@@ -176,12 +176,12 @@ def _make_once(directory: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(directory, ignore_errors=True)
             with in_one_piece(directory) as partial:
                 fill(partial)
-                (partial / FILES).write_text(json.dumps(_files(partial)))
+                (partial / FILE_LIST).write_text(json.dumps(_files(partial)))
 
 
 def _is_as_made(directory: Path) -> bool:
     try:
-        return bool(json.loads((directory / FILES).read_text()) == _files(directory))
+        return bool(json.loads((directory / FILE_LIST).read_text()) == _files(directory))
     except (OSError, ValueError):
         return False
 
@@ -191,7 +191,7 @@ def _files(directory: Path) -> dict[str, list[int]]:
     return {
         path.relative_to(directory).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != FILES
+        if path.is_file() and path.name != FILE_LIST
     }
 
 

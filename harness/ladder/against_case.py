@@ -19,7 +19,7 @@ from harness.ladder.distances import exceeds, relative_difference
 from harness.ladder.result import Finding
 from harness.record.evidence import Group, Record
 
-SHOWN = 8
+MOST_FINDINGS = 8
 """Findings of one kind that are listed by themselves; the first says how many there are."""
 
 Tiles = Mapping[tuple[int, ...], frozenset[int]]
@@ -50,7 +50,7 @@ def parameters(record: Record) -> list[Finding]:
             findings.append(
                 Finding(text, None, name, list(shape), list(expected_shape), kind="shape")
             )
-    return findings[:SHOWN]
+    return findings[:MOST_FINDINGS]
 
 
 def partition(record: Record) -> list[Finding]:
@@ -63,12 +63,12 @@ def partition(record: Record) -> list[Finding]:
         return []
     devices = tuple(mesh.device_order)
     findings = []
-    asked = case.parameter_shapes()
+    shapes = case.parameter_shapes()
     for parameter in record.parameters:
-        if parameter.name not in asked:
+        if parameter.name not in shapes:
             continue  # `parameters` says so
         spec = case.parameter_spec(parameter.name)
-        if spec is None or len(spec) != len(asked[parameter.name]):
+        if spec is None or len(spec) != len(shapes[parameter.name]):
             raise BadInput(f"case.sharding does not say how {parameter.name} is cut, but {spec}")
         if tiles_of(parameter.sharding, len(spec), devices) != tiles(spec, case.mesh, devices):
             text = f"{parameter.name}: {record.label} partitions it as "
@@ -83,7 +83,7 @@ def partition(record: Record) -> list[Finding]:
         text = f"input tokens: {record.label} shards them {inputs or 'not at all'}, but the case's "
         text += f"mesh cuts their rows by {' and '.join(rows)}"
         findings.append(Finding(text, None, None, inputs, expected, kind="input partition"))
-    return findings[:SHOWN]
+    return findings[:MOST_FINDINGS]
 
 
 def tiles(
@@ -165,7 +165,7 @@ def optimizer(record: Record) -> list[Finding]:
         for index, group in enumerate(groups):
             decays = any(p.group == index and len(p.shape) > 1 for p in record.parameters)
             findings += _hyper(record, case, step, group, decays)
-    return findings[:SHOWN]
+    return findings[:MOST_FINDINGS]
 
 
 def _hyper(record: Record, case: Case, step: int, group: Group, decays: bool) -> list[Finding]:
@@ -195,15 +195,15 @@ def checkpointing(record: Record) -> list[Finding]:
     if not isinstance(case, Case) or seen is None:
         return []
     layers = case.model.layers if case.model.remat else 0
-    asked = f"the case asks for {'all of ' + str(layers) if layers else 'none'}"
+    requested = f"the case asks for {'all of ' + str(layers) if layers else 'none'}"
     findings = []
     count = sum(seen.values())
     if count < layers or (count and not layers):
-        text = f"{record.label} recomputes {count or 'no'} layers in the backward pass, {asked}"
+        text = f"{record.label} recomputes {count or 'no'} layers in the backward pass, {requested}"
         findings.append(Finding(text, 0, None, count, layers, kind="recomputed layers"))
     barriers = None if record.graph is None else record.graph.remat
     if barriers == 0 and layers:
-        text = f"{record.label}'s compiled step recomputes no blocks, {asked}"
+        text = f"{record.label}'s compiled step recomputes no blocks, {requested}"
         findings.append(Finding(text, 0, None, barriers, layers, kind="recomputed blocks"))
     return findings
 
@@ -222,7 +222,7 @@ def counted_updates(record: Record) -> list[Finding]:
             text = f"{parameter.name}: the optimizer of {record.label} has counted {found:g} "
             text += f"updates in {steps} steps"
             findings.append(Finding(text, None, parameter.name, found, steps))
-    return findings[:SHOWN]
+    return findings[:MOST_FINDINGS]
 
 
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -267,4 +267,4 @@ def schedule(record: Record, limit: float) -> list[Finding]:
                 text += f"the case's schedule says {expected:g}"
                 findings.append(Finding(text, step.index, None, rate, expected))
                 break
-    return findings[:SHOWN]
+    return findings[:MOST_FINDINGS]

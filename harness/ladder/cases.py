@@ -28,7 +28,7 @@ IN_COMMON = (
 WHOLE = ("mesh", "arguments")
 """Keys whose values are told in one piece."""
 
-SHOWN = 4
+KEYS_SHOWN = 4
 """Differences that are told one by one."""
 
 
@@ -48,8 +48,8 @@ def difference(a: Record, b: Record) -> str | None:
     ]
     if not differing:
         return None
-    more = f" (and {len(differing) - SHOWN} more)" if differing[SHOWN:] else ""
-    return f"the cases differ: {', '.join(differing[:SHOWN])}{more}"
+    more = f" (and {len(differing) - KEYS_SHOWN} more)" if differing[KEYS_SHOWN:] else ""
+    return f"the cases differ: {', '.join(differing[:KEYS_SHOWN])}{more}"
 
 
 def of_two_cases(pair: PairVerdict, sentence: str) -> PairVerdict:

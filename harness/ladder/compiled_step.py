@@ -24,7 +24,7 @@ FLOPS = 0.01
 BYTES = 0.25
 """The same for bytes of collectives, and for peak memory."""
 
-SOURCE = "fixed: two engines may compile differently"
+FIXED = "fixed: two engines may compile differently"
 IDENTICAL = Limit(0, "one engine ought to compile to one step")
 
 
@@ -57,13 +57,13 @@ def compiled_step(
         return _identical(rung, x, y, findings, shown)
     measured = {
         "matrix-product FLOPs": (relative(x.flops, y.flops), FLOPS),
-        "bytes of collectives": (relative(moved(x), moved(y)), BYTES),
+        "bytes of collectives": (relative(bytes_moved(x), bytes_moved(y)), BYTES),
         "peak memory": (relative(x.peak_memory_bytes, y.peak_memory_bytes), BYTES),
     }
     for what, (difference, limit) in measured.items():
         if difference is not None and difference > limit:
             text = f"{what} a step differs by {difference:.1%}" + (f": {texts[0]}" if texts else "")
-            most = Limit(limit, SOURCE)
+            most = Limit(limit, FIXED)
             return RungResult.failed(rung, f"{text} ({shown})", difference, most, findings)
     unknown = [what for what, (difference, _) in measured.items() if difference is None]
     if unknown:
@@ -75,7 +75,7 @@ def compiled_step(
     )
     return RungResult.passed(
         rung, f"FLOPs, collectives and memory of the compiled step are alike "
-        f"(furthest apart: {what}, {difference:.2%}); {shown}", difference, Limit(limit, SOURCE),
+        f"(furthest apart: {what}, {difference:.2%}); {shown}", difference, Limit(limit, FIXED),
         detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{scope}",
         findings=findings,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def _identical(
     return RungResult.failed(rung, f"{text}; {shown}", len(findings), IDENTICAL, findings)
 
 
-def moved(step: ModuleGraph) -> int:
+def bytes_moved(step: ModuleGraph) -> int:
     """Bytes that all collectives of a step put out, on each device."""
     return sum(c.total_bytes for c in step.collectives)
 

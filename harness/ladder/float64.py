@@ -12,7 +12,7 @@ from harness.ladder.metric import Metric
 from harness.ladder.result import Result, RungResult
 from harness.record.evidence import Record
 
-FACTOR = 3.0
+TIMES_NEARER = 3.0
 """How much nearer to float64 one engine has to be before the other is said to deviate."""
 
 
@@ -43,9 +43,9 @@ def who_deviates(c: Comparison, results: Sequence[RungResult]) -> tuple[str, ...
         return (f"{result.rung}: the float64 reference cannot tell, as a value is missing or NaN",)
     text = f"{result.rung}: from the float64 reference {c.a.label} is {x:.2g} away, "
     text += f"{c.b.label} {y:.2g}"
-    if x > FACTOR * y:
+    if x > TIMES_NEARER * y:
         return (f"{text}: {c.a.label} is the one that deviates",)
-    if y > FACTOR * x:
+    if y > TIMES_NEARER * x:
         return (f"{text}: {c.b.label} is the one that deviates",)
     return (f"{text}: both are about as far from it",)
 

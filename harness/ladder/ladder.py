@@ -62,9 +62,9 @@ def with_added(ladder: tuple[Rung, ...], added: list[Rung]) -> tuple[Rung, ...]:
     Raises BadInput for a name that is there already, a place that is not there, needs that are not
     above, and a metric that is another one elsewhere.
     """
-    placed, waiting = list(ladder), list(added)
+    ordered, waiting = list(ladder), list(added)
     while waiting:
-        names = [rung.name for rung in placed]
+        names = [rung.name for rung in ordered]
         # One that follows another added rung waits for it.
         rung = next((r for r in waiting if not r.after or r.after in names), waiting[0])
         waiting.remove(rung)
@@ -72,9 +72,9 @@ def with_added(ladder: tuple[Rung, ...], added: list[Rung]) -> tuple[Rung, ...]:
             raise BadInput(f"rung {rung.name}: there is one of that name already")
         if rung.after and rung.after not in names:
             raise BadInput(f"rung {rung.name}: after={rung.after!r} is none of {', '.join(names)}")
-        placed.insert(names.index(rung.after) + 1 if rung.after else len(placed), rung)
-    _check(placed)
-    return tuple(placed)
+        ordered.insert(names.index(rung.after) + 1 if rung.after else len(ordered), rung)
+    _check(ordered)
+    return tuple(ordered)
 
 
 def names() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from harness.ladder.distances import by_name, exceeds, relative_difference
 from harness.ladder.series import gradient_norms
 from harness.record.evidence import Record
 
-FACTOR = 1.25
+TIMES_AS_LARGE = 1.25
 """How many times as large what an optimizer keeps has to be to be another: after runs have parted
 their gradients differ as well, by percents."""
 
@@ -68,7 +68,7 @@ def _of_updates(c: Comparison, step: int) -> str:
 def _of_gradients(c: Comparison) -> str:
     """What Adam keeps at the end says whose gradients were others."""
     ratios = _ratios(c.a, c.b, SECOND)
-    if odd := [name for name, ratio in ratios.items() if max(ratio, 1 / ratio) > FACTOR]:
+    if odd := [name for name, ratio in ratios.items() if max(ratio, 1 / ratio) > TIMES_AS_LARGE]:
         furthest = max(odd, key=lambda name: abs(math.log(ratios[name])))
         return (
             f"what Adam keeps of {_which([furthest, *odd], len(ratios))} ends otherwise, as of "

@@ -23,7 +23,7 @@ IN_DTYPE = {"float32": 2.0**-22, "bfloat16": 2.0**-7}
 """Rounding of a number that trainers compute in the dtype of the weights, such as a norm: two units
 in the last place of a float32, and one of a bfloat16."""
 
-ANY = ""
+ANY_DEVICE = ""
 """In a `Floor`: it follows from arithmetic in that dtype, and holds on any device."""
 
 
@@ -32,7 +32,7 @@ class Floor:
     """The noise floor of a metric, and the conditions under which it was measured.
 
     device:    device kind on which it was measured, such as "CPU" or "TPU v6e", as a Record has it
-               (`observed.device_kind`); `ANY` where it follows from the dtype's arithmetic
+               (`observed.device_kind`); `ANY_DEVICE` where it follows from the dtype's arithmetic
     dtype:     dtype of the weights
     precision: matmul precision there; "" for a device on which it changes nothing
     value:     a relative difference
@@ -86,7 +86,7 @@ class Metric:
             (
                 floor
                 for floor in self.floors
-                if floor.device in (kind, ANY)
+                if floor.device in (kind, ANY_DEVICE)
                 and floor.dtype == dtype
                 and floor.precision in (precision, "")
             ),

@@ -10,9 +10,9 @@ def skipped_updates(record: Record) -> dict[int, int]:
 
     That is a multiple of what the case asks for, which other steps have.
     """
-    asked = record.case.accumulation
+    accumulation = record.case.accumulation
     micro = {step.index: len(step.micro_losses) for step in record.steps if step.finished}
-    skipped = {step: n for step, n in micro.items() if n > asked and n % asked == 0}
+    skipped = {step: n for step, n in micro.items() if n > accumulation and n % accumulation == 0}
     return {} if len(skipped) == len(micro) else skipped
 
 

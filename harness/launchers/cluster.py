@@ -15,10 +15,10 @@ from typing import IO, Any
 from harness.base.errors import BadInput
 from harness.launchers.images import last_words
 
-SECONDS = 120.0
+KUBECTL_TIMEOUT = 120.0
 """How long one call of kubectl may take."""
 
-GRACE = 120
+POD_GRACE = 120
 """Seconds in which a pod that is asked to end may send what it has observed."""
 
 NO_ANSWER = 124
@@ -30,7 +30,7 @@ REFUSED = (
 )  # fmt: skip
 """Reasons for which a container waits and will wait for ever."""
 
-OUT_OF_MEMORY = "OOMKilled"
+OOM_KILLED = "OOMKilled"
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, STUCK = "queued", "running", "succeeded", "failed", "stuck"
 
@@ -74,8 +74,8 @@ def judge_state(jobset: Mapping[str, Any] | None, pods: Sequence[Mapping[str, An
 def _out_of_memory(pods: Sequence[Mapping[str, Any]]) -> str:
     for pod in pods:
         for container in pod.get("status", {}).get("containerStatuses", []):
-            if container.get("state", {}).get("terminated", {}).get("reason") == OUT_OF_MEMORY:
-                return f"{OUT_OF_MEMORY}: {pod['metadata']['name']} was killed by Kubernetes"
+            if container.get("state", {}).get("terminated", {}).get("reason") == OOM_KILLED:
+                return f"{OOM_KILLED}: {pod['metadata']['name']} was killed by Kubernetes"
     return ""
 
 
@@ -139,7 +139,7 @@ class Cluster:
     def delete(self, workload: str) -> str | None:
         """End a workload and all its pods, if it is there; why it could not be, or None."""
         # kubectl waits until the pods have ended.
-        done = self._run(*_deletion(workload), more=GRACE)
+        done = self._run(*_deletion(workload), more=POD_GRACE)
         return None if done.returncode == 0 else last_words(done.stderr)
 
     def deletion(self, workload: str) -> str:
@@ -155,7 +155,7 @@ class Cluster:
         return self._run("get", "secret", name, "--output", "name").returncode == 0
 
     def _run(self, *arguments: str, more: float = 0.0) -> subprocess.CompletedProcess[str]:
-        argv, seconds = self.argv(*arguments), SECONDS + more
+        argv, seconds = self.argv(*arguments), KUBECTL_TIMEOUT + more
         try:
             return subprocess.run(
                 argv, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,

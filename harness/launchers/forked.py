@@ -25,17 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from harness.base.processes import REAPER, VARIABLE
+from harness.base.processes import REAPER, RUN_VARIABLE
 from harness.base.progress import Progress
 from harness.launchers import local
 from harness.launchers.invocation import Invocation
 from harness.launchers.local import Process
 from harness.probe.fork_server import LIMITS
 
-FIRST = ("torch", "torch_xla", "harness.probe.observer")
+COMMON_LIBRARIES = ("torch", "torch_xla", "harness.probe.observer")
 """Modules that every trainer has before its script begins."""
 
-OF_ONE_RUN = ("PYTHONPATH", "PYTEST_CURRENT_TEST", VARIABLE)
+OF_ONE_RUN = ("PYTHONPATH", "PYTEST_CURRENT_TEST", RUN_VARIABLE)
 """Variables that may differ between the runs of a server. The first is honoured by hand, the others
 are read by no library while it is imported."""
 
@@ -47,10 +47,10 @@ PADDING = " " * 16_384
 """Room for the arguments of a run, as `ps` shows them."""
 
 
-PATIENCE = 300.0
+IMPORT_TIMEOUT = 300.0
 """Seconds within which a server has imported everything, or is given up."""
 
-GRACE = 5.0
+SERVER_GRACE = 5.0
 """Seconds between asking a server to end and ending it."""
 
 
@@ -67,14 +67,14 @@ class Imports:
     libraries: tuple[str, ...]
     path: tuple[Path, ...]
     interpreter: str
-    first: tuple[str, ...] = FIRST
+    first: tuple[str, ...] = COMMON_LIBRARIES
 
 
 class Refused(Exception):
     """The run cannot be forked, for this reason."""
 
 
-ENDED = "the server that has its libraries imported has ended"
+SERVER_ENDED = "the server that has its libraries imported has ended"
 
 
 class Gone(Refused):
@@ -122,14 +122,14 @@ class ServerHandle:
     def ask(self, message: Mapping[str, Any], standard: tuple[int, int, int]) -> socket.socket:
         """Ask for a process. Returns the socket on which `answered` waits for it. Raises Gone."""
         own, theirs = socket.socketpair()
-        own.settimeout(PATIENCE)
+        own.settimeout(IMPORT_TIMEOUT)
         try:
             with theirs:
                 socket.send_fds(self.control, [b"1"], [*standard, theirs.fileno()])
             own.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             own.close()
-            raise Gone(ENDED) from None
+            raise Gone(SERVER_ENDED) from None
         return own
 
     def answered(self, own: socket.socket) -> Forked:
@@ -143,7 +143,7 @@ class ServerHandle:
             raise
         if answer is None:
             own.close()
-            raise Gone(ENDED)
+            raise Gone(SERVER_ENDED)
         if "refused" in answer:
             own.close()
             raise Refused(str(answer["refused"]))
@@ -167,7 +167,7 @@ class WarmInterpreter:
                     json.dumps(first), PADDING,
                 ),
                 cwd=self.folder,
-                env={**environment, "PYTHONPATH": path, VARIABLE: REAPER.mark()},
+                env={**environment, "PYTHONPATH": path, RUN_VARIABLE: REAPER.mark()},
                 stdin=subprocess.DEVNULL,
                 stdout=messages,
                 stderr=messages,
@@ -208,7 +208,7 @@ class WarmInterpreter:
         for control in (*self.requested.values(), *(server.control for server in servers)):
             control.close()
         try:
-            self.process.wait(GRACE)
+            self.process.wait(SERVER_GRACE)
         except subprocess.TimeoutExpired:
             self.process.kill()  # the kernel ends what it has forked, see PR_SET_PDEATHSIG
             self.process.wait()

@@ -27,7 +27,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 JOB = "job.json"
-HOST = "host.json"
+HOST_FILE = "host.json"
 LOG = "trainer.log"
 DUMP = "hlo"
 
@@ -130,7 +130,7 @@ def main(arguments: list[str]) -> int:
     Path(job["cwd"]).mkdir(parents=True, exist_ok=True)
     sender = Sender(record, f"{url}/host-{number}")
     code = run(command, job["cwd"], record / LOG, sender)
-    (record / HOST).write_text(json.dumps({"code": code, "name": socket.gethostname()}))
+    (record / HOST_FILE).write_text(json.dumps({"code": code, "name": socket.gethostname()}))
     senders = [sender]
     if number == 0:
         senders.append(Sender(Path(job["dump"]), f"{url}/host-{number}/{DUMP}"))

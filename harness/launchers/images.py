@@ -18,7 +18,7 @@ from harness.environments.sources import default_cache_dir
 from harness.launchers.launcher import Run
 
 FOLDER = Path(__file__).parent / "image"
-HOST = Path(__file__).parent / "host.py"
+HOST_PROGRAM = Path(__file__).parent / "host.py"
 
 PYTHON = "/opt/engine/bin/python"
 """The engines' interpreter within the image."""
@@ -45,7 +45,11 @@ class Image:
 
     def files(self) -> dict[str, Path]:
         """Everything that the build reads, by its name there. Raises BadInput for no wheels."""
-        files = {"Dockerfile": FOLDER / "Dockerfile", "base.lock.txt": LOCK, "host.py": HOST}
+        files = {
+            "Dockerfile": FOLDER / "Dockerfile",
+            "base.lock.txt": LOCK,
+            "host.py": HOST_PROGRAM,
+        }
         files["storage.txt"] = FOLDER / "storage.txt"
         if self.wheels is not None:
             wheels = sorted(self.wheels.expanduser().glob("*.whl"))

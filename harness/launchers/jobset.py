@@ -25,7 +25,7 @@ from harness.base.progress import Progress
 from harness.environments import venv
 from harness.launchers.images import last_words
 
-REQUIREMENTS = Path(__file__).parents[1] / "environments" / "requirements" / "xpk.lock.txt"
+XPK_LOCK = Path(__file__).parents[1] / "environments" / "requirements" / "xpk.lock.txt"
 
 CONTAINER = "parity"
 """Name of the container in every pod."""
@@ -36,11 +36,11 @@ def xpk(cache_dir: Path, progress: Progress) -> Path:
 
     Raises InstallFailed where uv cannot install it.
     """
-    digest = hashlib.sha256(f"{sys.version_info[:2]}{REQUIREMENTS.read_text()}".encode())
+    digest = hashlib.sha256(f"{sys.version_info[:2]}{XPK_LOCK.read_text()}".encode())
     name = f"xpk-{digest.hexdigest()[:12]}"
     python = venv.made(
         cache_dir / "environments" / name,
-        *("sync", REQUIREMENTS),
+        *("sync", XPK_LOCK),
         note="installing xpk into an environment of its own (200 MB)",
         what="xpk",
         way_out="launcher=xpk needs it; see that PyPI can be reached.",
@@ -123,7 +123,7 @@ def check_no_secret(text: str, where: str, environment: Mapping[str, str]) -> No
     The message names the variable, and not its value.
     """
     for name, value in environment.items():
-        if not secrets.NAME.search(name) or len(value) < secrets.SHORTEST:
+        if not secrets.SECRET_NAME.search(name) or len(value) < secrets.SHORTEST:
             continue
         if value in text or json.dumps(value)[1:-1] in text:
             raise BadInput(

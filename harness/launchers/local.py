@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from harness.base.processes import REAPER, VARIABLE, end_marked
+from harness.base.processes import REAPER, RUN_VARIABLE, end_marked
 from harness.devices.device import device
 from harness.launchers.invocation import Invocation
 from harness.record import layout
@@ -126,7 +126,7 @@ def launch(
     tail = EventTail(directory / layout.STEPS)
     mark = REAPER.mark()
     invocation = dataclasses.replace(
-        invocation, environment={**invocation.environment, VARIABLE: mark}
+        invocation, environment={**invocation.environment, RUN_VARIABLE: mark}
     )
     started = time.monotonic()
     reason = None

@@ -19,7 +19,7 @@ import numpy as np
 from harness.base import files
 from harness.base.errors import BadInput
 from harness.environments.cache import in_one_piece
-from harness.launchers.host import HOST
+from harness.launchers.host import HOST_FILE
 from harness.launchers.local import PER_HOST
 from harness.launchers.merge_events import (
     Disagreements,
@@ -167,7 +167,7 @@ def _write_log(folders: Sequence[Path], target: Path) -> None:
     """Every host's log, those that failed last: their end tells why."""
 
     def failed(folder: Path) -> bool:
-        path = folder / HOST
+        path = folder / HOST_FILE
         return not path.is_file() or json.loads(path.read_text()).get("code") != 0
 
     with (target / layout.LOG).open("wb") as stream:

@@ -24,9 +24,9 @@ from harness.record.tail import EventTail
 POLL = 10.0
 """Seconds between two looks at the cluster."""
 
-FIRST = "host-0"
+FIRST_HOST = "host-0"
 
-ENDED = (cluster.SUCCEEDED, cluster.FAILED, cluster.STUCK)
+FINAL_STATES = (cluster.SUCCEEDED, cluster.FAILED, cluster.STUCK)
 
 
 @dataclass
@@ -84,7 +84,7 @@ class LiveView:
     def events(self) -> None:
         """Hand on the events that have come."""
         with contextlib.suppress(BadInput):  # storage may be back; all is collected in the end
-            self.artifacts.fetch_file(f"{FIRST}/{layout.STEPS}", self.tail.path)
+            self.artifacts.fetch_file(f"{FIRST_HOST}/{layout.STEPS}", self.tail.path)
         for event in self.tail.read():
             self.on_event(event)
 
@@ -114,7 +114,7 @@ def wait(
     The first host's output goes into `directory`'s log as it comes, and its events to `on_event`.
     A cluster that does not answer is asked again, until the patience ends.
     """
-    tail = EventTail(directory / FIRST / layout.STEPS)
+    tail = EventTail(directory / FIRST_HOST / layout.STEPS)
     reason = ""
     with (directory / layout.LOG).open("ab", buffering=0) as log:
         sight = LiveView(on, workload, log, artifacts, tail, on_event)
@@ -122,7 +122,7 @@ def wait(
             while True:
                 state = on.state(workload)
                 running = state is not None and state.name == cluster.RUNNING
-                if state is not None and state.name in ENDED:
+                if state is not None and state.name in FINAL_STATES:
                     sight.close(poll)
                     sight.events()
                     return state

@@ -28,7 +28,7 @@ from harness.environments.sources import default_cache_dir
 from harness.launchers import cluster, images, jobset
 from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
-from harness.launchers.host import DUMP, HOST
+from harness.launchers.host import DUMP, HOST_FILE
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import OnEvent, Run
 from harness.launchers.local import MACHINE_VARIABLES, Limits
@@ -168,7 +168,7 @@ class Xpk:
             "--namespace", options.namespace, "--tpu-type", str(options.tpu_type),
             "--num-slices", str(options.num_slices), "--priority", options.priority,
             "--docker-image", self.image, "--docker-name", jobset.CONTAINER, "--max-restarts", "0",
-            "--termination-grace-period-seconds", str(cluster.GRACE),
+            "--termination-grace-period-seconds", str(cluster.POD_GRACE),
             *options.arguments,
             *(f"--env={variable}" for variable in variables),
             f"--command={jobset.command_line(command)}",
@@ -352,11 +352,11 @@ def termination_of(
     if state.name == cluster.SUCCEEDED:
         reason = f"it ended well, but only {codes.count(0)} of {hosts} hosts sent a Record"
         return Termination(FAILED, reason, None, seconds, tail)
-    if state.reason.startswith(cluster.OUT_OF_MEMORY):
+    if state.reason.startswith(cluster.OOM_KILLED):
         return Termination(OUT_OF_MEMORY, state.reason, None, seconds, tail)
     return Termination(KILLED, state.reason or "its JobSet failed", None, seconds, tail)
 
 
 def _code(folder: Path) -> int | None:
-    path = folder / HOST
+    path = folder / HOST_FILE
     return int(json.loads(path.read_text())["code"]) if path.is_file() else None

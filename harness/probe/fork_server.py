@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.base.processes import VARIABLE, die_with_parent
+from harness.base.processes import RUN_VARIABLE, die_with_parent
 from harness.probe import preimported
 from harness.probe.exit import freeze
 
@@ -45,7 +45,7 @@ LIMITS = {
 }
 """Every resource limit of this platform, by its name."""
 
-GRACE = 3.0
+CHILD_GRACE = 3.0
 """Seconds in which the children of a server that ends have to be gone."""
 
 
@@ -122,7 +122,7 @@ class Server:
             for pid in self.children:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + CHILD_GRACE
         while self.children and time.monotonic() < deadline:
             time.sleep(0.01)
             self.reap()
@@ -213,7 +213,7 @@ def take_place(request: dict[str, Any], library_path: list[str]) -> None:
     sys.orig_argv = list(request["argv"])
     sys.argv = ["-m", *request["argv"][3:]]
     show_arguments(request["argv"])
-    show_mark(os.environ.get(VARIABLE, ""))
+    show_mark(os.environ.get(RUN_VARIABLE, ""))
     preimported.reseed()
 
 
@@ -230,7 +230,7 @@ def show_mark(mark: str) -> None:
     What it starts by forking alone has the same memory there. All marks are of one length.
     """
     start, end = _places_in_memory(47)
-    name = f"{VARIABLE}=".encode()
+    name = f"{RUN_VARIABLE}=".encode()
     found = ctypes.string_at(start, end - start).find(name)
     if found >= 0:
         ctypes.memmove(start + found + len(name), mark.encode(), len(mark))

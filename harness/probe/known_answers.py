@@ -36,8 +36,8 @@ PATTERNS = {2: torch.int16, 4: torch.int32, 8: torch.int32}
 def ask(runtime: Runtime, dtypes: Iterable[torch.dtype]) -> dict[str, Any]:
     """What goes into the Record: the version of fingerprints, and each tensor's two answers."""
     tensors = [tensor for dtype in dtypes for tensor in _tensors(dtype, runtime.devices())]
-    placed = [runtime.place(values, sharded) for _, values, sharded in tensors]
-    answers = fingerprints(placed, runtime.materialise)
+    on_device = [runtime.place(values, sharded) for _, values, sharded in tensors]
+    answers = fingerprints(on_device, runtime.materialise)
     answered = [
         {"name": name, "device": answer, **_expected(values)}
         for (name, values, _), answer in zip(tensors, answers, strict=True)

@@ -14,14 +14,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.probe.functions import Function, wrap
 
-PACKAGES = (
+PROBED_PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
     "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
 )  # fmt: skip
 TOLD_OTHERWISE = ("TPU_LIBRARY_PATH", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION")
 """Variables that importing libtpu and torch_xla sets: where libtpu is, and torch_xla's name and
 version. `versions` has both already."""
-VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
+RECORDED_VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
 
 
 class Runtime(Protocol):
@@ -177,12 +177,12 @@ class XlaRuntime:
     def place(self, tensor: torch.Tensor, sharded: bool) -> torch.Tensor:
         import torch_xla.distributed.spmd as xs
 
-        placed = tensor.to(self._xla.device())
+        on_device = tensor.to(self._xla.device())
         if sharded:
             devices = self.devices()
             mesh = xs.Mesh(list(range(devices)), (devices,), ("all",))
-            xs.mark_sharding(placed, mesh, ("all", *[None] * (tensor.dim() - 1)))
-        return placed
+            xs.mark_sharding(on_device, mesh, ("all", *[None] * (tensor.dim() - 1)))
+        return on_device
 
     def start_profile(self, folder: str) -> None:
         import torch_xla.debug.profiler as profiler
@@ -323,7 +323,7 @@ def called(function: str) -> str | None:
 def versions() -> dict[str, str]:
     """Versions of the packages that can change what is computed, as this process imports them."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in PROBED_PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -333,5 +333,7 @@ def versions() -> dict[str, str]:
 
 def flags() -> dict[str, str]:
     """Environment variables that can change what is computed. No token is among them."""
-    names = sorted(k for k in os.environ if k.startswith(VARIABLES) and k not in TOLD_OTHERWISE)
+    names = sorted(
+        k for k in os.environ if k.startswith(RECORDED_VARIABLES) and k not in TOLD_OTHERWISE
+    )
     return {name: os.environ[name] for name in names}

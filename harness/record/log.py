@@ -6,23 +6,23 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST = 1 << 16
+LONGEST_LINE = 1 << 16
 """Bytes that are read of one line."""
 
-MOST = 1 << 24
+MOST_HELD = 1 << 24
 """Characters of a log that are held at a time: those of its last lines."""
 
 
 def lines(path: Path) -> Iterator[str]:
     """The lines of a log, without their ends; a long one is cut."""
     with path.open("rb") as stream:
-        while line := stream.readline(LONGEST):
+        while line := stream.readline(LONGEST_LINE):
             yield line.decode(errors="replace").rstrip("\r\n")
             while line and not line.endswith(b"\n"):
-                line = stream.readline(LONGEST)
+                line = stream.readline(LONGEST_LINE)
 
 
-def last_lines(path: Path, most: int = MOST) -> list[str]:
+def last_lines(path: Path, most: int = MOST_HELD) -> list[str]:
     """The last lines of a log, of at most so many characters; none where there is no log."""
     kept: deque[str] = deque()
     size = 0

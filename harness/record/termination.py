@@ -95,8 +95,10 @@ def explain(
             return Termination(KILLED, reason, code, seconds, tail[-TAIL_LINES:])
         return Termination(KILLED, f"it was ended by {name}", code, seconds, tail[-TAIL_LINES:])
     errors = [line.strip() for line in tail if _ERROR.match(line.strip())]
-    said = f": {tail[-1].strip()}" if tail else ""  # such as the text of raise SystemExit(text)
-    reason = errors[-1] if errors else f"it exited with {code}{said}"
+    last_line = (
+        f": {tail[-1].strip()}" if tail else ""
+    )  # such as the text of raise SystemExit(text)
+    reason = errors[-1] if errors else f"it exited with {code}{last_line}"
     return Termination(FAILED, reason[:500], code, seconds, tail[-TAIL_LINES:])
 
 

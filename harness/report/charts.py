@@ -130,7 +130,7 @@ def _loss_difference(
         )
     heights = {step: floor if gap == 0 else gap for step, gap in gaps.items()}
     band = {step: max(gap, floor) for step, gap in finite(noise).items()}
-    traces = [figures.band("noise", band, figures.NEUTRAL)] if band else []
+    traces = [figures.band("noise", band, figures.GREY)] if band else []
     traces += figures.line(
         f"|{names[0]} − {names[1]}|",
         heights,
@@ -189,7 +189,7 @@ def _gradient_norms(runs: Sequence[ChartedRun]) -> Chart:
         return Chart(chart.title, tuple(notes), None)
     steps = sorted({step for _, values in curves for step in values})
     rules = [
-        figures.rule(f"max {format_number(t)} ({', '.join(who)})", steps, t, figures.NEUTRAL, "dot")
+        figures.rule(f"max {format_number(t)} ({', '.join(who)})", steps, t, figures.GREY, "dot")
         for t, who in clipping.items()
     ]
     figure = {**chart.figure, "data": [*chart.figure["data"], *rules]}

@@ -18,7 +18,7 @@ A, B = "#3b82f6", "#f97316"  # told apart by every kind of colour vision, on lig
 DIFFERENCE = "#8b5cf6"
 BAD = "#dc2626"
 GOOD = "#16a34a"
-NEUTRAL = "#7c8794"
+GREY = "#7c8794"
 
 MANY = 150  # points from which on markers hide the line
 
@@ -165,7 +165,7 @@ def figure(traces: Sequence[Trace], axis: str, **layout: Any) -> dict[str, Any] 
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "x",
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": A},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": A},
         "legend": {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0},
         "xaxis": {"title": {"text": "optimizer step", "standoff": 6}, "zeroline": False},
     }

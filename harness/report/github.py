@@ -14,7 +14,7 @@ from harness.record.evidence import Record
 from harness.report.made import Made, source, versions
 from harness.report.text import MISSING, headline, judged, plain, title
 
-VARIABLE = "GITHUB_STEP_SUMMARY"
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 FINDINGS_SHOWN = 20  # of one rung
 TEXT_SHOWN = 500  # characters of one finding
 LARGEST = 1_000_000  # bytes: GitHub takes a summary of at most 1 MiB a step
@@ -38,15 +38,16 @@ def append_job_summary(
 
     Raises BadInput where that file cannot be written.
     """
-    if not (name := environ.get(VARIABLE)):
+    if not (name := environ.get(SUMMARY_VARIABLE)):
         return
     try:
         with Path(name).open("a", encoding="utf-8") as stream:
             stream.write(job_summary(verdict, records, made))
     except OSError as error:
         raise BadInput(
-            f"{VARIABLE} names {name}, which cannot be written ({error.strerror}). "
-            f"Unset {VARIABLE} to go without a job summary, or name a file in a writable folder."
+            f"{SUMMARY_VARIABLE} names {name}, which cannot be written ({error.strerror}). "
+            f"Unset {SUMMARY_VARIABLE} to go without a job summary, or name a file in a folder "
+            "that can be written."
         ) from error
 
 

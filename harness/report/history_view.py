@@ -54,7 +54,7 @@ def _figure(line: HistoryLine) -> dict[str, Any] | None:
                     "x": [entry.started for entry in bounds],
                     "y": [getattr(entry.bound, edge) for entry in bounds],
                     "mode": "lines",
-                    "line": {"color": figures.NEUTRAL, "width": 1, "dash": "dot"},
+                    "line": {"color": figures.GREY, "width": 1, "dash": "dot"},
                     "hoverinfo": "skip",
                 }
             )

@@ -11,7 +11,7 @@ from harness import __version__
 from harness.base.secrets import public_argv
 from harness.record.evidence import Record
 
-PACKAGES = (
+MANIFEST_PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "transformers", "torchprime", "accelerate", "datasets",
     "numpy",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def versions(record: Record) -> dict[str, str]:
     installed = {
         name.replace("-", "_"): v for name, v in record.manifest.interpreter.packages.items()
     }
-    named = {name: installed[name] for name in PACKAGES if name in installed}
+    named = {name: installed[name] for name in MANIFEST_PACKAGES if name in installed}
     return dict(sorted({**named, **record.observed.versions}.items()))
 
 

@@ -12,7 +12,7 @@ from harness.record.evidence import Record
 from harness.record.writer import encode
 from harness.report.text import MISSING
 
-PACKAGES = ("torch", "torch_xla", "transformers")
+SHOWN_PACKAGES = ("torch", "torch_xla", "transformers")
 
 
 def facts(record: Record) -> tuple[tuple[str, str], ...]:
@@ -27,7 +27,7 @@ def facts(record: Record) -> tuple[tuple[str, str], ...]:
         "matmul precision": seen.matmul_precision or MISSING,
         "mesh": " × ".join(f"{axis} {size}" for axis, size in axes.items() if size != 1),
         "input sharding": seen.input_sharding or "",
-        "versions": ", ".join(f"{p} {versions[p]}" for p in PACKAGES if p in versions),
+        "versions": ", ".join(f"{p} {versions[p]}" for p in SHOWN_PACKAGES if p in versions),
         "XLA_FLAGS": seen.flags.get("XLA_FLAGS", ""),
         "record": str(record.directory),
     }

@@ -26,9 +26,9 @@ from harness.report.text import names
 FILE = "events.out.tfevents.0.parity"
 """TensorBoard reads files with "tfevents" in their names. It is fixed: a second write replaces."""
 
-LOSS = "train/loss"
+LOSS_TAG = "train/loss"
 LEARNING_RATE = "train/learning_rate"
-GRADIENT_NORM = "train/grad_norm"
+GRADIENT_NORM_TAG = "train/grad_norm"
 STEP_SECONDS = "train/step_seconds"
 
 
@@ -80,7 +80,7 @@ def write_logdir(folder: Path, verdict: Verdict, records: Mapping[str, Record]) 
         scalars = _judged(pair)
         times = {} if a is None else _times(a)
         if a is not None and b is not None:
-            for tag, of in ((LOSS, _loss), (GRADIENT_NORM, _norm)):
+            for tag, of in ((LOSS_TAG, _loss), (GRADIENT_NORM_TAG, _norm)):
                 gaps = difference(series(a, of), series(b, of))
                 for step, gap in finite(gaps).items():
                     scalars.setdefault(step, {})[f"parity/{tag.removeprefix('train/')}"] = gap
@@ -133,9 +133,9 @@ def _scalars(record: Record) -> dict[int, dict[str, float]]:
     scalars: dict[int, dict[str, float]] = {}
     for step in record.steps:
         values = {
-            LOSS: step.loss,
+            LOSS_TAG: step.loss,
             LEARNING_RATE: step.learning_rates[0] if step.learning_rates else None,
-            GRADIENT_NORM: step.gradient_norm,
+            GRADIENT_NORM_TAG: step.gradient_norm,
         }
         scalars[step.index] = {tag: v for tag, v in values.items() if v is not None}
     for window in record.steady_windows:

@@ -131,10 +131,10 @@ def _ladder(pair: PairVerdict) -> Iterator[Line]:
 
 def _by_explanation(rungs: Iterable[RungResult]) -> list[tuple[RungResult, list[str]]]:
     """Rungs that came to the same for the same reason, as the first of them and all names."""
-    said: dict[tuple[Result, str], tuple[RungResult, list[str]]] = {}
+    grouped: dict[tuple[Result, str], tuple[RungResult, list[str]]] = {}
     for rung in rungs:
-        said.setdefault((rung.result, rung.explanation), (rung, []))[1].append(rung.rung)
-    return list(said.values())
+        grouped.setdefault((rung.result, rung.explanation), (rung, []))[1].append(rung.rung)
+    return list(grouped.values())
 
 
 def _rung_line(result: Result, rungs: Sequence[str], text: str) -> Line:

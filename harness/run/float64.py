@@ -47,7 +47,7 @@ def plan_float64(settings: Settings, inputs: Inputs, progress: Progress) -> Plan
 
 MOST_FLOPS = 1e12
 """Of one step in float64 on the host: a minute on one core (about 1e10 a second)."""
-MOST_PARAMETERS = 200_000_000
+MOST_IN_FLOAT64 = 200_000_000
 """In float64 with gradients and what Adam keeps, 6 GiB."""
 
 
@@ -67,7 +67,7 @@ def first_step_in_float64(
     size = sum(math.prod(shape) for shape in case.parameter_shapes().values())
     if settings.float64 == "never" or not case.aligned:
         return None
-    if flops > MOST_FLOPS or size > MOST_PARAMETERS:
+    if flops > MOST_FLOPS or size > MOST_IN_FLOAT64:
         reporter.note("step 0 is not held against float64: the model is too large for the host")
         return None
     # Whatever updates come of it, the first loss and its gradients are those of the case.

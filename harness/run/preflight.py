@@ -80,9 +80,9 @@ def scaled(case: Case, devices: int) -> Case:
     mesh = {**case.mesh, "fsdp": devices // others}
     rows = mesh["fsdp"] * mesh.get("data", 1)
     batch = rows * case.accumulation if case.micro_batch % rows else case.global_batch
-    fitting = dataclasses.replace(case, mesh=mesh, global_batch=batch)
-    check(fitting)
-    return fitting
+    result = dataclasses.replace(case, mesh=mesh, global_batch=batch)
+    check(result)
+    return result
 
 
 def _way_out(case: Case, found: int) -> str:

@@ -264,8 +264,8 @@ def _judge_with_float64(
     """Judge; where two runs disagree about numbers, ask float64 and judge again."""
     settings = planned.settings
     verdict = clock.judge(comparison)
-    untold = settings.stage or settings.float64 == "never"
-    if untold or settings.case.optimizer.name != "adamw":
+    without_float64 = settings.stage or settings.float64 == "never"
+    if without_float64 or settings.case.optimizer.name != "adamw":
         return verdict
     if silent(comparison.a, comparison.b) is not None:
         return verdict

@@ -45,7 +45,7 @@ ON_THE_HUB = {
     "config_name": "model", "tokenizer_name": "model", "model_name_or_path": "model",
     "dataset_name": "dataset",
 }  # fmt: skip
-FILES = (".json", ".yaml", ".yml")
+COPIED_FILES = (".json", ".yaml", ".yml")
 """Files that an argument names and that are copied into the run: they are part of its key."""
 
 
@@ -184,7 +184,7 @@ def _with_files(matched: Matched) -> tuple[Matched, dict[str, str]]:
     """The arguments, with small files copied into the run: their content is part of its key."""
     moved, files = dict(matched.arguments), {}
     for name, value in matched.arguments.items():
-        path = Path(value) if isinstance(value, str) and value.endswith(FILES) else None
+        path = Path(value) if isinstance(value, str) and value.endswith(COPIED_FILES) else None
         if path is not None and path.is_absolute() and path.is_file() and name != "train_file":
             place = f"arguments/{name}{path.suffix}"
             files[place] = path.read_text()

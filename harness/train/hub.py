@@ -20,7 +20,7 @@ from harness.base.progress import Progress
 if TYPE_CHECKING:  # it takes 0.5 s to import
     from huggingface_hub.errors import HfHubHTTPError
 
-SECONDS = 15.0
+HUB_TIMEOUT = 15.0
 
 HUGGING_FACE = "https://huggingface.co"
 
@@ -155,7 +155,7 @@ def _refusal(url: str, token: str | None, endpoint: str, why: str) -> HfHubHTTPE
     # False is no token at all: None would be the one that somebody logged in with on this machine.
     headers = build_hf_headers(token=token or False, library_name="parity-harness")
     try:
-        hf_raise_for_status(get_session().get(url, headers=headers, timeout=SECONDS))
+        hf_raise_for_status(get_session().get(url, headers=headers, timeout=HUB_TIMEOUT))
     except HfHubHTTPError as refused:
         return refused
     except (OSError, HTTPError) as error:

@@ -18,7 +18,7 @@ from harness.engines.hf.engine import ENGINE as HF
 from harness.engines.hf.match_arguments import nearest
 from harness.engines.torchprime.engine import ENGINE as TORCHPRIME
 
-CONFIGS = "{configs}/"
+CONFIGS_PLACEHOLDER = "{configs}/"
 """Begins a value that names a file of ours under configs/train."""
 
 ARGUMENTS = "train_script.args."
@@ -85,7 +85,7 @@ class HfTraining(Training):
 
     devices:     devices of the CPU mesh (`launcher.device=cpu`)
     profile_dir: where the TPU fork writes its profile (PROFILE_LOGDIR); null for none
-    said:        arguments of the script that the user wrote
+    explicit:    arguments of the script that the user wrote
     """
 
     __pydantic_config__ = STRICT
@@ -194,8 +194,8 @@ def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
 
 def _absolute(value: Any) -> Any:
     """`value` with `{configs}/` as the folder configs/train, wherever that is installed."""
-    if isinstance(value, str) and value.startswith(CONFIGS):
-        return str(config_directory() / "train" / value.removeprefix(CONFIGS))
+    if isinstance(value, str) and value.startswith(CONFIGS_PLACEHOLDER):
+        return str(config_directory() / "train" / value.removeprefix(CONFIGS_PLACEHOLDER))
     if isinstance(value, dict):
         return {key: _absolute(one) for key, one in value.items()}
     return value
@@ -240,7 +240,7 @@ def _check(training: Training) -> None:
             "launcher.options.artifacts names"
         )
     for name in training.variables:
-        if secrets.NAME.search(name):
+        if secrets.SECRET_NAME.search(name):
             raise BadInput(
                 f"env: {name} looks like a secret, and what env names is kept in the Record. Set "
                 f"it in the environment of `parity` instead: the training script inherits it."

@@ -20,7 +20,7 @@ from harness.engines.command import INPUTS, SCRATCH, SOURCE, Command
 from harness.engines.hf.match_arguments import nearest
 from harness.engines.sources import checkout_of
 from harness.engines.torchprime.engine import (
-    CONFIGS,
+    CONFIG_FOLDER,
     ENGINE,
     SCRIPT,
     hydra_value,
@@ -142,7 +142,7 @@ def _composed(checkout: Path, name: str, words: Sequence[str]) -> dict[str, Any]
     Raises:
         BadInput: Hydra refuses an override, in its own words.
     """
-    there = sorted(path.stem for path in (checkout / CONFIGS).glob("*.yaml"))
+    there = sorted(path.stem for path in (checkout / CONFIG_FOLDER).glob("*.yaml"))
     if name not in there:
         raise BadInput(
             f"--config-name {name}: torchprime has no such configuration; it has {', '.join(there)}"
@@ -150,7 +150,7 @@ def _composed(checkout: Path, name: str, words: Sequence[str]) -> dict[str, Any]
     known: list[str] = []
     plain = [word for word in words if not word.startswith("hydra.")]
     compose = functools.partial(
-        composed, checkout / CONFIGS, name, version_base=None, resolve=False
+        composed, checkout / CONFIG_FOLDER, name, version_base=None, resolve=False
     )
     try:
         known = _keys(compose())

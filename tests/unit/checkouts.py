@@ -6,17 +6,17 @@ from pathlib import Path
 
 import yaml
 
-from harness.engines.torchprime.engine import CONFIGS, SCRIPT
+from harness.engines.torchprime.engine import CONFIG_FOLDER, SCRIPT
 
 
 def torchprime_tree(folder: Path) -> Path:
     """A folder with the layout and the default configuration of torchprime."""
-    (folder / CONFIGS / "task").mkdir(parents=True)
+    (folder / CONFIG_FOLDER / "task").mkdir(parents=True)
     (folder / SCRIPT).write_text("")
     defaults = {
         "ici_mesh": {"data": 1, "fsdp": 4, "tensor": 1, "expert": 1, "context": 1},
         "profile_start_step": 3,
     }
-    (folder / CONFIGS / "default.yaml").write_text(yaml.safe_dump(defaults))
-    (folder / CONFIGS / "task" / "train.yaml").write_text("max_grad_norm: 1.0\n")
+    (folder / CONFIG_FOLDER / "default.yaml").write_text(yaml.safe_dump(defaults))
+    (folder / CONFIG_FOLDER / "task" / "train.yaml").write_text("max_grad_norm: 1.0\n")
     return folder

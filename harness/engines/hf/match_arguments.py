@@ -39,7 +39,7 @@ NOT_ANYWHERE = {
 }
 """Arguments that are written down elsewhere and that no script takes."""
 
-SECRET = ("token", "hub_token", "push_to_hub_token", "use_auth_token")
+SECRET_ARGUMENTS = ("token", "hub_token", "push_to_hub_token", "use_auth_token")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def match(wanted: Mapping[str, Any], accepted: Accepted, explicit: Collection[st
     for name, value in wanted.items():
         if value is None:
             continue
-        if name in SECRET and not isinstance(value, bool):
+        if name in SECRET_ARGUMENTS and not isinstance(value, bool):
             raise BadInput(
                 f"train_script.args.{name}: a token on a command line is seen by everyone on the "
                 "machine and kept in the Record. Set the variable HF_TOKEN: it is used and written "

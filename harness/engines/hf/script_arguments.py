@@ -18,7 +18,7 @@ from harness.environments.cache import exclusive
 from harness.environments.interpreters import Interpreter
 from harness.record.writer import write_json
 
-SECONDS = 300.0
+PARSER_TIMEOUT = 300.0
 """How long a script may take until it parses its arguments. It imports torch and transformers
 first, which is 10 s on a quiet machine and a minute on a busy one with a cold disk."""
 
@@ -112,13 +112,13 @@ def _inquire(script: Path, interpreter: Interpreter) -> list[dict[str, Any]]:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                timeout=SECONDS,
+                timeout=PARSER_TIMEOUT,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise BadInput(
-                f"{script} did not parse its arguments within {SECONDS:.0f} s, so that they cannot "
-                "be checked: a training script parses them before it does anything else."
+                f"{script} did not parse its arguments within {PARSER_TIMEOUT:.0f} s, so that they "
+                "cannot be checked: a training script parses them before it does anything else."
             ) from None
         if answer.is_file():
             described: list[dict[str, Any]] = json.loads(answer.read_text())

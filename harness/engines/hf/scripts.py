@@ -14,7 +14,7 @@ from harness.engines.hf.script_arguments import ask
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout
 
-EXAMPLE = Path("examples/pytorch/language-modeling/run_clm.py")
+RUN_CLM = Path("examples/pytorch/language-modeling/run_clm.py")
 OURS = Path(__file__).resolve().parents[2] / "trainers" / "hf_clm.py"
 
 
@@ -34,19 +34,19 @@ def script_of(path: str | None, checkout: Checkout | None, here: Path) -> Path:
             raise BadInput(
                 f"train_script.path={path}: there is no such file, neither in {here}"
                 f"{f' nor in {folder}' if folder else ''}. Name a script, or null: then it is "
-                f"{EXAMPLE} of the source, or the harness's own."
+                f"{RUN_CLM} of the source, or the harness's own."
             )
         return found.absolute()
     if folder is None:
         return OURS
-    if not (folder / EXAMPLE).is_file():
+    if not (folder / RUN_CLM).is_file():
         raise BadInput(
-            f"{folder} has no {EXAMPLE}: it is no whole checkout of transformers (a package has no "
+            f"{folder} has no {RUN_CLM}: it is no whole checkout of transformers (a package has no "
             "examples), or one from before or after it was there. Name a script by "
             f"train_script.path, a release (source=4.57.6), which the harness's own {OURS.name} "
             "trains with, or another checkout."
         )
-    return folder / EXAMPLE
+    return folder / RUN_CLM
 
 
 def arguments_for(

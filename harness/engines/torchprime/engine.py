@@ -31,10 +31,10 @@ from harness.models.layout import Layout, stored_spec
 from harness.record.evidence import Reported
 
 SCRIPT = "torchprime/torch_xla_models/train.py"
-CONFIGS = "torchprime/torch_xla_models/configs"
+CONFIG_FOLDER = "torchprime/torch_xla_models/configs"
 TRAINER = "torchprime/torch_xla_models/trainer/base_trainer.py"
 IMAGE = "torchprime/launcher/Dockerfile"
-PACKAGE = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
+TORCHPRIME = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
 NEUTRAL = ("logging_steps", "output_dir", "run_name", "hydra.", "profile_", "dataset.cache_dir")
 """Beginnings of names of overrides that change nothing of what torchprime trains."""
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
@@ -91,16 +91,16 @@ def read_defaults(checkout: Path) -> dict[str, Any]:
 
     Raises BadInput where the folder holds no torchprime, or one whose layout is not known.
     """
-    path = checkout / CONFIGS / "default.yaml"
+    path = checkout / CONFIG_FOLDER / "default.yaml"
     if not (checkout / SCRIPT).is_file() or not path.is_file():
         raise BadInput(
-            f"{checkout} is not a torchprime checkout: it has no {SCRIPT} with {CONFIGS}/"
+            f"{checkout} is not a torchprime checkout: it has no {SCRIPT} with {CONFIG_FOLDER}/"
             "default.yaml. Name one by --torchprime PATH, TORCHPRIME_DIR or "
             "engine.torchprime.source, for example "
             "https://github.com/AI-Hypercomputer/torchprime@main"
         )
     defaults = yaml.safe_load(path.read_text())
-    if not (checkout / CONFIGS / "task").is_dir():
+    if not (checkout / CONFIG_FOLDER / "task").is_dir():
         raise BadInput(
             f"{checkout} is a torchprime from before June 2025 (commit cde1646), whose "
             "configuration has no task group: name a later one"
@@ -187,7 +187,7 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
 def _clipping(job: Job[TrainerOptions]) -> dict[str, Any]:
     """The threshold, unless the checkout is from before it could clip (3a2ce6f, June 2025)."""
     assert job.source is not None
-    task = yaml.safe_load((job.source / CONFIGS / "task" / "train.yaml").read_text())
+    task = yaml.safe_load((job.source / CONFIG_FOLDER / "task" / "train.yaml").read_text())
     if "max_grad_norm" not in task:
         return {}
     return {"task.max_grad_norm": job.case.max_norm}
@@ -249,7 +249,7 @@ ENGINE = EngineSpec(
     options=TrainerOptions,
     translate=translate,
     source=SourceSpec(
-        PACKAGE,
+        TORCHPRIME,
         default="main",
         variable="TORCHPRIME_DIR",
         bare_folders=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name, exceeds, largest, relative_difference, worst
-from harness.ladder.metric import ANY, IN_DTYPE, Floor, Metric
+from harness.ladder.metric import ANY_DEVICE, IN_DTYPE, Floor, Metric
 from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import gradient_norm, shown
@@ -325,9 +325,9 @@ MEASURED_NORM = Metric(
     what="the trainer's norm against fp32 sums",
     unrelated=1.0,
     floors=(
-        Floor(ANY, "float32", "", 1e-6, "rounding of sums of squares"),
-        Floor(ANY, "bfloat16", "", 5e-2, "measured: trainers that add up squares in bfloat16 "
-              "take a norm of 1.444 for 1.36"),
+        Floor(ANY_DEVICE, "float32", "", 1e-6, "rounding of sums of squares"),
+        Floor(ANY_DEVICE, "bfloat16", "", 5e-2, "measured: trainers that add up squares in "
+              "bfloat16 take a norm of 1.444 for 1.36"),
     ),
 )  # fmt: skip
 PARAMETER_SCALE = Metric(
@@ -335,9 +335,9 @@ PARAMETER_SCALE = Metric(
     what="scale of all gradients against the norm's, and of one against that of all",
     unrelated=1.0,
     floors=(
-        Floor(ANY, "float32", "", 1e-6, "8 units in the last place; measured on "
+        Floor(ANY_DEVICE, "float32", "", 1e-6, "8 units in the last place; measured on "
               "CPU: hf and torchprime 2.5e-7 at most"),
-        Floor(ANY, "bfloat16", "", 4e-3, "1 unit in the last place; measured on CPU: hf and "
+        Floor(ANY_DEVICE, "bfloat16", "", 4e-3, "1 unit in the last place; measured on CPU: hf and "
               "torchprime 9e-4 at most"),
     ),
 )  # fmt: skip

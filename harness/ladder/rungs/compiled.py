@@ -13,7 +13,7 @@ from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep
 from harness.compiler.explain import EXCHANGED, HELD, MOVED, PRODUCTS, explain
 from harness.devices.tpu import chip
 from harness.ladder.comparison import Comparison
-from harness.ladder.compiled_step import BYTES, FLOPS, IDENTICAL, SOURCE
+from harness.ladder.compiled_step import BYTES, FIXED, FLOPS, IDENTICAL
 from harness.ladder.distances import relative_difference
 from harness.ladder.result import Finding, Limit, Result, RungResult
 from harness.ladder.rung import Rung
@@ -129,16 +129,16 @@ def _alike(
     if not difference <= limit:
         text = f"{where} {what} a step differ by {difference:.1%}"
         text += f": {causes[0]}" if causes else ""
-        return RungResult.failed(NAME, text, difference, Limit(limit, SOURCE), findings)
+        return RungResult.failed(NAME, text, difference, Limit(limit, FIXED), findings)
     shown = f"{names[0]} {_shown(a)}, {names[1]} {_shown(b)}"
     if unseen:
         text = f"{where} FLOPs are not comparable: {_kernels(names, pair)}, and what kernels "
         text += f"multiply is not counted; collectives and HBM are alike ({shown})"
-        return RungResult.inconclusive(NAME, text, difference, Limit(limit, SOURCE), findings)
+        return RungResult.inconclusive(NAME, text, difference, Limit(limit, FIXED), findings)
     text = f"{where} FLOPs, bytes, collectives and HBM are alike (furthest apart: {what}, "
     text += f"{difference:.2%}; {shown})"
     return RungResult.passed(
-        NAME, text, difference, Limit(limit, SOURCE),
+        NAME, text, difference, Limit(limit, FIXED),
         detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{_scope(pair)}",
         findings=findings,
     )  # fmt: skip

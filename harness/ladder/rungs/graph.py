@@ -100,8 +100,9 @@ def _judged(c: Comparison) -> RungResult:
     again = recompilations(c.a), recompilations(c.b)
     if again[0] and again[0].keys() == again[1].keys():
         text = f"both compile again at {', '.join(again[0])}, after warm-up"
-        sums = (sum(w.compilations for w in windows.values()) for windows in again)
-        findings.append(Finding(text, min(w.last for w in again[0].values()), None, *sums))
+        first, second = (sum(w.compilations for w in windows.values()) for windows in again)
+        last = min(w.last for w in again[0].values())
+        findings.append(Finding(text, last, None, first, second))
     else:
         findings += c.of_each(_recompiled)
     for name, record in ((name_a, c.a), (name_b, c.b)):
@@ -174,11 +175,8 @@ def _other_work(c: Comparison) -> list[Finding]:
             for n, name in zip(cuts, c.names, strict=True)
         )
         text = f"graphs sent to the device within a forward or backward pass, a step: {text}"
-        findings.append(
-            Finding(
-                text, _since(c, lambda x, y: bool(x.inner_graphs or y.inner_graphs)), None, *cuts
-            )
-        )
+        since = _since(c, lambda x, y: bool(x.inner_graphs or y.inner_graphs))
+        findings.append(Finding(text, since, None, cuts[0], cuts[1]))
     if x or y:
         text = f"transfers to the host a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
         findings.append(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.crash import OF_MACHINE, crashed
+from harness.base.crash import WAYS_OUT, crashed
 
 
-@pytest.mark.parametrize("number", sorted(OF_MACHINE))
+@pytest.mark.parametrize("number", sorted(WAYS_OUT))
 def test_a_fault_of_the_machine_is_none_of_ours(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -20,13 +20,13 @@ def test_a_fault_of_the_machine_is_none_of_ours(
     text = crashed(OSError(number, os.strerror(number), "some/file"))
     assert "some/file" in text
     assert os.strerror(number) in text
-    assert OF_MACHINE[number] in text
+    assert WAYS_OUT[number] in text
     assert "report it" not in text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_so_is_memory_that_is_used_up() -> None:
-    assert OF_MACHINE[errno.ENOMEM] in crashed(MemoryError())
+    assert WAYS_OUT[errno.ENOMEM] in crashed(MemoryError())
 
 
 def test_any_other_is_a_defect_even_where_its_traceback_cannot_be_kept(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.processes import REAPER, VARIABLE, end_marked, marked
+from harness.base.processes import REAPER, RUN_VARIABLE, end_marked, marked
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -35,7 +35,9 @@ def until(true: Callable[[], bool], seconds: float = 10) -> bool:
 
 def start(mark: str, script: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", script], env={**os.environ, VARIABLE: mark}, start_new_session=True
+        [sys.executable, "-c", script],
+        env={**os.environ, RUN_VARIABLE: mark},
+        start_new_session=True,
     )
 
 

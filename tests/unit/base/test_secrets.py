@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.base import secrets
-from harness.base.secrets import NAME, SECRET, public, public_argv, scrub, secrets_in
+from harness.base.secrets import SECRET, SECRET_NAME, public, public_argv, scrub, secrets_in
 
 VALUE = "hf_" + "abcDEF123"
 
@@ -20,7 +20,7 @@ VALUE = "hf_" + "abcDEF123"
      "AWS_SECRET_ACCESS_KEY", "GOOGLE_CREDENTIALS", "MYSQL_PWD"],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
-    assert NAME.search(name)
+    assert SECRET_NAME.search(name)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_names_of_secrets(name: str) -> None:
      "TOKENIZERS_PARALLELISM", "XLA_FLAGS", "compass", "MONKEY", "key", "author", "pattern"],
 )  # fmt: skip
 def test_names_of_others(name: str) -> None:
-    assert not NAME.search(name)
+    assert not SECRET_NAME.search(name)
 
 
 def test_plain_values_are_kept_without_them() -> None:

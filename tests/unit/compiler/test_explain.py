@@ -9,7 +9,7 @@ import pytest
 from compiled_samples import sample_module, sample_step
 
 from harness.compiler.compiled import CompiledStep, Work
-from harness.compiler.explain import HELD, PRODUCTS, SHOWN, explain
+from harness.compiler.explain import CAUSES_SHOWN, HELD, PRODUCTS, explain
 from harness.compiler.origins import module_path
 from harness.record.graph import Collective
 
@@ -52,9 +52,9 @@ def test_layers_are_taken_together() -> None:
 def test_the_largest_come_first_and_ten_at_most() -> None:
     many = [gather(f"m{n}/aten__mm", shape=f"f32[{n}]", size=4 * n) for n in range(1, 31)]
     texts = explain("a", step(*many), "b", step())
-    assert len(texts) == SHOWN + 1
+    assert len(texts) == CAUSES_SHOWN + 1
     assert "f32[30]" in texts[0]
-    assert f"{30 - SHOWN} smaller" in texts[-1]
+    assert f"{30 - CAUSES_SHOWN} smaller" in texts[-1]
 
 
 def test_work_by_module() -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.compiler import libtpu
-from harness.compiler.compiled import FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
+from harness.compiler.compiled import CODE_FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
 from harness.compiler.flags import CompilerFlags
 from harness.compiler.libtpu import CompileLimits, StepModule, compile_step
 from harness.compiler.target import Target
@@ -89,7 +89,7 @@ def test_it_fails_before_the_facts(tmp_path: Path) -> None:
 def test_it_fails_while_code_is_generated(tmp_path: Path) -> None:
     step = compiled("devices dump failed", tmp_path, modules=2)
     assert step.error == "INTERNAL: no\nline 2"
-    assert [m.code for m in step.modules] == [FAILED]  # and the second was not tried
+    assert [m.code for m in step.modules] == [CODE_FAILED]  # and the second was not tried
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_it_ends_as_if_all_were_well(tmp_path: Path) -> None:
 def test_it_crashes_while_code_is_generated(tmp_path: Path) -> None:
     step = compiled("devices dump abort", tmp_path)
     assert step.error == "NOT_FOUND: a file"
-    assert [m.code for m in step.modules] == [FAILED]
+    assert [m.code for m in step.modules] == [CODE_FAILED]
 
 
 @pytest.mark.parametrize(

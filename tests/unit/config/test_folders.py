@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from harness.base.errors import BadInput
 from harness.cli.main import app
 from harness.config.compose import case_names, case_origins, load
-from harness.config.folders import OWN, USERS, VARIABLE
+from harness.config.folders import CONFIGS_VARIABLE, OWN, USERS
 from harness.inputs.prepared import prepare
 from harness.train.settings import load_hf
 
@@ -60,7 +60,7 @@ def write(folder: Path, name: str = "mine") -> Path:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(CONFIGS_VARIABLE, raising=False)
     folder = tmp_path / "here's a folder"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -88,13 +88,13 @@ class TestUsers:
     def test_a_folder_that_is_named(
         self, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv(VARIABLE, str(write(tmp_path / "named")))
+        monkeypatch.setenv(CONFIGS_VARIABLE, str(write(tmp_path / "named")))
         is_found(tmp_path, "mine", str(tmp_path / "named"))
         write(here / USERS, "other")  # it takes the place of the one that is not named
         assert "other" not in case_names()
 
     def test_by_the_command_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(VARIABLE, "")  # restored at the end, whatever --configs sets
+        monkeypatch.setenv(CONFIGS_VARIABLE, "")  # restored at the end, whatever --configs sets
         write(tmp_path / "named")
         runner = CliRunner(env={"COLUMNS": "300"})
         done = runner.invoke(app, ["--configs", str(tmp_path / "named"), "cases"])
@@ -108,8 +108,8 @@ class TestUsers:
         assert set(case_origins().values()) == {OWN}
 
     def test_one_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(VARIABLE, "nowhere")
-        with pytest.raises(BadInput, match=f"{VARIABLE}=nowhere: it is no folder"):
+        monkeypatch.setenv(CONFIGS_VARIABLE, "nowhere")
+        with pytest.raises(BadInput, match=f"{CONFIGS_VARIABLE}=nowhere: it is no folder"):
             load([])
 
     def test_a_name_that_is_taken(self, here: Path) -> None:

@@ -21,7 +21,7 @@ from harness.engines.command import Command, Job, flag
 from harness.engines.hf import engine as hf_engine
 from harness.engines.reference import float64_reference
 from harness.engines.spec import engine
-from harness.engines.torchprime.engine import CONFIGS, SCRIPT, read_defaults
+from harness.engines.torchprime.engine import CONFIG_FOLDER, SCRIPT, read_defaults
 from harness.probe.spec import Spec
 from harness.record.evidence import Reported
 
@@ -211,7 +211,7 @@ class TestTheCaseReachesEveryTrainer:
         shipped = changed(load(["case=llama-tiny-2d"]).case, kind=AS_SHIPPED)
         with pytest.raises(BadInput, match="as shipped the Trainer's mesh has only fsdp"):
             hf(shipped)
-        (checkout / CONFIGS / "default.yaml").write_text("ici_mesh: {fsdp: 4}\n")
+        (checkout / CONFIG_FOLDER / "default.yaml").write_text("ici_mesh: {fsdp: 4}\n")
         with pytest.raises(BadInput, match=r"case\.mesh\.tensor: this torchprime's mesh has fsdp"):
             torchprime(load(["case=llama-tiny-2d"]).case, checkout)
 
@@ -407,25 +407,25 @@ class TestCheckouts:
         with pytest.raises(BadInput, match="torchprime needs a checkout: name one by --torchprime"):
             command_of("torchprime", case)
 
-    @pytest.mark.parametrize("missing", [SCRIPT, f"{CONFIGS}/default.yaml"])
+    @pytest.mark.parametrize("missing", [SCRIPT, f"{CONFIG_FOLDER}/default.yaml"])
     def test_a_folder_that_is_none(self, checkout: Path, missing: str) -> None:
         (checkout / missing).unlink()
         with pytest.raises(BadInput, match="is not a torchprime checkout"):
             read_defaults(checkout)
 
     def test_one_that_is_too_old(self, checkout: Path) -> None:
-        (checkout / CONFIGS / "task" / "train.yaml").unlink()
-        (checkout / CONFIGS / "task").rmdir()
+        (checkout / CONFIG_FOLDER / "task" / "train.yaml").unlink()
+        (checkout / CONFIG_FOLDER / "task").rmdir()
         with pytest.raises(BadInput, match="from before June 2025"):
             read_defaults(checkout)
 
     def test_one_from_before_it_could_clip(self, case: Case, checkout: Path) -> None:
-        (checkout / CONFIGS / "task" / "train.yaml").write_text("max_steps: 1\n")
+        (checkout / CONFIG_FOLDER / "task" / "train.yaml").write_text("max_steps: 1\n")
         assert "task.max_grad_norm" not in torchprime(case, checkout)
 
     def test_the_profile_key_that_it_knows(self, case: Case, checkout: Path) -> None:
         assert torchprime(case, checkout)["profile_start_step"] == "-1"
-        path = checkout / CONFIGS / "default.yaml"
+        path = checkout / CONFIG_FOLDER / "default.yaml"
         path.write_text(path.read_text().replace("profile_start_step", "profile_step"))
         found = torchprime(case, checkout)
         assert found["profile_step"] == "-1"

@@ -142,6 +142,6 @@ class TestNoAnswer:
     def test_a_script_that_takes_too_long(
         self, asker: Asker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(arguments, "SECONDS", 0.5)
+        monkeypatch.setattr(arguments, "PARSER_TIMEOUT", 0.5)
         with pytest.raises(BadInput, match="did not parse its arguments"):
             asker("import time\ntime.sleep(30)\n")

@@ -184,8 +184,8 @@ INTERRUPT = "kill -INT $PPID; exit 1"
 @pytest.fixture
 def submit(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Launches a run by a kubectl that does as it is told on `create` and `delete`."""
-    monkeypatch.setattr(cluster, "SECONDS", 0.3)
-    monkeypatch.setattr(cluster, "GRACE", 0)
+    monkeypatch.setattr(cluster, "KUBECTL_TIMEOUT", 0.3)
+    monkeypatch.setattr(cluster, "POD_GRACE", 0)
     monkeypatch.setattr(Xpk, "_send", lambda *_: None)
 
     def manifest(self: Xpk, job: object, workload: str, folder: Path) -> Path:

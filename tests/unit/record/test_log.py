@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
-from harness.record.log import LONGEST, last_lines, lines
+from harness.record.log import LONGEST_LINE, last_lines, lines
 from harness.record.reader import LONGEST_EVENT, read_events
 from harness.record.tail import EventTail
 from harness.record.termination import explain
@@ -52,10 +52,12 @@ def test_a_line_of_300_megabytes(read: Callable[[Path], Any], most: float, huge:
 
 def test_lines_are_cut_and_none_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "trainer.log"
-    path.write_bytes(b"a\r\n" + b"b" * 3 * LONGEST + b"\nc\n\n" + b"d" * LONGEST + b"\n" + b"e")
+    path.write_bytes(
+        b"a\r\n" + b"b" * 3 * LONGEST_LINE + b"\nc\n\n" + b"d" * LONGEST_LINE + b"\n" + b"e"
+    )
     found = list(lines(path))
     assert [line[:1] for line in found] == ["a", "b", "c", "", "d", "e"]
-    assert max(map(len, found)) <= LONGEST
+    assert max(map(len, found)) <= LONGEST_LINE
 
 
 def test_of_many_lines_the_last_are_held(tmp_path: Path) -> None:

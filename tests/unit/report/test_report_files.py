@@ -14,7 +14,7 @@ from harness.base.errors import BadInput
 from harness.ladder.verdict import Verdict
 from harness.report import html
 from harness.report.files import STDOUT, Reports, check_writable, write_reports
-from harness.report.github import VARIABLE
+from harness.report.github import SUMMARY_VARIABLE
 
 
 def test_its_folder_is_made_and_nothing_else(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ class TestWriting:
     """None of the reports may keep the verdict from whoever waited for it."""
 
     def test_all_of_them(self, tmp_path: Path) -> None:
-        summary = {VARIABLE: str(tmp_path / "summary.md")}
+        summary = {SUMMARY_VARIABLE: str(tmp_path / "summary.md")}
         files = tmp_path / "a.json", tmp_path / "a.html"
         assert write_reports(verdict(pair()), dict, MADE, *files, summary) == Reports(
             (f"verdict: {files[0]}", f"report: {files[1]}"), ()
@@ -64,7 +64,12 @@ class TestWriting:
         (tmp_path / "file").write_text("")
         nowhere = tmp_path / "file" / "x.json"
         failures = write_reports(
-            verdict(pair()), dict, MADE, nowhere, tmp_path / "a.html", {VARIABLE: str(nowhere)}
+            verdict(pair()),
+            dict,
+            MADE,
+            nowhere,
+            tmp_path / "a.html",
+            {SUMMARY_VARIABLE: str(nowhere)},
         ).failures
         assert len(failures) == 2
         assert failures[0].startswith(f"the verdict was not written to {nowhere}: ")

@@ -20,7 +20,7 @@ from harness.devices.tpu import DEVICE
 from harness.engines.hf import scripts
 from harness.engines.hf.engine import TRANSFORMERS
 from harness.engines.hf.script_arguments import Accepted, ScriptArgument
-from harness.engines.hf.scripts import EXAMPLE, OURS, arguments_for, script_of
+from harness.engines.hf.scripts import OURS, RUN_CLM, arguments_for, script_of
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, parse_source, resolve
 from harness.run.workspace import Slot
@@ -69,8 +69,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def checkout_at(folder: Path) -> Path:
     """A checkout with the example of transformers, committed."""
-    (folder / EXAMPLE).parent.mkdir(parents=True)
-    (folder / EXAMPLE).write_text("print('run_clm')\n")
+    (folder / RUN_CLM).parent.mkdir(parents=True)
+    (folder / RUN_CLM).write_text("print('run_clm')\n")
     (folder / "src/transformers").mkdir(parents=True)
     (folder / "src/transformers/__init__.py").touch()
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
@@ -97,16 +97,16 @@ class TestScript:
     def test_local_transformers_in_the_current_folder(self, here: Path) -> None:
         folder = checkout_at(here / "local_transformers")
         side = plan_hf()
-        assert side.plan.command.argv[0] == f"{{source}}/{EXAMPLE}"
+        assert side.plan.command.argv[0] == f"{{source}}/{RUN_CLM}"
         assert side.plan.source == folder
         assert len(side.plan.origin["commit"]) == 40
         assert side.plan.origin["dirty"] is None
 
     def test_uncommitted_changes_are_told_apart(self, here: Path) -> None:
         folder = checkout_at(here / "local_transformers")
-        (folder / EXAMPLE).write_text("print('changed')\n")
+        (folder / RUN_CLM).write_text("print('changed')\n")
         first = plan_hf()
-        (folder / EXAMPLE).write_text("print('changed again')\n")
+        (folder / RUN_CLM).write_text("print('changed again')\n")
         second = plan_hf()
         assert first.plan.origin["dirty"] not in (None, second.plan.origin["dirty"])
         assert first.plan.origin["script"] != second.plan.origin["script"]
@@ -130,9 +130,9 @@ class TestScript:
 
     def test_the_checkout_that_a_script_is_in(self, here: Path) -> None:
         folder = checkout_at(here / "mine")
-        side = plan_hf(f"train_script.path=mine/{EXAMPLE}")
+        side = plan_hf(f"train_script.path=mine/{RUN_CLM}")
         assert side.plan.source == folder
-        assert side.plan.command.argv[0] == f"{{source}}/{EXAMPLE}"
+        assert side.plan.command.argv[0] == f"{{source}}/{RUN_CLM}"
 
     def test_a_script_of_ones_own(self, here: Path) -> None:
         (here / "train.py").write_text("print()\n")
@@ -143,7 +143,7 @@ class TestScript:
     def test_a_script_that_is_relative_to_the_checkout(self, here: Path) -> None:
         folder = checkout_at(here / "mine")
         checkout = resolve(parse_source(str(folder), TRANSFORMERS), here, lambda _: None)
-        assert script_of(str(EXAMPLE), checkout, here) == folder / EXAMPLE
+        assert script_of(str(RUN_CLM), checkout, here) == folder / RUN_CLM
 
     def test_no_such_script(self, here: Path) -> None:
         with pytest.raises(BadInput, match=r"train_script\.path=none\.py: there is no such file"):
@@ -332,7 +332,7 @@ class TestForTheLadder:
         notes: list[str] = []
         wanted = {"max_steps": 3, "disable_tqdm": True, "fsdp": None}
         argv = arguments_for(checkout, wanted, PYTHON, here, notes.append)
-        assert argv == (f"{{source}}/{EXAMPLE}", "--do_train", "--max_steps=3")
+        assert argv == (f"{{source}}/{RUN_CLM}", "--do_train", "--max_steps=3")
         assert ["disable_tqdm" in note for note in notes] == [True]
 
     def test_a_release_has_ours(self, here: Path) -> None:
