@@ -108,11 +108,11 @@ def test_the_reaper_ends_what_a_session_leaves_however_it_ends(
 ) -> None:
     script = f"""
 import os, resource, subprocess, sys
-from harness.base.processes import REAPER, VARIABLE
+from harness.base.processes import REAPER, RUN_VARIABLE
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 mark = REAPER.mark()
 for _ in range(2):
-    subprocess.Popen({SLEEP!r}, env={{**os.environ, VARIABLE: mark}}, start_new_session=True)
+    subprocess.Popen({SLEEP!r}, env={{**os.environ, RUN_VARIABLE: mark}}, start_new_session=True)
 open("mark", "w").write(mark)
 os.kill(os.getpid(), {int(number)})
 """
