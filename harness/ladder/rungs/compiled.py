@@ -68,7 +68,7 @@ def judge_pair(names: tuple[str, str], pair: CompiledPair, one_engine: bool) -> 
             NAME, text, 0, IDENTICAL, detects=f"any other instruction{_scope(pair)}"
         )
     if one_engine:
-        causes = (*explain(names[0], a, names[1], b), *_other_flags(names, pair))
+        causes = (*_other_flags(names, pair), *explain(names[0], a, names[1], b))
         findings = tuple(map(Finding, causes))
         first = causes[0] if causes else "the same work in another order or layout"
         return RungResult.failed(
@@ -125,10 +125,12 @@ def _alike(
         del measured[PRODUCTS], measured[MOVED]
     what, (difference, limit) = max(measured.items(), key=lambda item: item[1][0] / item[1][1])
     causes = explain(names[0], a, names[1], b, first=what)
-    findings = tuple(map(Finding, (*causes, *_other_flags(names, pair))))
+    flags = _other_flags(names, pair)
+    findings = tuple(map(Finding, (*flags, *causes)))
     if not difference <= limit:
         text = f"{where} {what} a step differ by {difference:.1%}"
         text += f": {causes[0]}" if causes else ""
+        text += "; the two are compiled with different flags" if flags else ""
         return RungResult.failed(NAME, text, difference, Limit(limit, FIXED), findings)
     shown = f"{names[0]} {_shown(a)}, {names[1]} {_shown(b)}"
     if unseen:

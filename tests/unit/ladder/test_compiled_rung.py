@@ -12,7 +12,7 @@ from golden import Worded
 
 from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep, Work
 from harness.ladder.result import Result, RungResult
-from harness.ladder.rungs.compiled import RUNG, compiled, does_not_fit, judge_pair
+from harness.ladder.rungs.compiled import RUNG, compiled, does_not_compile, does_not_fit, judge_pair
 
 NAMES = ("hf", "torchprime")
 
@@ -117,6 +117,37 @@ class TestCompiles:
         error = "FAILED_PRECONDITION: disable it with xla_tpu_two=false"
         result = judged(sample_step(), sample_step(modules=(), error=error, flags=flags))
         worded(result)
+
+    def test_a_flag_whose_name_only_begins_alike_is_not_named(self) -> None:
+        step = sample_step(error="disable xla_one_more", flags="--xla_one=true")
+        assert "because" not in does_not_compile("hf", step)
+        given = dataclasses.replace(step, xla_flags="--xla_one_more=1")
+        assert "because of the flag --xla_one_more" in does_not_compile("hf", given)
+
+
+class TestFlags:
+    """Flags that one side alone has are told, whatever the verdict."""
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_beside_a_difference(self, one_engine: bool) -> None:
+        module = sample_module(graph={"fingerprint": "another"})
+        memory = dataclasses.replace(module.memory, temporaries=2 * module.memory.peak)
+        other = sample_step(
+            modules=(dataclasses.replace(module, memory=memory),), flags="--xla_one=1 --xla_two=2"
+        )
+        result = judged(sample_step(flags="--xla_two=2"), other, one_engine)
+        assert result.result is Result.FAIL
+        assert result.findings[0].text.endswith("alone is compiled with --xla_one=1")
+
+    def test_beside_a_pass(self) -> None:
+        result = judged(sample_step(), sample_step(xla_flags="--xla_one=1"))
+        assert result.result is Result.PASS
+        assert "--xla_one=1" in result.findings[0].text
+
+    def test_none_where_they_are_the_same(self) -> None:
+        flags = "--xla_one=1"
+        result = judged(sample_step(flags=flags), sample_step(flags=flags))
+        assert result.findings == ()
 
 
 class TestFits:
