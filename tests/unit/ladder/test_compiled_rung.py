@@ -11,6 +11,7 @@ from compiled_samples import sample_module, sample_step
 from golden import Worded
 
 from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep, Work
+from harness.ladder.judge import judge
 from harness.ladder.result import Result, RungResult
 from harness.ladder.rungs.compiled import RUNG, compiled, does_not_compile, does_not_fit, judge_pair
 
@@ -86,6 +87,20 @@ class TestEvidence:
         result = judged(sample_step(), slow)
         assert result.result is Result.INVALID
         worded(result)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"unknown": "not compiled within its limit of 9 s"}, {"error": "INTERNAL: no"}]
+)
+def test_the_other_rungs_are_judged_all_the_same(changes: dict[str, str]) -> None:
+    """Whatever becomes of a compilation: it says nothing of what the runs did."""
+    runs = comparison(Trainer().record(), Trainer().record())
+    bad = dataclasses.replace(runs, compiled=((sample_step(), sample_step(**changes)),))
+    with_it, without = ({r.rung: r.result for r in judge(c).rungs} for c in (bad, runs))
+    assert with_it.pop(RUNG.name) in (Result.FAIL, Result.INVALID)
+    without.pop(RUNG.name)
+    assert with_it == without
+    assert Result.PASS in without.values()
 
 
 class TestCompiles:
