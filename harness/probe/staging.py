@@ -145,12 +145,17 @@ class Staging:
         def scalar(keys: Any, tensor: torch.Tensor) -> Any:
             return self._read(tensor).item()
 
+        def to_cpu(keys: Any, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+            """What an operation that torch_xla does not lower takes, to be executed on the host."""
+            return [self._read(t) if t.device.type == "xla" else t for t in tensors]
+
         with warnings.catch_warnings():  # of kernels that are replaced
             warnings.simplefilter("ignore")
             _library.impl("_to_copy", to_copy, "XLA", with_keyset=True)
             _library.impl("_to_copy", to_copy, "Meta", with_keyset=True)
             _library.impl("_copy_from", copy_from, "XLA", with_keyset=True)
             _library.impl("_local_scalar_dense", scalar, "XLA", with_keyset=True)
+            _library.impl("_to_cpu", to_cpu, "XLA", with_keyset=True)
 
     def _is_large(self, tensor: torch.Tensor) -> bool:
         """A scalar is brought over as it is: some values are constants of the module."""
