@@ -96,11 +96,12 @@ def _search_trainers(
     """Search commits where both ends are of git, else releases."""
     import dataclasses
 
-    from harness.environments.sources import PypiSource, parse_source
+    from harness.environments.sources import PypiSource
+    from harness.environments.wheels import WheelSource
     from harness.gate.bisect import Question, first_bad_release
     from harness.gate.commits import first_bad_commit
     from harness.gate.refs import parse
-    from harness.gate.releases import between, listed
+    from harness.gate.releases import between, listed, of_one_list
     from harness.gate.selection import gate_pairs
 
     first, last = parse(good), parse(bad)
@@ -109,10 +110,13 @@ def _search_trainers(
     # The good end is right by definition: there is nothing to ask float64.
     pair = dataclasses.replace(pair, settings=dataclasses.replace(pair.settings, float64="never"))
     question = Question(pair, rung)
-    ends = [parse_source(str(ref.source), ref.trained_with) for ref in (first, last)]
-    if not all(isinstance(end, PypiSource) for end in ends):
+    low, high = first.parsed, last.parsed
+    if isinstance(low, WheelSource) and isinstance(high, WheelSource):
+        versions = [str(source) for source in of_one_list(low, high)]
+    elif isinstance(low, PypiSource) and isinstance(high, PypiSource):
+        known = listed(first.package) if releases is None else releases
+        versions = between(str(first.source), str(last.source), known)
+    else:
         return first_bad_commit(question, first, last, reporter)
-    known = listed(first.package) if releases is None else releases
-    versions = between(str(first.source), str(last.source), known)
     reporter.note(f"{len(versions)} releases: {', '.join(versions)}")
     return first_bad_release(question, first, last, versions, reporter)

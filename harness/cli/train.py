@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.record.evidence import Record
     from harness.train.request import TrainingPlan
     from harness.train.settings import Training
+    from harness.train.watching import Watched
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,12 +51,33 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="print the command lines that the launcher would run, and end"),
 ]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="run_name=NAME, and that of the workload on a "
+                 "cluster", show_default=False),
+]  # fmt: skip
+Comment = Annotated[
+    str | None,
+    typer.Option("--comments", metavar="TEXT", help="comment=TEXT: what the run is for",
+                 show_default=False),
+]  # fmt: skip
+Interactive = Annotated[
+    bool,
+    typer.Option("--interactive", "-i", help="train again whenever the source is edited"),
+]
 UseHf = Annotated[bool, typer.Option("--use-hf", hidden=True)]
 """As `tp run` has it: whoever comes from there is told what it is here."""
 
 
 @app.command()
-def hf(overrides: HfOverrides = None, dry_run: DryRun = False, use_hf: UseHf = False) -> None:
+def hf(
+    overrides: HfOverrides = None,
+    name: Name = None,
+    comments: Comment = None,
+    interactive: Interactive = False,
+    dry_run: DryRun = False,
+    use_hf: UseHf = False,
+) -> None:
     """Train by the Hugging Face Trainer: `run_clm.py` of any transformers.
 
     Its arguments are train_script.args.*: null drops one, + adds one. The script is asked which it
@@ -70,7 +92,7 @@ def hf(overrides: HfOverrides = None, dry_run: DryRun = False, use_hf: UseHf = F
 
     _check_use_hf(use_hf)
     training = load_hf(list(overrides or []))
-    _train(side.plan, training, dry_run)
+    _train(side.plan, _named(training, name, comments), dry_run, interactive)
 
 
 @app.command()
@@ -79,6 +101,9 @@ def torchprime(
     config_name: Annotated[
         str, typer.Option("--config-name", metavar="NAME", help="torchprime's configuration")
     ] = "default",
+    name: Name = None,
+    comments: Comment = None,
+    interactive: Interactive = False,
     dry_run: DryRun = False,
     use_hf: UseHf = False,
 ) -> None:
@@ -93,7 +118,7 @@ def torchprime(
 
     _check_use_hf(use_hf)
     training = load_torchprime(list(overrides or []), config_name)
-    _train(side.plan, training, dry_run)
+    _train(side.plan, _named(training, name, comments), dry_run, interactive)
 
 
 def _check_use_hf(used: bool) -> None:
@@ -104,19 +129,66 @@ def _check_use_hf(used: bool) -> None:
         )
 
 
-def _train(
-    plan: Callable[[Any, Progress], TrainingPlan], training: Training, dry_run: bool
-) -> NoReturn:
-    """Plan, train, say where the curves are, and exit by how it ended."""
+def _named(training: Training, name: str | None, comment: str | None) -> Training:
+    """The training by the words of `tp run`; on a cluster its workload has them too.
+
+    Raises BadInput for a name that no folder can have.
+    """
+    import dataclasses
+
+    from harness.train.settings import checked
+
+    name, comment = name or training.run_name, comment or training.comment
+    launcher = training.launcher
+    if launcher.name == "xpk":
+        given = {"workload": name, "comment": comment}
+        options = {**launcher.options, **{k: v for k, v in given.items() if v is not None}}
+        launcher = dataclasses.replace(launcher, options=options)
+    return checked(dataclasses.replace(training, run_name=name, comment=comment, launcher=launcher))
+
+
+Plans = Callable[[Any, "Progress"], "TrainingPlan"]
+
+
+def _train(plan: Plans, training: Training, dry_run: bool, interactive: bool) -> NoReturn:
+    """Train, and exit by how it ended; where that is asked for, again for each edit until then."""
+    if not interactive or dry_run:
+        good = _once(plan, training, dry_run)
+        raise typer.Exit(0 if good else 1)
+    if training.run_name is not None:
+        raise BadInput(
+            f"run_name={training.run_name}: --interactive trains more than once, and two runs have "
+            "two names: leave it out, and each is named by the time"
+        )
+    while True:
+        watched: list[Watched] = []
+        _once(plan, training, False, watched.append)
+        typer.echo(f"waiting for an edit in {watched[0]}; Ctrl-C ends it")
+        typer.echo(f"{watched[0].edited()} was edited")
+
+
+def _once(
+    plan: Plans,
+    training: Training,
+    dry_run: bool,
+    watch: Callable[[Watched], None] | None = None,
+) -> bool:
+    """Plan, train, say where the curves are; whether it ended well.
+
+    watch: told of the code as it was before it was trained
+    """
     import shlex
 
     from rich.console import Console
 
-    from harness.train.request import commands, train
+    from harness.train.request import commands, output_folder, train
+    from harness.train.watching import Watched
 
     reporter = progress()
     try:
         side = plan(training, reporter.note)
+        if watch is not None:
+            watch(Watched.of(side.plan.source, output_folder(training)))
         console = Console()
         origin = side.plan.origin["description"]
         _say(console, f"{side.plan.label}: {origin}", "bold")
@@ -125,13 +197,13 @@ def _train(
         if dry_run:
             for argv in commands(side, training, reporter):
                 typer.echo(shlex.join(argv))
-            raise typer.Exit(0)
+            return True
         record = train(side, training, reporter)
     finally:
         reporter.close()
     for line in summary(record):
         _say(console, line, "green" if record.complete else "red")
-    raise typer.Exit(0 if record.complete else 1)
+    return record.complete
 
 
 def summary(record: Record) -> list[str]:

@@ -49,6 +49,8 @@ class LauncherSettings:
     time_limit: seconds that a run may take
     silence:    seconds that a run may go without an event or a line of output
     fast_compile: cheap compilation flags on the CPU mesh (losses equal to seven digits)
+    hosts:        hosts of a slice on each of which this command runs, over one workspace that all
+                  share; TPU_WORKER_ID says which of them this is
     condition:    what device to compute like, of `harness.base.conditions`; null for the device
                   itself
     scale_mesh:   scale the case's mesh along fsdp to the devices that there are, and with it a
@@ -65,6 +67,7 @@ class LauncherSettings:
     fast_compile: bool = True
     fork_server: bool = True
     condition: str | None = None
+    hosts: int = 1
     scale_mesh: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -224,6 +227,7 @@ def check_settings(settings: Settings) -> None:
     if settings.float64 not in ("auto", "never"):
         raise BadInput(f"float64={settings.float64}: it is auto or never")
     registry.check(registry.DEVICES, settings.launcher.device, "launcher.device")
+    _check_hosts(settings.launcher)
     condition = settings.launcher.condition
     if condition is not None and not is_condition(condition):
         raise BadInput(
@@ -243,6 +247,17 @@ def check_settings(settings: Settings) -> None:
             raise BadInput(f"timing.{name}={getattr(timing, name)}: it has to be at least 1")
     _check_limits(settings.launcher, settings.tolerance, settings.compiler)
     check(settings.case)
+
+
+def _check_hosts(launcher: LauncherSettings) -> None:
+    """Raise BadInput for a number of hosts that no run can have."""
+    if launcher.hosts < 1:
+        raise BadInput(f"launcher.hosts={launcher.hosts}: it has to be at least 1")
+    if launcher.hosts > 1 and launcher.name != "local":
+        raise BadInput(
+            f"launcher.hosts={launcher.hosts}: launcher={launcher.name} finds its hosts by itself; "
+            "leave it out"
+        )
 
 
 def _check_staged(settings: Settings) -> None:

@@ -48,6 +48,7 @@ class TrainingRequest:
     max_norm:     gradient clipping threshold
     mesh:         sizes of the mesh's axes
     arguments:    the trainer's own arguments or configuration, all of them
+    comment:      what the run is for, in a person's words
     """
 
     __pydantic_config__ = STRICT
@@ -61,6 +62,7 @@ class TrainingRequest:
     model: Shape | None
     data: TrainingData
     arguments: dict[str, Any] = field(default_factory=dict)
+    comment: str | None = None
     name: str = "train"
     kind: str = TRAINING
 

@@ -29,7 +29,8 @@ class Device:
 
     name:             `launcher.device`, and the pytest marker of its tests
     title:            what a person calls some of it, as in "8 TPU chips"
-    pjrt:             what `torch_xla.runtime.device_type()` says on it
+    pjrt:             what `torch_xla.runtime.device_type()` says on it; without XLA what the
+                      probe says
     environment:      variables of a run on so many devices, given those of the harness's own
                       environment that a run inherits, and whether compilation is to be cheap
     count:            how many PJRT devices a run on this machine has, over all hosts that run it
@@ -62,6 +63,8 @@ class Device:
     host_clock:       what has to be known of step times by the host's clock; "" for nothing
     signs:            what a log shows where the device was busy or lost
     chips:            known chips by device kind, in lower case
+    xla:              trainers compute on it through torch_xla, under SPMD; else in one process of
+                      eager PyTorch, where nothing is partitioned and nothing compiled
     """
 
     name: str
@@ -87,6 +90,7 @@ class Device:
     host_clock: str = ""
     signs: tuple[Sign, ...] = ()
     chips: Mapping[str, Chip] = field(default_factory=dict)
+    xla: bool = True
 
 
 def device(name: str) -> Device:
@@ -103,6 +107,12 @@ def devices() -> tuple[Device, ...]:
 def device_of(observed: Observed) -> Device | None:
     """The device that a run was on, from what was observed of it; None for one nobody knows."""
     return next((d for d in devices() if d.pjrt == observed.device), None)
+
+
+def computes_by_xla(observed: Observed) -> bool:
+    """Whether a run computed through torch_xla; so does one on a device that nobody knows."""
+    found = device_of(observed)
+    return found is None or found.xla
 
 
 def with_kind(observed: Observed) -> Observed:

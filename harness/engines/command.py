@@ -22,6 +22,8 @@ SCRATCH = "{scratch}"
 """Stands for a folder that is thrown away after the run."""
 SOURCE = "{source}"
 """Stands for the checkout that is trained with."""
+OUTPUT = "{output}"
+"""Stands for the folder that the trainer's own outputs are to be found in."""
 SHARED = "{shared}"
 """Stands for a folder shared by two runs that take turns."""
 PACKAGE = "{harness}"
@@ -98,7 +100,7 @@ def beyond_case(
 def common_environment(job: Job[EngineOptions]) -> dict[str, str]:
     """Variables that every engine's run has, before the user's own."""
     environment = {
-        "XLA_USE_SPMD": "1",
+        **({"XLA_USE_SPMD": "1"} if device(job.device).xla else {}),
         "TOKENIZERS_PARALLELISM": "false",
         # What is trained is on this disk. A look at the hub would only cost time, or fail.
         "HF_HUB_OFFLINE": "1",
@@ -120,6 +122,7 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
         steps=case.steps,
         micro_batch=case.micro_batch,
         window=case.window,
+        eager=not used.xla,
         slices=1 if used.knows_slices else case.slices,
         precision=case.matmul_precision,
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.base.errors import BadInput
 from harness.config.settings import EngineOptions
+from harness.devices.device import device
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
@@ -31,7 +32,7 @@ SCRIPT = f"{PACKAGE}/trainers/reference.py"
 
 
 def translate(job: Job[EngineOptions]) -> Command:
-    """The Command that makes the reference train `job.case` on the XLA mesh.
+    """The Command that makes the reference train `job.case`, on the XLA mesh where there is XLA.
 
     Raises BadInput for a case as shipped.
     """
@@ -42,16 +43,16 @@ def translate(job: Job[EngineOptions]) -> Command:
         )
     why = "the reference cuts batches by rows, never along a row"
     refuse_axis(job.case, "context", why)
-    return _command(job, device="xla", dtype=job.case.dtype)
+    return _command(job, eager=not device(job.device).xla, dtype=job.case.dtype)
 
 
 def float64_reference(job: Job[EngineOptions]) -> Command:
     """The same on the host in float64, from prepared weights and rows."""
-    return _command(job, device="cpu", dtype="float64")
+    return _command(job, eager=True, dtype="float64")
 
 
-def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
-    case = job.case
+def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
+    case, in_float64 = job.case, dtype == "float64"
     if case.optimizer.name != "adamw":
         raise BadInput(f"case.optimizer.name={case.optimizer.name}: the reference has only adamw")
     builder = family(case.model.family).reference
@@ -63,7 +64,9 @@ def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
         "rows": f"{INPUTS}/rows.npz",
         "weights_dtype": case.dtype,
         "dtype": dtype,
-        "device": device,
+        "eager": eager,
+        # In float64 nobody asks what is computed again.
+        "remat": case.model.remat and not in_float64,
         "mesh": dict(case.mesh),
         "dcn": dict(case.dcn),
         "sharding": dict(case.sharding),
@@ -80,10 +83,10 @@ def _command(job: Job[EngineOptions], device: str, dtype: str) -> Command:
         "seed": case.seed,
     }
     spec = spec_for(job)
-    rows = spec.rows if device == "xla" else None
+    rows = None if in_float64 else spec.rows
     return Command(
         argv=(SCRIPT, f"{SCRATCH}/training.json"),
-        spec=dataclasses.replace(spec, device=device, rows=rows),
+        spec=dataclasses.replace(spec, eager=eager, rows=rows),
         environment=common_environment(job),
         files={"training.json": json.dumps(training, indent=1), "family.py": source_of(builder)},
     )
@@ -111,5 +114,6 @@ ENGINE = EngineSpec(
     description="plain PyTorch of this harness",
     options=EngineOptions,
     translate=translate,
+    eager=True,
     libraries=("safetensors.torch", "torch_xla.distributed.parallel_loader", "jax"),
 )

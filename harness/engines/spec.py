@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from harness.base import registry
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.config.settings import EngineOptions
+from harness.devices.device import KEY, device
 from harness.engines.command import SCRATCH, Command, Job
 from harness.engines.faults import seeded
 from harness.environments.interpreters import Interpreter
@@ -123,6 +124,7 @@ class EngineSpec(Generic[Options]):
     workarounds: what lets some versions of its trainer train at all
     compiler_flags: LIBTPU_INIT_ARGS that its trainer's own launcher sets on a TPU, out of a
                  checkout
+    eager:       its trainer trains without torch_xla too, on a device that has no XLA
     libraries:   modules that its trainer imports, where they are installed, before it touches a
                  device: a fork server has them imported (docs/launchers.md)
     """
@@ -141,6 +143,7 @@ class EngineSpec(Generic[Options]):
     injection: Path | None = None
     workarounds: tuple[Workaround, ...] = ()
     compiler_flags: Callable[[Path], str] = no_flags
+    eager: bool = False
     libraries: tuple[str, ...] = ()
 
     def watched(self, spec: Spec) -> Spec:
@@ -151,8 +154,14 @@ class EngineSpec(Generic[Options]):
         """The translation of `job`, with the engine's injection and the faults to be seeded.
 
         Raises BadInput for what the trainer cannot do, and for a fault or a workaround that does
-        not exist.
+        not exist; CannotTrain for a device without XLA where it needs that.
         """
+        if not (self.eager or device(job.device).xla):
+            able = ", ".join(spec.name for spec in engines() if spec.eager)
+            raise CannotTrain(
+                f"{KEY}={job.device}: {self.name} trains through torch_xla alone; without XLA "
+                f"train {able}"
+            )
         self._check_workarounds(job.options)
         command = self.translate(job)
         model = job.case.model

@@ -34,14 +34,17 @@ def identity(file: Path) -> dict[str, str]:
     return {"path": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def copy_code(folder: Path, target: Path) -> None:
-    """Copy what makes up the code in ``folder``: no git data, nothing that git ignores."""
+def code_files(folder: Path) -> list[str]:
+    """What makes up the code in ``folder``: no git data, nothing that git ignores."""
     if _is_checkout(folder):
         options = ("--cached", "--others", "--exclude-standard")
-        names: Iterable[str] = file_names(folder, "ls-files", *options)
-    else:
-        names = _walk(folder)
-    for name in names:
+        return list(file_names(folder, "ls-files", *options))
+    return list(_walk(folder))
+
+
+def copy_code(folder: Path, target: Path) -> None:
+    """Copy what makes up the code in ``folder``, as `code_files` has it."""
+    for name in code_files(folder):
         original, copy = folder / name, target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         if original.is_symlink() or original.is_file():

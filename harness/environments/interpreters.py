@@ -7,6 +7,7 @@ the user has.
 
 import hashlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -69,44 +70,69 @@ class BaseInstallFailed(InstallFailed):
     """The environment under every version could not be installed: no version is to blame."""
 
 
-def base_interpreter(cache_dir: Path, progress: Progress) -> Interpreter:
-    """The environment that serves every engine: made from the lock once, and found again.
+def base_interpreter(cache_dir: Path, progress: Progress, xla: bool = True) -> Interpreter:
+    """The environment that serves every engine, or those that train without `xla`: made from the
+    lock once, and found again.
 
     Raises:
         BaseInstallFailed: uv could not install it.
     """
-    try:
-        python = venv.made(
-            _base_environment(cache_dir),
-            *("sync", LOCK),
-            note="creating the engine environment (8 GB, minutes when downloaded)",
-            what="The engine environment",
-            way_out="Name an interpreter that has torch_xla, or mend this.",
-            progress=progress,
-        )
-    except InstallFailed as error:
-        raise BaseInstallFailed(str(error)) from None
-    return named_interpreter(python, cache_dir)
+    lines = locked(xla)
+    environment = _base_environment(cache_dir, lines)
+    size = "8 GB" if any(map(_CUDA.match, lines)) else "2 GB"
+    with tempfile.TemporaryDirectory() as temporary:
+        lock = Path(temporary) / LOCK.name
+        lock.write_text("".join(lines))
+        try:
+            python = venv.made(
+                environment,
+                *("sync", lock),
+                note=f"creating the engine environment ({size}, minutes when downloaded)",
+                what="The engine environment",
+                way_out="Name an interpreter that has torch_xla, or mend this.",
+                progress=progress,
+            )
+        except InstallFailed as error:
+            raise BaseInstallFailed(str(error)) from None
+    return named_interpreter(python, cache_dir, xla)
+
+
+_CUDA = re.compile(r"(nvidia-[\w-]+|triton)==")
+_OF_XLA = re.compile(r"(torch-xla|libtpu|jax|jaxlib)(\[\w+\])?==")
+
+TORCH_BACKEND = "UV_TORCH_BACKEND"
+"""uv's own variable: `cpu` has it take torch from PyTorch's index of builds without CUDA."""
+
+
+def locked(xla: bool = True, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The lines of the lock: without what only `xla` needs where there is none of it, and without
+    CUDA's libraries where uv is told to take a torch that was built without CUDA."""
+    left_out = [] if xla else [_OF_XLA]
+    if environ.get(TORCH_BACKEND) == "cpu":
+        left_out.append(_CUDA)
+    lines = LOCK.read_text().splitlines(keepends=True)
+    return [line for line in lines if not any(pattern.match(line) for pattern in left_out)]
 
 
 def base_python(cache_dir: Path) -> Path:
     """The Python of `base_interpreter`, made or not."""
-    return venv.python_in(_base_environment(cache_dir))
+    return venv.python_in(_base_environment(cache_dir, locked()))
 
 
-def _base_environment(cache_dir: Path) -> Path:
+def _base_environment(cache_dir: Path, lines: list[str]) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return cache_dir / "environments" / _hash(version, LOCK.read_text())[:12]
+    return cache_dir / "environments" / _hash(version, "".join(lines))[:12]
 
 
-def named_interpreter(python: Path, cache_dir: Path) -> Interpreter:
+def named_interpreter(python: Path, cache_dir: Path, xla: bool = True) -> Interpreter:
     """The interpreter ``python`` as it is now.
 
     Raises:
-        BadInput: it is no Python, or torch or torch_xla is missing in it.
+        BadInput: it is no Python, or torch is missing in it, or torch_xla where there is `xla`.
     """
     found = take_inventory(python, cache_dir)
-    for name, package in {"torch": "torch", "torch-xla": "torch_xla"}.items():
+    needed = {"torch": "torch", "torch-xla": "torch_xla"} if xla else {"torch": "torch"}
+    for name, package in needed.items():
         if name not in found.packages:
             raise BadInput(
                 f"The interpreter {python} has no {package}, without which no engine trains: "
@@ -129,7 +155,7 @@ def with_transformers(
         InstallFailed: it cannot be resolved, built or installed with the torch of `base`.
     """
     installed = base.packages.get("transformers") if "transformers" not in base.origins else None
-    if checkout.version is not None and checkout.version == installed:
+    if checkout.wheel is None and checkout.version is not None and checkout.version == installed:
         return base
     identity = (checkout.version, checkout.commit, checkout.dirty)
     label = checkout.version or (checkout.commit or checkout.dirty or "")[:12]
@@ -144,7 +170,7 @@ def with_transformers(
     added: dict[str, str] = {canonicalize_name(d.name): d.version for d in in_overlay}
     packages = {**base.packages, **added}
     origins = {name: origin for name, origin in base.origins.items() if name not in added}
-    if checkout.path is not None:
+    if checkout.path is not None or checkout.wheel is not None:
         origins["transformers"] = f"{checkout.commit} {checkout.dirty}"
     key = _hash(base.key, packages, origins)
     return Interpreter(base.python, (overlay, *base.pythonpath), packages, origins, key)
@@ -159,7 +185,9 @@ def _install_overlay(
         "way_out": "Name another source of transformers, or an interpreter that has this one.",
     }
     with tempfile.TemporaryDirectory() as temporary:
-        if checkout.path is None:
+        if checkout.wheel is not None:
+            requirement = f"transformers[torch] @ {checkout.wheel}"
+        elif checkout.path is None:
             requirement = f"transformers[torch]=={checkout.version}"
         else:
             copy = Path(temporary) / "transformers"

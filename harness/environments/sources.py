@@ -19,6 +19,7 @@ from harness.base.secrets import redact
 from harness.environments.folders import state
 from harness.environments.git import GitFailed
 from harness.environments.mirror import AmbiguousRef, Mirror, is_commit
+from harness.environments.wheels import WheelSource, parse_wheel, wheel_of
 
 _PULL_REQUEST = re.compile(r"pr/(\d+)")
 _URL = re.compile(r"(?:https?|ssh|git|file)://[^\s?#]+")
@@ -81,7 +82,7 @@ class PathSource:
         return str(self.path)
 
 
-Source = PypiSource | GitSource | PathSource
+Source = PypiSource | GitSource | PathSource | WheelSource
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Checkout:
     dirty: SHA-256 of what differs from the commit (of all files, where there is no commit); None
         when nothing does.
     description: one line for people, without credentials.
-    version: the release, for a release on PyPI only.
+    version: the release, for a release on PyPI or a wheel only.
+    wheel: the address of a wheel; None for anything else.
     """
 
     path: Path | None
@@ -101,6 +103,7 @@ class Checkout:
     dirty: str | None
     description: str
     version: str | None = None
+    wheel: str | None = None
 
 
 def default_cache_dir() -> Path:
@@ -116,6 +119,8 @@ def parse_source(text: str, package: Package) -> Source:
 
     Looks at nothing but whether a folder exists. Where a text could be two things:
 
+    - what ends with ``.whl``, a folder of wheels and a page that lists some is a wheel
+      (`harness.environments.wheels`);
     - what has ``://`` is a URL; the last ``@`` separates it from its ref;
     - what starts with ``/``, ``./``, ``../`` or ``~`` is a folder, and has to be one;
     - what contains a slash and is a folder is that folder, even if a branch has the same name
@@ -129,6 +134,10 @@ def parse_source(text: str, package: Package) -> Source:
         BadInput: `text` has none of the accepted forms.
     """
     text = text.strip()
+    if package.on_pypi:
+        wheel = parse_wheel(text, package.name, bool(package.repository))
+        if wheel is not None:
+            return wheel
     if "://" in text:
         return _parse_url(text, package)
     if text in (".", "..") or text.startswith(("/", "./", "../", "~")):
@@ -199,7 +208,7 @@ def cached(source: Source, cache_dir: Path) -> Checkout | None:
 
 
 def _accepted(package: Package) -> str:
-    release = "a release on PyPI (4.57.6), " if package.on_pypi else ""
+    release = "a release on PyPI (4.57.6), a wheel, " if package.on_pypi else ""
     return (
         f"A source of {package} is {release}a folder (path/to/checkout, ./folder, /folder), a git "
         "repository with a ref (https://host/org/repo@REF, git@host:org/repo@REF, "
@@ -250,7 +259,11 @@ def _is_release(text: str) -> bool:
     return text[0].isdigit() and "." in text
 
 
-def _at_hand(source: PypiSource | PathSource) -> Checkout:
+def _at_hand(source: PypiSource | PathSource | WheelSource) -> Checkout:
+    if isinstance(source, WheelSource):
+        wheel = wheel_of(source)
+        name = f"{source.package} {wheel.version} of {redact(wheel.address)}"
+        return Checkout(None, None, wheel.content, name, str(wheel.version), wheel.address)
     if isinstance(source, PypiSource):
         return Checkout(None, None, None, str(source), source.version)
     if not source.path.is_dir():

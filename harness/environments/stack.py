@@ -14,17 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.secrets import redact
 from harness.environments import venv
-from harness.environments.folders import identity
 from harness.environments.install import InstallFailed
-from harness.environments.interpreters import LOCK
+from harness.environments.interpreters import LOCK, locked
 from harness.environments.sources import Package, PypiSource, Source, parse_source, resolve
+from harness.environments.wheels import WheelSource, wheel_of
 
 REQUIREMENTS = LOCK.with_name("base.txt")
 
@@ -60,17 +60,25 @@ class Pin:
 
 
 def pin(package: str, source: str, cache_dir: Path, progress: Progress) -> Pin:
-    """What `source` names of a package: a release, a wheel, a folder with one, or a checkout.
+    """What `source` names of a package: a release, a wheel (`wheels`), or a checkout.
 
     Raises BadInput for anything else, and for what is not there.
     """
     found = named(package, source)
     if isinstance(found, Pin):
         return found
+    if isinstance(found, WheelSource):
+        wheel = wheel_of(found)
+        return Pin(package, f" @ {wheel.address}", str(wheel.version), wheel.content)
     checkout = resolve(found, cache_dir, progress)
     assert checkout.path is not None
     content = f"{checkout.commit} {checkout.dirty}"
     return Pin(package, f" @ {checkout.path.as_uri()}", None, content)
+
+
+def environment_package(name: str) -> Package:
+    """What a source of a package in the environment is of."""
+    return Package(name, _REPOSITORIES.get(name, ""), on_pypi=True)
 
 
 def named(package: str, source: str) -> Pin | Source:
@@ -78,55 +86,33 @@ def named(package: str, source: str) -> Pin | Source:
 
     Raises BadInput for what cannot be a version of `package`.
     """
-    if source.endswith(".whl"):
-        return _wheel(package, source)
-    folder = Path(source).expanduser()
-    if "/" in source and "://" not in source and folder.is_dir():
-        found = sorted(folder.glob(f"{package}-*.whl"))
-        if len(found) == 1:
-            return _wheel(package, str(found[0]))
-        if found:
-            names = ", ".join(path.name for path in found)
-            raise BadInput(f"{package}@{source}: name one of the wheels in this folder: {names}")
-    parsed = parse_source(source, Package(package, _REPOSITORIES.get(package, ""), on_pypi=True))
+    parsed = parse_source(source, environment_package(package))
     if isinstance(parsed, PypiSource):
         return Pin(package, f"=={parsed.version}", parsed.version)
-    if package not in _REPOSITORIES:
+    if package not in _REPOSITORIES and not isinstance(parsed, WheelSource):
         raise BadInput(
             f"{redact(f'{package}@{source}')}: {package} is built in no checkout here; name a "
-            "release, a wheel (a file or a URL), or a folder with one"
+            "release, a wheel (a file or its URL), or a folder or a page (https://HOST/PAGE.html) "
+            "with some"
         )
     return parsed
 
 
-def _wheel(package: str, source: str) -> Pin:
-    remote = "://" in source and not source.startswith("file://")
-    path = Path(source.removeprefix("file://")).expanduser().absolute()
-    if not remote and not path.is_file():
-        raise BadInput(f"{package}@{source}: there is no such wheel: {path}")
-    try:
-        name, version, *_ = parse_wheel_filename(source.rsplit("/", 1)[-1].replace("%2B", "+"))
-    except InvalidWheelFilename as error:
-        raise BadInput(f"{redact(f'{package}@{source}')}: {error}") from None
-    if name != canonicalize_name(package):
-        raise BadInput(f"{redact(f'{package}@{source}')}: this is a wheel of {name}")
-    content = redact(source) if remote else identity(path)["sha256"]
-    return Pin(package, f" @ {source if remote else path.as_uri()}", str(version), content)
-
-
-def interpreter_with(pins: Iterable[Pin], cache_dir: Path, progress: Progress) -> Path:
+def interpreter_with(
+    pins: Iterable[Pin], cache_dir: Path, progress: Progress, xla: bool = True
+) -> Path:
     """The Python of an environment with `pins` in it, made once and found again.
 
     Where the lock or Python changes, it is another environment. Packages are linked from uv's
     cache. A wheel or a checkout is installed as it is now: its content names the environment.
 
     Raises:
-        BadInput: a release that is named does not exist.
+        BadInput: a release that is named does not exist, or is one of torch_xla without `xla`.
         InstallFailed: they cannot be installed beside the rest; not every torch_xla has wheels for
             every Python.
     """
     pins = sorted(pins, key=lambda pin: pin.package)
-    lines = requirements({pin.package: pin for pin in pins})
+    lines = requirements({pin.package: pin for pin in pins}, xla)
     of_python = f"{sys.version_info.major}.{sys.version_info.minor}"
     contents = [pin.content for pin in pins if pin.content]
     digest = hashlib.sha256(json.dumps([of_python, lines, contents]).encode()).hexdigest()[:12]
@@ -154,20 +140,27 @@ def check_exists(error: InstallFailed, packages: Iterable[str]) -> None:
             raise BadInput(f"There is no such release: {error}") from None
 
 
-def requirements(pins: Mapping[str, Pin]) -> list[str]:
-    """The requirements of the environment, one a package, with `pins` in place of its own."""
+def requirements(pins: Mapping[str, Pin], xla: bool = True) -> list[str]:
+    """The requirements of the environment, one a package, with `pins` in place of its own.
+
+    Raises BadInput for a pin of what only `xla` has, where there is none of it.
+    """
+    for name in () if xla else sorted(pins.keys() & {TORCH_XLA, "jax"}):
+        raise BadInput(f"{name}@{pins[name].version}: nothing is trained by it without XLA")
     own = [f"{p.package}{p.requirement}" for p in pins.values() if p.package != TORCH_XLA]
     replaced = [_TOGETHER.get(name, canonicalize_name(name)) for name in pins]
     if "jax" in pins and pins["jax"].version:
         own.append(f"jaxlib=={pins['jax'].version}")
-    lines = LOCK.read_text()
+    lines = "".join(locked(xla))
     if (torch_xla := pins.get(TORCH_XLA)) is not None:
         lines = REQUIREMENTS.read_text()
         own.append(f"torch_xla[pallas]{torch_xla.requirement}")
         if "torch" not in pins:
             # Built against a torch of the same major and minor version, which it says nowhere.
-            major, minor = Version(str(torch_xla.version)).release[:2]
-            own.append(f"torch~={major}.{minor}.0")
+            built = Version(str(torch_xla.version))
+            major, minor = built.release[:2]
+            # That of a nightly is a nightly too.
+            own.append(f"torch~={major}.{minor}.0{'.dev0' if built.is_prerelease else ''}")
     kept = []
     for line in lines.splitlines():
         requirement = line.partition("#")[0].strip()

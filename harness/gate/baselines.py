@@ -20,7 +20,7 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,11 +184,11 @@ def version_of(record: Record) -> str:
 
 
 def check_committed(label: str, dirty: str | None) -> None:
-    """Raise BadInput for code with changes that are in no commit, where `dirty` is their hash."""
+    """Raise BadInput for code that nobody else can have, where `dirty` is a hash of it."""
     if dirty:
         raise BadInput(
-            f"{label} is a folder with changes that are in no commit, so that nobody could make "
-            "this baseline again: commit them first"
+            f"{label} is of changes that are in no commit, or of a wheel, so that nobody could "
+            "make this baseline again: commit them, or name what it has to train like by --baseline"
         )
 
 
@@ -250,6 +250,21 @@ def latest(root: Path, engine: str, case: str, kind: str | None = None) -> Basel
     files = root.glob(f"{'*' if kind is None else _safe(kind)}/{_safe(case)}/{engine}-*.json")
     found = [load(path) for path in sorted(files) if not path.name.endswith((PERTURBED, REPEAT))]
     return max(found, key=lambda baseline: baseline.blessed.at, default=None)
+
+
+def records_in(folders: Iterable[Path]) -> list[Record]:
+    """The runs that are stored as baselines in these folders, wherever below. Raises BadInput."""
+    files = [path for folder in folders for path in sorted(folder.glob("**/*.json"))]
+    stored = [path for path in files if _is_baseline(path)]
+    return [load(path).record for path in stored]
+
+
+def _is_baseline(path: Path) -> bool:
+    """Whether a file is one by what it begins with, as `to_json` writes it."""
+    if path.name.endswith((PERTURBED, REPEAT)):
+        return False
+    with path.open("rb") as stream:
+        return stream.read(32).startswith(b'{\n"schema": ')
 
 
 def differences(baseline: Record, record: Record) -> list[str]:

@@ -211,6 +211,9 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     compiling = plan_compiling(pair.settings, reporter.note)
     workspace, case = Path(pair.settings.workspace), pair.settings.case
     conditions = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
+    if baselines.latest(pair.stored, plan.engine, case.name) is None:
+        # One would be written, which has to be of code that others can have.
+        baselines.check_committed(plan.label, plan.origin.get("dirty"))
     reporter.note(f"{plan.label} against the stored baseline: {conditions}")
     own = run_or_reuse(plan, workspace, pair.settings.launcher, reporter)
     records = {str(own.directory): own}

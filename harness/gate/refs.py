@@ -12,9 +12,10 @@ from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.secrets import redact
 from harness.config.settings import Settings
+from harness.devices.device import device
 from harness.engines.spec import engine, engines
-from harness.environments.sources import Package, default_cache_dir, parse_source
-from harness.environments.stack import interpreter_with, named, pin
+from harness.environments.sources import Package, Source, default_cache_dir, parse_source
+from harness.environments.stack import environment_package, interpreter_with, named, pin
 from harness.inputs.prepared import Inputs
 from harness.run.plan import Plan, Planner, labelled, plan_run, with_workarounds
 
@@ -65,6 +66,14 @@ class Ref:
         return tuple(ref for ref in (self, *self.beside) if not ref.own)
 
     @property
+    def parsed(self) -> Source | None:
+        """What its source is; None for the one that the settings name. Raises BadInput."""
+        if self.source is None:
+            return None
+        package = self.trained_with if self.own else environment_package(self.package)
+        return parse_source(self.source, package)
+
+    @property
     def packages(self) -> frozenset[str]:
         """Names of all that it is a version of."""
         return frozenset(ref.package for ref in (self, *self.beside))
@@ -104,8 +113,9 @@ def _one(text: str) -> Ref:
             f"`{redact(text)}` names nothing that can be gated: write "
             f"{' or '.join(f'{name}@REF' for name in own)}, where REF is a release on PyPI, a "
             "branch, tag, commit or pull request (pr/1234), https://host/org/repo@REF, or a "
-            f"folder; or a release, a wheel or a folder with one of {', '.join(environment)}; or "
-            "several of them, separated by commas"
+            f"folder; or a release of {', '.join(environment)}; or a wheel of any, a folder or a "
+            "page with some (https://HOST/PAGE.html@20251101); or several of them, separated by "
+            "commas"
         )
     ref = Ref(package, source)
     if ref.own:
@@ -136,7 +146,8 @@ def plan_ref(
         return plan_run(ref.entry, settings, inputs, progress)
     cache = default_cache_dir()
     pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
-    python = str(interpreter_with(pins, cache, progress))
+    xla = device(settings.launcher.device).xla
+    python = str(interpreter_with(pins, cache, progress, xla))
     options = dataclasses.replace(settings.engine[ref.engine], python=python)
     settings = dataclasses.replace(settings, engine={**settings.engine, ref.engine: options})
     plan = plan_run(ref.entry, settings, inputs, progress)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
 import os
 import re
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from html.parser import HTMLParser
-from urllib.parse import unquote, urlsplit
 
 from packaging.utils import (
     InvalidSdistFilename,
@@ -23,12 +17,12 @@ from packaging.version import InvalidVersion, Version
 
 from harness.base.errors import BadInput
 from harness.base.secrets import redact
+from harness.environments.listings import Unreadable, addresses, name_of
+from harness.environments.wheels import WheelSource, wheel_of
+from harness.environments.wheels import listed as listed_wheels
 
 PYPI = "https://pypi.org/simple"
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
-ACCEPTED = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-INDEX_TIMEOUT = 60
-"""How long one index may take to answer."""
 
 _INDEX = re.compile(
     r"([^\s:=]+=)?"  # uv's name for it
@@ -53,6 +47,25 @@ def between(good: str, bad: str, releases: Iterable[str]) -> list[str]:
     return [str(v) for v in (ordered if Version(good) == low else reversed(ordered))]
 
 
+def of_one_list(good: WheelSource, bad: WheelSource) -> list[WheelSource]:
+    """`good`, the wheels that their list has between both, and `bad`, in the order of a bisection.
+
+    Nightlies are pre-releases, and are what is searched. Raises BadInput where both are not of one
+    folder or page.
+    """
+    if good.place != bad.place or not good.is_list:
+        raise BadInput(
+            f"{good} and {bad}: name two wheels of one folder or page, by PLACE@VERSION or "
+            "PLACE@YYYYMMDD"
+        )
+    low, high = sorted(wheel_of(end).version for end in (good, bad))
+    inner = {w.version for w in listed_wheels(good) if low <= w.version <= high}
+    ordered = sorted(inner)
+    if wheel_of(good).version != low:
+        ordered.reverse()
+    return [good.of(str(version)) for version in ordered]
+
+
 def listed(package: str, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Every release of `package` in the index that uv or pip is told to use, else in PyPI.
 
@@ -61,14 +74,8 @@ def listed(package: str, environ: Mapping[str, str] = os.environ) -> list[str]:
     index, credentials = _index(environ)
     url = f"{index.rstrip('/')}/{canonicalize_name(package)}/"
     try:
-        request = urllib.request.Request(url, headers={"Accept": ACCEPTED})
-        if credentials:
-            # Not to whatever host the index may send us on to.
-            request.add_unredirected_header("Authorization", _basic(credentials))
-        with urllib.request.urlopen(request, timeout=INDEX_TIMEOUT) as response:
-            kind, body = response.headers.get_content_type(), response.read().decode()
-        names = file_names(kind, body)
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        names = [name_of(address) for address in addresses(url, credentials)]
+    except Unreadable as error:
         raise BadInput(
             f"The releases of {package} cannot be listed from {redact(url)} "
             f"({redact(str(error))}): name an index by {INDEX_VARIABLES[0]}, or the releases by "
@@ -105,21 +112,6 @@ def _index(environ: Mapping[str, str]) -> tuple[str, str]:
     return found["scheme"] + found["place"], found["user"] or ""
 
 
-def _basic(credentials: str) -> str:
-    user, _, password = credentials.partition(":")
-    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-
-
-def file_names(kind: str, body: str) -> list[str]:
-    """Names of the files on an index's page. Raises ValueError where it is no such page."""
-    if kind.endswith("json"):
-        files = json.loads(body).get("files", ())
-        return [str(file["filename"]) for file in files]
-    parser = _Links()
-    parser.feed(body)
-    return parser.names
-
-
 def versions(package: str, names: Sequence[str]) -> list[str]:
     """The versions of `package` in names of wheels and sdists, oldest first."""
     found = set()
@@ -134,17 +126,3 @@ def versions(package: str, names: Sequence[str]) -> list[str]:
         if project == canonicalize_name(package):
             found.add(version)
     return [str(version) for version in sorted(found)]
-
-
-class _Links(HTMLParser):
-    """The last parts of the addresses of all links."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Called for each tag."""
-        address = dict(attrs).get("href") if tag == "a" else None
-        if address:
-            self.names.append(unquote(urlsplit(address).path.rsplit("/", 1)[-1]))

@@ -27,6 +27,11 @@ ANY_DEVICE = ""
 """In a `Floor`: it follows from arithmetic in that dtype, and holds on any device."""
 
 
+ALIKE = {"eager CPU": "CPU"}
+"""Device kinds that have the floors of another: perturbed weights were measured to do the same
+there, and equal runs to be as near (docs/tolerances.md)."""
+
+
 @dataclass(frozen=True)
 class Floor:
     """The noise floor of a metric, and the conditions under which it was measured.
@@ -82,6 +87,7 @@ class Metric:
 
     def floor(self, kind: str, dtype: str, precision: str = "") -> Floor | None:
         """The documented floor on this device kind; None where none was measured there."""
+        kind = ALIKE.get(kind, kind)
         return next(
             (
                 floor

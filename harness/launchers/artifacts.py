@@ -89,14 +89,17 @@ class Artifacts:
             return True
 
     def collect(self, target: Path) -> list[Path]:
-        """Copy what every host observed into `target`/host-<index>; those folders, in order."""
+        """Copy what every host observed into `target`/host-<index>; those folders, in order.
+
+        What trainers themselves wrote stays where it is: checkpoints are large.
+        """
         found = []
         with self._usable():
             system, root = host.storage(self.url)
             system.invalidate_cache()
             for path in system.find(root):
                 name = path.removeprefix(root).lstrip("/")
-                if not name.startswith("host-"):
+                if not name.startswith("host-") or Path(name).parts[1] == host.OUTPUTS:
                     continue
                 local = target / name
                 local.parent.mkdir(parents=True, exist_ok=True)

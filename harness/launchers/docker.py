@@ -78,11 +78,12 @@ class Docker:
         """`docker run …` around the run."""
         places = run.places
         sources = () if places.source is None else (places.source,)
+        outputs = () if places.output is None else (places.output,)
         return contained(
             self.invocation(run),
             self.image,
             container_name(run),
-            writable=(places.record, places.scratch),
+            writable=(places.record, places.scratch, *outputs),
             readable=(
                 places.inputs, places.package, *sources, *run.interpreter.pythonpath,
                 *(Path(mount).expanduser().resolve() for mount in self.options.mounts),

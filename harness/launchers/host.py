@@ -4,6 +4,8 @@
 
     job.json        what to fetch, and where the Record, the working folder and a dump are
     host-<index>/   what this host observed, sent again and again while it runs
+    host-<index>/outputs/   what the trainer itself writes (checkpoints, event files, a profile, a
+                    dump of compiled graphs), sent as it comes
     host-0/hlo/     the first host's dump of compiled graphs, where there is one: sent in the end
 
 It is copied into the image by itself, so that it imports nothing of the harness.
@@ -30,6 +32,7 @@ JOB = "job.json"
 HOST_FILE = "host.json"
 LOG = "trainer.log"
 DUMP = "hlo"
+OUTPUTS = "outputs"
 
 SYNC = 30.0
 """Seconds between two looks for something to send."""
@@ -86,7 +89,7 @@ class Sender:
                 self.sent[path] = stamp
 
 
-def run(command: list[str], cwd: str, log: Path, sender: Sender) -> int:
+def run(command: list[str], cwd: str, log: Path, senders: list[Sender]) -> int:
     """Run `command`, its output into `log` and onto ours; send as it goes. Its exit code."""
     process = subprocess.Popen(
         command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -102,7 +105,8 @@ def run(command: list[str], cwd: str, log: Path, sender: Sender) -> int:
             break
         except subprocess.TimeoutExpired:
             try:
-                sender.send()
+                for sender in senders:
+                    sender.send()
             except Exception as error:  # the network may be back next time
                 print(f"host.py: nothing was sent: {error!r}", flush=True)
     copier.join()
@@ -128,10 +132,13 @@ def main(arguments: list[str]) -> int:
     record = Path(job["record"])
     record.mkdir(parents=True, exist_ok=True)
     Path(job["cwd"]).mkdir(parents=True, exist_ok=True)
-    sender = Sender(record, f"{url}/host-{number}")
-    code = run(command, job["cwd"], record / LOG, sender)
+    senders = [Sender(record, f"{url}/host-{number}")]
+    if job.get("outputs"):
+        outputs = Path(job["outputs"])
+        outputs.mkdir(parents=True, exist_ok=True)
+        senders.append(Sender(outputs, f"{url}/host-{number}/{OUTPUTS}"))
+    code = run(command, job["cwd"], record / LOG, senders)
     (record / HOST_FILE).write_text(json.dumps({"code": code, "name": socket.gethostname()}))
-    senders = [sender]
     if number == 0:
         senders.append(Sender(Path(job["dump"]), f"{url}/host-{number}/{DUMP}"))
     for left in reversed(range(TRIES)):

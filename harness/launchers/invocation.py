@@ -25,6 +25,7 @@ class Places:
     package: Path
     source: Path | None = None
     shared: Path | None = None
+    output: Path | None = None
 
     def fill(self, text: str) -> str:
         """`text` with every placeholder replaced."""
@@ -35,6 +36,7 @@ class Places:
             placeholder.PACKAGE: self.package,
             placeholder.SOURCE: self.source,
             placeholder.SHARED: self.shared,
+            placeholder.OUTPUT: self.output,
         }
         for name, path in values.items():
             if path is not None:

@@ -53,7 +53,8 @@ def command_line(argv: Sequence[str]) -> str:
     """`argv` as the one string that xpk puts into the pod's bash script.
 
     It is read twice: by Kubernetes, which replaces `$(NAME)` and takes `$$` for `$`, and then by
-    bash. A line break, which would end the line in the YAML, is written in bash's own notation.
+    bash. A line break, which would end the line in the YAML, is written in bash's own notation,
+    byte by byte: by its number bash knows a character only in a locale that has it.
     """
     return " ".join(map(_quoted, argv)).replace("$", "$$")
 
@@ -66,7 +67,9 @@ def _quoted(argument: str) -> str:
 
 
 def _escape(character: str) -> str:
-    return f"\\{character}" if character in "\\'" else f"\\U{ord(character):08x}"
+    if character in "\\'":
+        return f"\\{character}"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 def variable(name: str, value: str) -> str:
@@ -101,6 +104,18 @@ def with_secret(jobset: Mapping[str, Any], secret: str) -> dict[str, Any]:
     copy: dict[str, Any] = json.loads(json.dumps(jobset))
     for container in _containers(copy):
         container["envFrom"] = [{"secretRef": {"name": secret}}]
+    return copy
+
+
+COMMENT = "parity-harness/comment"
+"""The annotation of a workload that says what it is for."""
+
+
+def with_comment(jobset: Mapping[str, Any], comment: str) -> dict[str, Any]:
+    """`jobset` with what it is for."""
+    copy: dict[str, Any] = json.loads(json.dumps(jobset))
+    metadata = copy.setdefault("metadata", {})
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), COMMENT: comment}
     return copy
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.typed import STRICT, typed
+from harness.devices.native import imports_xla
 from harness.engines.command import Command
 from harness.environments.interpreters import Interpreter
 from harness.launchers import forked, local
@@ -20,6 +21,9 @@ from harness.record.termination import Termination
 
 OnEvent = Callable[[Event], None]
 T = TypeVar("T")
+
+OF_XLA = ("torch_xla", "jax")
+"""What is not imported ahead of a run without XLA: it would compute by it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,12 @@ class Local:
 
 
 def _imports(run: Run) -> forked.Imports:
-    return forked.Imports(run.libraries, run.interpreter.pythonpath, run.interpreter.key)
+    left_out = () if imports_xla(run.environment) else OF_XLA
+    libraries, first = (
+        tuple(name for name in names if name.split(".")[0] not in left_out)
+        for names in (run.libraries, forked.FIRST)
+    )
+    return forked.Imports(libraries, run.interpreter.pythonpath, run.interpreter.key, first)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from harness.environments.sources import default_cache_dir
 from harness.launchers import cluster, images, jobset
 from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
-from harness.launchers.host import DUMP, HOST_FILE
+from harness.launchers.host import DUMP, HOST_FILE, OUTPUTS
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import OnEvent, Run
 from harness.launchers.local import MACHINE_VARIABLES, Limits
@@ -51,6 +51,9 @@ ROOT = Path("/parity")
 JOBSET = "jobset.yaml"
 """The submitted JobSet, kept with the Record."""
 
+WORKLOAD = re.compile(r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?")
+"""What xpk accepts: names of pods and of Kueue take the rest of the 63 characters."""
+
 NEEDED = ("cluster", "project", "zone", "tpu_type", "artifact_dir")
 
 
@@ -65,6 +68,8 @@ class XpkOptions(images.ImageOptions):
     artifact_dir: folder in a bucket, such as gs://bucket/parity, that you and the pods can write
     namespace:    Kubernetes namespace of the workloads
     secret:       Kubernetes Secret whose keys become variables of the pods, such as HF_TOKEN
+    workload:     name of the workload; null makes one
+    comment:      what it is for, as an annotation of the workload
     registry:     where an image that is built is pushed; null takes gcr.io/<project>
     queue_limit:  seconds that a workload may wait for its TPUs
     arguments:    further arguments of `xpk workload create`, such as --spot
@@ -81,6 +86,8 @@ class XpkOptions(images.ImageOptions):
     artifact_dir: str | None = None
     namespace: str = "default"
     secret: str | None = None
+    workload: str | None = None
+    comment: str | None = None
     registry: str | None = None
     queue_limit: float = 3600.0
     arguments: list[str] = field(default_factory=list)
@@ -98,6 +105,11 @@ class XpkOptions(images.ImageOptions):
             raise BadInput(
                 f"launcher.options.artifact_dir={self.artifact_dir}: it is a folder that the hosts "
                 "of the cluster share with you, such as gs://bucket/parity"
+            )
+        if self.workload is not None and not WORKLOAD.fullmatch(self.workload):
+            raise BadInput(
+                f"launcher.options.workload={self.workload}: a name of a workload is of at most 39 "
+                "lower-case letters, digits and dashes, and begins with a letter"
             )
         if self.num_slices < 1:
             raise BadInput(f"launcher.options.num_slices={self.num_slices}: at least 1 is needed")
@@ -139,6 +151,7 @@ class Xpk:
             scratch=scratch,
             package=scratch / "path" / "harness",
             source=None if run.places.source is None else self.root / "source",
+            output=None if run.places.output is None else self.root / OUTPUTS,
         )
 
     def invocation(self, run: Run) -> Invocation:
@@ -150,6 +163,8 @@ class Xpk:
             for name, value in run.environment.items()
             if not name.startswith(MACHINE_VARIABLES) or os.environ.get(name) != value
         }
+        # A pod may have no locale, or one without UTF-8, and names of files and texts are in it.
+        environment["PYTHONUTF8"] = "1"
         return watched(run.command, self.places(run), images.PYTHON, overlays, environment)
 
     def create(self, run: Run, workload: str, xpk: Path, manifest: Path) -> tuple[str, ...]:
@@ -188,6 +203,8 @@ class Xpk:
         made = jobset.generate(argv, path)
         if self.options.secret is not None:
             made = jobset.with_secret(made, self.options.secret)
+        if self.options.comment is not None:
+            made = jobset.with_comment(made, self.options.comment)
         text = yaml.safe_dump(made, sort_keys=False, width=10_000)
         jobset.check_no_secret(text, "the JobSet", self._variables(run))
         files.write_text(path, text)
@@ -201,7 +218,8 @@ class Xpk:
                 self.options.built.build(self.image, "CONTEXT"),
                 ("docker", "push", self.image),
             ]
-        create = self.create(run, f"parity-{run.name}", Path("xpk"), Path(JOBSET))
+        workload = self.options.workload or f"parity-{run.name}"
+        create = self.create(run, workload, Path("xpk"), Path(JOBSET))
         return [*image, create, self._cluster.argv("create", "--filename", JOBSET)]
 
     # --- where it is run ------------------------------------------------------------------------
@@ -259,7 +277,7 @@ class Xpk:
         if self.options.image is None and not images.exists(self.image, remote=True):
             images.build(self.options.built, self.image, self.progress)
             images.push(self.image, self.progress)
-        workload = workload_name(run)
+        workload = self.options.workload or workload_name(run)
         artifacts = Artifacts(str(self.options.artifact_dir), workload)
         manifest = self.manifest(run, workload, run.places.record)
         self._send(run, artifacts)
@@ -279,6 +297,8 @@ class Xpk:
         finally:
             if state is None or state.name not in (cluster.SUCCEEDED, cluster.FAILED):
                 self._delete(workload)
+        if run.places.output is not None:
+            self.progress(f"outputs of every host: {artifacts.url}/host-*/{OUTPUTS}")
         folders = artifacts.collect(run.places.record)
         for folder in folders:
             if (folder / DUMP).is_dir():
@@ -317,6 +337,7 @@ class Xpk:
             "record": str(pod.record),
             "cwd": str(pod.scratch),
             "dump": str(pod.scratch / DUMP),
+            "outputs": None if pod.output is None else str(pod.output),
         }
         artifacts.send(job, self.root, self.invocation(run).files)
 

@@ -54,10 +54,10 @@ def main(arguments: list[str]) -> int:
         runtime = StagedRuntime(spec.watch.boundary)
         staging = Staging(spec.stage, spec.steps - 1, writer)
         staging.install()
-    elif spec.device == "xla":
-        runtime = XlaRuntime(spec.watch.boundary, spec.accelerator_type)
-    else:
+    elif spec.eager:
         runtime = EagerRuntime()
+    else:
+        runtime = XlaRuntime(spec.watch.boundary, spec.accelerator_type)
     observer = Observer(spec, writer, runtime, phases)
     runtime.set_precision(spec.precision)
     if spec.slices > 1:

@@ -26,7 +26,7 @@ from harness.probe.outputs import Outputs
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
 from harness.probe.recomputed import Recomputed
-from harness.probe.runtime import Runtime, flags, versions
+from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.turns import Turns
 from harness.probe.windows import Windows
@@ -317,8 +317,6 @@ class Observer:
         """What is known of the process, its devices and its mesh by now."""
         return {
             **self.runtime.describe(),
-            "versions": versions(),
-            "flags": flags(),
             "known_answers": self.known_answers,
             "condition": self.spec.condition,
             "input_sharding": self.input_sharding,

@@ -6,7 +6,8 @@ import importlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -18,10 +19,14 @@ PROBED_PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
     "datasets", "huggingface_hub", "safetensors", "hydra-core", "torchax",
 )  # fmt: skip
+OF_XLA = {"torch_xla", "libtpu", "jax", "torchax"}
+"""Those of them that compute nothing where torch_xla is not imported."""
 TOLD_OTHERWISE = ("TPU_LIBRARY_PATH", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION")
 """Variables that importing libtpu and torch_xla sets: where libtpu is, and torch_xla's name and
 version. `versions` has both already."""
 RECORDED_VARIABLES = ("XLA_", "PJRT_", "LIBTPU_", "CPU_NUM_DEVICES", "TPU_", "MEGASCALE_NUM_SLICES")
+EAGER_VARIABLES = ("USE_TORCH_XLA", "OMP_NUM_THREADS", "MKL_", "ONEDNN_", "ATEN_CPU_CAPABILITY")
+"""Beginnings of names of variables that can change what is computed, through XLA and without."""
 
 
 class Runtime(Protocol):
@@ -74,7 +79,7 @@ class Runtime(Protocol):
         """This process's index among all, and their number."""
 
     def describe(self) -> dict[str, Any]:
-        """Device kind and count, processes and mesh."""
+        """Device kind and count, processes and mesh; versions and variables that count here."""
 
 
 class XlaRuntime:
@@ -215,6 +220,8 @@ class XlaRuntime:
             "processes": self.process()[1],
             "process": self.process()[0],
             "matmul_precision": matmul_precision(),
+            "versions": versions(PROBED_PACKAGES),
+            "flags": flags(RECORDED_VARIABLES),
             "mesh": None
             if mesh is None
             else {
@@ -228,7 +235,8 @@ class EagerRuntime:
     """Eager PyTorch on the host: every value is there as soon as it is asked for."""
 
     def set_precision(self, precision: str) -> None:
-        return None  # the host's products are as wide as their operands
+        if precision != "default":
+            torch.set_float32_matmul_precision(precision)
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
         # Nothing is lazy: a finished step is a boundary, and so is the start of training.
@@ -293,10 +301,15 @@ class EagerRuntime:
     def describe(self) -> dict[str, Any]:
         return {
             "device": "host",
-            "device_kind": "eager CPU",
+            "device_kind": "host",
+            "attributes": {"instructions": torch.backends.cpu.get_cpu_capability()},
             "devices": 1,
             "processes": 1,
             "process": 0,
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            # Of what is installed and not imported nothing is computed.
+            "versions": versions(p for p in PROBED_PACKAGES if p not in OF_XLA or p in sys.modules),
+            "flags": flags(EAGER_VARIABLES),
             "mesh": None,
         }
 
@@ -320,10 +333,10 @@ def called(function: str) -> str | None:
     return None if found is None else str(found)
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of the packages that can change what is computed, as this process imports them."""
     found = {"python": platform.python_version()}
-    for name in PROBED_PACKAGES:
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -331,9 +344,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def flags() -> dict[str, str]:
+def flags(variables: tuple[str, ...]) -> dict[str, str]:
     """Environment variables that can change what is computed. No token is among them."""
-    names = sorted(
-        k for k in os.environ if k.startswith(RECORDED_VARIABLES) and k not in TOLD_OTHERWISE
-    )
+    names = sorted(k for k in os.environ if k.startswith(variables) and k not in TOLD_OTHERWISE)
     return {name: os.environ[name] for name in names}

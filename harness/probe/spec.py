@@ -48,7 +48,7 @@ class Spec:
     steps:        optimizer steps that the case asks for
     micro_batch:  rows in one micro-batch over all processes
     window:       optimizer steps in one timing window after the two that compile
-    device:       "xla", or "cpu" for a trainer in eager PyTorch
+    eager:        the trainer computes in eager PyTorch, and not through torch_xla
     slices:       into so many slices devices are cut that are of none; 1 leaves them as they are
     precision:    matmul precision to be set; "default" leaves it as it is
     condition:    what device to compute like, of `harness.base.conditions`; None for none
@@ -75,7 +75,7 @@ class Spec:
     steps: int
     micro_batch: int
     window: int = 5
-    device: str = "xla"
+    eager: bool = False
     slices: int = 1
     precision: str = "default"
     condition: str | None = None

@@ -1,47 +1,27 @@
-"""How a case did over time: step time, memory and losses of its runs, by date and version.
+"""How a case did over time: step time, memory, compilations and losses of its runs, by date and
+version.
 
-Bounds move by evidence: a run is held against all runs of the same engine, case and device before
-it, by an interval that one more of their kind would be in. Nobody sets one by hand.
+Bounds move by evidence: a run is held against the runs of the same engine, case and device before
+it, by an interval that one more of their kind would be in (`harness.report.bounds`). Nobody sets
+one by hand.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.ladder.distances import relative_difference
-from harness.ladder.step_ratio import t_quantile
 from harness.record.evidence import Record
 from harness.record.writer import encode
+from harness.report.bounds import Judged, judged
 from harness.report.made import iso, source, versions
 from harness.report.step_times import MedianInterval, step_times
 
-CONFIDENCE = 0.99
-"""Of a bound: one run in a hundred that is like those before it is beyond."""
-
-FEWEST = 3
-"""Runs before one, from which on their spread tells anything."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The interval in which one more run of this kind is expected.
-
-    runs: how many it rests on
-    """
-
-    low: float
-    high: float
-    runs: int
-
-    def beyond(self, value: float) -> bool:
-        """Whether a value is outside."""
-        return not self.low <= value <= self.high
+STEP_TIME, MEMORY, COMPILATIONS = "step time", "peak memory", "compilations"
 
 
 @dataclass(frozen=True)
@@ -50,11 +30,13 @@ class Entry:
 
     started:   when, in ISO 8601
     seconds:   a step; None where no window was steady
-    bound:     on `seconds`, from the runs before; None where these are too few
-    memory:    peak bytes of the compiled step on one device
+    judged:    its step time (seconds), peak memory of the compiled step on one device (bytes) and
+               number of compilations, against those of the runs before; what it has not is missing
     last_loss: of its last step
     moved:     largest relative difference of its losses from those of the run before, of the same
                engine; None where there is none, or it has other steps
+    changed:   what it was made of otherwise than the run before, such as "transformers 4.56.2 →
+               4.57.6"
     """
 
     record: Record
@@ -62,19 +44,10 @@ class Entry:
     source: str
     versions: tuple[tuple[str, str], ...]
     seconds: MedianInterval | None
-    bound: Bound | None
-    memory: int | None
+    judged: Mapping[str, Judged]
     last_loss: float | None
     moved: float | None
-
-    @property
-    def slower_or_faster(self) -> bool:
-        """Whether its step time is one that the runs before it do not explain."""
-        return (
-            self.seconds is not None
-            and self.bound is not None
-            and self.bound.beyond(self.seconds.median)
-        )
+    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,39 +88,49 @@ def _case(record: Record) -> str:
 
 
 def _entries(runs: Sequence[Record], graphs: Sequence[Record]) -> tuple[Entry, ...]:
+    timed = [step_times(record) for record in runs]
+    measured: dict[str, list[Judged | None]] = {
+        STEP_TIME: judged(None if each is None else each.median for each in timed),
+        MEMORY: judged(_memory(record, graphs) for record in runs),
+        COMPILATIONS: judged(_compilations(record) for record in runs),
+    }
     entries: list[Entry] = []
-    for record in runs:
-        before = [e.seconds.median for e in entries if e.seconds is not None]
+    for index, record in enumerate(runs):
+        before = runs[index - 1] if index else None
         losses = [step.loss for step in record.steps]
+        at = {name: values[index] for name, values in measured.items()}
         entries.append(
             Entry(
                 record,
                 iso(record.manifest.started),
                 source(record),
                 tuple(versions(record).items()),
-                step_times(record),
-                bound(before),
-                _memory(record, graphs),
+                timed[index],
+                {name: value for name, value in at.items() if value is not None},
                 losses[-1] if losses else None,
-                moved(entries[-1].record, record) if entries else None,
+                None if before is None else moved(before, record),
+                () if before is None else changed(before, record),
             )
         )
     return tuple(entries)
 
 
-def bound(values: Sequence[float]) -> Bound | None:
-    """Where one more value is expected, by Student's prediction interval of their logarithms.
+def changed(before: Record, now: Record) -> tuple[str, ...]:
+    """What two runs were made of otherwise: packages by version, and the source by its commit."""
+    x, y = versions(before), versions(now)
+    found = [
+        f"{name} {x.get(name, 'none')} → {y.get(name, 'none')}"
+        for name in sorted({*x, *y})
+        if x.get(name) != y.get(name)
+    ]
+    commits = [record.manifest.origin.commit or "" for record in (before, now)]
+    if commits[0] != commits[1]:
+        found.append(f"commit {commits[0][:12] or 'none'} → {commits[1][:12] or 'none'}")
+    return tuple(found)
 
-    mean ± t · s · sqrt(1 + 1/n) (Hahn and Meeker, "Statistical intervals", 4.4). None for fewer
-    than `FEWEST` values.
-    """
-    if len(values) < FEWEST:
-        return None
-    logs = [math.log(value) for value in values]
-    half = t_quantile(CONFIDENCE, len(logs) - 1) * statistics.stdev(logs)
-    half *= math.sqrt(1 + 1 / len(logs))
-    middle = statistics.fmean(logs)
-    return Bound(math.exp(middle - half), math.exp(middle + half), len(values))
+
+def _compilations(record: Record) -> int | None:
+    return sum(window.compilations for window in record.windows) if record.windows else None
 
 
 def moved(before: Record, now: Record) -> float | None:

@@ -6,20 +6,24 @@ from typing import Any
 
 from harness.base.text import printable
 from harness.report import figures
-from harness.report.history import Entry, HistoryLine
+from harness.report.history import COMPILATIONS, MEMORY, STEP_TIME, Entry, HistoryLine
+from harness.report.history_text import interval, number, remarks
 from harness.report.tables import Table
 from harness.report.text import MISSING, format_number
 
 COLUMNS = (
     "started", "source", "versions", "median, s a step", "95 % interval",
-    "expected by the runs before", "peak memory, bytes", "last loss", "losses moved by",
+    "expected by the runs before", "peak memory", "compilations", "last loss", "losses moved by",
 )  # fmt: skip
 
 
 def history_view(line: HistoryLine) -> dict[str, Any]:
     """What the template draws of one line."""
-    odd = [entry for entry in line.entries if entry.slower_or_faster]
-    notes = [_beyond(entry) for entry in odd]
+    notes = [
+        printable(f"{entry.started} ({entry.source}): {text}")
+        for index, entry in enumerate(line.entries)
+        for text in remarks(line.entries, index)
+    ]
     return {
         "title": printable(f"{line.case}: {line.engine} on {line.device}"),
         "notes": notes,
@@ -28,22 +32,12 @@ def history_view(line: HistoryLine) -> dict[str, Any]:
     }
 
 
-def _beyond(entry: Entry) -> str:
-    assert entry.seconds is not None
-    assert entry.bound is not None
-    word = "slower" if entry.seconds.median > entry.bound.high else "faster"
-    return (
-        f"{entry.started} ({printable(entry.source)}): {format_number(entry.seconds.median, 4)} s "
-        f"a step, {word} than the {entry.bound.runs} runs before explain ({_interval(entry)})"
-    )
-
-
 def _figure(line: HistoryLine) -> dict[str, Any] | None:
-    timed = [entry for entry in line.entries if entry.seconds is not None]
+    timed = [(e.started, e.judged[STEP_TIME]) for e in line.entries if STEP_TIME in e.judged]
     if not timed:
         return None
-    dates = [entry.started for entry in timed]
-    bounds = [entry for entry in timed if entry.bound is not None]
+    dates = [started for started, _ in timed]
+    bounds = [(started, judged.bound) for started, judged in timed if judged.bound is not None]
     traces: list[figures.Trace] = []
     for name, edge in (("expected, from", "low"), ("expected, to", "high")):
         if bounds:
@@ -51,14 +45,14 @@ def _figure(line: HistoryLine) -> dict[str, Any] | None:
                 {
                     "type": "scatter",
                     "name": name,
-                    "x": [entry.started for entry in bounds],
-                    "y": [getattr(entry.bound, edge) for entry in bounds],
+                    "x": [started for started, _ in bounds],
+                    "y": [getattr(found, edge) for _, found in bounds],
                     "mode": "lines",
                     "line": {"color": figures.GREY, "width": 1, "dash": "dot"},
                     "hoverinfo": "skip",
                 }
             )
-    medians = [entry.seconds.median for entry in timed if entry.seconds]
+    medians = [judged.value for _, judged in timed]
     traces.append(
         {
             "type": "scatter",
@@ -90,15 +84,20 @@ def _row(entry: Entry) -> tuple[str, ...]:
         listed or MISSING,
         format_number(None if seconds is None else seconds.median, 4),
         interval,
-        _interval(entry),
-        MISSING if entry.memory is None else f"{entry.memory:,}",
+        _expected(entry, STEP_TIME),
+        _value(entry, MEMORY),
+        _value(entry, COMPILATIONS),
         format_number(entry.last_loss, 7),
         format_number(entry.moved),
     )
     return tuple(map(printable, cells))
 
 
-def _interval(entry: Entry) -> str:
-    if entry.bound is None:
-        return MISSING
-    return f"{format_number(entry.bound.low, 4)} to {format_number(entry.bound.high, 4)}"
+def _expected(entry: Entry, name: str) -> str:
+    judged = entry.judged.get(name)
+    return interval(name, None if judged is None else judged.bound)
+
+
+def _value(entry: Entry, name: str) -> str:
+    judged = entry.judged.get(name)
+    return MISSING if judged is None else number(name, judged.value)

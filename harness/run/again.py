@@ -36,6 +36,15 @@ def find_records(folders: Sequence[Path]) -> Found:
 
     Raises BadInput where a folder does not exist, and where there is no Record at all.
     """
+    found = find_any(folders)
+    if not found.records:
+        more = f" ({found.unreadable[0]})" if found.unreadable else ""
+        raise BadInput(f"there is no Record in {', '.join(map(str, folders))}{more}")
+    return found
+
+
+def find_any(folders: Sequence[Path]) -> Found:
+    """The same, where there need not be any. Raises BadInput where a folder does not exist."""
     records: dict[Path, Record] = {}
     unreadable = []
     for folder in folders:
@@ -49,9 +58,6 @@ def find_records(folders: Sequence[Path]) -> Found:
                 records[path.parent.resolve()] = read_record(path.parent)
             except BadInput as error:
                 unreadable.append(str(error))
-    if not records:
-        more = f" ({unreadable[0]})" if unreadable else ""
-        raise BadInput(f"there is no Record in {', '.join(map(str, folders))}{more}")
     return Found(tuple(records.values()), tuple(unreadable))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import tempfile
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from harness.base.errors import BadInput
 from harness.config.settings import LauncherSettings
 from harness.engines.spec import engine
 from harness.launchers.invocation import Places, make_scratch
@@ -23,6 +25,7 @@ from harness.record.evidence import (
 )
 from harness.run.collect import Launch, collect
 from harness.run.device_lock import DeviceLock
+from harness.run.hosts import meeting
 from harness.run.plan import Plan
 from harness.run.reporter import Reporter
 from harness.run.workspace import Slot, slot
@@ -57,6 +60,8 @@ def run_or_reuse(
     launcher = _launcher(plan, settings, reporter)
     plan = with_launcher_identity(plan, launcher)
     place = slot(workspace, plan.case.name, _folder(plan), plan.key)
+    if settings.hosts > 1:
+        return _on_all_hosts(plan, workspace, place, settings, reporter)
     with place.locked():
         found = place.complete_record()
         if found is not None:
@@ -65,6 +70,49 @@ def run_or_reuse(
         devices = launcher.here and plan.role not in ("float64", "staged")
         with DeviceLock(settings.device, reporter) if devices else contextlib.nullcontext():
             return launch_alone(plan, place, settings, reporter)
+
+
+def _on_all_hosts(
+    plan: Plan, workspace: Path, place: Slot, settings: LauncherSettings, reporter: Reporter
+) -> Record:
+    """The Record of a run that every host of a slice launches, merged of the parts of all."""
+    met = meeting(workspace, settings.hosts, settings.silence)
+    name = place.directory.name
+    if met.decided(name, lambda: place.complete_record() is not None):
+        reporter.reused(plan.label, place.directory)
+        return reader.read_record(place.directory)
+    if plan.role in ("float64", "staged"):  # on a processor, and with no other process
+        if met.first:
+            with place.locked():
+                launch_alone(plan, place, settings, reporter)
+    else:
+        parts = met.folder / name
+        with DeviceLock(settings.device, reporter):
+            launch_alone(plan, Slot(parts / f"host-{met.index}"), settings, reporter)
+        met.all_here(f"launched-{name}")
+        if met.first:
+            with place.locked():
+                _put_together([parts / f"host-{number}" for number in range(met.count)], place)
+    met.decided(f"{name} is there", lambda: None)
+    return reader.read_record(place.directory)
+
+
+def _put_together(parts: list[Path], place: Slot) -> None:
+    """Merge what the hosts left, into the Record's place; a failed run before it is replaced.
+
+    Where nothing can be merged, the first host's part stands for the run, as it ended.
+    """
+    from harness.launchers.merge_hosts import merge_records
+    from harness.report.tensorboard import write_events
+
+    try:
+        merged = merge_records(parts, place.running)
+        if merged.steps:
+            write_events(merged)
+    except BadInput:
+        shutil.copytree(parts[0], place.running, dirs_exist_ok=True)
+    place.take(place.running)
+    shutil.rmtree(parts[0].parent, ignore_errors=True)
 
 
 def run_or_reuse_in_turns(
@@ -194,6 +242,7 @@ def places_of(plan: Plan, record: Path, scratch: Path, shared: Path | None = Non
         package=Path(__file__).resolve().parents[1],
         source=plan.source,
         shared=shared,
+        output=plan.output,
     )
 
 

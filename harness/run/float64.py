@@ -12,6 +12,7 @@ from harness.base.progress import Progress
 from harness.config.case import Optimizer
 from harness.config.settings import Settings
 from harness.devices.cpu import DEVICE as CPU
+from harness.devices.device import device as find_device
 from harness.engines.command import Job
 from harness.engines.reference import ENGINE, float64_reference
 from harness.environments.sources import default_cache_dir
@@ -28,17 +29,19 @@ from harness.run.reporter import Reporter
 
 def plan_float64(settings: Settings, inputs: Inputs, progress: Progress) -> Plan:
     """The case trained by the reference on the host in float64."""
-    options = settings.engine[ENGINE.name]
+    options, device = settings.engine[ENGINE.name], settings.launcher.device
+    if find_device(device).xla:
+        # As on the CPU mesh: forked from one server with it, and no other device is touched.
+        device = CPU.name
     return Plan(
         engine=ENGINE.name,
         label="float64 reference",
         case=settings.case,
         command=float64_reference(Job(settings.case, options)),
-        interpreter=interpreter_for(options, default_cache_dir(), progress),
+        interpreter=interpreter_for(options, device, default_cache_dir(), progress),
         inputs=inputs,
-        # As on the CPU mesh: forked from one server with it, and no other device is touched.
         environment=device_environment(
-            CPU.name, settings.case.devices, settings.launcher.fast_compile
+            device, settings.case.devices, settings.launcher.fast_compile
         ),
         origin={},
         role="float64",

@@ -15,6 +15,7 @@ from harness.base.secrets import redact
 from harness.config.case import Case
 from harness.config.settings import EngineOptions, Settings
 from harness.config.training import TrainingRequest
+from harness.devices.device import device as find_device
 from harness.engines.command import SCRATCH, SHARED, Command, Job
 from harness.engines.sources import checkout_of
 from harness.engines.spec import EngineSpec, TrainerOptions
@@ -45,6 +46,7 @@ class Plan:
             "float64", "graph" (dumps the compiled step), "timing" (takes turns with another run) or
             "staged" (traces its steps, and executes nothing)
     paired_with: identifies the run that a timed run takes turns with
+    output: where the trainer's own outputs are to be found; None where nobody wants them
     """
 
     engine: str
@@ -59,6 +61,7 @@ class Plan:
     role: Role = "subject"
     repeat: int = 0
     paired_with: str = ""
+    output: Path | None = None
 
     @property
     def key(self) -> str:
@@ -95,7 +98,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
         files, source = _files(options.arguments), options.source
     cache = default_cache_dir()
     checkout = checkout_of(engine, source, cache, progress)
-    interpreter = interpreter_for(options, cache, progress)
+    interpreter = interpreter_for(options, settings.launcher.device, cache, progress)
     interpreter = engine.interpreter(interpreter, checkout, cache, progress)
     check_library(settings.launcher, interpreter)
     device = settings.launcher.device
@@ -272,11 +275,14 @@ def _files(arguments: dict[str, Any]) -> dict[str, str]:
     return {k: identity(path)["sha256"] for k, path in sorted(named.items()) if path.is_file()}
 
 
-def interpreter_for(options: EngineOptions, cache: Path, progress: Progress) -> Interpreter:
-    """The interpreter that is named, or the one that serves every engine."""
+def interpreter_for(
+    options: EngineOptions, device: str, cache: Path, progress: Progress
+) -> Interpreter:
+    """The interpreter that is named, or the one that serves every engine on that device."""
+    xla = find_device(device).xla
     if options.python is not None:
-        return named_interpreter(Path(options.python), cache)
-    return base_interpreter(cache, progress)
+        return named_interpreter(Path(options.python), cache, xla)
+    return base_interpreter(cache, progress, xla)
 
 
 def _with_source(engine: EngineSpec[Any], options: EngineOptions, source: str) -> EngineOptions:

@@ -22,6 +22,8 @@ def ready(settings: Settings) -> Settings:
     check_device(settings.launcher)
     if settings.stage:
         _check_traces(settings.launcher)
+    if not device(settings.launcher.device).xla:
+        return without_xla(settings)
     found, case = devices_of(settings.launcher), settings.case
     if found is None or found == case.devices:
         return settings
@@ -31,6 +33,38 @@ def ready(settings: Settings) -> Settings:
             "scaled along fsdp by launcher.scale_mesh=true (pytest: --parity-scale-mesh)"
         )
     return dataclasses.replace(settings, case=scaled(case, found))
+
+
+def without_xla(settings: Settings) -> Settings:
+    """The settings with the mesh of their case as the one process that there is.
+
+    An fsdp axis changes where a parameter lies and nothing that is computed, so that it becomes 1.
+    Raises BadInput for a case that needs its mesh, and for what only XLA has.
+    """
+    case, launcher = settings.case, settings.launcher
+    here = f"{KEY}={launcher.device}"
+    others = {a: n for a, n in case.mesh.items() if a not in ("data", "fsdp") and n > 1}
+    if others or case.slices > 1:
+        axes = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
+        raise BadInput(
+            f"case.mesh ({axes}) is what case={case.name} is about, but {here} is one process, "
+            "with nothing to partition; train it on launcher.device=cpu, or name a case that has "
+            "only fsdp"
+        )
+    only_xla = {
+        "graph=hlo": settings.graph == "hlo",
+        f"target={settings.target}": bool(settings.targets),
+        f"launcher.condition={launcher.condition}": launcher.condition is not None,
+        f"launcher={launcher.name}": launcher.name != "local",
+    }
+    for key, asked in only_xla.items():
+        if asked:
+            raise BadInput(
+                f"{key}: {here} is eager PyTorch on this machine: nothing is compiled, nothing is "
+                "lowered by XLA; leave one of the two out"
+            )
+    mesh = dict.fromkeys(case.mesh, 1)
+    return dataclasses.replace(settings, case=dataclasses.replace(case, mesh=mesh))
 
 
 def check_device(launcher: LauncherSettings) -> None:

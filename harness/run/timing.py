@@ -59,7 +59,8 @@ def can_take_turns(settings: Settings) -> bool:
 
     A case as shipped is run as it is: its steps and its data are its own.
     """
-    shared = device(settings.launcher.device).shared and settings.launcher.name == "local"
+    launcher = settings.launcher
+    shared = device(launcher.device).shared and launcher.name == "local" and launcher.hosts == 1
     return shared and settings.case.aligned
 
 

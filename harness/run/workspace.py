@@ -120,12 +120,16 @@ class Slot:
     def finish(self, manifest: Manifest) -> Record:
         """Write the manifest and put the run in its place; a failed one before it is replaced."""
         writer.write_json(self.running / layout.MANIFEST, dataclasses.asdict(manifest))
+        self.take(self.running)
+        return reader.read_record(self.directory)
+
+    def take(self, whole: Path) -> None:
+        """Put a whole Record's folder in its place; a failed one before it is replaced."""
         if self.directory.exists():
             self.scratch.mkdir(exist_ok=True)
             self.directory.rename(self.scratch / "replaced")
-        self.running.rename(self.directory)
+        whole.rename(self.directory)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        return reader.read_record(self.directory)
 
 
 def _abandoned(directory: Path) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from harness.run.plan import Plan
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
+    PROFILES,
     RUNS,
     TrainingPlan,
     check_device,
@@ -31,6 +32,7 @@ from harness.train.request import (
     inputs_of,
     interpreter_of,
     output_folder,
+    output_word,
     positive,
     shape_of,
     spec_of,
@@ -66,8 +68,9 @@ def plan(training: HfTraining, progress: Progress) -> TrainingPlan:
     wanted = {
         name: absolute(name, value, here) for name, value in training.train_script.args.items()
     }
-    wanted["output_dir"] = str(output_folder(training))
-    wanted.setdefault("logging_dir", str(output_folder(training) / RUNS / trainer_log(directory)))
+    output = output_word(training)
+    wanted["output_dir"] = output
+    wanted.setdefault("logging_dir", f"{output}/{RUNS}/{trainer_log(directory)}")
     accepted = ask(script, interpreter, cache, progress)
     matched = match(wanted, accepted, training.explicit)
     request = _request(matched, training)
@@ -77,7 +80,10 @@ def plan(training: HfTraining, progress: Progress) -> TrainingPlan:
     profile = training.profile_dir
     environment = environment_of(training, training.devices)
     if profile is not None:
-        environment["PROFILE_LOGDIR"] = str(absolute("profile_dir", profile, here))
+        here_or_there = absolute("profile_dir", profile, here)
+        environment["PROFILE_LOGDIR"] = str(
+            here_or_there if training.launcher.name != "xpk" else f"{output}/{PROFILES}"
+        )
     origin = _origin(script, checkout, interpreter)
     argv = (script_word(script, checkout), *command_line(moved, accepted))
     return TrainingPlan(
@@ -91,6 +97,7 @@ def plan(training: HfTraining, progress: Progress) -> TrainingPlan:
             environment=environment,
             origin=origin,
             source=None if checkout is None else checkout.path,
+            output=output_folder(training),
         ),
         directory,
         matched.notes,
@@ -140,6 +147,7 @@ def _request(matched: Matched, training: HfTraining) -> TrainingRequest:
         model=_model(arguments),
         data=TrainingData(arguments.get("block_size")),
         arguments=dict(arguments),
+        comment=training.comment,
     )
 
 

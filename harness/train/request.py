@@ -15,6 +15,7 @@ from harness.base.progress import Progress
 from harness.config.case import AS_SHIPPED, Case, Data
 from harness.config.training import Shape, TrainingRequest
 from harness.devices.device import device
+from harness.engines.command import OUTPUT, RECORD
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.inputs.prepared import Inputs, prepare, writing
 from harness.launchers.local import device_environment
@@ -22,6 +23,7 @@ from harness.launchers.registry import devices_of, launcher_for
 from harness.models.family import Model
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
+from harness.record.layout import PROFILE
 from harness.run import preflight
 from harness.run.device_lock import DeviceLock
 from harness.run.execute import launch_alone, run_of, with_launcher_identity
@@ -30,7 +32,10 @@ from harness.run.reporter import Reporter
 from harness.run.workspace import Slot
 from harness.train.settings import Training
 
-RUNS = "runs"
+RUNS, DUMPS, PROFILES = "runs", "xla_dumps", "profile"
+
+DUMPED = "--xla_dump_hlo_as_text --xla_dump_hlo_as_proto"
+"""What of compiled graphs is dumped."""
 
 
 SHAPE = {
@@ -89,6 +94,11 @@ def _check_free(directory: Path) -> None:
 def output_folder(training: Training) -> Path:
     """`output_dir` as an absolute path."""
     return Path(training.output_dir).expanduser().absolute()
+
+
+def output_word(training: Training) -> str:
+    """`output_dir` as the trainer is told it: a path of this machine, which a pod has not."""
+    return OUTPUT if training.launcher.name == "xpk" else str(output_folder(training))
 
 
 def trainer_log(directory: Path) -> str:
@@ -161,6 +171,7 @@ def spec_of(request: TrainingRequest, training: Training) -> Spec:
         micro_batch=request.micro_batch,
         window=training.window,
         accelerator_type=device(training.launcher.device).accelerator_type,
+        profile=f"{RECORD}/{PROFILE}" if training.profile else None,
     )
 
 
@@ -168,7 +179,12 @@ def environment_of(training: Training, devices: int) -> dict[str, str]:
     """Variables of the run: of its devices, then those that `env` names."""
     launcher = training.launcher
     chosen = device_environment(launcher.device, devices, launcher.fast_compile)
-    return {"TOKENIZERS_PARALLELISM": "false", **chosen, **training.variables}
+    given = {"TOKENIZERS_PARALLELISM": "false", **chosen, **training.variables}
+    on_cluster = launcher.name == "xpk"
+    if on_cluster if training.xla_dump is None else training.xla_dump:
+        dump = f"--xla_dump_to={output_word(training)}/{DUMPS} {DUMPED}"
+        given["XLA_FLAGS"] = f"{given.get('XLA_FLAGS', '')} {dump}".strip()
+    return given
 
 
 def positive(arguments: Mapping[str, Any], key: str, shown: str) -> int:

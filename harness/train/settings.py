@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.base import registry, secrets
 from harness.base.errors import BadInput
@@ -14,6 +14,7 @@ from harness.config.compose import NotComposed, added, composed
 from harness.config.folders import config_directory, config_folders, search_path
 from harness.config.overrides import parsed, readable
 from harness.config.settings import LauncherSettings
+from harness.devices.device import device
 from harness.engines.hf.engine import ENGINE as HF
 from harness.engines.hf.match_arguments import nearest
 from harness.engines.torchprime.engine import ENGINE as TORCHPRIME
@@ -49,6 +50,9 @@ class Training:
     run_name:   name of the run's folder there; null takes the engine and the time
     env:        variables of the training script, each a mapping of one name to a value
     window:     optimizer steps in one timing window
+    comment:    what the run is for; kept in its Record, and on a cluster with the workload
+    profile:    the probe takes a profile of one steady window, of a device that a profile shows
+    xla_dump:   XLA dumps compiled graphs into output_dir/xla_dumps; null does so on a cluster alone
     inputs:     a tokenizer and a text to be prepared; null prepares none
     """
 
@@ -61,6 +65,9 @@ class Training:
     run_name: str | None = None
     env: list[dict[str, Any]] = field(default_factory=list)
     window: int = 5
+    comment: str | None = None
+    profile: bool = False
+    xla_dump: bool | None = None
     inputs: InputSettings | None = None
 
     @property
@@ -170,6 +177,15 @@ def load_torchprime(words: Sequence[str], config_name: str = "default") -> Torch
     return training
 
 
+T = TypeVar("T", bound=Training)
+
+
+def checked(training: T) -> T:
+    """The training, which can be begun. Raises BadInput."""
+    _check(training)
+    return training
+
+
 def _readable(word: str, schema: type[Training]) -> str:
     """`word` as an override. Raises BadInput where it is none."""
     if word.endswith(".py") and "=" not in word:
@@ -246,6 +262,17 @@ def _check(training: Training) -> None:
                 f"it in the environment of `parity` instead: the training script inherits it."
             )
     registry.check(registry.DEVICES, training.launcher.device, "launcher.device")
+    used = device(training.launcher.device)
+    if training.profile and used.planes is None:
+        raise BadInput(
+            f"profile=true: a profile does not show what launcher.device={used.name} does; leave "
+            "it out, and step times are told by the host's clock"
+        )
+    if not used.xla:
+        raise BadInput(
+            f"launcher.device={used.name}: `parity train` trains through torch_xla; `parity run` "
+            "and `parity gate` take it"
+        )
     if training.run_name is not None and (
         not training.run_name or "/" in training.run_name or training.run_name.startswith(".")
     ):

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
+from harness.compiler.flags import LIBTPU
 from harness.config.compose import NotComposed, composed
 from harness.config.training import TrainingData, TrainingRequest
 from harness.devices.device import device
@@ -31,6 +32,7 @@ from harness.run.plan import Plan
 from harness.train import hub
 from harness.train.paths import absolute
 from harness.train.request import (
+    PROFILES,
     TrainingPlan,
     check_device,
     check_mesh,
@@ -39,6 +41,7 @@ from harness.train.request import (
     inputs_of,
     interpreter_of,
     output_folder,
+    output_word,
     positive,
     shape_of,
     spec_of,
@@ -66,7 +69,7 @@ def plan(training: TorchprimeTraining, progress: Progress) -> TrainingPlan:
     config = _composed(checkout.path, training.config_name, prepared)
     if training.launcher.name == "local":
         _check_hub(config, training, progress)
-    request = _request(config)
+    request = _request(config, training)
     assert request.mesh is not None
     check_mesh(request.mesh, training, "the mesh of torchprime's configuration")
     mesh = math.prod(int(size) for size in config["ici_mesh"].values())
@@ -82,19 +85,39 @@ def plan(training: TorchprimeTraining, progress: Progress) -> TrainingPlan:
             ),
             interpreter=interpreter_of(training, cache, progress),
             inputs=inputs,
-            environment={"XLA_USE_SPMD": "1", **environment_of(training, mesh)},
+            environment={
+                "XLA_USE_SPMD": "1",
+                **_compiler_flags(training, checkout.path),
+                **environment_of(training, mesh),
+            },
             origin={
                 "commit": checkout.commit,
                 "dirty": checkout.dirty,
                 "description": checkout.description,
             },
             source=checkout.path,
+            output=output_folder(training),
         ),
         directory,
     )
 
 
-def _request(config: dict[str, Any]) -> TrainingRequest:
+MEGASCALE = "--megascale_grpc_enable_xor_tracer=false --megascale_grpc_num_channels=64"
+"""What torchprime's thunk.py (launcher) adds on a cluster, against a crash (pytorch/xla#8683) and a
+slow start of MegaScale's network (torchprime#300)."""
+
+
+def _compiler_flags(training: TorchprimeTraining, checkout: Path) -> dict[str, str]:
+    """LIBTPU_INIT_ARGS as torchprime's own launcher sets them, where nobody else does."""
+    if device(training.launcher.device).planes is None or os.environ.get(LIBTPU):
+        return {}
+    own = ENGINE.compiler_flags(checkout)
+    if training.launcher.name == "xpk":
+        own = f"{own} {MEGASCALE}".strip()
+    return {LIBTPU: own} if own else {}
+
+
+def _request(config: dict[str, Any], training: TorchprimeTraining) -> TrainingRequest:
     task = config["task"]
     meshes = (config["ici_mesh"], config.get("dcn_mesh", {}))
     return TrainingRequest(
@@ -107,6 +130,7 @@ def _request(config: dict[str, Any]) -> TrainingRequest:
         model=shape_of(config["model"]),
         data=TrainingData(config["dataset"].get("block_size")),
         arguments=config,
+        comment=training.comment,
     )
 
 
@@ -116,15 +140,17 @@ def _words(
     """torchprime's command line: ours first, then the user's own, which replace them."""
     ours = {
         **training.overrides,
-        "output_dir": str(output_folder(training)),
+        "output_dir": output_word(training),
         "run_name": trainer_log(directory),
         "hydra.run.dir": f"{SCRATCH}/hydra",
     }
     if "profile_dir" in defaults:
-        ours["profile_dir"] = str(here / str(defaults["profile_dir"]))
-    if device(training.launcher.device).planes is None:
-        # Its profiler ends a finished run with an error where the profile shows no device. The key
-        # was renamed in June 2025 (de79860).
+        folder = here / str(defaults["profile_dir"])
+        on_cluster = training.launcher.name == "xpk"
+        ours["profile_dir"] = f"{output_word(training)}/{PROFILES}" if on_cluster else str(folder)
+    if training.profile or device(training.launcher.device).planes is None:
+        # Its profiler ends a finished run with an error where the profile shows no device, and two
+        # at a time are one too many. The key was renamed in June 2025 (de79860).
         ours["profile_start_step" if "profile_start_step" in defaults else "profile_step"] = -1
     parsed = OverridesParser.create().parse_overrides(list(training.words))
     explicit = {override.key_or_group for override in parsed}

@@ -7,10 +7,12 @@ the file holds a `harness.engines.reference` training.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,8 @@ def place_on_mesh(model: Any, t: dict[str, Any]) -> tuple[Any, Any]:
         mesh = xs.Mesh(np.arange(count), tuple(axes.values()), tuple(axes))
     xs.set_global_mesh(mesh)
     model.to(torch_xla.device())
-    if t["model"]["remat"]:
-        recompute_layers(model)
+    if t["remat"]:
+        recompute_layers(model, _by_xla)
     model.tie()  # moving to an XLA device makes new parameters, and so unties what was tied
     for name, parameter in model.named_parameters():
         spec = t["sharding"][".".join("*" if part.isdigit() else part for part in name.split("."))]
@@ -94,13 +96,24 @@ def keep_rows(model: Any, mesh: Any, spec: tuple[Any, ...]) -> None:
             module.register_forward_hook(pin)
 
 
-def recompute_layers(model: Any) -> None:
-    """Have each numbered module compute its activations again in the backward pass."""
-    from torch_xla.distributed.fsdp import checkpoint_module
-
+def recompute_layers(model: Any, checkpoint: Callable[[Any], Any]) -> None:
+    """Have `checkpoint` let each numbered module compute its activations again in the backward
+    pass."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2].isdigit():
-            checkpoint_module(module)
+            checkpoint(module)
+
+
+def _by_xla(module: Any) -> None:
+    from torch_xla.distributed.fsdp import checkpoint_module
+
+    checkpoint_module(module)
+
+
+def _eagerly(module: Any) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False)
 
 
 def main(path: str) -> None:
@@ -125,7 +138,10 @@ def main(path: str) -> None:
             for a, b in zip(arrays["input_ids"], arrays["labels"], strict=True)
         ]
     loader: Any = DataLoader(rows, batch_size=t["micro_batch"], drop_last=True)  # type: ignore[arg-type]
-    if t["device"] == "xla":
+    if t["eager"]:
+        if t["remat"]:
+            recompute_layers(model, _eagerly)
+    else:
         import torch_xla
         import torch_xla.distributed.parallel_loader as pl
 
@@ -152,7 +168,7 @@ def main(path: str) -> None:
             group["lr"] = learning_rate(t, step)
         optimizer.step()
         optimizer.zero_grad()
-        if t["device"] == "xla":
+        if not t["eager"]:
             torch_xla.sync()
 
 

@@ -20,7 +20,7 @@ import torch_xla
 from torch_xla.distributed.spmd.xla_sharding import XLAPatchedLinear
 
 from harness.probe.conditions import compute_like
-from harness.probe.runtime import flags
+from harness.probe.runtime import RECORDED_VARIABLES, flags
 
 PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
     "linear": torch.nn.functional.linear,
@@ -85,7 +85,12 @@ def computed(condition: str) -> dict[str, Any]:
     x, w = (torch.randn(*shape, generator=generator) for shape in ((8, 16, 32), (24, 32)))
     products = {name: product(multiply, x, w) for name, multiply in PRODUCTS.items()}
     inputs = {"x": x.tolist(), "w": w.tolist()}
-    return {"inputs": inputs, "products": products, "scattered": scattered(), "flags": flags()}
+    return {
+        "inputs": inputs,
+        "products": products,
+        "scattered": scattered(),
+        "flags": flags(RECORDED_VARIABLES),
+    }
 
 
 if __name__ == "__main__":

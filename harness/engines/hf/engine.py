@@ -12,6 +12,7 @@ from typing import Any
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.typed import STRICT
+from harness.devices.device import KEY, device
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
@@ -66,16 +67,27 @@ def translate(job: Job[HfOptions]) -> Command:
     argv = [job.options.script or SCRIPT]
     for name, value in arguments.items():
         argv += flag(name, value)
-    layer = family(job.case.model.family).in_engine("hf").layer
-    layers = {"fsdp_transformer_layer_cls_to_wrap": [layer]}
-    fsdp = {**layers, "xla": True, "xla_fsdp_v2": True, "xla_fsdp_grad_ckpt": job.case.model.remat}
     return Command(
         argv=tuple(argv),
         spec=_spec(job),
         environment=common_environment(job),
-        files={"fsdp.json": json.dumps(fsdp, indent=1)},
+        files=_fsdp_config(job) if device(job.device).xla else {},
         beyond_case=beyond_case(job.options.arguments, _arguments(job), NEUTRAL),
     )
+
+
+def _fsdp_config(job: Job[HfOptions]) -> dict[str, str]:
+    layer = family(job.case.model.family).in_engine("hf").layer
+    layers = {"fsdp_transformer_layer_cls_to_wrap": [layer]}
+    fsdp = {**layers, "xla": True, "xla_fsdp_v2": True, "xla_fsdp_grad_ckpt": job.case.model.remat}
+    return {"fsdp.json": json.dumps(fsdp, indent=1)}
+
+
+def _parallelism(job: Job[HfOptions]) -> dict[str, Any]:
+    """FSDPv2, which checkpoints layers by itself; in one process, the Trainer's own."""
+    if device(job.device).xla:
+        return {"fsdp": "full_shard", "fsdp_config": f"{SCRATCH}/fsdp.json"}
+    return {"gradient_checkpointing": True} if job.case.model.remat else {}
 
 
 def wanted(job: Job[HfOptions]) -> dict[str, Any]:
@@ -106,8 +118,7 @@ def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
         "max_grad_norm": case.max_norm or 0.0,
         **_optimizer(job),
         "seed": case.seed,
-        "fsdp": "full_shard",
-        "fsdp_config": f"{SCRATCH}/fsdp.json",
+        **_parallelism(job),
         "dataloader_drop_last": True,
         # With torchax in the environment, pinning fails in the loader's thread, and the Trainer
         # trains no step and exits with 0.
@@ -135,7 +146,11 @@ def _optimizer(job: Job[HfOptions]) -> dict[str, Any]:
 
 
 def _spec(job: Job[HfOptions]) -> Spec:
-    case = job.case
+    case, by_xla = job.case, device(job.device).xla
+    if job.options.einsum_linear and not by_xla:
+        raise BadInput(
+            f"engine.hf.einsum_linear=true: it is torch_xla's, which {KEY}={job.device} has not"
+        )
     why = "under XLA the Trainer cuts batches by rows, never along a row"
     refuse_axis(case, "context", why)
     extra = sorted(axis for axis, size in case.mesh.items() if size > 1 and axis != "fsdp")
@@ -148,7 +163,7 @@ def _spec(job: Job[HfOptions]) -> Spec:
         job,
         mesh=dict(case.mesh) if extra or case.slices > 1 else None,
         dcn=dict(case.dcn),
-        sharding=dict(case.sharding) if case.aligned else None,
+        sharding=dict(case.sharding) if case.aligned and by_xla else None,
         einsum_linear=job.options.einsum_linear,
         workarounds=list(job.options.workarounds),
         meta=job.staged,
@@ -200,6 +215,7 @@ ENGINE = EngineSpec(
     watch=Watch(names_attention=True),
     reports=reports,
     injection=Path(__file__).with_name("inject.py"),
+    eager=True,
     workarounds=(
         Workaround(
             "fsdp_xla_environment",

@@ -218,7 +218,8 @@ def hydra_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return "[" + ",".join(hydra_value(v) for v in value) + "]"
-    return quoted(value) if isinstance(value, str) and "/" in value else str(value)
+    # A path, or a placeholder of one.
+    return quoted(value) if isinstance(value, str) and {"/", "{"} & {*value} else str(value)
 
 
 _FLAGS = re.compile(r'^ENV LIBTPU_INIT_ARGS[ =]"?(.*?)"?$', re.MULTILINE)

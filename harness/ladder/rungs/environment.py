@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.config.case import ALIGNED, AS_SHIPPED, Case
+from harness.devices.device import computes_by_xla
 from harness.ladder.beyond_case import computes_beyond
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
@@ -21,6 +22,11 @@ DEVICE_FACTS = {
 }
 VERSIONS = ("torch", "torch_xla")
 """Packages that every run has, and without whose versions nothing is known of it."""
+
+
+def _needed(record: Record) -> tuple[str, ...]:
+    """Those of `VERSIONS` that a run on this device has."""
+    return VERSIONS if computes_by_xla(record.observed) else VERSIONS[:1]
 
 
 STACK = (*VERSIONS, "libtpu", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
@@ -63,9 +69,10 @@ def environment(c: Comparison) -> RungResult:
             if x != y
         )
     )
+    stack = " ".join(f"{name} {a.versions[name]}" for name in _needed(c.a)[-1:])
     return RungResult.identity(
-        "environment", findings, f"{a.devices} {a.device_kind} devices, torch_xla "
-        f"{a.versions['torch_xla']}, matmul precision {a.matmul_precision}, equal flags"
+        "environment", findings, f"{a.devices} {a.device_kind} devices, {stack}, matmul precision "
+        f"{a.matmul_precision}, equal flags"
         + "".join(f"; both train with {key}={value}" for key, value in _alike(c).items()),
     )  # fmt: skip
 
@@ -128,7 +135,7 @@ def _unobserved(record: Record) -> str | None:
     for key, text in DEVICE_FACTS.items():
         if not getattr(observed, key):
             return text
-    for package in VERSIONS:
+    for package in _needed(record):
         if not observed.versions.get(package):
             return f"version of {package}"
     if not observed.flags:

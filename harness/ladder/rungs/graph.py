@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
+from harness.devices.device import computes_by_xla
 from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import EQUAL, Finding, Result, RungResult
@@ -97,6 +98,8 @@ def _judged(c: Comparison) -> RungResult:
         findings = [*dumped.of_each(against_case.checkpointing), *findings]
     if not findings:
         findings += _other_recomputation(c)
+    if not any(computes_by_xla(record.observed) for record in (c.a, c.b)):
+        return _nothing_compiled(findings)
     again = recompilations(c.a), recompilations(c.b)
     if again[0] and again[0].keys() == again[1].keys():
         text = f"both compile again at {', '.join(again[0])}, after warm-up"
@@ -152,6 +155,15 @@ def _recompiled(record: Record) -> list[Finding]:
         )
         for steps, window in recompilations(record).items()
     ]  # fmt: skip
+
+
+def _nothing_compiled(findings: list[Finding]) -> RungResult:
+    """Of two runs without XLA: what was seen of checkpointing, and that there are no graphs."""
+    if findings:
+        text = findings[0].text
+        return RungResult.failed("graph", text, len(findings), EQUAL, tuple(findings))
+    text = "without XLA nothing is compiled: operations are executed one by one"
+    return RungResult.not_exercised("graph", text)
 
 
 def _other_recomputation(c: Comparison) -> list[Finding]:

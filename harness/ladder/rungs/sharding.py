@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.devices.device import computes_by_xla
 from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name
@@ -22,7 +23,7 @@ def sharding(c: Comparison) -> RungResult:
     for name, record in ((name_a, c.a), (name_b, c.b)):
         if not record.parameters:
             return RungResult.invalid("sharding", f"{name}: no parameter was observed")
-        if _mesh(record) is None:
+        if _mesh(record) is None and not _in_one_process(c):
             return RungResult.invalid("sharding", f"{name}: no mesh was observed")
         if record.observed.input_sharding is None:
             text = f"{name}: the sharding of the input tokens was not observed"
@@ -54,11 +55,19 @@ def sharding(c: Comparison) -> RungResult:
                 )  # fmt: skip
     if not findings:  # alike: then what is left to be asked is whether both are as their case says
         findings = c.of_each(_parameters_against_case)
+    if not findings and _in_one_process(c):
+        text = f"{len(left)} parameters have equal shape and dtype; without XLA there is one "
+        return RungResult.not_exercised("sharding", f"{text}process, and nothing is partitioned")
     return RungResult.identity(
         "sharding",
         tuple(findings),
         f"{len(left)} parameters with equal shape, dtype and partition on {_show_mesh(mesh_a)}",
     )
+
+
+def _in_one_process(c: Comparison) -> bool:
+    """Whether both runs had nothing to partition."""
+    return not any(computes_by_xla(record.observed) for record in (c.a, c.b))
 
 
 def _against_case(record: Record) -> list[Finding]:

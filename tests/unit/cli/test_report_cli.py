@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from harness.base.errors import BadInput
 from harness.cli.main import app
+from harness.gate.baselines import records_in
 from harness.report.verdict_file import SCHEMA_FILE
 
 
@@ -43,6 +44,24 @@ def test_all_reports_are_made_and_where_they_went_is_said(tmp_path: Path, worksp
     ]  # fmt: skip
     assert "llama-tiny: hf on 4 × CPU" in done.stdout
     assert "2001-09-12" in done.stdout
+
+
+def test_history_is_of_records_and_of_baselines(tmp_path: Path, workspace: Path) -> None:
+    done = CliRunner().invoke(app, ["history", str(workspace), "baselines", "--case", "llama-tiny"])
+    assert done.exit_code == 0
+    assert "llama-tiny: hf on 4 × CPU" in done.stdout
+    assert done.stdout.count("2001-09-1") == 2  # torchprime has one run, which is no history
+    for words in (["history", str(workspace), "--case", "none"], ["history", str(tmp_path / "no")]):
+        assert isinstance(CliRunner().invoke(app, words).exception, BadInput)
+
+
+def test_a_stored_baseline_is_a_run_of_its_date(tmp_path: Path) -> None:
+    """A baseline of a release, and the runs that measure its noise, which are none."""
+    stored = records_in([Path("baselines")])
+    assert {r.case.name for r in stored} >= {"llama-tiny", "llama-tiny-every-label"}
+    assert {r.manifest.role for r in stored} == {"subject"}
+    (tmp_path / "verdict.json").write_text('{"schema": 1}')
+    assert records_in([tmp_path]) == []
 
 
 def test_a_file_that_cannot_be_written_is_told_first(tmp_path: Path, workspace: Path) -> None:

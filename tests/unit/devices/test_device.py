@@ -11,7 +11,15 @@ from harness.base.conditions import CONDITIONS
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.devices import cpu, tpu
-from harness.devices.device import chip, device, device_of, devices, with_kind
+from harness.devices.device import (
+    chip,
+    computes_by_xla,
+    device,
+    device_of,
+    devices,
+    with_kind,
+)
+from harness.devices.native import imports_xla
 from harness.launchers.local import device_environment
 from harness.launchers.registry import devices_of, limits_of
 from harness.record import termination
@@ -21,9 +29,21 @@ from harness.record.termination import Termination, explain
 
 class TestHere:
     def test_what_is_registered(self) -> None:
-        assert [d.name for d in devices()] == ["cpu", "tpu"]
-        with pytest.raises(BadInput, match=r"launcher\.device=gpu: it is not one of cpu, tpu"):
+        assert [d.name for d in devices()] == ["cpu", "cpu-native", "tpu"]
+        with pytest.raises(BadInput, match=r"launcher\.device=gpu: .* cpu, cpu-native, tpu"):
             device("gpu")
+
+    def test_one_device_has_no_xla(self) -> None:
+        assert [d.name for d in devices() if not d.xla] == ["cpu-native"]
+        assert not computes_by_xla(Observed(device="host"))
+        assert all(computes_by_xla(Observed(device=name)) for name in ("CPU", "TPU", "CUDA", None))
+
+    def test_what_tells_libraries_that_there_is_none(self) -> None:
+        """The variable that transformers and accelerate read; a mesh's run has it not."""
+        found = {name: device_environment(name, 1, True) for name in ("cpu", "cpu-native")}
+        assert imports_xla(found["cpu"])
+        assert not imports_xla(found["cpu-native"])
+        assert not found["cpu-native"].keys() & {"PJRT_DEVICE", "CPU_NUM_DEVICES"}
 
     def test_only_a_tpu_belongs_to_one_process_and_is_profiled(self) -> None:
         assert (cpu.DEVICE.shared, cpu.DEVICE.planes) == (True, None)
@@ -190,7 +210,7 @@ class TestFromOutside:
         with installed(tmp_path / "site", {"outside_npu.py": OUTSIDE}, points):
             settings = load(["launcher.device=npu"])
             assert settings.launcher.device == "npu"
-            assert [d.name for d in devices()] == ["cpu", "npu", "tpu"]
+            assert [d.name for d in devices()] == ["cpu", "cpu-native", "npu", "tpu"]
             assert device_environment("npu", 2, True)["NPU_BOARDS"] == "2"
             assert devices_of(settings.launcher) == 2
             observed = with_kind(Observed(device="NPU", attributes={"board": "X1"}))

@@ -326,10 +326,42 @@ class TestInjected:
         command = float64_reference(Job(changed(case, dtype="bfloat16"), EngineOptions()))
         training = json.loads(command.files["training.json"])
         same = reference(case)
-        assert (training["dtype"], training["device"]) == ("float64", "cpu")
-        assert command.spec.device == "cpu"
+        assert (training["dtype"], training["eager"]) == ("float64", True)
+        assert command.spec.eager
+        assert command.spec.rows is None  # it has them itself
         assert training["weights_dtype"] == "bfloat16"  # as the engines round them
-        assert {k for k in same if training[k] != same[k]} == {"dtype", "device", "weights_dtype"}
+        assert {k for k in same if training[k] != same[k]} == {
+            "dtype", "eager", "remat", "weights_dtype"
+        }  # fmt: skip
+
+
+class TestWithoutXla:
+    """launcher.device=cpu-native: one process of eager PyTorch."""
+
+    def test_the_trainer_checkpoints_by_itself_and_has_no_fsdp(self, case: Case) -> None:
+        for remat in (True, False):
+            asked = changed(case, model__remat=remat, mesh={"fsdp": 1})
+            command = command_of("hf", asked, device="cpu-native")
+            found = dict(a.removeprefix("--").split("=", 1) for a in command.argv[1:])
+            assert found.get("gradient_checkpointing") == ("True" if remat else None)
+            assert not {"fsdp", "fsdp_config"} & found.keys()
+            assert "fsdp.json" not in command.files
+            assert command.spec.eager
+            assert command.spec.injected["sharding"] is None
+            assert "XLA_USE_SPMD" not in command.environment
+
+    def test_the_reference_trains_the_prepared_rows(self, case: Case) -> None:
+        command = command_of("reference", case, device="cpu-native")
+        training = json.loads(command.files["training.json"])
+        assert (training["eager"], training["dtype"]) == (True, case.dtype)
+        assert training["remat"] == case.model.remat
+        assert command.spec.rows is not None
+
+    def test_what_needs_xla_is_refused(self, case: Case, checkout: Path) -> None:
+        with pytest.raises(CannotTrain, match=r"cpu-native: torchprime .* hf, reference"):
+            command_of("torchprime", case, checkout=checkout, device="cpu-native")
+        with pytest.raises(BadInput, match=r"einsum_linear=true: it is torch_xla's"):
+            command_of("hf", case, {"einsum_linear": True}, device="cpu-native")
 
 
 class TestOptions:

@@ -17,6 +17,7 @@ from harness.environments.interpreters import (
     InstallFailed,
     Interpreter,
     base_interpreter,
+    locked,
     named_interpreter,
     with_transformers,
 )
@@ -150,6 +151,27 @@ def test_the_base_is_made_from_the_lock_and_found_again(
     lines.clear()
     assert base_interpreter(cache, lines.append) == base
     assert lines == []
+
+
+def test_without_xla_nothing_of_it_is_installed(base: Interpreter, cache: Path) -> None:
+    other = base_interpreter(cache, print, xla=False)
+    left_out = {"torch-xla"}
+    assert other.packages == {k: v for k, v in base.packages.items() if k not in left_out}
+    assert other.python != base.python
+
+
+def test_a_torch_without_cuda_needs_none_of_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv takes the torch of the lock's version from PyTorch's index then."""
+
+    def names(xla: bool = True, **environ: str) -> set[str]:
+        lines = (line for line in locked(xla, environ) if not line.lstrip().startswith("#"))
+        return {line.partition("==")[0].partition("[")[0] for line in lines}
+
+    gone = names() - names(UV_TORCH_BACKEND="cpu")
+    assert {"triton", "nvidia-cudnn-cu12"} <= gone
+    assert all(name == "triton" or name.startswith("nvidia-") for name in gone)
+    assert names() - names(xla=False) == {"torch-xla", "libtpu", "jax", "jaxlib"}
+    assert names(UV_TORCH_BACKEND="cu128") == names()
 
 
 def test_another_lock_is_another_environment(base: Interpreter, lock: Path, cache: Path) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import BadInput
-from harness.gate.releases import between, file_names, listed, versions
+from harness.environments import listings
+from harness.environments.listings import name_of
+from harness.gate.releases import between, listed, versions
 
 HTML = """<html><body>
 <a href="https://files.example/a/my_pkg-1.10.0-py3-none-any.whl#sha256=1">x</a>
@@ -21,8 +23,12 @@ HTML = """<html><body>
 <a>no address</a> <a href="">empty</a> <b href="my_pkg-7.0.0.tar.gz">no link</b>
 </body></html>"""
 JSON = json.dumps(
-    {"files": [{"filename": "my_pkg-2.0.0rc1.tar.gz"}, {"filename": "my_pkg-1.9.0.tar.gz"}]}
+    {"files": [{"url": "my_pkg-2.0.0rc1.tar.gz"}, {"url": "https://x/my_pkg-1.9.0.tar.gz"}]}
 )
+
+
+def file_names(kind: str, body: str) -> list[str]:
+    return [name_of(address) for address in listings.listed(kind, body, "https://x/my-pkg/")]
 
 
 def test_both_formats() -> None:

@@ -513,6 +513,26 @@ class TestAgainstAStoredBaseline:
         assert "to be reviewed" in first.headline
         assert judged(gate_pair(tmp_path, None)).result is Result.PASS
 
+    def test_a_dirty_tree_that_would_be_written_is_refused_before_it_trains(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where there is a baseline to compare with, it is trained as any other."""
+        chosen, trained = samples.settings(tmp_path), []
+        dirty = samples.plan("hf@2.0", chosen, origin={"description": "x", "dirty": "0" * 64})
+
+        def run_or_reuse(plan: Plan, *_: Any) -> Record:
+            trained.append(plan.label)
+            return samples.run(tmp_path / "b", "hf@2.0")
+
+        monkeypatch.setattr(gating, "plan_ref", lambda *_: dirty)
+        monkeypatch.setattr(gating, "run_or_reuse", run_or_reuse)
+        with pytest.raises(BadInput, match="in no commit"):
+            judged(gate_pair(tmp_path, None))
+        assert trained == []
+        self.stored(tmp_path)
+        assert judged(gate_pair(tmp_path, None)).result is Result.PASS
+        assert trained == ["hf@2.0"]
+
     def test_nothing_is_written_of_a_candidate_that_does_not_train(
         self, world: World, tmp_path: Path
     ) -> None:

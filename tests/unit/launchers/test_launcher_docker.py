@@ -94,6 +94,9 @@ def test_folders_are_mounted_at_their_own_paths_and_only_two_can_be_written(
     argv = launcher(replace(OPTIONS, mounts=[str(more)])).container(job).argv
     places = job.places
     writable = {str(places.record), str(places.scratch)}
+    outputs = replace(job, places=replace(places, output=Path("/my/outputs")))
+    mounted = mounts(launcher(OPTIONS).container(outputs).argv)
+    assert {p for p, options in mounted.items() if not options} == {*writable, "/my/outputs"}
     readable = {
         str(places.inputs), str(places.package), str(places.source),
         str(job.interpreter.pythonpath[0]), str(more),

@@ -65,6 +65,7 @@ def prepare(tmp_path: Path) -> Prepare:
             "record": str(root / "record"),
             "cwd": str(root / "scratch"),
             "dump": str(root / "scratch" / "hlo"),
+            "outputs": str(root / "outputs"),
         }
         artifacts.send(job, root, {root / "scratch" / "spec.json": '{"steps": "é"}'})
         return artifacts, [artifacts.url, sys.executable, "-c"]
@@ -103,6 +104,24 @@ def test_the_first_host_sends_the_dump_of_its_graphs(
     assert host.main([*arguments, script]) == 0
     (folder,) = artifacts.collect(tmp_path / "collected")
     assert [path.name for path in folder.glob("hlo/*")] == sent
+
+
+@pytest.mark.parametrize("worker", ["0", "1"])
+def test_what_a_trainer_writes_is_sent_by_every_host_and_stays_there(
+    bucket: str, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: str
+) -> None:
+    artifacts, arguments = prepare(bucket)
+    monkeypatch.setenv("TPU_WORKER_ID", worker)
+    script = (
+        "import pathlib; out = pathlib.Path('../outputs/checkpoint-5'); out.mkdir(parents=True);"
+        "(out / 'größe.safetensors').write_bytes(b'weights')"
+    )
+    assert host.main([*arguments, script]) == 0
+    (folder,) = artifacts.collect(tmp_path / "collected")
+    assert not (folder / host.OUTPUTS).exists()  # checkpoints are not brought back
+    name = f"host-{worker}/{host.OUTPUTS}/checkpoint-5/größe.safetensors"
+    assert artifacts.fetch_file(name, tmp_path / "one")
+    assert (tmp_path / "one").read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def run(folder: Path, argument: str) -> None:
         rows = str(folder / "rows.npz")
         tokens = np.arange(96).reshape(16, 6) % 16
         np.savez(rows, input_ids=tokens, labels=tokens)
-    device = wanted.get("device", "cpu")
+    eager = "device" not in wanted
     layouts = (LAYOUTS[wanted["layout"]],) if "layout" in wanted else ()
-    watched = Spec(4, micro_batch=4, window=2, device=device, rows=rows, layouts=layouts)
+    watched = Spec(4, micro_batch=4, window=2, eager=eager, rows=rows, layouts=layouts)
     spec.write_text(watched.to_json())
     code = 1
     try:

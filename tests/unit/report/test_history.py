@@ -14,8 +14,9 @@ from report_samples import MADE, of, record, verdict
 
 from harness.record.evidence import Record
 from harness.record.graph import ModuleGraph
-from harness.report.history import HistoryLine, bound, history
-from harness.report.history_text import history_lines
+from harness.report.bounds import bound, judged
+from harness.report.history import COMPILATIONS, MEMORY, STEP_TIME, HistoryLine, history
+from harness.report.history_text import history_lines, remarks
 from harness.report.html import render
 from harness.report.step_times import median_interval, step_times
 
@@ -51,10 +52,65 @@ def test_runs_are_in_the_order_of_their_dates(tmp_path: Path) -> None:
 def test_a_step_time_beyond_what_the_runs_before_show_is_told(tmp_path: Path) -> None:
     usual = [0.5, 0.505, 0.495, 0.5, 0.502]
     line = only(history(days(tmp_path, [*usual, 0.6, 0.4])))
-    flagged = [entry.slower_or_faster for entry in line.entries]
-    assert flagged == [False] * 5 + [True, False]  # 0.6 is a run before 0.4, and widens its bound
-    assert line.entries[2].bound is None  # two runs tell nothing of a third
-    assert "slower" in "\n".join(history_lines([line]))
+    flagged = [entry.judged[STEP_TIME].side for entry in line.entries]
+    assert flagged == [0] * 5 + [1, -1]
+    assert line.entries[2].judged[STEP_TIME].bound is None  # two runs tell nothing of a third
+    told = [text for index in (5, 6) for text in remarks(line.entries, index)]
+    assert [text.split()[0] for text in told] == ["slower", "faster"]
+
+
+class TestMoves:
+    """A bound that has to move says so, and since what."""
+
+    def test_three_in_a_row_on_one_side(self) -> None:
+        values = [0.5, 0.505, 0.495, 0.6, 0.602, 0.598, 0.601]
+        found = [j for j in judged(values) if j is not None]
+        assert [j.side for j in found] == [0, 0, 0, 1, 1, 1, 0]
+        assert [j.moves for j in found] == [0, 0, 0, 0, 0, 3, 0]
+        last = found[-1].bound
+        assert last is not None
+        assert (last.runs, last.low < 0.6 < last.high, last.low > 0.5) == (3, True, True)
+
+    def test_one_outlier_moves_nothing_and_widens_nothing(self) -> None:
+        found = [j for j in judged([0.5, 0.505, 0.495, 5.0, 0.5]) if j is not None]
+        before, after = found[3].bound, found[4].bound
+        assert before == after
+        assert not any(j.moves for j in found)
+
+    def test_two_on_either_side_move_nothing(self) -> None:
+        found = [j for j in judged([1.0, 1.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0]) if j is not None]
+        assert [j.side for j in found][3:] == [1, 1, -1, 1, 1]
+        assert not any(j.moves for j in found)
+
+    def test_what_never_varied_is_beyond_by_one(self) -> None:
+        found = [j for j in judged([4096] * 4 + [4097] * 3) if j is not None]
+        assert [j.side for j in found] == [0, 0, 0, 0, 1, 1, 1]
+        assert found[-1].moves == 3
+
+    def test_it_names_what_was_changed_where_it_began(self, tmp_path: Path) -> None:
+        def at(day: int, seconds: float, release: str) -> Record:
+            packages = {"python": "3.11.7", "torch": "2.9.0", "transformers": release}
+            observed = {"devices": 4, "device_kind": "CPU", "versions": packages}
+            return run(tmp_path, day, seconds, manifest={"observed": observed})
+
+        times = [0.5, 0.505, 0.495, 0.6, 0.61, 0.605]
+        runs = [at(n, s, "4.56.2" if n < 3 else "4.57.6") for n, s in enumerate(times)]
+        entries = only(history(runs)).entries
+        assert entries[3].changed == ("transformers 4.56.2 → 4.57.6",)
+        assert not entries[4].changed
+        *_, moved = remarks(entries, 5)
+        assert "transformers 4.56.2 → 4.57.6" in moved
+        assert entries[3].started in moved
+
+
+def test_compilations_are_counted(tmp_path: Path) -> None:
+    runs = days(tmp_path, [0.5] * 3)
+    events = [window_event(0, 1, 1.0, compilations=2), window_event(2, 7, 3.0)]
+    runs.append(
+        record(tmp_path / "x", losses=[6.0] * 8, events=events, manifest={"started": 1_760_000_000})
+    )
+    entries = only(history(runs)).entries
+    assert [e.judged[COMPILATIONS].value for e in entries if COMPILATIONS in e.judged] == [2]
 
 
 def test_a_bound_moves_by_evidence() -> None:
@@ -75,7 +131,7 @@ def test_a_bound_holds_one_more_run_as_often_as_it_says() -> None:
         *before, one = [random.lognormvariate(0, 0.05) for _ in range(6)]
         found = bound(before)
         assert found is not None
-        beyond += found.beyond(one)
+        beyond += found.side(one) != 0
     assert 0.004 < beyond / 4000 < 0.018
 
 
@@ -111,7 +167,7 @@ def test_memory_is_that_of_the_compiled_step(tmp_path: Path) -> None:
     runs = days(tmp_path / "a", [0.5, 0.5])
     dumped = run(tmp_path / "b", 1, 0.5, manifest={"role": "graph"})
     entries = only(history([*runs, dataclasses.replace(dumped, graph=GRAPH)])).entries
-    assert [entry.memory for entry in entries] == [4096, 4096]
+    assert [entry.judged[MEMORY].value for entry in entries] == [4096, 4096]
 
 
 def test_the_page_shows_it(tmp_path: Path) -> None:
@@ -120,6 +176,7 @@ def test_the_page_shows_it(tmp_path: Path) -> None:
     text = render(verdict(of(runs[0], runs[1])), records, MADE, history(runs))
     assert "Over time" in text
     assert text.count("slower than the 4 runs before explain") == 1
+    assert "slower than the 4 runs before explain" in "\n".join(history_lines(history(runs)))
     assert "2025-06-19T15:06:40Z" in text
     assert "Over time" not in render(verdict(of(runs[0], runs[1])), records, MADE)
 

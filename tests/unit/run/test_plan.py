@@ -73,7 +73,7 @@ class TestNumerics:
     def test_float64_is_computed_on_the_host_as_it_is(self, inputs: Inputs) -> None:
         settings = load(["launcher.condition=bf16_products"])
         spec = plan_float64(settings, inputs, lambda _: None).command.spec
-        assert (spec.device, spec.condition) == ("cpu", None)
+        assert (spec.eager, spec.condition) == (True, None)
 
 
 class TestScript:

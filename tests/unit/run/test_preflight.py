@@ -131,6 +131,30 @@ class TestMesh:
             ready(load([*words, "case.mesh.fsdp=2"]))
 
 
+class TestWithoutXla:
+    NATIVE = "launcher.device=cpu-native"
+
+    def test_fsdp_is_the_one_process(self) -> None:
+        before, after = load([self.NATIVE]).case, ready(load([self.NATIVE])).case
+        assert (dict(before.mesh), dict(after.mesh)) == ({"fsdp": 4}, {"fsdp": 1})
+        assert dataclasses.replace(after, mesh=before.mesh) == before
+
+    @pytest.mark.parametrize("word", ["mesh@case.mesh=fsdp2-tensor2", "+case.dcn.fsdp=2"])
+    def test_a_case_that_is_about_its_mesh(self, word: str) -> None:
+        with pytest.raises(BadInput, match=r"is what case=llama-tiny is about"):
+            ready(load([self.NATIVE, word]))
+
+    @pytest.mark.parametrize(
+        "word",
+        [
+            "graph=hlo", "target=v6e:2x2", "launcher.condition=tf32_products", "launcher=docker",
+        ],
+    )  # fmt: skip
+    def test_what_only_xla_has(self, word: str) -> None:
+        with pytest.raises(BadInput, match=f"{word}: launcher.device=cpu-native is eager PyTorch"):
+            ready(load([word, self.NATIVE]))
+
+
 class TestMissing:
     def test_a_machine_without_the_device(
         self, vm: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

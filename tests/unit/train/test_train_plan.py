@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInput
+from harness.compiler.flags import LIBTPU
 from harness.config.folders import config_directory
+from harness.config.training import TrainingRequest
 from harness.devices.tpu import DEVICE
 from harness.engines.hf import scripts
 from harness.engines.hf.engine import TRANSFORMERS
@@ -28,6 +30,12 @@ from harness.train import hf, torchprime
 from harness.train import request as requested
 from harness.train.request import TrainingPlan
 from harness.train.settings import load_hf, load_torchprime
+
+CLUSTER = (
+    "launcher=xpk", "launcher.device=tpu", "launcher.options.cluster=c",
+    "launcher.options.project=p", "launcher.options.zone=z", "launcher.options.tpu_type=v6e-8",
+    "launcher.options.artifact_dir='gs://b/f'",
+)  # fmt: skip
 
 TOKEN = "hf_abcdefghijklmnop"
 TINY = "llama-3.0-8b-tiny.json"
@@ -422,8 +430,50 @@ class TestTorchprime:
         words = words_of(plan_torchprime("+dataset.file_dataset_path=a.jsonl"))
         assert words[-1] == f"+dataset.file_dataset_path='{here}/a.jsonl'"
 
+    def test_on_a_cluster_it_writes_where_every_host_sends_from(
+        self, plan_torchprime: Callable[..., TrainingPlan], here: Path
+    ) -> None:
+        side = plan_torchprime(*CLUSTER)
+        words = words_of(side)
+        assert "output_dir='{output}'" in words
+        assert "profile_dir='{output}/profile'" in words
+        assert side.plan.output == here / "outputs"
+        assert "--xla_dump_to={output}/xla_dumps " in side.plan.environment["XLA_FLAGS"]
+        quiet = plan_torchprime(*CLUSTER, "xla_dump=false").plan.environment
+        assert "XLA_FLAGS" not in quiet or "xla_dump" not in quiet["XLA_FLAGS"]
+
+    def test_compiler_flags_are_those_of_its_own_launcher(
+        self,
+        plan_torchprime: Callable[..., TrainingPlan],
+        torchprime_checkout: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        image = torchprime_checkout / "torchprime/launcher/Dockerfile"
+        image.parent.mkdir()
+        image.write_text('FROM x\nENV LIBTPU_INIT_ARGS "--xla_a=1 --xla_b=2"\n')
+        monkeypatch.delenv(LIBTPU, raising=False)
+        found = plan_torchprime(*CLUSTER).plan.environment[LIBTPU]
+        assert found == f"--xla_a=1 --xla_b=2 {torchprime.MEGASCALE}"
+        own = plan_torchprime(*CLUSTER, f"env=[{{{LIBTPU}:'--xla_c=3'}}]").plan.environment
+        assert own[LIBTPU] == "--xla_c=3"
+        assert LIBTPU not in plan_torchprime().plan.environment  # on the CPU mesh
+        monkeypatch.setenv(LIBTPU, "--xla_d=4")
+        assert plan_torchprime(*CLUSTER).plan.environment[LIBTPU] == "--xla_d=4"
+
+    def test_the_probe_s_profile_is_the_only_one(
+        self, plan_torchprime: Callable[..., TrainingPlan]
+    ) -> None:
+        side = plan_torchprime(*CLUSTER, "profile=true")
+        assert side.plan.command.spec.profile == "{record}/profile"
+        assert "profile_start_step=-1" in words_of(side)
+        assert plan_torchprime(*CLUSTER).plan.command.spec.profile is None
+        with pytest.raises(BadInput, match="a profile does not show"):
+            plan_torchprime("profile=true")
+
     def test_what_is_recorded(self, plan_torchprime: Callable[..., TrainingPlan]) -> None:
-        side = plan_torchprime()
+        side = plan_torchprime("comment=why")
+        assert isinstance(side.plan.case, TrainingRequest)
+        assert side.plan.case.comment == "why"
         case: Any = side.plan.case
         assert (case.dtype, case.steps, case.global_batch) == ("bfloat16", 20, 8)
         assert case.mesh == {"data": 2, "fsdp": 4, "tensor": 1}
