@@ -125,7 +125,7 @@ def _imports(run: Run) -> forked.Imports:
     left_out = () if imports_xla(run.environment) else OF_XLA
     libraries, first = (
         tuple(name for name in names if name.split(".")[0] not in left_out)
-        for names in (run.libraries, forked.FIRST)
+        for names in (run.libraries, forked.COMMON_LIBRARIES)
     )
     return forked.Imports(libraries, run.interpreter.pythonpath, run.interpreter.key, first)
 
