@@ -100,15 +100,16 @@ def base_interpreter(cache_dir: Path, progress: Progress, xla: bool = True) -> I
 _CUDA = re.compile(r"(nvidia-[\w-]+|triton)==")
 _OF_XLA = re.compile(r"(torch-xla|libtpu|jax|jaxlib)(\[\w+\])?==")
 
-TORCH_BACKEND = "UV_TORCH_BACKEND"
-"""uv's own variable: `cpu` has it take torch from PyTorch's index of builds without CUDA."""
+TORCH_BACKEND, NO_CUDA = "UV_TORCH_BACKEND", "cpu"
+"""uv's own variable, and the value with which it takes torch from PyTorch's index of builds without
+CUDA."""
 
 
 def locked(xla: bool = True, environ: Mapping[str, str] = os.environ) -> list[str]:
     """The lines of the lock: without what only `xla` needs where there is none of it, and without
     CUDA's libraries where uv is told to take a torch that was built without CUDA."""
     left_out = [] if xla else [_OF_XLA]
-    if environ.get(TORCH_BACKEND) == "cpu":
+    if environ.get(TORCH_BACKEND) == NO_CUDA:
         left_out.append(_CUDA)
     lines = LOCK.read_text().splitlines(keepends=True)
     return [line for line in lines if not any(pattern.match(line) for pattern in left_out)]
