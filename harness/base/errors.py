@@ -9,5 +9,9 @@ class BadInput(Exception):
     """
 
 
+class CannotStart(BadInput):
+    """What is to be trained with fails as it is imported: no run of it can be begun."""
+
+
 class CannotTrain(BadInput):
     """The engine has no way to train this case; another case would do."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.base.errors import BadInput, CannotTrain
+from harness.base.errors import BadInput, CannotStart, CannotTrain
 from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Settings
 from harness.engines.spec import Workaround, engine
@@ -80,6 +80,8 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         if _NETWORK.search(str(error)):
             raise
         check_exists(error, pair.candidate.packages)
+        return _not_installed(pair, against, str(error), reporter)
+    except CannotStart as error:
         return _not_installed(pair, against, str(error), reporter)
     if against is None:
         return _against_stored(pair, candidate, reporter)
@@ -257,7 +259,9 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     graphs = (base, _compiled_step(pair, reporter)) if hlo else None
     steps = compiled_of(pair, plan, own, compiling, reporter)
     compiled = same_compilations(baseline.compiled, steps)
-    comparison = Comparison(base, own, pair.settings.tolerance, graphs=graphs, compiled=compiled)
+    comparison = Comparison(
+        base, own, pair.settings.tolerance, versions=True, graphs=graphs, compiled=compiled
+    )
     verdict = judge(comparison)
     wanted = pair.settings.tolerance.noise_floor != "table"
     noise = baseline.noise

@@ -40,6 +40,8 @@ class Comparison:
     timing:        runs of both sides that were launched to be timed, one pair for each launch
     rounds:        how often the timing may be judged: each judgement is the stricter for it
     broken:        names of the rungs above that do not hold
+    versions:      both are versions of one trainer: what each of them does wrong is no change where
+                   the other does it too
     """
 
     a: Record
@@ -56,6 +58,7 @@ class Comparison:
     timing: tuple[RecordPair, ...] = ()
     rounds: int = 1
     broken: tuple[str, ...] = ()
+    versions: bool = False
 
     @property
     def names(self) -> tuple[str, str]:
@@ -69,6 +72,18 @@ class Comparison:
             for run, record in (("a", self.a), ("b", self.b))
             for finding in check(record)
         ]
+
+    def changed(self, check: Callable[[Record], Iterable[Finding]]) -> list[Finding]:
+        """`of_each`, without what two versions of one trainer both have: by kind, step and
+        parameter, as their numbers may be noise apart."""
+        found = self.of_each(check)
+        if not self.versions:
+            return found
+        by_run = {
+            run: {(f.kind, f.step, f.parameter) for f in found if f.run == run} for run in "ab"
+        }
+        both = by_run["a"] & by_run["b"]
+        return [f for f in found if not f.kind or (f.kind, f.step, f.parameter) not in both]
 
     def holds(self, *rungs: str) -> bool:
         """Whether none of these rungs is broken, which are above the one that asks."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+from harness.ladder.result import Finding
 from harness.record.evidence import Record, Step
 
 NEAR = 0.1
@@ -47,14 +49,16 @@ def mean_cross_entropy(step: Step) -> float | None:
     return math.fsum(sums) / sum(targets)
 
 
-def divided(record: Record) -> str | None:
-    """In words, what `backward()` was called on at step 0 where that is not the loss."""
+def divided(record: Record) -> Iterator[Finding]:
+    """What `backward()` was called on at step 0 where that is not the loss."""
     if not record.steps or record.steps[0].index != 0:
-        return None
+        return
     first = record.steps[0]
     by, n = division(first), len(first.micro_losses)
     if by == 1:
-        return None
+        return
     if by > 1:
-        return f"{record.label} called backward() on its loss divided by {n}, once too often"
-    return f"{record.label} called backward() on the sum of its {n} micro-batches' mean losses"
+        text = f"{record.label} called backward() on its loss divided by {n}, once too often"
+    else:
+        text = f"{record.label} called backward() on the sum of its {n} micro-batches' mean losses"
+    yield Finding(text, 0, kind=f"division by {by:g}")

@@ -35,8 +35,9 @@ def misreported(record: Record) -> Iterator[Finding]:
             text = (
                 f"{when}: {record.label} reports a loss of {reported.loss:g}, and it is {mean:.6g}"
             )
-            text += _cause(reported.loss / mean if mean else math.nan, len(last.micro_losses))
-            yield Finding(text, reported.last, None, reported.loss, mean)
+            cause = _cause(reported.loss / mean if mean else math.nan, len(last.micro_losses))
+            kind = f"reported loss{cause}" if cause else ""  # what has no cause may be two things
+            yield Finding(text + cause, reported.last, None, reported.loss, mean, kind=kind)
         norms = reported.gradient_norm, last.gradient_norm
         if None not in norms and exceeds(relative_difference(*norms), AS_PRINTED):
             text = f"step {reported.last}: {record.label} reports a gradient norm of {norms[0]:g}, "

@@ -204,6 +204,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             compiled=compiled,
             timing=measured.timing,
             rounds=settings.timing.rounds,
+            versions=not planned.held_against_float64,
         )
         verdicts.append(_judge_with_float64(comparison, planned, reporter, clock))
     beside = (*noise.runs, *([] if first is None else [first]))

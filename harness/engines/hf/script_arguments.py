@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotStart
 from harness.base.progress import Progress
+from harness.base.tracebacks import root_of
 from harness.environments.cache import exclusive
 from harness.environments.interpreters import Interpreter
 from harness.record.writer import write_json
@@ -77,7 +78,7 @@ def ask(script: Path, interpreter: Interpreter, cache_dir: Path, progress: Progr
     It is asked again when a Python file in its folder or anything in the interpreter has changed.
 
     Raises:
-        BadInput: it cannot be run up to its parser, or has none of argparse's.
+        BadInput: it has no parser of argparse's; CannotStart where it fails before that.
     """
     memory = cache_dir / "arguments" / f"{_identity(script, interpreter)}.json"
     if not memory.is_file():
@@ -123,24 +124,25 @@ def _inquire(script: Path, interpreter: Interpreter) -> list[dict[str, Any]]:
         if answer.is_file():
             described: list[dict[str, Any]] = json.loads(answer.read_text())
             return described
-    raise BadInput(_no_answer(script, interpreter, done.returncode, done.stdout))
+    raise _no_answer(script, interpreter, done.returncode, done.stdout)
 
 
-def _no_answer(script: Path, interpreter: Interpreter, code: int, printed: str) -> str:
+def _no_answer(script: Path, interpreter: Interpreter, code: int, printed: str) -> BadInput:
     error = ([line.strip() for line in printed.splitlines() if line.strip()] or ["nothing"])[-1]
     if code == 0:
-        return (
+        return BadInput(
             f"{script} ended without parsing any arguments by argparse: name a script that takes "
             "its arguments as run_clm.py does, by train_script.path."
         )
     missing = error.removeprefix("ModuleNotFoundError: No module named ")
     if missing != error:
-        return (
+        return CannotStart(
             f"{script} imports {missing}, which the interpreter {interpreter.python} does not "
             "have: install it there, or name no interpreter (python=null), and the harness makes "
             "one that has what run_clm.py imports."
         )
-    return (
+    root = root_of(printed.splitlines()) or error[-500:]
+    return CannotStart(
         f"{script} cannot be asked which arguments it takes, because it fails before it parses "
-        f"them: {error[-500:]}. Run `{interpreter.python} {script} --help` to see all of it."
+        f"them: {root}. Run `{interpreter.python} {script} --help` to see all of it."
     )

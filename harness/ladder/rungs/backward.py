@@ -47,9 +47,9 @@ def backward(c: Comparison) -> RungResult:
                 text += f"{shown(norms[1])} in {y.label}, relative distance {distance:.2g}"
                 findings.append(Finding(text, 0, parameter, norms[0], norms[1]))
     name, value, x, y = max(values, key=lambda v: nan_last(v[1]))
-    wrong = [division for record in (c.a, c.b) if (division := divided(record)) is not None]
-    if wrong:
-        text = f"step 0: {'; '.join(wrong)}: its gradients are not those of the loss"
+    if wrong := c.changed(divided):
+        calls = "; ".join(finding.text for finding in wrong)
+        text = f"step 0: {calls}: its gradients are not those of the loss"
         findings.insert(0, Finding(text, 0))
         return RungResult.failed("backward", text, value, limit, tuple(findings))
     if findings:
@@ -59,9 +59,10 @@ def backward(c: Comparison) -> RungResult:
         text += f"distance {value:.2g} between {x.label} and {y.label}{common}"
         return RungResult.failed("backward", text, value, limit, tuple(findings))
     count = len(by_name(c.a))
+    alike = "".join(f"; {finding.text}" for finding in c.of_each(divided))
+    text = f"{count} gradients of step 0 agree; furthest apart: {name}, {value:.2g}{alike}"
     return RungResult.passed(
-        "backward", f"{count} gradients of step 0 agree; furthest apart: {name}, {value:.2g}",
-        value, limit,
+        "backward", text, value, limit,
         detects=detected(limit.value, "gradient"),
     )  # fmt: skip
 

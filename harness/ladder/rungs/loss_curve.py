@@ -37,11 +37,7 @@ def loss_curve(c: Comparison) -> RungResult:
     result = judge_curve(c, Curve("loss_curve", "loss", LOSSES))
     if not result.holds:
         return result
-    findings = tuple(
-        finding
-        for record in (c.a, c.b)
-        for finding in (*misreported(record), *against_case.counted_updates(record))
-    )
+    findings = (*c.changed(misreported), *c.of_each(against_case.counted_updates))
     if findings:
         return RungResult.failed("loss_curve", summary(findings), len(findings), EQUAL, findings)
     return _judge_course(c, result)

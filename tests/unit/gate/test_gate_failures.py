@@ -8,7 +8,8 @@ from pathlib import Path
 import gate_samples as samples
 import pytest
 
-from harness.gate.failures import broken_rung, root_of, why
+from harness.base.tracebacks import root_of
+from harness.gate.failures import broken_rung, why
 
 PLAIN = """Loading weights
 Traceback (most recent call last):

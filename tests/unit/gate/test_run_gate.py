@@ -15,7 +15,7 @@ from builders import compiled_step
 from compiled_samples import sample_module, sample_step
 from golden import Worded
 
-from harness.base.errors import BadInput, CannotTrain
+from harness.base.errors import BadInput, CannotStart, CannotTrain
 from harness.compiler.compiled import CompiledStep
 from harness.compiler.libtpu import CompileLimits
 from harness.compiler.target import Target
@@ -217,6 +217,15 @@ class TestAgainstAVersion:
         verdict = judged(gate_pair(tmp_path))
         assert verdict.result is Result.FAIL
         assert "no such release hf@1.0 still trains." in verdict.headline
+
+    def test_nor_one_whose_code_does_not_even_start(self, world: World, tmp_path: Path) -> None:
+        broken = CannotStart("SyntaxError: invalid syntax (transformers/trainer.py:12)")
+        world(v1=samples.run(tmp_path / "a", "hf@1.0"), v2=broken)
+        verdict = judged(gate_pair(tmp_path))
+        assert verdict.result is Result.FAIL
+        assert verdict.headline_rung is not None
+        assert verdict.headline_rung.rung == "environment"
+        assert "transformers/trainer.py:12" in verdict.headline
 
     def test_nor_is_it_the_candidate_where_neither_works(
         self, world: World, tmp_path: Path

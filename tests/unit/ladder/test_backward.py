@@ -22,6 +22,7 @@ from builders import (
 )
 from golden import Worded
 
+from harness.ladder.judge import judge
 from harness.ladder.loss import division
 from harness.ladder.result import Result
 from harness.ladder.rungs.backward import (
@@ -268,6 +269,27 @@ class TestWhatBackwardWasCalledOn:
             result = backward(comparison(*pair))
             assert result.result is FAIL
             worded(result)
+
+    @pytest.mark.parametrize(("trainer", "by"), [(DividedOnceMore, 1 / 3), (Summed, 3.0)])
+    def test_what_two_versions_of_one_trainer_both_do_is_no_change(
+        self, trainer: type[Trainer], by: float
+    ) -> None:
+        """It is said, and the rungs below are judged; what one of them does is a change."""
+        right = with_cross_entropies(Trainer(label="a", accumulation=3).record())
+        wrong = with_cross_entropies(trainer(label="b", accumulation=3).record(), by=by)
+        again = with_cross_entropies(trainer(label="c", accumulation=3, sums=-1).record(), by=by)
+        verdict = judge(comparison(wrong, again, versions=True))
+        found = verdict.rung("backward")
+        assert found.result is PASS
+        assert "b called backward()" in found.explanation
+        assert verdict.rung("grad_norm_curve").result is PASS
+        for pair in ((right, wrong), (wrong, right)):
+            assert backward(comparison(*pair, versions=True)).result is FAIL
+
+    def test_two_versions_that_do_two_things_have_changed(self) -> None:
+        one = with_cross_entropies(DividedOnceMore(label="a", accumulation=3).record(), by=1 / 3)
+        other = with_cross_entropies(Summed(label="b", accumulation=3).record(), by=3.0)
+        assert backward(comparison(one, other, versions=True)).result is FAIL
 
     def test_another_count_of_labels_is_a_loss(self, worded: Worded) -> None:
         right = with_cross_entropies(CountsRight(label="a", accumulation=2).record())
