@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotStart
 from harness.engines.hf import script_arguments as arguments
 from harness.engines.hf.script_arguments import Accepted, ask
 from harness.environments.interpreters import Interpreter
@@ -90,6 +90,15 @@ class TestAnswer:
     def test_known_arguments_are_asked_for_as_well(self, asker: Asker) -> None:
         text = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--x')\n"
         assert "x" in asker(text + "p.parse_known_args()\n").parameters
+
+
+def test_code_that_does_not_start_names_file_and_line(asker: Asker) -> None:
+    """A gate takes it for the candidate's fault, and says where it is."""
+    (asker.script.parent / "broken.py").write_text("x = 1\ndef f(:\n    pass\n")
+    with pytest.raises(CannotStart, match=r"SyntaxError: invalid syntax \(.*broken\.py:2\)"):
+        asker("import broken\n")
+    with pytest.raises(CannotStart, match=r"ImportError: .* \(.*run_clm\.py:1 in <module>\)"):
+        asker("from json import nothing_such\n")
 
 
 class TestMemory:
