@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,8 +48,6 @@ def bisect(
 
     parity bisect --good libtpu@0.0.21 --bad libtpu@0.0.52 target=v5p:2x2x1
     """
-    import dataclasses
-
     from harness.cli.output import end
     from harness.gate.libtpu import is_libtpu
 
@@ -94,8 +93,6 @@ def _search_trainers(
     reporter: ConsoleReporter,
 ) -> FirstBad:
     """Search commits where both ends are of git, else releases."""
-    import dataclasses
-
     from harness.environments.sources import PypiSource
     from harness.environments.wheels import WheelSource
     from harness.gate.bisect import Question, first_bad_release

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.cli.listing import print_list
 from harness.cli.options import Overrides, Torchprime, overrides_of
 
 
@@ -10,7 +11,6 @@ def cases(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
 
     parity cases case.dtype=bfloat16 asks it of every case in bfloat16.
     """
-    from harness.cli.listing import print_list
     from harness.config.compose import case_origins, load
     from harness.run.trained_by import refusals
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from harness.cli.options import Overrides
 
 
@@ -10,8 +13,6 @@ def command(overrides: Overrides = None) -> None:
 
     parity command launcher=docker case=llama-tiny
     """
-    import shlex
-    from pathlib import Path
 
     from rich.console import Console
 

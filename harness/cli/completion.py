@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from harness.base.errors import BadInput
+
 KEYS = ("engines=[", "case.steps=", "case.dtype=", "tolerance.step_time=", "workspace=")
 """Keys that are often wanted, beside the groups that have a file for each choice."""
 
 
 def override(incomplete: str) -> list[str]:
     """Overrides that begin so: `case=` and every other group with its choices."""
-    from harness.base.errors import BadInput
     from harness.config.folders import config_folders
 
     try:

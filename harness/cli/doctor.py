@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from harness.base.errors import BadInput
+from harness.cli.listing import print_list
 from harness.cli.options import Overrides, Torchprime, overrides_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def doctor(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
 
     Exits with 2 where a session on the CPU mesh would not work.
     """
-    from harness.cli.listing import print_list
     from harness.config.compose import load
 
     findings = list(examine(load(overrides_of(overrides, torchprime)).engine))

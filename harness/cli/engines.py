@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from harness.cli.doctor import environment_is_made, source_finding
+from harness.cli.listing import print_list
 from harness.cli.options import Overrides, Torchprime, overrides_of
 
 
 def engines(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
     """List the engines, with what is missing and how to get it."""
-    from harness.cli.doctor import environment_is_made, source_finding
-    from harness.cli.listing import print_list
     from harness.config.compose import load
     from harness.engines.spec import engines as registered
     from harness.environments.sources import default_cache_dir

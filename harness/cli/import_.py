@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.base.errors import BadInput
+from harness.base.text import printable
 from harness.cli import completion
 
 
@@ -56,7 +58,6 @@ def import_(
 
     parity compare workspace/llama-8b/hf-… workspace/llama-8b/torchprime-…
     """
-    import tempfile
 
     from harness.importing.fetch import fetch
     from harness.importing.make import Stated, make_record
@@ -84,7 +85,5 @@ def _rungs(text: str) -> tuple[str, ...]:
 
 
 def _say(title: str, lines: tuple[str, ...]) -> None:
-    from harness.base.text import printable
-
     for line in lines:
         print(f"{title}: {printable(line)}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.report.wrap import wrap
+
 
 def print_list(entries: Sequence[tuple[str, Sequence[str]]], style: str = "bold") -> None:
     """Each name on a line of its own, in one piece, and under it what is to be known of it."""
     from rich.console import Console
     from rich.text import Text
-
-    from harness.report.wrap import wrap
 
     console = Console()
     for name, facts in entries:

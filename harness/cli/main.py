@@ -120,10 +120,10 @@ def exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except USAGE_ERROR as error:
-        from typer import rich_utils
+        from typer.rich_utils import rich_format_error
 
         with contextlib.suppress(OSError):  # where stderr cannot be written there is nobody to tell
-            rich_utils.rich_format_error(error)
+            rich_format_error(error)
         return int(error.exit_code)
     except BadInput as error:
         print_error(f"error: {error}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Html, Json, Junit, Verbose
+from harness.report.files import STDOUT
 
 
 def report(
@@ -38,7 +39,6 @@ def report(
     """
     from harness.cli.output import end
     from harness.config.compose import load
-    from harness.report.files import STDOUT
     from harness.report.history import history
     from harness.report.history_text import history_lines
     from harness.run.again import find_records, judge_again

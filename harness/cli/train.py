@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -177,8 +178,6 @@ def _once(
 
     watch: told of the code as it was before it was trained
     """
-    import shlex
-
     from rich.console import Console
 
     from harness.train.request import commands, output_folder, train

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.base.errors import BadInput
+from harness.base.files import write_text
 
 
 def use(
@@ -37,7 +38,6 @@ def use(
     import yaml
     from rich.console import Console
 
-    from harness.base.files import write_text
     from harness.launchers.saved import SAVED, config_file
     from harness.launchers.xpk import XpkOptions
 

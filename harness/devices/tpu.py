@@ -10,7 +10,6 @@ import fcntl
 import math
 import os
 import re
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +121,8 @@ MEGACORE = ("v4", "v5p")
 
 def tpu_env(url: str = METADATA) -> dict[str, str]:
     """What the VM's metadata says of its slice; nothing where there is no metadata server."""
+    import urllib.request  # it takes as long to import as the rest of the room
+
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:

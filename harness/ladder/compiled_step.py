@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.compiler import ModuleGraph, describe_difference
+from harness.compiler.compare import describe_difference
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import relative_difference
 from harness.ladder.result import Finding, Limit, RungResult, summary
 from harness.record.evidence import Record
+from harness.record.graph import ModuleGraph
 
 FLOPS = 0.01
 """Relative difference of matrix-product FLOPs between two engines that counts as none."""

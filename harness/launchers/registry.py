@@ -9,6 +9,7 @@ from harness.base.nearest import did_you_mean
 from harness.base.progress import Progress
 from harness.config.settings import LauncherSettings
 from harness.devices.device import device
+from harness.launchers.docker import Docker, DockerOptions
 from harness.launchers.launcher import Launcher, Local, NoOptions, options_of
 from harness.launchers.local import Limits
 from harness.launchers.saved import saved
@@ -53,10 +54,7 @@ def launcher_for(settings: LauncherSettings, progress: Progress) -> Launcher:
         options_of(NoOptions, settings.options)
         return local_launcher(settings, progress)
     limits = limits_of(settings)
-    # Only the one that is asked for: they bring a client of object storage, and more.
     if settings.name == "docker":
-        from harness.launchers.docker import Docker, DockerOptions
-
         return Docker(options_of(DockerOptions, settings.options), limits, progress)
     if settings.name == "xpk":
         from harness.launchers.xpk import Xpk, XpkOptions

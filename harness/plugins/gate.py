@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.base.errors import BadInput
 from harness.cli.signals import signals_interrupt
 from harness.ladder.ladder import names
 from harness.ladder.result import RungResult
@@ -81,7 +82,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _gated(config: pytest.Config) -> tuple[GatePair, ...]:
     if config.getoption("--parity-candidate") is None:
         return ()
-    from harness.base.errors import BadInput
     from harness.gate.refs import parse
     from harness.gate.selection import gate_pairs
 
@@ -126,7 +126,6 @@ def _outcome(config: pytest.Config, pair: GatePair) -> Outcome:
 
 
 def _judged(config: pytest.Config, pair: GatePair) -> Outcome:
-    from harness.base.errors import BadInput
     from harness.gate.gate import NotCompared, judge_pair
 
     reporter = reporter_of(config)

@@ -26,6 +26,7 @@ from harness.base import registry
 from harness.base.crash import CRASHED, crashed
 from harness.base.errors import BadInput
 from harness.cli.signals import signals_interrupt
+from harness.devices.device import device, devices
 from harness.ladder.ladder import names, preconditions
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict, merged
@@ -128,8 +129,6 @@ def pytest_report_collectionfinish(
     """The settings that are in effect, where parity tests were collected."""
     if not any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in items):
         return []
-    from harness.devices.device import devices
-
     cases = ", ".join(config.getoption("--parity-case") or DEFAULT_CASES)
     workspace = Path(config.getoption("--parity-workspace")).resolve()
     counts = [(found.title, found.count and found.count()) for found in devices()]
@@ -139,8 +138,6 @@ def pytest_report_collectionfinish(
 
 def device_mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
     """The mark by which `-m tpu` selects tests that train on a device; registered on first use."""
-    from harness.devices.device import device
-
     line = f"{name}: trains on the {device(name).title}"
     if line not in config.getini("markers"):
         config.addinivalue_line("markers", line)
@@ -299,7 +296,6 @@ def pair_outcome(config: pytest.Config, pair: EnginePair, *overrides: str) -> Ou
 
 def _run(config: pytest.Config, pair: EnginePair, overrides: tuple[str, ...]) -> Outcome:
     from harness.config.compose import load
-    from harness.devices.device import device
     from harness.engines.sources import MissingSource
     from harness.run import session
     from harness.run.preflight import ready

@@ -13,6 +13,7 @@ from harness import __version__
 from harness.base import secrets
 from harness.base.errors import BadInput
 from harness.base.text import printable
+from harness.compiler.dump import read_dump, steady_state_module
 from harness.config.case import Case
 from harness.config.training import TrainingRequest
 from harness.devices.device import planes_of, with_kind
@@ -32,6 +33,7 @@ from harness.record.evidence import (
     Reported,
 )
 from harness.record.log import last_lines
+from harness.run.compiling import keep_modules
 from harness.run.plan import Plan
 from harness.run.workspace import Slot
 
@@ -132,9 +134,6 @@ def device_times_of(profile: Path, planes: re.Pattern[str]) -> DeviceTimes:
 
 def _keep_graph(place: Slot) -> None:
     """Write graph.json from the HLO dump, which is thrown away with the scratch folder."""
-    from harness.compiler import read_dump, steady_state_module
-    from harness.run.compiling import keep_modules
-
     dump = place.scratch / "hlo"
     modules = read_dump(dump)
     step = steady_state_module(modules)

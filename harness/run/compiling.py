@@ -10,6 +10,7 @@ from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.typed import plain_json
 from harness.compiler.compiled import CompiledStep, from_json, to_json
+from harness.compiler.executed import bare_module, executed_modules, module_protos, steady_step
 from harness.compiler.flags import LIBTPU, XLA, CompilerFlags
 from harness.compiler.libtpu import (
     CompileLimits,
@@ -193,8 +194,6 @@ def keep_modules(dump: Path, log: Path, heaviest: int, directory: Path) -> None:
     heaviest: which of the modules of the `dump` is the step or most of it, in order of compilation
     log:      torch_xla's own of compilations and executions
     """
-    from harness.compiler.executed import bare_module, executed_modules, module_protos, steady_step
-
     try:
         if not log.is_file():
             raise BadInput("torch_xla wrote no log of what it executed")

@@ -22,7 +22,6 @@ import numpy as np
 import record_files
 from numpy.typing import NDArray
 
-from harness.compiler import Collective, ModuleGraph
 from harness.config.case import Case, Data, Optimizer, Schedule
 from harness.config.compose import load
 from harness.config.settings import Tolerance
@@ -31,6 +30,7 @@ from harness.ladder.comparison import Comparison
 from harness.models.family import Model
 from harness.probe.expected import fingerprint_of
 from harness.record.evidence import Fingerprint, Parameter, Record, Step, Window
+from harness.record.graph import Collective, ModuleGraph
 from harness.record.reader import read_record
 
 Array = NDArray[Any]

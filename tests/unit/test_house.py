@@ -14,7 +14,9 @@ from harness.base import registry
 
 UNIT = Path(__file__).parent
 HARNESS = UNIT.parents[1] / "harness"
-OF_THE_REPOSITORY = {"test_docs.py", "test_extending.py", "test_house.py", "test_workflows.py"}
+OF_THE_REPOSITORY = {
+    "test_docs.py", "test_extending.py", "test_house.py", "test_imports.py", "test_workflows.py",
+}  # fmt: skip
 FILES = sorted(UNIT.glob("*/**/test_*.py"))
 
 

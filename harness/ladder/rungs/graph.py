@@ -9,6 +9,7 @@ from collections.abc import Callable
 from harness.devices.device import computes_by_xla
 from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
+from harness.ladder.compiled_step import compiled_step
 from harness.ladder.result import EQUAL, Finding, Result, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.same_work import other_work
@@ -130,9 +131,6 @@ def _judged(c: Comparison) -> RungResult:
         text = f"{findings[0].text} ({shown})"
         return RungResult.failed("graph", text, len(findings), EQUAL, tuple(findings))
     if c.graphs is not None:
-        # Not above: reading compiled steps is a third of what the whole ladder takes to import.
-        from harness.ladder.compiled_step import compiled_step
-
         executions = [per_step(r, "executions") for r in (c.a, c.b)]
         return compiled_step("graph", c, c.graphs, shown, executions)
     detects = "one recompilation after warm-up, one operation on the host or transfer to it"

@@ -17,16 +17,12 @@ from hypothesis import strategies as st
 
 from harness.base.errors import BadInput
 from harness.base.typed import typed_json
-from harness.compiler import (
-    Collective,
-    ModuleGraph,
-    describe_difference,
-    parse_module,
-    read_dump,
-    steady_state_module,
-)
 from harness.compiler.buffers import read_memory
+from harness.compiler.compare import describe_difference
+from harness.compiler.dump import read_dump, steady_state_module
 from harness.compiler.flops import meeting_positions
+from harness.compiler.hlo import parse_module
+from harness.record.graph import Collective, ModuleGraph
 
 # A busy machine makes a fast test slow, which is no failure.
 patient = settings(deadline=None, max_examples=50)

@@ -14,12 +14,12 @@ from builders import (
 )
 from golden import Worded
 
-from harness.compiler import ModuleGraph
 from harness.ladder.result import Result
 from harness.ladder.rungs.graph import (
     graph,
 )
 from harness.record.evidence import Record
+from harness.record.graph import ModuleGraph
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 

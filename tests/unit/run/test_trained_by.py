@@ -33,9 +33,10 @@ EXPECTED = {
 @pytest.mark.parametrize("name", case_names())
 def test_every_case_of_ours(name: str, tree: str) -> None:
     found = refusals(load([f"case={name}", tree]))
-    assert list(found) == ["hf", "reference", "torchprime"]
+    assert {"hf", "reference", "torchprime"} <= set(found)
     wanted = EXPECTED.get(name, {})
-    assert {engine for engine, reason in found.items() if reason is not None} == set(wanted)
+    refused = {engine for engine, reason in found.items() if reason is not None}
+    assert refused & {"hf", "reference", "torchprime"} == set(wanted)
     for engine, key in wanted.items():
         assert str(found[engine]).startswith(key)
 
