@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.base.errors import BadInput
 from harness.cli.options import BASELINES
 
 FOLDERS = (Path("workspace"), BASELINES)
@@ -36,7 +37,6 @@ def history(
 
     parity history workspace /shared/nightly --case llama-tiny
     """
-    from harness.base.errors import BadInput
     from harness.gate.baselines import records_in
     from harness.report.history import history as lines_of
     from harness.report.history_text import history_lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -135,8 +136,6 @@ def _named(training: Training, name: str | None, comment: str | None) -> Trainin
 
     Raises BadInput for a name that no folder can have.
     """
-    import dataclasses
-
     from harness.train.settings import checked
 
     name, comment = name or training.run_name, comment or training.comment

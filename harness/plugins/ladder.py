@@ -167,8 +167,6 @@ def _pairs(config: pytest.Config) -> list[EnginePair]:
         if len(engines) != 2:
             raise pytest.UsageError(f"--parity-pair {text}: write two engines, as hf,torchprime")
         pairs.append((engines[0], engines[1]))
-    from harness.devices.device import devices
-
     # Without XLA nothing is sharded, and torchprime does not train.
     return [
         EnginePair(case, a, b, device.name)
