@@ -41,6 +41,7 @@ DEVICE = Device(
     shared=True,
     matmul_precision="float32",
     kind_of=kind_of,
+    only_kind=PJRT,
     # Most of a step there is host tracing, on processors that are shared with everything else: who
     # wants to know asks for it.
     step_time=None,

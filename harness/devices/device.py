@@ -63,6 +63,7 @@ class Device:
     host_clock:       what has to be known of step times by the host's clock; "" for nothing
     signs:            what a log shows where the device was busy or lost
     chips:            known chips by device kind, in lower case
+    only_kind:        the one device kind that it has; None where a run has to tell
     xla:              trainers compute on it through torch_xla, under SPMD; else in one process of
                       eager PyTorch, where nothing is partitioned and nothing compiled
     """
@@ -90,6 +91,7 @@ class Device:
     host_clock: str = ""
     signs: tuple[Sign, ...] = ()
     chips: Mapping[str, Chip] = field(default_factory=dict)
+    only_kind: str | None = None
     xla: bool = True
 
 

@@ -46,6 +46,7 @@ DEVICE = Device(
     shared=True,
     matmul_precision="float32",
     kind_of=kind_of,
+    only_kind=KIND,
     step_time=None,
     # Measured: launches of a trainer have equal bits, of one thread.
     deterministic=frozenset({KIND}),

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.base.errors import BadInput, CannotStart, CannotTrain
 from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Settings
+from harness.devices.device import device
 from harness.engines.spec import Workaround, engine
 from harness.environments.interpreters import BaseInstallFailed, InstallFailed
 from harness.environments.stack import check_exists
@@ -213,7 +214,9 @@ def _against_stored(pair: GatePair, plan: Plan, reporter: Reporter) -> Outcome:
     compiling = plan_compiling(pair.settings, reporter.note)
     workspace, case = Path(pair.settings.workspace), pair.settings.case
     conditions = f"case {case.name}, {case.dtype}, matmul precision {case.matmul_precision}"
-    if baselines.latest(pair.stored, plan.engine, case.name) is None:
+    launcher = pair.settings.launcher
+    kind = device(launcher.device).only_kind if launcher.condition is None else None
+    if baselines.latest(pair.stored, plan.engine, case.name, kind) is None:
         # One would be written, which has to be of code that others can have.
         baselines.check_committed(plan.label, plan.origin.get("dirty"))
     reporter.note(f"{plan.label} against the stored baseline: {conditions}")

@@ -38,6 +38,12 @@ class TestHere:
         assert not computes_by_xla(Observed(device="host"))
         assert all(computes_by_xla(Observed(device=name)) for name in ("CPU", "TPU", "CUDA", None))
 
+    def test_a_device_of_one_kind_names_it_beforehand(self) -> None:
+        known = {d.name: d.only_kind for d in devices() if d.only_kind is not None}
+        assert known == {"cpu": "CPU", "cpu-native": "eager CPU"}
+        for name, kind in known.items():
+            assert with_kind(Observed(device=device(name).pjrt)).device_kind == kind
+
     def test_what_tells_libraries_that_there_is_none(self) -> None:
         """The variable that transformers and accelerate read; a mesh's run has it not."""
         found = {name: device_environment(name, 1, True) for name in ("cpu", "cpu-native")}

@@ -539,6 +539,11 @@ class TestAgainstAStoredBaseline:
             judged(gate_pair(tmp_path, None))
         assert trained == []
         self.stored(tmp_path)
+        (tmp_path / "stored" / "CPU").rename(tmp_path / "stored" / "TPU-v6e")
+        with pytest.raises(BadInput, match="in no commit"):  # that is no baseline here
+            judged(gate_pair(tmp_path, None))
+        assert trained == []
+        self.stored(tmp_path)
         assert judged(gate_pair(tmp_path, None)).result is Result.PASS
         assert trained == ["hf@2.0"]
 
