@@ -18,6 +18,7 @@ from harness.config.case import Case
 from harness.config.training import TrainingRequest
 from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
+from harness.launchers.host import DUMP
 from harness.launchers.invocation import Invocation
 from harness.record import layout, reader, termination, writer
 from harness.record.device_times import joined
@@ -34,7 +35,7 @@ from harness.record.evidence import (
 )
 from harness.record.log import last_lines
 from harness.run.compiling import keep_modules
-from harness.run.plan import Plan
+from harness.run.plan import EXECUTIONS, Plan
 from harness.run.workspace import Slot
 
 
@@ -134,13 +135,13 @@ def device_times_of(profile: Path, planes: re.Pattern[str]) -> DeviceTimes:
 
 def _keep_graph(place: Slot) -> None:
     """Write graph.json from the HLO dump, which is thrown away with the scratch folder."""
-    dump = place.scratch / "hlo"
+    dump = place.scratch / DUMP
     modules = read_dump(dump)
     step = steady_state_module(modules)
     kept = {"schema": layout.SCHEMA, "step": dataclasses.asdict(step)}
     writer.write_json(place.running / layout.GRAPH, kept)
     heaviest = next(n for n, module in enumerate(modules) if module is step)
-    keep_modules(dump, place.scratch / "executions.log", heaviest, place.running)
+    keep_modules(dump, place.scratch / EXECUTIONS, heaviest, place.running)
 
 
 def _reported(plan: Plan, place: Slot) -> tuple[Reported, ...]:

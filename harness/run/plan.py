@@ -16,7 +16,7 @@ from harness.config.case import Case
 from harness.config.settings import EngineOptions, Settings
 from harness.config.training import TrainingRequest
 from harness.devices.device import device as find_device
-from harness.engines.command import SCRATCH, SHARED, Command, Job
+from harness.engines.command import SHARED, Command, Job
 from harness.engines.sources import checkout_of
 from harness.engines.spec import EngineSpec, TrainerOptions
 from harness.engines.spec import engine as find_engine
@@ -24,6 +24,7 @@ from harness.environments.folders import identity
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs, prepare
+from harness.launchers.host import DUMP
 from harness.launchers.local import device_environment
 from harness.record.evidence import Role
 from harness.run.preflight import check_library
@@ -181,6 +182,9 @@ def plan_repeat(subject: Plan) -> Plan:
     )
 
 
+EXECUTIONS = "executions.log"
+"""What torch_xla writes of every execution, beside the dump of its modules."""
+
 DUMP_STEPS = 4
 """Enough for the steady step, which is compiled in step 1, to be executed."""
 
@@ -188,7 +192,8 @@ DUMP_STEPS = 4
 def plan_graph(subject: Plan) -> Plan:
     """A short run that dumps its compiled step, with the operations named after their modules."""
     flags = subject.environment.get("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    dump = f"--xla_dump_to={SCRATCH}/hlo --xla_dump_hlo_as_text --xla_dump_hlo_as_proto"
+    # In its working folder: with equal variables, all such runs can be forked from one server.
+    dump = f"--xla_dump_to={DUMP} --xla_dump_hlo_as_text --xla_dump_hlo_as_proto"
     return dataclasses.replace(
         _named(subject),
         environment={
@@ -197,7 +202,7 @@ def plan_graph(subject: Plan) -> Plan:
             "XLA_HLO_DEBUG": "1",
             # Which of the modules a step executes: see `harness.compiler.executed`.
             "PT_XLA_DEBUG_LEVEL": "2",
-            "PT_XLA_DEBUG_FILE": f"{SCRATCH}/executions.log",
+            "PT_XLA_DEBUG_FILE": EXECUTIONS,
         },
         role="graph",
         label=f"{subject.label}'s graph",

@@ -42,7 +42,13 @@ from harness.run.float64 import (
 from harness.run.noise import NOT_MEASURED, measure_noise
 from harness.run.plan import Plan, Planner, inputs_of, planner
 from harness.run.reporter import Reporter
-from harness.run.timing import Measurements, can_take_turns, compiled_step_of, measure
+from harness.run.timing import (
+    Measurements,
+    can_take_turns,
+    compiled_step_of,
+    measure,
+    plan_compiled_step,
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     settings = planned.settings
     workspace = Path(settings.workspace)
     apart = _apart(planned.subjects)
-    expect(apart, workspace, settings.launcher, reporter)
+    expect((*apart, *_compiled_steps(planned)), workspace, settings.launcher, reporter)
     reporter.expects(_runs(planned))
     found: dict[int, Record] = {}
     for index in launch_order(apart):
@@ -227,6 +233,14 @@ def _nothing_to_judge(
     sides = [(plan.label, found.get(index)) for index, plan in enumerate(planned.subjects)]
     pairs = tuple(untrained(sides[0], side, reason) for side in sides[1:])
     return _outcome(planned, pairs, list(found.values()), (), clock)
+
+
+def _compiled_steps(planned: Planned) -> list[Plan]:
+    """The runs that dump compiled steps, where any are wanted."""
+    if planned.settings.graph != "hlo" and planned.compiling is None:
+        return []
+    inputs = planned.subjects[0].inputs
+    return [plan_compiled_step(planner, planned.settings, inputs) for planner in planned.planners]
 
 
 def _runs(planned: Planned) -> int:

@@ -18,7 +18,7 @@ from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.record.steady import COMPILING_STEPS
 from harness.run.execute import run_or_reuse, run_or_reuse_in_turns
-from harness.run.plan import DUMP_STEPS, Planner, plan_graph, plan_turns, plan_whole
+from harness.run.plan import DUMP_STEPS, Plan, Planner, plan_graph, plan_turns, plan_whole
 from harness.run.reporter import Reporter
 
 Planners = tuple[Planner, Planner]
@@ -64,18 +64,19 @@ def can_take_turns(settings: Settings) -> bool:
     return shared and settings.case.aligned
 
 
+def plan_compiled_step(replan: Planner, settings: Settings, inputs: Inputs) -> Plan:
+    """A short run that dumps its compiled step. What is staged has its modules already."""
+    if settings.stage:
+        return replan(settings, inputs)
+    short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
+    return plan_graph(replan(short, inputs))
+
+
 def compiled_step_of(
     replan: Planner, settings: Settings, inputs: Inputs, reporter: Reporter
 ) -> Record:
-    """A short run that dumps its compiled step; the Record has no graph where that failed.
-
-    What is staged has its modules already.
-    """
-    if settings.stage:
-        staged = replan(settings, inputs)
-        return run_or_reuse(staged, Path(settings.workspace), settings.launcher, reporter)
-    short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
-    plan = plan_graph(replan(short, inputs))
+    """A Record with the compiled step; without a graph where the dump failed."""
+    plan = plan_compiled_step(replan, settings, inputs)
     return run_or_reuse(plan, Path(settings.workspace), settings.launcher, reporter)
 
 
