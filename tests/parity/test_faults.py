@@ -20,14 +20,19 @@ from harness.plugins.ladder import EnginePair, pair_outcome
 class Seeded:
     """A fault, and the first rung that has to fail.
 
-    bf16: whether it stands out from bfloat16's noise floor (docs/faults.md has the numbers)
+    bf16:      whether it stands out from bfloat16's noise floor (docs/faults.md has the numbers)
+    metric:    of that rung, where it is judged by one of several
+    step, parameter, value: of one of its findings: where, and what the faulty run has there
     """
 
     name: str
     rung: str
     arguments: str = "{}"
     bf16: bool = True
-    text: str = ""
+    metric: str | None = None
+    step: int | None = None
+    parameter: str | None = None
+    value: Any = None
 
     @property
     def override(self) -> str:
@@ -35,36 +40,38 @@ class Seeded:
         return f"engine.hf.faults=[{{name: {self.name}, arguments: {self.arguments}}}]"
 
 
+FIRST_UP_PROJ = "model.layers.0.mlp.up_proj.weight"
 UP_PROJ = "model.layers.*.mlp.up_proj.weight"
 FAULTS = (
-    Seeded("sharding", "sharding", f"{{{UP_PROJ}: [null, fsdp]}}", text="up_proj"),
-    Seeded("swap_batches", "data", text="the same batches in another order"),
-    Seeded("swap_rows", "data", text="the same rows over the whole run, in another order"),
-    Seeded("repeat_batch", "data", text="was given the tokens of step 2 again"),
-    Seeded("skip_update", "data", text="an update was skipped at step 7"),
-    Seeded("perturb_weight", "init", "{by: 1e-3}", text="up_proj"),
+    Seeded("sharding", "sharding", f"{{{UP_PROJ}: [null, fsdp]}}", parameter=FIRST_UP_PROJ),
+    Seeded("swap_batches", "data", step=2),
+    Seeded("swap_rows", "data", step=0),
+    Seeded("repeat_batch", "data", step=3),
+    Seeded("skip_update", "data", step=7, value=1),
+    Seeded("perturb_weight", "init", "{by: 1e-3}", parameter=FIRST_UP_PROJ),
     Seeded("rope_theta", "forward", bf16=False),
     Seeded("rms_norm_eps", "forward", bf16=False),
     Seeded("attention_scale", "forward"),
     Seeded("kv_order", "forward"),
     Seeded("label_shift", "forward"),
     Seeded("loss_dtype", "forward"),
-    Seeded("no_clipping", "clip", text="does not clip"),
-    Seeded("clipping_each_parameter", "clip", text="each by a norm of its own"),
-    Seeded("unwatched_clipping", "clip", "{factor: 0.5}", text="a function that is not watched"),
-    Seeded("clip_threshold", "clip", text="the thresholds differ"),
-    Seeded("clipping_without_effect", "clip"),
-    Seeded("hyper_parameter", "optimizer", "{name: weight_decay, value: 0.1}", text="weight_decay"),
-    Seeded("hyper_parameter", "optimizer", "{name: eps, value: 1e-6}", text="eps"),
-    Seeded("hyper_parameter", "optimizer", "{name: betas, value: [0.9, 0.95]}", text="betas"),
-    Seeded("learning_rate_lag", "schedule", text="a lag of one step"),
-    Seeded("learning_rate", "schedule", "{factor: 1.01}", text="1.01 times as much"),
-    Seeded("nan_loss", "loss_curve", text="step 7"),
-    Seeded("lost_update", "loss_curve", "{step: 19}", bf16=False, text="parameters end elsewhere"),
-    Seeded("exit_early", "data", "{after: 8}", text="hf trained 7 of 20 steps"),
-    Seeded("recompile", "graph", text="after warm-up"),
-    Seeded("host_transfer", "graph", text="runs on the host 0 times a step in reference, 1 in hf"),
-)
+    Seeded("no_clipping", "clip", metric="scale", step=0, value=1.0),
+    Seeded("clipping_each_parameter", "clip", metric="parameter_scale", step=0),
+    Seeded("unwatched_clipping", "clip", "{factor: 0.5}", metric="scale", step=0),
+    Seeded("clip_threshold", "clip", metric="scale", step=0),
+    Seeded("clipping_without_effect", "clip", metric="parameter_scale", step=0, value=1.0),
+    Seeded("hyper_parameter", "optimizer", "{name: weight_decay, value: 0.1}", step=0, value="0.1"),
+    Seeded("hyper_parameter", "optimizer", "{name: eps, value: 1e-6}", step=0, value="1e-06"),
+    Seeded("hyper_parameter", "optimizer", "{name: betas, value: [0.9, 0.95]}",
+           step=0, value="[0.9, 0.95]"),
+    Seeded("learning_rate_lag", "schedule", step=1, value=(0.0, 0.0)),
+    Seeded("learning_rate", "schedule", "{factor: 1.01}", step=1, value=(0.0002525, 0.0002525)),
+    Seeded("nan_loss", "loss_curve", step=7),
+    Seeded("lost_update", "loss_curve", "{step: 19}", bf16=False, metric="course"),
+    Seeded("exit_early", "data", "{after: 8}", step=7),
+    Seeded("recompile", "graph", step=11),
+    Seeded("host_transfer", "graph", value=1.0),
+)  # fmt: skip
 
 
 def _id(fault: Seeded) -> str:
@@ -88,7 +95,7 @@ def test_fault_fails_at_its_own_rung_in_bf16(fault: Seeded, request: pytest.Fixt
 @pytest.mark.cpu
 def test_gradients_of_half_the_loss(request: pytest.FixtureRequest) -> None:
     """The losses do not differ, and the first rung that fails says what `backward()` was given."""
-    fault = Seeded("divided_loss", "backward", text="its loss divided by 2, once too often")
+    fault = Seeded("divided_loss", "backward", metric="gradient", step=0)
     words = ("case.accumulation=2", "tolerance.noise_floor=table")
     _check(fault, "llama-tiny", request.config, *words)
 
@@ -119,6 +126,13 @@ def _check(fault: Seeded, case: str, config: Any, *overrides: str) -> None:
     # A batch that is put in the place of another one is no device loader's: its graph is another.
     allowed = {"graph"} if fault.name == "repeat_batch" else set()
     assert [name for name in failing if name not in allowed] == [fault.rung], verdict.headline
-    assert fault.text in verdict.rung(fault.rung).explanation
+    result = verdict.rung(fault.rung)
+    assert fault.metric in (None, result.metric)
+    assert any(
+        fault.step in (None, found.step)
+        and fault.parameter in (None, found.parameter)
+        and fault.value in (None, found.b)
+        for found in result.findings
+    ), result.findings
     above = names()[: names().index(fault.rung)]
     assert all(verdict.rung(r).result in (Result.PASS, Result.NOT_EXERCISED) for r in above)

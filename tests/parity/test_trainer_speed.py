@@ -40,9 +40,8 @@ def test_an_extra_step_marker_is_another_graph(request: pytest.FixtureRequest) -
     b = cut.records[cut.verdict.pairs[0].b_record]
     verdict = judge(Comparison(a, b, _settings(request).tolerance))
     assert verdict.rung("graph").result is Result.FAIL
-    found = " ".join(finding.text for finding in verdict.rung("graph").findings)
-    assert "executions a step: 2 in hf, 3 in hf" in found
-    assert "(torch_xla.sync) a step: 0 in hf, 1 in hf" in found
+    found = {(finding.a, finding.b) for finding in verdict.rung("graph").findings}
+    assert (0, 1) in found, "a cut within a pass"
 
 
 def _step_time(settings: Settings, fault: dict[str, Any] | None = None) -> RungResult:
@@ -60,7 +59,8 @@ def test_a_large_slowdown_is_a_failure(request: pytest.FixtureRequest) -> None:
     slow = {"name": "slowdown", "arguments": {"seconds": 0.5}}
     rung = _step_time(_settings(request, "timing.windows=60"), slow)
     assert rung.result is Result.FAIL
-    assert "slower" in rung.explanation
+    assert rung.value is not None
+    assert rung.value > 1
 
 
 @pytest.mark.cpu
@@ -76,7 +76,7 @@ def test_a_stall_at_one_step_of_every_launch_is_a_failure(request: pytest.Fixtur
     stall = {"name": "sleep", "arguments": {"seconds": 2.0, "step": 12}}
     rung = _step_time(_settings(request, "timing.windows=30", "timing.launches=3"), stall)
     assert rung.result is Result.FAIL
-    assert "stalls at step 12 in every launch" in rung.explanation
+    assert {finding.step for finding in rung.findings} >= {12}
 
 
 @pytest.mark.cpu
@@ -85,5 +85,4 @@ def test_the_compiled_steps_of_two_engines_are_compared(request: pytest.FixtureR
     outcome = pair_outcome(request.config, PAIR, "graph=hlo")
     rung = outcome.verdict.pairs[0].rung("graph")
     assert rung.result in (Result.PASS, Result.FAIL)
-    assert "compiled step" in rung.explanation or "a step" in rung.explanation
     assert rung.value is not None
