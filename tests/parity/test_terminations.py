@@ -10,6 +10,7 @@ import pytest
 from harness.ladder.ladder import names
 from harness.ladder.result import Result
 from harness.plugins.ladder import EnginePair, pair_outcome
+from harness.record.termination import FAILED, STOPPED_EARLY, TIMED_OUT
 
 
 def _seed(name: str, arguments: str, *more: str) -> tuple[str, ...]:
@@ -29,9 +30,9 @@ def _processes_of(workspace: Path) -> str:
 @pytest.mark.parametrize(
     ("fault", "arguments", "more", "expected"),
     [
-        ("exit_early", "{after: 1}", (), "trained 0 of 20 steps"),
-        ("exit_early", "{after: 4, code: 3}", (), "failed"),
-        ("hang", "{after: 4}", ("launcher.silence=10",), "no sign of life for 10 s"),
+        ("exit_early", "{after: 1}", (), STOPPED_EARLY),
+        ("exit_early", "{after: 4, code: 3}", (), FAILED),
+        ("hang", "{after: 4}", ("launcher.silence=10",), TIMED_OUT),
     ],
     ids=["exits-with-0-after-no-step", "exits-with-3", "hangs"],
 )
@@ -49,6 +50,6 @@ def test_a_broken_run_is_invalid(
     assert verdict.result is Result.INVALID
     assert outcome.verdict.exit_code == 3
     assert all(verdict.rung(name).result is Result.INVALID for name in names())
-    assert expected in verdict.headline, verdict.headline
+    assert outcome.records[verdict.b_record].ended.status == expected
     assert any("log" in note for note in verdict.notes)
     assert _processes_of(parity_workspace) == ""
