@@ -20,7 +20,8 @@ TOTAL_NORM_EPSILON = 1e-6
 
 AS_CASE = 4e-3
 """One unit in the last place of a bfloat16: a scale that is so near to what the case asks for is
-taken to be meant by a function that is not watched. Its exact limit comes after."""
+taken to be meant by a function that is not watched, and so is one that is as near as a norm that is
+added up in the run's own dtype allows. Their exact limits come after."""
 
 EQUAL_GRADIENTS = ("data", "init", "forward", "backward")
 """Without these, two runs do not have the same gradients to clip."""
@@ -32,7 +33,9 @@ def clip(c: Comparison) -> RungResult:
     Where the gradients differ already, each run's scale is judged by its own norm only; without
     finite norms nothing is said. What differs then follows from a rung above.
     """
-    sides = [_clipping(c.a), _clipping(c.b)]
+    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
+    near = max(AS_CASE, accuracy.value)
+    sides = [_clipping(c.a, near), _clipping(c.b, near)]
     for record, side in zip((c.a, c.b), sides, strict=True):
         if side is None:
             text = f"{record.label}: no gradient of step 0 was observed"
@@ -67,11 +70,12 @@ def clip(c: Comparison) -> RungResult:
     other = _other_threshold(c, [side.label for side in (x, y) if side.by_itself])
     if other is not None:
         return fail(other, None, limit)
-    accuracy, each = c.limit(MEASURED_NORM), c.limit(PARAMETER_SCALE)
     for side in in_dtype:
         if side.threshold is not None and exceeds(side.measuring_error(), accuracy.value):
-            text = f"step 0: {side.label} measured a gradient norm of {shown(side.measured)}, but "
-            text += f"the gradients' norm is {side.norm:.6g}"
+            text = (
+                f"step 0: {side.label} {'clipped by' if side.by_itself else 'measured'} a gradient "
+            )
+            text += f"norm of {shown(side.measured)}, but the gradients' norm is {side.norm:.6g}"
             return fail(text, side.measuring_error(), accuracy)
         apart = side.apart(each.value)
         if apart is not None:
@@ -128,7 +132,8 @@ class _Clipping:
                trainer clips by another function, that of the case, if it does as the case asks
     by_itself: the trainer clips by a function that is not watched
     by_value:  the absolute value that functions were called with; None where none was called
-    measured:  the norm that was measured, or handed over, to clip by
+    measured:  the norm that was measured, or handed over, to clip by; of a function that is not
+               watched, the one that its scale comes from
     norm:      the norm before clipping, from fp32 sums
     scale:     norm of the gradients that the optimizer saw, over `norm`
     odd_one:   the parameter whose own scale is furthest from that
@@ -197,7 +202,8 @@ class _Clipping:
         return f"scaled its gradients by {self.scale:.6g} (norm {self.norm:.6g}, {how})"
 
 
-def _clipping(record: Record) -> _Clipping | None:
+def _clipping(record: Record, near: float) -> _Clipping | None:
+    """What a run did. A scale that is off by no more than `near` is meant to be the case's."""
     norm, scale = gradient_norm(record), applied_scale(record)
     if not record.steps or record.steps[0].index != 0 or not norm or scale is None:
         return None
@@ -213,12 +219,11 @@ def _clipping(record: Record) -> _Clipping | None:
     called = any(step.clips or step.max_norm is not None for step in record.steps)
     by_itself = not called and exceeds(abs(scale - 1), AS_CASE)
     if by_itself:
-        threshold_of_case, measured = record.case.max_norm, norm
-        as_case = threshold_of_case is not None and all(
-            not exceeds(abs(s / _wanted(threshold_of_case, norm) - 1), AS_CASE)
-            for s in scales.values()
-        )
-        threshold = threshold_of_case if as_case else None
+        of_case = record.case.max_norm
+        if of_case is not None and all(
+            not exceeds(abs(s / _wanted(of_case, norm) - 1), near) for s in scales.values()
+        ):
+            threshold, measured = of_case, of_case / scale - TOTAL_NORM_EPSILON
     return _Clipping(
         record.label, threshold, by_itself,
         max((call.limit for call in first.clips if call.kind == "value"), default=None),

@@ -102,6 +102,18 @@ class ByHand(Trainer):
         return {n: g * np.float32(0.5) for n, g in gradients.items()}, None, None
 
 
+class ShortNorm(Trainer):
+    """Clips by a norm that it adds up in bfloat16, which is `short` of the true one."""
+
+    short = 0.06
+
+    def clipped(self, gradients: Arrays) -> tuple[Arrays, float | None, float | None]:
+        assert self.max_norm is not None
+        norm = total_norm(gradients) * (1 - self.short)
+        scale = np.float32(self.max_norm / norm)
+        return {n: g * scale for n, g in gradients.items()}, norm, self.max_norm
+
+
 class StopsClipping(Trainer):
     """Clips only at the first steps; gradients are numbered by how often this was called."""
 
@@ -484,6 +496,27 @@ class TestForms:
             result = clip(comparison(*pair))
             assert result.result is FAIL
             worded(result)
+
+    def test_a_function_that_is_not_watched_and_adds_up_in_bfloat16(self) -> None:
+        """Its norm is as short as that of the watched one, and both scale alike."""
+
+        def unseen(run: Record) -> Record:
+            steps = [dataclasses.replace(s, max_norm=None, gradient_norm=None) for s in run.steps]
+            return dataclasses.replace(run, steps=tuple(steps))
+
+        class Shorter(ShortNorm):
+            short = 0.2
+
+        a = ShortNorm(label="a", max_norm=0.2, dtype="bfloat16").record()
+        own, shorter = (
+            unseen(kind(label="b", max_norm=0.2, dtype="bfloat16").record())
+            for kind in (ShortNorm, Shorter)
+        )
+        true = unseen(Trainer(label="b", max_norm=0.2, dtype="bfloat16").record())
+        for pair in ((a, own), (own, a), (own, own)):
+            assert clip(comparison(*pair)).result is PASS
+        for pair in ((a, shorter), (shorter, a), (shorter, shorter), (a, true), (true, a)):
+            assert clip(comparison(*pair)).result is FAIL
 
     def test_values(self) -> None:
         class ByValue(Trainer):
