@@ -11,23 +11,26 @@ docs/findings/libtpu-releases.md.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from compiled_table import head, row, told
 from overhead import QUIET
 
 from harness.base.errors import BadInput
-from harness.environments.compilers import removed_afterwards
+from harness.environments.compilers import forget, passing_releases
 from harness.environments.sources import default_cache_dir
 from harness.gate.libtpu import TracedCase, compiled_by, judge_release, trace_steps
 from harness.run.compiling import kept_steps
 
 
-def rows(traced: TracedCase, before: TracedCase | None, release: str) -> dict[str, list[str]]:
+def rows(
+    traced: TracedCase, before: TracedCase | None, release: str, passing: Path
+) -> dict[str, list[str]]:
     """The lines of a release by target: of each engine's step, and how it compares.
 
     Raises BadInput where it cannot be used.
     """
-    verdict = judge_release([traced if before is None else before], release, QUIET).verdict
+    verdict = judge_release([before or traced], release, QUIET, passing).verdict
     pairs, found = iter(verdict.pairs), dict[str, list[str]]()
     for record, _ in traced.steps:
         steps = {(step.libtpu, step.target): step for step in kept_steps(record)}
@@ -45,22 +48,22 @@ def rows(traced: TracedCase, before: TracedCase | None, release: str) -> dict[st
 
 def main(releases: list[str], words: list[str]) -> None:
     """Judge each release by the last one before it that can be used, and print the tables."""
-    cache = default_cache_dir()
-    with removed_afterwards(releases[:1], cache):
-        traced = trace_steps(words, "llama-tiny", releases[0], QUIET)
-        tables = rows(traced, None, releases[0])
-    before = traced
-    for release in releases[1:]:
-        try:
-            with removed_afterwards([release], cache):
-                made = rows(traced, before, release)
-            before = compiled_by(release, traced, QUIET.note)
-        except BadInput as error:
-            unused = row(release, "", step=None, last=f"cannot be used: {error}")
-            made = {target: [unused] for target in tables}
-        for target, lines in made.items():
-            tables[target] += lines
-            print(target, *lines, sep="\n", flush=True)
+    with passing_releases(default_cache_dir()) as passing:
+        traced = trace_steps(words, "llama-tiny", releases[0], QUIET, passing)
+        tables = rows(traced, None, releases[0], passing)
+        before = traced
+        for release in releases[1:]:
+            try:
+                made = rows(traced, before, release, passing)
+                before = compiled_by(release, traced, QUIET.note, passing)
+            except BadInput as error:
+                unused = row(release, "", step=None, last=f"cannot be used: {error}")
+                made = {target: [unused] for target in tables}
+            finally:
+                forget(release, passing)
+            for target, lines in made.items():
+                tables[target] += lines
+                print(target, *lines, sep="\n", flush=True)
     for target, lines in tables.items():
         print(f"\n## {target}\n", head("libtpu", "engine", last="against the one before"), sep="\n")
         print(*lines, sep="\n")

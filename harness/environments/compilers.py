@@ -9,10 +9,13 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
@@ -23,6 +26,11 @@ from harness.environments.install import run_uv
 _REQUIREMENTS = Path(__file__).parent / "requirements"
 DRIVER_LOCK = _REQUIREMENTS / "compiler.lock.txt"
 LIBTPU_LOCK = _REQUIREMENTS / "libtpu.lock.txt"
+
+LIBTPU = "libtpu"
+"""Folder of the cache with releases, each in a folder of its name."""
+PASSING = "libtpu-passing"
+"""Folder of the cache with one of releases for each process that needs them for a while."""
 
 _RELEASE = re.compile(r"\d+(\.\d+)+")
 
@@ -41,8 +49,12 @@ class TpuCompiler:
     release: str
 
 
-def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompiler:
+def tpu_compiler(
+    release: str, cache_dir: Path, progress: Progress, passing: Path | None = None
+) -> TpuCompiler:
     """The compiler of that release of libtpu, installed on first use.
+
+    passing: a folder for what is not in the cache yet, and is not to stay in it
 
     Raises:
         BadInput: `release` is no version, or libtpu does not exist for this machine.
@@ -58,7 +70,9 @@ def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompil
             f"{platform.machine()}: leave target out, or compile on such a machine"
         )
     python = _driver(cache_dir, progress)
-    folder = cache_dir / "libtpu" / release
+    folder = cache_dir / LIBTPU / release
+    if passing is not None and not folder.exists():
+        folder = passing / release
     made_once(
         folder,
         lambda partial: _install_libtpu(release, python, partial, progress),
@@ -69,15 +83,31 @@ def tpu_compiler(release: str, cache_dir: Path, progress: Progress) -> TpuCompil
 
 
 @contextmanager
-def removed_afterwards(releases: Iterable[str], cache_dir: Path) -> Iterator[None]:
-    """Remove those of `releases` that were not installed before, at the end: 500 MB each."""
-    folders = [cache_dir / "libtpu" / release for release in releases]
-    new = [folder for folder in folders if not folder.exists()]
+def passing_releases(cache_dir: Path) -> Iterator[Path]:
+    """A folder for releases that are needed for as long as this lasts: 500 MB each.
+
+    It is this process's own, so that nobody else uses what it removes. What a process left that
+    was killed is removed by the next.
+    """
+    folders = cache_dir / PASSING
+    folders.mkdir(parents=True, exist_ok=True)
+    for left in folders.glob("*.lock"):
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink(missing_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=folders))
+    lock = folder.with_name(f"{folder.name}.lock")
     try:
-        yield
+        with FileLock(lock):
+            yield folder
     finally:
-        for folder in new:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+
+
+def forget(release: str, passing: Path) -> None:
+    """Remove a release from a folder of `passing_releases`, where it is in it."""
+    shutil.rmtree(passing / release, ignore_errors=True)
 
 
 def _driver(cache_dir: Path, progress: Progress) -> Path:

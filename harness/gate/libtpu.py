@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.base.progress import Progress
 from harness.compiler.flags import CompilerFlags
 from harness.config.compose import load
-from harness.environments.compilers import removed_afterwards
+from harness.environments.compilers import forget, passing_releases
 from harness.environments.sources import default_cache_dir
 from harness.gate.bisect import BAD, GOOD, SKIP, FirstBad, search
 from harness.gate.refs import Ref
@@ -62,11 +63,12 @@ def gate_libtpu(
     before is removed again. Raises BadInput where no target is named, or a release is none.
     """
     new, old = release_of(candidate), release_of(baseline or _no_baseline())
-    with removed_afterwards((new, old), default_cache_dir()):
+    with passing_releases(default_cache_dir()) as passing:
         traced = [
-            trace_steps(overrides, case, old, reporter) for case in chosen_cases(cases).trainers
+            trace_steps(overrides, case, old, reporter, passing)
+            for case in chosen_cases(cases).trainers
         ]
-        return judge_release(traced, new, reporter)
+        return judge_release(traced, new, reporter, passing)
 
 
 def bisect_libtpu(
@@ -85,28 +87,31 @@ def bisect_libtpu(
     first, last = release_of(good), release_of(bad)
     versions = between(first, last, listed(LIBTPU) if releases is None else releases)
     reporter.note(f"{len(versions)} releases: {', '.join(versions)}")
-    cache = default_cache_dir()
-    with removed_afterwards((first, last), cache):
-        traced = [trace_steps(overrides, case, first, reporter)]
+    with passing_releases(default_cache_dir()) as passing:
+        traced = [trace_steps(overrides, case, first, reporter, passing)]
 
         def ask(version: str) -> str:
-            with removed_afterwards([version], cache):
-                return answer(traced, version, reporter)
+            try:
+                return answer(traced, version, reporter, passing)
+            finally:
+                forget(version, passing)
 
         if ask(last) != BAD:
             raise BadInput(
                 f"{bad} does not fail {NAME} against {good}: there is nothing to be found"
             )
         last_good, first_bad, skipped = search(versions, ask)
-        neighbours = [compiled_by(last_good, of, reporter.note) for of in traced]
-        outcome = judge_release(neighbours, first_bad, reporter)
+        neighbours = [compiled_by(last_good, of, reporter.note, passing) for of in traced]
+        outcome = judge_release(neighbours, first_bad, reporter, passing)
     return FirstBad(NAME, Ref(LIBTPU, last_good), Ref(LIBTPU, first_bad), skipped, outcome)
 
 
-def answer(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> str:
+def answer(
+    traced: Sequence[TracedCase], release: str, reporter: Reporter, passing: Path | None = None
+) -> str:
     """BAD where a step fails, GOOD where all hold, else SKIP."""
     try:
-        verdict = judge_release(traced, release, reporter).verdict
+        verdict = judge_release(traced, release, reporter, passing).verdict
     except BadInput as error:
         reporter.note(f"{LIBTPU}@{release} is skipped: {error}")
         return SKIP
@@ -117,14 +122,15 @@ def answer(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> st
 
 
 def trace_steps(
-    overrides: Sequence[str], case: str, release: str, reporter: Reporter
-) -> TracedCase:
+    overrides: Sequence[str], case: str, release: str, reporter: Reporter,
+    passing: Path | None = None,
+) -> TracedCase:  # fmt: skip
     """The steps of the trainers of a case, to be compiled by `release` and compared with others.
 
     Raises BadInput where no target is named.
     """
     settings = load([f"case={case}", f"compiler.libtpu={release}", *overrides])
-    compiling = plan_compiling(settings, reporter.note)
+    compiling = plan_compiling(settings, reporter.note, passing)
     if compiling is None:
         raise BadInput(f"{LIBTPU}@{release}: name a slice to compile for, such as target=v6e:2x2")
     inputs = inputs_of(settings)
@@ -140,18 +146,27 @@ def trace_steps(
     return TracedCase(case, compiling, tuple(steps), tuple(notes))
 
 
-def compiled_by(release: str, traced: TracedCase, progress: Progress) -> TracedCase:
+def compiled_by(
+    release: str, traced: TracedCase, progress: Progress, passing: Path | None = None
+) -> TracedCase:
     """The same steps, to be compiled by another release and compared with that."""
-    return dataclasses.replace(traced, compiling=_by(traced.compiling, release, progress))
+    install = installer(release, progress, passing)
+    compiling = dataclasses.replace(traced.compiling, release=release, compiler=install)
+    return dataclasses.replace(traced, compiling=compiling)
 
 
-def judge_release(traced: Sequence[TracedCase], release: str, reporter: Reporter) -> Outcome:
-    """What `release` makes of the steps, by what the release makes of them that they are for."""
+def judge_release(
+    traced: Sequence[TracedCase], release: str, reporter: Reporter, passing: Path | None = None
+) -> Outcome:
+    """What `release` makes of the steps, by what the release makes of them that they are for.
+
+    Raises BadInput for a release that cannot be used.
+    """
     pairs = [
         pair
         for of in traced
         for record, flags in of.steps
-        for pair in _judged(record, flags, of.compiling, release, reporter.note)
+        for pair in _judged(record, flags, of, release, reporter.note, passing)
     ]
     targets = ", ".join(target.name for target in traced[0].compiling.targets)
     old = traced[0].compiling.release
@@ -162,10 +177,11 @@ def judge_release(traced: Sequence[TracedCase], release: str, reporter: Reporter
 
 
 def _judged(
-    record: Record, flags: CompilerFlags, before: Compiling, release: str, progress: Progress
-) -> list[PairVerdict]:
+    record: Record, flags: CompilerFlags, traced: TracedCase, release: str, progress: Progress,
+    passing: Path | None,
+) -> list[PairVerdict]:  # fmt: skip
     """A verdict for each target: of all rungs, only the compiler's own can differ."""
-    after = _by(before, release, progress)
+    before, after = traced.compiling, compiled_by(release, traced, progress, passing).compiling
     found = []
     for target in before.targets:
         a, b = (compiled_for(record, record, flags, by, target, progress) for by in (before, after))
@@ -178,11 +194,6 @@ def _judged(
         place = str(record.directory)
         found.append(PairVerdict(labels[0], labels[1], place, place, results))
     return found
-
-
-def _by(compiling: Compiling, release: str, progress: Progress) -> Compiling:
-    """The same by another release."""
-    return dataclasses.replace(compiling, release=release, compiler=installer(release, progress))
 
 
 def release_of(ref: str) -> str:

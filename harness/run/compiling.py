@@ -46,9 +46,12 @@ class Compiling:
     limits: CompileLimits
 
 
-def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
+def plan_compiling(
+    settings: Settings, progress: Progress, passing: Path | None = None
+) -> Compiling | None:
     """What the settings ask for, checked against libtpu itself; None where they name no target.
 
+    passing: a folder for a release that is not to stay in the cache (`passing_releases`)
     Raises BadInput for a slice that libtpu does not know, and one that the case's mesh does not
     fit.
     """
@@ -56,7 +59,7 @@ def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
         return None
     targets = parse_targets(settings.targets, settings.slices)
     options = settings.compiler
-    install = installer(options.libtpu, progress)
+    install = installer(options.libtpu, progress, passing)
     for target in targets:
         devices = devices_of(target, install())
         if devices != settings.case.devices:
@@ -70,9 +73,11 @@ def plan_compiling(settings: Settings, progress: Progress) -> Compiling | None:
     return Compiling(options.libtpu, install, targets, limits)
 
 
-def installer(release: str, progress: Progress) -> Callable[[], TpuCompiler]:
-    """What installs a release of libtpu in the cache, where it is not there yet."""
-    return lambda: tpu_compiler(release, default_cache_dir(), progress)
+def installer(
+    release: str, progress: Progress, passing: Path | None = None
+) -> Callable[[], TpuCompiler]:
+    """What installs a release of libtpu that is not in the cache yet: there, or in `passing`."""
+    return lambda: tpu_compiler(release, default_cache_dir(), progress, passing)
 
 
 def compiled_pairs(

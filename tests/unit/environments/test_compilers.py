@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from harness.base.errors import BadInput
 from harness.environments import compilers, venv
-from harness.environments.compilers import DRIVER_LOCK, locked, tpu_compiler
+from harness.environments.compilers import (
+    DRIVER_LOCK,
+    PASSING,
+    forget,
+    locked,
+    passing_releases,
+    tpu_compiler,
+)
 
 
 @pytest.fixture
@@ -85,3 +93,30 @@ def test_another_machine(
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with pytest.raises(BadInput, match=machine):
         tpu_compiler("0.0.52", tmp_path, ignore)
+
+
+def test_a_passing_release_is_in_no_others_way(uv_calls: list[list[str]], tmp_path: Path) -> None:
+    there = tpu_compiler("0.0.21", tmp_path, ignore)
+    with passing_releases(tmp_path) as passing:
+        assert tpu_compiler("0.0.21", tmp_path, ignore, passing) == there
+        lent = tpu_compiler("0.0.52", tmp_path, ignore, passing)
+        assert lent.library.parents[1] == passing / "0.0.52"
+        stays = tpu_compiler("0.0.52", tmp_path, ignore)
+        assert stays.library != lent.library
+        forget("0.0.52", passing)
+        assert not (passing / "0.0.52").exists()
+    assert there.library.parents[1].is_dir()
+    assert stays.library.parents[1].is_dir()
+    assert not list((tmp_path / PASSING).iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    alive, dead = (tmp_path / PASSING / name for name in ("alive", "dead"))
+    for folder in (alive, dead):
+        folder.mkdir(parents=True)
+        folder.with_name(f"{folder.name}.lock").touch()
+    with FileLock(alive.with_name("alive.lock")), passing_releases(tmp_path) as passing:
+        assert passing.is_dir()
+        assert alive.is_dir()
+        assert not dead.exists()
+    assert sorted(p.name for p in (tmp_path / PASSING).iterdir()) == ["alive", "alive.lock"]

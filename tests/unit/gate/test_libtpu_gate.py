@@ -15,7 +15,7 @@ from harness.compiler.compiled import CompiledStep
 from harness.compiler.flags import CompilerFlags
 from harness.compiler.libtpu import CompileLimits
 from harness.compiler.target import Target
-from harness.environments.compilers import TpuCompiler, removed_afterwards
+from harness.environments.compilers import PASSING, TpuCompiler
 from harness.gate import libtpu
 from harness.gate.bisect import FirstBad
 from harness.gate.libtpu import bisect_libtpu, gate_libtpu
@@ -105,7 +105,7 @@ class Compilers:
         self.listed, self.asked = [OLD, NEW], []
         record = Trainer().record()
 
-        def compiling(settings: Any, _: Any) -> Any:
+        def compiling(settings: Any, _: Any, passing: Path | None = None) -> Any:
             if not settings.targets:
                 return None
             targets = tuple(Target(topology) for topology in settings.targets)
@@ -124,6 +124,7 @@ class Compilers:
             return plan
 
         def compiled_for(_: Any, __: Any, flags: Any, by: Any, target: Any, ___: Any) -> Any:
+            assert list((tmp_path / PASSING).iterdir()), "a release has a place to be installed"
             self.asked.append(by.release)
             if by.release not in self.steps:
                 raise BadInput(f"libtpu {by.release} cannot be used")
@@ -229,12 +230,3 @@ class TestBisect(Compilers):
     def test_bad_input(self, good: str, bad: str) -> None:
         with pytest.raises(BadInput, match="no release of libtpu"):
             self.run(good, bad)
-
-
-def test_only_what_was_not_there_is_removed(tmp_path: Path) -> None:
-    there, new = tmp_path / "libtpu" / OLD, tmp_path / "libtpu" / NEW
-    there.mkdir(parents=True)
-    with removed_afterwards((OLD, NEW, "0.0.30"), tmp_path):
-        new.mkdir()
-    assert there.is_dir()
-    assert not new.exists()
