@@ -30,6 +30,7 @@ from harness.cli.errors import print_error
 from harness.cli.gate import gate
 from harness.cli.history import history
 from harness.cli.import_ import import_
+from harness.cli.matrix import matrix
 from harness.cli.merge import merge
 from harness.cli.report import report
 from harness.cli.run import run
@@ -54,8 +55,8 @@ USAGE_ERROR: Any = next(
 """What a wrong option raises. Where Click is, whose class it is, depends on Typer's release."""
 
 COMMANDS = (
-    run, compare, report, history, import_, gate, bless, bisect, calibrate, cases, engines, doctor,
-    command, use, merge,
+    run, matrix, compare, report, history, import_, gate, bless, bisect, calibrate, cases, engines,
+    doctor, command, use, merge,
 )  # fmt: skip
 """In the order of `parity --help`; `parity train` is a group of two."""
 

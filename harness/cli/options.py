@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from harness.report.progress import ConsoleReporter
 
 
-def _writable(
-    context: typer.Context, option: typer.CallbackParam, file: Path | None
-) -> Path | None:
+def writable(context: typer.Context, option: typer.CallbackParam, file: Path | None) -> Path | None:
     if file is not None:
         check_writable(option.opts[0], file)
     if file == STDOUT and STDOUT in context.params.values():
@@ -73,14 +71,14 @@ Baselines = Annotated[
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", callback=_writable,
+        "--json", metavar="FILE", callback=writable,
         help="write the whole verdict for other programs",
     ),
 ]  # fmt: skip
 Html = Annotated[
     Path | None,
     typer.Option(
-        "--html", metavar="FILE", callback=_writable,
+        "--html", metavar="FILE", callback=writable,
         help="write a self-contained report with the curves",
     ),
 ]  # fmt: skip
@@ -88,7 +86,7 @@ Html = Annotated[
 Junit = Annotated[
     Path | None,
     typer.Option(
-        "--junit", metavar="FILE", callback=_writable,
+        "--junit", metavar="FILE", callback=writable,
         help="write a test for each rung, as CI systems list them",
     ),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.base.typed import STRICT, typed
 from harness.models.family import Model, family
 
@@ -162,7 +162,10 @@ def pattern_of(name: str) -> str:
 
 
 def check(case: Case) -> None:
-    """Raise BadInput for the first thing in `case` that cannot be trained."""
+    """Raise BadInput for the first thing in `case` that cannot be trained.
+
+    CannotTrain where it is an axis that no engine honours.
+    """
     _one_of("case.kind", case.kind, (ALIGNED, AS_SHIPPED))
     _one_of("case.dtype", case.dtype, DTYPES)
     _one_of("case.precision", case.matmul_precision, PRECISIONS)
@@ -362,7 +365,7 @@ def _check_axes(case: Case) -> None:
     }
     for axis, size in case.mesh.items():
         if size > 1 and axis not in ("data", "fsdp", "tensor") and axis not in named:
-            raise BadInput(
+            raise CannotTrain(
                 f"case.mesh.{axis}={size}: case.sharding cuts nothing over {axis}, so that its "
                 f"devices would all do the same work; name it there, or drop it from case.mesh"
             )

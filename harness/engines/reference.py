@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
 from harness.engines.command import (
@@ -34,10 +34,10 @@ SCRIPT = f"{PACKAGE}/trainers/reference.py"
 def translate(job: Job[EngineOptions]) -> Command:
     """The Command that makes the reference train `job.case`, on the XLA mesh where there is XLA.
 
-    Raises BadInput for a case as shipped.
+    Raises CannotTrain for a case as shipped.
     """
     if not job.case.aligned:
-        raise BadInput(
+        raise CannotTrain(
             f"case={job.case.name}: the reference has no text pipeline or initialisation of its "
             "own to be compared as shipped; use an aligned case"
         )
@@ -54,7 +54,9 @@ def float64_reference(job: Job[EngineOptions]) -> Command:
 def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
     case, in_float64 = job.case, dtype == "float64"
     if case.optimizer.name != "adamw":
-        raise BadInput(f"case.optimizer.name={case.optimizer.name}: the reference has only adamw")
+        raise CannotTrain(
+            f"case.optimizer.name={case.optimizer.name}: the reference has only adamw"
+        )
     builder = family(case.model.family).reference
     training: dict[str, Any] = {
         "family": f"{SCRATCH}/family.py",

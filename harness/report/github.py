@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.base.errors import BadInput
-from harness.base.text import printable
 from harness.ladder.result import Result, RungResult
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
 from harness.report.made import Made, source, versions
+from harness.report.markdown import escaped
 from harness.report.text import MISSING, headline, judged, plain, title
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 FINDINGS_SHOWN = 20  # of one rung
-TEXT_SHOWN = 500  # characters of one finding
 LARGEST = 1_000_000  # bytes: GitHub takes a summary of at most 1 MiB a step
 
 SYMBOLS = {
@@ -26,9 +24,6 @@ SYMBOLS = {
     Result.INCONCLUSIVE: "❔",
     Result.NOT_EXERCISED: "➖",
 }
-
-# What Markdown acts on anywhere in a line, and what it acts on at a line's start: headings, lists.
-_ACTIVE = re.compile(r"[\\`*_\[\]|~$<>&@]|:(?=//)|^[#+-]|^\d+[.)](?= )")
 
 
 def append_job_summary(
@@ -64,10 +59,10 @@ def job_summary(verdict: Verdict, records: Mapping[str, Record], made: Made) -> 
 
 def _summary(verdict: Verdict, records: Mapping[str, Record], made: Made, evidence: bool) -> str:
     lines = [
-        f"## {SYMBOLS[verdict.result]} {_escape(verdict.result.value)} "
-        f"{_escape(headline(verdict))}",
+        f"## {SYMBOLS[verdict.result]} {escaped(verdict.result.value)} "
+        f"{escaped(headline(verdict))}",
         "",
-        f"Case {_escape(verdict.case)}: {_escape(verdict.compared)}",
+        f"Case {escaped(verdict.case)}: {escaped(verdict.compared)}",
         "",
     ]
     for pair in verdict.pairs:
@@ -76,9 +71,9 @@ def _summary(verdict: Verdict, records: Mapping[str, Record], made: Made, eviden
 
 
 def _pair(pair: PairVerdict, evidence: bool) -> Iterator[str]:
-    yield f"### {SYMBOLS[pair.result]} {_escape(title(pair))}"
+    yield f"### {SYMBOLS[pair.result]} {escaped(title(pair))}"
     yield ""
-    yield f"**{_escape(pair.headline)}**"
+    yield f"**{escaped(pair.headline)}**"
     yield ""
     passed = pair.result is Result.PASS  # its numbers are for those who ask
     if passed:
@@ -88,7 +83,7 @@ def _pair(pair: PairVerdict, evidence: bool) -> Iterator[str]:
     for rung in pair.rungs:
         result = f"{SYMBOLS[rung.result]} {rung.result.value}"
         cells = (rung.rung, result, *judged(rung), rung.explanation)
-        yield f"| {' | '.join(_escape(cell) for cell in cells)} |"
+        yield f"| {' | '.join(escaped(cell) for cell in cells)} |"
     yield ""
     if passed:
         yield from ("</details>", "")
@@ -101,13 +96,13 @@ def _pair(pair: PairVerdict, evidence: bool) -> Iterator[str]:
 def _made(records: Mapping[str, Record], made: Made) -> Iterator[str]:
     """The command, the date, and what each run was made of."""
     yield from ("<details><summary>how this was made</summary>", "")
-    yield f"- {_escape(made.command)}"
-    yield f"- {_escape(made.date)}, parity-harness {_escape(made.harness)}"
+    yield f"- {escaped(made.command)}"
+    yield f"- {escaped(made.date)}, parity-harness {escaped(made.harness)}"
     for record in records.values():
         listed = ", ".join(f"{name} {version}" for name, version in versions(record).items())
         where = f"{record.observed.devices or MISSING} × {record.observed.device_kind or MISSING}"
         facts = (record.label, source(record), where, listed)
-        yield f"- {'; '.join(_escape(fact) for fact in facts if fact)}"
+        yield f"- {'; '.join(escaped(fact) for fact in facts if fact)}"
     yield from ("", "</details>", "")
 
 
@@ -125,25 +120,11 @@ def _evidence(rung: RungResult) -> Iterator[str]:
     if rung.result is Result.PASS and rung.detects:
         lines.append(f"would have caught {rung.detects}")
     if lines:
-        yield f"- **{_escape(rung.rung)}** {_escape(rung.result.value)}"
-        yield from (f"  - {_escape(line)}" for line in lines)
+        yield f"- **{escaped(rung.rung)}** {escaped(rung.result.value)}"
+        yield from (f"  - {escaped(line)}" for line in lines)
 
 
 def _notes(notes: tuple[str, ...]) -> Iterator[str]:
     for note in notes:
-        yield f"> {_escape(note)}"
+        yield f"> {escaped(note)}"
         yield ""
-
-
-def _escape(text: str) -> str:
-    """`text` as Markdown that shows it as it is, on one line."""
-    line = " ".join(printable(text).split())
-    if len(line) > TEXT_SHOWN:
-        line = line[: TEXT_SHOWN - 1] + "…"
-    return _ACTIVE.sub(_literal, line)
-
-
-def _literal(match: re.Match[str]) -> str:
-    # A backslash does not keep GitHub from making links of addresses, an entity does.
-    before, character = match[0][:-1], match[0][-1]
-    return f"{before}&#{ord(character)};" if character in "<>&@:" else f"{before}\\{character}"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.config.case import Case, check
 from harness.config.settings import LauncherSettings, Settings
 from harness.devices.device import KEY, device, devices
@@ -39,14 +39,14 @@ def without_xla(settings: Settings) -> Settings:
     """The settings with the mesh of their case as the one process that there is.
 
     An fsdp axis changes where a parameter lies and nothing that is computed, so that it becomes 1.
-    Raises BadInput for a case that needs its mesh, and for what only XLA has.
+    Raises CannotTrain for a case that needs its mesh, BadInput for what only XLA has.
     """
     case, launcher = settings.case, settings.launcher
     here = f"{KEY}={launcher.device}"
     others = {a: n for a, n in case.mesh.items() if a not in ("data", "fsdp") and n > 1}
     if others or case.slices > 1:
         axes = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
-        raise BadInput(
+        raise CannotTrain(
             f"case.mesh ({axes}) is what case={case.name} is about, but {here} is one process, "
             "with nothing to partition; train it on launcher.device=cpu, or name a case that has "
             "only fsdp"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import BadInput
+from harness.base.errors import BadInput, CannotTrain
 from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.devices.device import KEY, device
@@ -155,7 +155,7 @@ def _spec(job: Job[HfOptions]) -> Spec:
     refuse_axis(case, "context", why)
     extra = sorted(axis for axis, size in case.mesh.items() if size > 1 and axis != "fsdp")
     if extra and not case.aligned:
-        raise BadInput(
+        raise CannotTrain(
             f"case.mesh has the axis {extra[0]}, but as shipped the Trainer's mesh has only fsdp: "
             "use an aligned case, where the harness can put another mesh in its place"
         )

@@ -18,8 +18,8 @@ from harness.cli import main
 from harness.cli.main import COMMANDS, app
 
 ALL = (
-    "run", "compare", "report", "history", "import", "gate", "bless", "bisect", "calibrate",
-    "cases", "engines", "doctor", "command", "use", "merge",
+    "run", "matrix", "compare", "report", "history", "import", "gate", "bless", "bisect",
+    "calibrate", "cases", "engines", "doctor", "command", "use", "merge",
 )  # fmt: skip
 HEAVY = (
     "hydra", "omegaconf", "pydantic", "numpy", "yaml", "rich.progress", "tensorboard", "plotly",

@@ -1,0 +1,212 @@
+"""Trains every cell of a matrix by each of its pairs of engines, and keeps what came of it.
+
+    <workspace>/matrix/<key>.json    the state of one cell for one pair
+
+Runs that are in the workspace are not launched again, so that after a change to one case only its
+cells are. What is kept beside the Records is for those who only want to read the states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from harness.base.errors import BadInput, CannotTrain
+from harness.base.typed import typed_json
+from harness.config.compose import load
+from harness.config.matrix import Cell, Matrix
+from harness.config.settings import Settings
+from harness.engines.spec import TrainerOptions
+from harness.ladder.apart import Apart, apart
+from harness.ladder.matrix import REFUSED, UNUSABLE, Entry, State
+from harness.record.evidence import Record
+from harness.record.writer import write_json
+from harness.report.made import iso, source
+from harness.run import session
+from harness.run.preflight import ready
+from harness.run.reporter import Reporter
+from harness.run.workspace import key_of
+
+FOLDER = "matrix"
+"""Where states are kept in a workspace."""
+
+
+def entries_of(matrix: Matrix) -> list[Entry]:
+    """Every cell for each of its pairs, none of which was run."""
+    return [
+        Entry(heading, cell, pair, State())
+        for heading, cells in matrix.groups.items()
+        for cell in cells
+        for pair in matrix.pairs_of(cell)
+    ]
+
+
+def settings_of(cell: Cell, pair: tuple[str, str], words: Sequence[str]) -> Settings:
+    """What is asked for by a cell, a pair of engines and the overrides of a command line.
+
+    Raises BadInput where it cannot be composed.
+    """
+    asked = load([f"case={cell.case}", *cell.overrides, *words])
+    return dataclasses.replace(asked, engines=list(pair))
+
+
+def run_matrix(
+    matrix: Matrix,
+    words: Sequence[str],
+    reporter: Reporter,
+    seconds: float | None = None,
+    tell: Callable[[Entry], None] = lambda entry: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Entry]:
+    """The state of every cell for each of its pairs, each told as soon as it is known.
+
+    words:   overrides for every cell
+    seconds: after so many nothing is launched any more: what is left has the state that it was
+             kept with, or NEVER_RUN
+    """
+    began, kept = clock(), kept_entries(matrix, words)
+    forecast = _Forecast(sum(not entry.state.when for entry in kept))
+    found = []
+    for number, entry in enumerate(kept, 1):
+        done = entry
+        if seconds is None or clock() - began < seconds:
+            reporter.note(
+                f"{number} of {len(kept)}: {entry.cell.title}, {entry.between}{forecast.left()}"
+            )
+            start = clock()
+            done = dataclasses.replace(
+                entry, state=run_cell(entry.cell, entry.pair, words, reporter)
+            )
+            if not entry.state.when:
+                forecast.took(clock() - start)
+        found.append(done)
+        tell(done)
+    return found
+
+
+class _Forecast:
+    """When all is done, where what was not run yet takes as long as what was run now."""
+
+    def __init__(self, missing: int) -> None:
+        self._missing, self._seconds, self._runs = missing, 0.0, 0
+
+    def took(self, seconds: float) -> None:
+        self._missing, self._seconds, self._runs = (
+            self._missing - 1, self._seconds + seconds, self._runs + 1,
+        )  # fmt: skip
+
+    def left(self) -> str:
+        if not self._runs:
+            return ""
+        minutes = self._missing * self._seconds / self._runs / 60
+        return f" (about {minutes:.0f} min left)"
+
+
+def run_cell(cell: Cell, pair: tuple[str, str], words: Sequence[str], reporter: Reporter) -> State:
+    """The state of a cell for a pair, launched where its runs are not in the workspace.
+
+    Whatever is wrong with this cell does not keep others from being run.
+    """
+    try:
+        settings = settings_of(cell, pair, words)
+    except BadInput as error:
+        return _unplanned(error)
+    try:
+        planned = session.plan(ready(settings), reporter, may_substitute=False)
+        outcome = session.run(planned, reporter)
+    except CannotTrain as error:
+        state = State(REFUSED, text=str(error), when=iso(time.time()))
+    except BadInput as error:
+        return State(UNUSABLE, text=str(error))
+    else:
+        state = _state_of(outcome)
+    place = _place(settings, pair)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_json(place, dataclasses.asdict(state))
+    return state
+
+
+def _unplanned(error: BadInput) -> State:
+    """The state of what cannot be composed; there is nothing to keep it by."""
+    return State(REFUSED if isinstance(error, CannotTrain) else UNUSABLE, text=str(error))
+
+
+def _state_of(outcome: session.Outcome) -> State:
+    (verdict,) = outcome.verdict.pairs
+    sides = [outcome.records.get(folder) for folder in (verdict.a_record, verdict.b_record)]
+    a, b = sides
+    numbers = Apart() if a is None or b is None else apart(a, b)
+    rung = verdict.headline_rung
+    runs = {str(r.directory): r for r in (*outcome.records.values(), *outcome.runs)}
+    return State(
+        state=verdict.result.value,
+        rung="" if rung is None else rung.rung,
+        text=verdict.headline,
+        loss=numbers.loss,
+        norm=numbers.norm,
+        first=numbers.first,
+        seconds=sum(record.ended.seconds for record in runs.values()),
+        sources={r.label: told for r in sides if r is not None and (told := _trained_with(r))},
+        when=iso(max((r.manifest.started for r in runs.values()), default=time.time())),
+    )
+
+
+def _trained_with(record: Record) -> str:
+    """The commit or release that a run trained with: of a checkout not its folder."""
+    commit = record.manifest.origin.commit
+    if commit is None:
+        return source(record)
+    return commit[:12] + (", with uncommitted changes" if record.manifest.origin.dirty else "")
+
+
+def kept_entries(matrix: Matrix, words: Sequence[str]) -> list[Entry]:
+    """What the workspace holds of every cell for each of its pairs. Nothing is launched."""
+    entries = entries_of(matrix)
+    if not (Path(load(list(words)).workspace) / FOLDER).is_dir():
+        return entries
+    states = _kept(entries, words)
+    return [dataclasses.replace(e, state=state) for e, state in zip(entries, states, strict=True)]
+
+
+def _kept(entries: Sequence[Entry], words: Sequence[str]) -> Iterator[State]:
+    composed: dict[str, Settings | BadInput] = {}
+    for entry in entries:
+        title = entry.cell.title
+        if title not in composed:
+            try:
+                composed[title] = settings_of(entry.cell, entry.pair, words)
+            except BadInput as error:
+                composed[title] = error
+        found = composed[title]
+        yield (
+            _unplanned(found) if isinstance(found, BadInput) else _read(_place(found, entry.pair))
+        )
+
+
+def _read(file: Path) -> State:
+    """The state in a file; one that was never run where there is none that can be read."""
+    with suppress(OSError, BadInput):
+        return typed_json(State, file.read_bytes())
+    return State()
+
+
+def _place(settings: Settings, pair: tuple[str, str]) -> Path:
+    """The file of a state: named by what is trained and how it is judged.
+
+    Not by the sources of the trainers: those who read a state name none, and are told which it
+    was.
+    """
+    options = {}
+    for name in pair:
+        asked = settings.engine[name.partition("@")[0]]
+        if isinstance(asked, TrainerOptions):
+            asked = dataclasses.replace(asked, source=None)
+        options[name] = dataclasses.asdict(asked)
+    asked_for = dataclasses.replace(settings, engine={}, workspace="", engines=list(pair))
+    facts = {**dataclasses.asdict(asked_for), "options": options}
+    plain = json.loads(json.dumps(facts, default=str))
+    return Path(settings.workspace) / FOLDER / f"{key_of(plain)}.json"
