@@ -11,6 +11,7 @@ A page is an index's (PEP 503, PEP 691), one of links, or a bucket's own list.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from harness.environments.folders import identity
 from harness.environments.listings import Unreadable, addresses, name_of
 
 _PAGE = re.compile(r"(?P<page>https?://[^@\s]+)(@(?P<wanted>[^@/\s]+))?")
-_NO_REPOSITORY = re.compile(r"\.html?$|/simple/[^/]+/$|\?")
+_NO_REPOSITORY = re.compile(r"\.html?$|/simple/[^/]+/$")
 """In an address that is a page's, where it might be a git repository's as well."""
 _DAY = re.compile(r"20\d{6}")
 
@@ -89,7 +90,7 @@ def parse_wheel(text: str, package: str, in_git: bool) -> WheelSource | None:
     if found is not None and (not in_git or _NO_REPOSITORY.search(found["page"])):
         return WheelSource(package, found["page"], found["wanted"])
     for place, wanted in ((text, None), text.rpartition("@")[::2]):
-        folder = Path(place).expanduser()
+        folder = Path(os.path.expanduser(place))  # Path.expanduser fails for an unknown user
         if "/" in place and "://" not in place and folder.is_dir() and _in(folder, package):
             return WheelSource(package, str(folder.absolute()), wanted)
     return None

@@ -31,7 +31,6 @@ import fsspec  # type: ignore[import-untyped]
 JOB = "job.json"
 HOST_FILE = "host.json"
 LOG = "trainer.log"
-DUMP = "hlo"
 OUTPUTS = "outputs"
 
 SYNC = 30.0
@@ -140,7 +139,8 @@ def main(arguments: list[str]) -> int:
     code = run(command, job["cwd"], record / LOG, senders)
     (record / HOST_FILE).write_text(json.dumps({"code": code, "name": socket.gethostname()}))
     if number == 0:
-        senders.append(Sender(Path(job["dump"]), f"{url}/host-{number}/{DUMP}"))
+        dump = Path(job["dump"])
+        senders.append(Sender(dump, f"{url}/host-{number}/{dump.name}"))
     for left in reversed(range(TRIES)):
         try:
             for each in senders:

@@ -28,7 +28,7 @@ from harness.environments.sources import default_cache_dir
 from harness.launchers import cluster, images, jobset
 from harness.launchers.artifacts import Artifacts
 from harness.launchers.cluster import Cluster, State
-from harness.launchers.host import DUMP, HOST_FILE, OUTPUTS
+from harness.launchers.host import HOST_FILE, OUTPUTS
 from harness.launchers.invocation import Invocation, Places, watched
 from harness.launchers.launcher import OnEvent, Run
 from harness.launchers.local import MACHINE_VARIABLES, Limits
@@ -301,8 +301,8 @@ class Xpk:
             self.progress(f"outputs of every host: {artifacts.url}/host-*/{OUTPUTS}")
         folders = artifacts.collect(run.places.record)
         for folder in folders:
-            if (folder / DUMP).is_dir():
-                shutil.move(folder / DUMP, run.places.scratch / DUMP)
+            if (folder / layout.DUMP).is_dir():
+                shutil.move(folder / layout.DUMP, run.places.scratch / layout.DUMP)
         if folders:
             merge_hosts(folders, run.places.record, run.micro_batch, hosts)
         seconds = time.monotonic() - started
@@ -336,7 +336,7 @@ class Xpk:
             "fetch": {url: str(folder) for url, folder in fetch.items()},
             "record": str(pod.record),
             "cwd": str(pod.scratch),
-            "dump": str(pod.scratch / DUMP),
+            "dump": str(pod.scratch / layout.DUMP),
             "outputs": None if pod.output is None else str(pod.output),
         }
         artifacts.send(job, self.root, self.invocation(run).files)

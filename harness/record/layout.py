@@ -37,3 +37,8 @@ DEVICE_TIMES = "device_times.json"
 HOSTS = "hosts.json"
 INITIAL = "initial.npz"
 FIRST_BATCH = "first.npz"
+
+DUMP = "hlo"
+"""Folder of a run's dumped modules, beside its Record until they are read."""
+EXECUTIONS = "executions.log"
+"""What torch_xla writes of every execution, beside the dump of its modules."""

@@ -18,7 +18,6 @@ from harness.config.case import Case
 from harness.config.training import TrainingRequest
 from harness.devices.device import planes_of, with_kind
 from harness.engines.spec import engine
-from harness.launchers.host import DUMP
 from harness.launchers.invocation import Invocation
 from harness.record import layout, reader, termination, writer
 from harness.record.device_times import joined
@@ -33,9 +32,10 @@ from harness.record.evidence import (
     Record,
     Reported,
 )
+from harness.record.layout import DUMP, EXECUTIONS
 from harness.record.log import last_lines
 from harness.run.compiling import keep_modules
-from harness.run.plan import EXECUTIONS, Plan
+from harness.run.plan import Plan
 from harness.run.workspace import Slot
 
 

@@ -24,9 +24,9 @@ from harness.environments.folders import identity
 from harness.environments.interpreters import Interpreter, base_interpreter, named_interpreter
 from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs, prepare
-from harness.launchers.host import DUMP
 from harness.launchers.local import device_environment
 from harness.record.evidence import Role
+from harness.record.layout import DUMP, EXECUTIONS
 from harness.run.preflight import check_library
 from harness.run.workspace import key_of
 
@@ -181,9 +181,6 @@ def plan_repeat(subject: Plan) -> Plan:
         subject, role="repeat", paired_with="noise", label=f"{subject.label} again"
     )
 
-
-EXECUTIONS = "executions.log"
-"""What torch_xla writes of every execution, beside the dump of its modules."""
 
 DUMP_STEPS = 4
 """Enough for the steady step, which is compiled in step 1, to be executed."""
