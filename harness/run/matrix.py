@@ -9,11 +9,13 @@ cells are. What is kept beside the Records is for those who only want to read th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.base.typed import typed_json
@@ -29,7 +31,6 @@ from harness.report.made import iso, source
 from harness.run import session
 from harness.run.preflight import ready
 from harness.run.reporter import Reporter
-from harness.run.workspace import key_of
 
 FOLDER = "matrix"
 """Where states are kept in a workspace."""
@@ -198,15 +199,32 @@ def _place(settings: Settings, pair: tuple[str, str]) -> Path:
     """The file of a state: named by what is trained and how it is judged.
 
     Not by the sources of the trainers: those who read a state name none, and are told which it
-    was.
+    was. Not by what is left at its default either, so that a key which is new loses no state.
     """
-    options = {}
-    for name in pair:
-        asked = settings.engine[name.partition("@")[0]]
-        if isinstance(asked, TrainerOptions):
-            asked = dataclasses.replace(asked, source=None)
-        options[name] = dataclasses.asdict(asked)
     asked_for = dataclasses.replace(settings, engine={}, workspace="", engines=list(pair))
-    facts = {**dataclasses.asdict(asked_for), "options": options}
-    plain = json.loads(json.dumps(facts, default=str))
-    return Path(settings.workspace) / FOLDER / f"{key_of(plain)}.json"
+    facts = [_chosen(asked_for)]
+    for name in pair:
+        options = settings.engine[name.partition("@")[0]]
+        if isinstance(options, TrainerOptions):
+            options = dataclasses.replace(options, source=None)
+        facts.append(_chosen(options))
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(settings.workspace) / FOLDER / f"{key}.json"
+
+
+def _chosen(value: Any) -> Any:
+    """Plain values of a dataclass, without those that are its defaults."""
+    if isinstance(value, list | tuple):
+        return [_chosen(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _chosen(each) for key, each in value.items()}
+    if not dataclasses.is_dataclass(value):
+        return value
+    found = {}
+    for field in dataclasses.fields(value):
+        given = getattr(value, field.name)
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        if given != default:
+            found[field.name] = _chosen(given)
+    return found

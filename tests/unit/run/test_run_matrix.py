@@ -82,6 +82,20 @@ def test_what_came_of_it_is_kept_and_read_without_running(sessions: Sessions) ->
     assert states(kept_entries(Matrix(PAIRS, {"all": [ONE]}), ["case.seed=7"])) == [NEVER_RUN] * 2
 
 
+def test_a_state_is_of_what_was_asked_and_not_of_the_source(sessions: Sessions) -> None:
+    """A key that is new, and at its default, names the same state."""
+    run(ONE)
+    matrix = Matrix(PAIRS, {"all": [ONE]})
+    for words, same in [
+        (["engine.hf.source=4.56.2"], True),
+        (["case.accumulation=1"], True),
+        (["case.accumulation=2"], False),
+        (["engine.hf.einsum_linear=true"], False),
+        (["tolerance.margin=3.0"], False),
+    ]:
+        assert (NEVER_RUN not in states(kept_entries(matrix, words))) is same, words
+
+
 def test_a_state_that_cannot_be_read_was_never_run(sessions: Sessions, tmp_path: Path) -> None:
     run(ONE)
     for file in (tmp_path / "workspace" / "matrix").iterdir():
