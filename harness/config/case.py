@@ -60,6 +60,12 @@ class Data:
     mask_first:      -100 in the first label column, which is never predicted, but which the
                      Trainer counts
     epochs:          how often the steps may go over the rows; each time in an order of its own
+    padding:         largest share of a row that is padding at its end, drawn anew for each row: the
+                     padding token, a label of -100, and 0 in the attention mask
+    documents:       pieces that a row is packed of, of lengths that are drawn anew for each row
+    positions:       positions begin at 0 in each of them, and none attends to another
+    prompts:         largest share of a document that is a prompt, with labels of -100, drawn anew
+                     for each; more than 0 is supervised fine-tuning
     """
 
     __pydantic_config__ = STRICT
@@ -70,6 +76,10 @@ class Data:
     masked_prefix: float = 0.6
     mask_first: bool = True
     epochs: int = 1
+    padding: float = 0.0
+    documents: int = 1
+    positions: bool = False
+    prompts: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,9 @@ class Case:
                   trainer has it; null is "highest" for an aligned case in float32, else "default"
     global_batch: rows in one optimizer step, over all devices and micro-batches
     accumulation: micro-batches in one optimizer step
+    autocast:     dtype that operations are cast to while weights keep theirs (torch.autocast); null
+                  for none
+    label_smoothing: share of each label that is spread evenly over the vocabulary
     max_norm:     gradient clipping threshold, L2 over all parameters; null for none
     window:       optimizer steps in one timing window
     """
@@ -108,6 +121,8 @@ class Case:
     steps: int = 20
     global_batch: int = 8
     accumulation: int = 1
+    autocast: str | None = None
+    label_smoothing: float = 0.0
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     max_norm: float | None = 1.0
@@ -135,6 +150,11 @@ class Case:
         if self.precision is not None:
             return self.precision
         return "highest" if self.aligned and self.dtype == "float32" else "default"
+
+    @property
+    def computed_in(self) -> str:
+        """The dtype whose rounding tells how far equal runs may be apart."""
+        return self.autocast or self.dtype
 
     @property
     def aligned(self) -> bool:
@@ -168,6 +188,9 @@ def check(case: Case) -> None:
     """
     _one_of("case.kind", case.kind, (ALIGNED, AS_SHIPPED))
     _one_of("case.dtype", case.dtype, DTYPES)
+    _one_of("case.autocast", case.autocast or "null", ("null", "bfloat16"))
+    if case.autocast == case.dtype:
+        raise BadInput(f"case.autocast={case.autocast}: the weights are that already; leave it out")
     _one_of("case.precision", case.matmul_precision, PRECISIONS)
     _one_of("case.optimizer.name", case.optimizer.name, OPTIMIZERS)
     _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
@@ -187,6 +210,7 @@ def check(case: Case) -> None:
             f"case.global_batch={case.global_batch}"
         )
     family(case.model.family).check(case.model)
+    _check_rows(case)
     _check_mesh(case)
     _check_sharding(case)
 
@@ -217,6 +241,7 @@ def check_counts(case: Case) -> None:
         ("data.sequence_length", data.sequence_length, 2),  # the first label is never predicted
         ("data.stride", data.stride, 1),
         ("data.epochs", data.epochs, 1),
+        ("data.documents", data.documents, 1),
         ("model.vocab_size", model.vocab_size, 1),
         ("model.hidden_size", model.hidden_size, 1),
         ("model.intermediate_size", model.intermediate_size, 1),
@@ -251,6 +276,10 @@ def _check_numbers(case: Case) -> None:
             raise BadInput(f"case.{key}={value}: it has to be finite, and not negative")
     for key, value in (
         ("data.masked_prefix", data.masked_prefix),
+        ("data.padding", data.padding),
+        ("data.masked_prefix + padding", data.masked_prefix + data.padding),
+        ("data.prompts", data.prompts),
+        ("label_smoothing", case.label_smoothing),
         *((f"optimizer.betas[{i}]", beta) for i, beta in enumerate(optimizer.betas)),
     ):
         if not 0 <= value < 1:
@@ -272,6 +301,32 @@ def check_count(key: str, count: int, least: int = 1, most: int = LARGEST_COUNT)
         raise BadInput(f"{key}={count}: it has to be at least {least}")
     if count > most:
         raise BadInput(f"{key}={count}: it has to be at most {most}")
+
+
+def _check_rows(case: Case) -> None:
+    data = case.data
+    if 2 * data.documents > data.sequence_length:
+        raise BadInput(
+            f"case.data.documents={data.documents}: a row of {data.sequence_length} tokens "
+            f"(case.data.sequence_length) holds at most {data.sequence_length // 2}, of two each"
+        )
+    if data.positions and data.padding:
+        raise BadInput(
+            "case.data.positions=true: what the Trainer attends to is told by positions or by a "
+            "mask; leave case.data.padding out"
+        )
+    of_rows = {
+        "padding": data.padding,
+        "documents": data.documents - 1,
+        "positions": data.positions,
+        "prompts": data.prompts,
+    }
+    for key, asked in of_rows.items():
+        if asked and not case.aligned:
+            raise BadInput(
+                f"case.data.{key}={getattr(data, key)}: as shipped each trainer cuts its own rows; "
+                "use an aligned case"
+            )
 
 
 def _check_mesh(case: Case) -> None:

@@ -73,6 +73,11 @@ class TrainingRequest:
         return self.global_batch // self.accumulation
 
     @property
+    def computed_in(self) -> str:
+        """The dtype of the parameters: by which other a trainer computes is not known here."""
+        return self.dtype
+
+    @property
     def aligned(self) -> bool:
         """Whether the harness prepares weights and batches: the trainer brings its own."""
         return False

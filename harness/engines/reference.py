@@ -82,6 +82,8 @@ def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
         "schedule": case.schedule.name,
         "warmup_steps": case.schedule.warmup_steps,
         "max_norm": case.max_norm,
+        "autocast": None if in_float64 else case.autocast,
+        "label_smoothing": case.label_smoothing,
         "seed": case.seed,
     }
     spec = spec_for(job)

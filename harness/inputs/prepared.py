@@ -32,6 +32,10 @@ RECIPE = 3
 """Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""
 
 
+NEWER = {"epochs": 1, "padding": 0.0, "documents": 1, "positions": False, "prompts": 0.0}
+"""Keys of `case.data` that are newer than what was prepared, and what they were then."""
+
+
 MOST_PARAMETERS = 10**9
 """Parameters that weights are prepared for: more would be over 4 GB of file, and of memory in every
 engine at once. What is larger can be traced without any."""
@@ -201,8 +205,8 @@ def _digest(case: Case, text: str) -> str:
         "text": hashlib.sha256(text.encode()).hexdigest(),
         # A key that is not set is no part of a model: it may be newer than what was prepared.
         "model": {k: v for k, v in asdict(case.model).items() if v is not None},
-        # Like it, as long as there is one.
-        "data": {k: v for k, v in asdict(case.data).items() if (k, v) != ("epochs", 1)},
+        # Like it, as long as it is at its default.
+        "data": {k: v for k, v in asdict(case.data).items() if (k, v) not in NEWER.items()},
         "rows": case.steps * case.global_batch if case.aligned else None,
         "kind": case.kind,
         "seed": case.seed,

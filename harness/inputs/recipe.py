@@ -5,6 +5,7 @@ Everything is seeded, and by means that do not change between versions of the pa
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import zlib
@@ -59,9 +60,9 @@ def make(case: Case, text: str, inputs: Inputs, without_weights: bool = False) -
             "case.data.sequence_length"
         )
     if case.aligned:
-        input_ids, labels = _make_rows(case, tokens, needed)
+        rows_of_all = _make_rows(case, tokens, needed)
         order = _order(case, needed)
-        np.savez(inputs.rows, input_ids=input_ids[order], labels=labels[order])
+        np.savez(inputs.rows, **{name: array[order] for name, array in rows_of_all.items()})
     _write_config(case, inputs)
     if not without_weights:
         shapes = case.parameter_shapes()
@@ -111,8 +112,11 @@ def _make_tokenizer(case: Case, lines: list[str], directory: Path) -> np.ndarray
     return np.concatenate([np.array(e.ids, dtype=np.int64) for e in encoded])
 
 
-def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and labels of `count` overlapping rows, in a seeded order, unevenly masked."""
+def _make_rows(case: Case, tokens: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Tokens and labels of `count` overlapping rows, in a seeded order, unevenly masked.
+
+    And what else a model is given, under transformers' names: attention_mask, position_ids.
+    """
     length = case.data.sequence_length
     generator = np.random.Generator(np.random.PCG64(case.seed))
     starts = np.arange(0, len(tokens) - length + 1, case.data.stride)
@@ -124,7 +128,46 @@ def _make_rows(case: Case, tokens: np.ndarray, count: int) -> tuple[np.ndarray, 
         labels[row, :prefix] = IGNORED
     if case.data.mask_first:
         labels[:, 0] = IGNORED
-    return input_ids, labels
+    rows = {"input_ids": input_ids, "labels": labels}
+    _pack(case, rows)
+    _pad(case, rows)
+    return rows
+
+
+def _pack(case: Case, rows: dict[str, np.ndarray]) -> None:
+    """Cut each row into documents: their positions, and labels without what is not predicted."""
+    data, (count, length) = case.data, rows["labels"].shape
+    if data.documents == 1 and not data.prompts:
+        return
+    generator = np.random.Generator(np.random.PCG64([case.seed, data.documents]))
+    positions = np.zeros((count, length), dtype=np.int64)
+    for row in range(count):
+        # At even places: a document has two tokens at least.
+        inner = 2 * generator.choice(np.arange(1, length // 2), data.documents - 1, replace=False)
+        bounds = [0, *np.sort(inner), length]
+        for start, end in itertools.pairwise(bounds):
+            positions[row, start:end] = np.arange(end - start)
+            prompt = int(generator.random() * data.prompts * (end - start))
+            # Its first token is predicted by nothing, or by another document's last.
+            masked = max(prompt, int(data.documents > 1))
+            rows["labels"][row, start : start + masked] = IGNORED
+    if data.positions:
+        rows["position_ids"] = positions
+
+
+def _pad(case: Case, rows: dict[str, np.ndarray]) -> None:
+    """End each row with padding, of another length each."""
+    if not case.data.padding:
+        return
+    count, length = rows["labels"].shape
+    generator = np.random.Generator(np.random.PCG64([case.seed, length]))
+    mask = np.ones((count, length), dtype=np.int64)
+    for row in range(count):
+        start = length - int(generator.random() * case.data.padding * length)
+        mask[row, start:] = 0
+        rows["input_ids"][row, start:] = SPECIAL_TOKENS.index("<pad>")
+        rows["labels"][row, start:] = IGNORED
+    rows["attention_mask"] = mask
 
 
 def _order(case: Case, rows: int) -> np.ndarray:

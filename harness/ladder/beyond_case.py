@@ -1,4 +1,4 @@
-"""What a run trains that its case does not say: the float64 reference, which does, cannot tell."""
+"""What a run trains that its case does not say: float64, which trains what it says, cannot tell."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def computes_beyond(record: Record) -> list[str]:
     if not isinstance(record.case, Case):
         return []
     observed, parts = record.observed, []
-    if observed.autocast is not None and observed.autocast != record.case.dtype:
+    if observed.autocast not in (None, record.case.computed_in):
         parts.append(f"casts {record.case.dtype} to {observed.autocast} (autocast)")
     return parts + [f"drops {share:g} of {name}" for name, share in observed.dropout.items()]
+
+
+def lacking(record: Record) -> list[str]:
+    """What a case asks of a run, and the process was not seen to do; in words as above."""
+    case, observed = record.case, record.observed
+    if not isinstance(case, Case):
+        return []
+    if case.autocast in (None, observed.autocast):
+        return []
+    return [f"does not cast {case.dtype} to {case.autocast} (autocast)"]

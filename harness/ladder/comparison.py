@@ -198,7 +198,7 @@ class Comparison:
         if documented is not None and self.deterministic is None:
             most = ROUNDING * documented
         else:
-            dtype = self.a.case.dtype
+            dtype = self.a.case.computed_in
             most = max(ROUNDING * metric.coarsest(dtype), metric.coarsest())
         if metric.bound is not None and self.noise_floor is not None:
             bound = metric.bound(*self.noise_floor)
@@ -217,7 +217,7 @@ class Comparison:
 
     def _documented(self, metric: Metric, record: Record) -> tuple[float | None, str, str]:
         """The floor for a run's dtype on its device kind, a name for these, and the dtype."""
-        dtype, seen = record.case.dtype, record.observed
+        dtype, seen = record.case.computed_in, record.observed
         given = self.tolerance.floor.get(dtype, {}).get(metric.name)
         if given is not None:
             return given, f"{dtype} (tolerance.floor.{dtype}.{metric.name})", dtype

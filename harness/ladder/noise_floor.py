@@ -208,7 +208,7 @@ def same_run(x: Record, y: Record) -> bool:
 def _conditions(record: Record) -> tuple[str | int | None, ...]:
     """What the noise of a run depends on, beside its case and its engine."""
     seen = record.observed
-    return record.case.dtype, seen.device_kind, seen.matmul_precision, seen.devices
+    return record.case.computed_in, seen.device_kind, seen.matmul_precision, seen.devices
 
 
 def _shown(record: Record) -> str:
@@ -217,9 +217,9 @@ def _shown(record: Record) -> str:
 
 def _not_perturbed(first: Record, second: Record) -> str | None:
     """Why the second run does not start one unit in the last place from the first."""
-    place = LAST_PLACE.get(first.case.dtype)
+    place = LAST_PLACE.get(first.case.computed_in)
     if place is None:
-        return f"no perturbed run is known in {first.case.dtype}"
+        return f"no perturbed run is known in {first.case.computed_in}"
     left, right = by_name(first), by_name(second)
     distances = {}
     for name in left:

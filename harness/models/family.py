@@ -103,6 +103,10 @@ class Family:
                      - has the canonical parameter names,
                      - maps (tokens, labels) to the sum of the cross-entropies of all labels that
                        are predicted and not -100, and computes in float64 where its weights are,
+                     - takes by name what only some cases have: `mask` (0 for what is not attended
+                       to) and `position_ids` (which start anew in each document; none attends to
+                       another), both [rows, length], and `smoothing`, the share of a label that is
+                       spread over the vocabulary,
                      - has a method `tie()` that shares again what moving to a device took apart
     """
 

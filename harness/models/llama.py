@@ -207,6 +207,17 @@ def reference(model: dict[str, Any]) -> Any:
         kept = kept.clamp(0, 1)
         return (1 - kept) * frequency / factor + kept * frequency
 
+    def separated(
+        mask: torch.Tensor | None, position_ids: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Which key no query attends to, and which pairs are of two documents; None for neither."""
+        apart = None if mask is None else (mask == 0)[:, None, None, :]
+        if position_ids is not None:
+            document = (position_ids == 0).cumsum(-1)
+            others = (document[:, :, None] != document[:, None, :])[:, None]
+            apart = others if apart is None else apart | others
+        return apart
+
     class Attention(nn.Module):
         """Causal self-attention with grouped key and value heads; softmax in fp32 or better."""
 
@@ -220,7 +231,14 @@ def reference(model: dict[str, Any]) -> Any:
             self.v_proj = nn.Linear(size, self.kv_heads * self.head_dim, bias=False)
             self.o_proj = nn.Linear(self.heads * self.head_dim, size, bias=False)
 
-        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        def forward(
+            self,
+            x: torch.Tensor,
+            cos: torch.Tensor,
+            sin: torch.Tensor,
+            apart: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            """`apart` is [batch, 1, length, length]: what does not attend to what, in any order."""
             batch, length, _ = x.shape
             q, k, v = (
                 projection(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
@@ -230,6 +248,7 @@ def reference(model: dict[str, Any]) -> Any:
             k, v = (self.repeat(t) for t in (k, v))
             scores = q @ k.transpose(2, 3) * self.scale
             future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+            future = future if apart is None else future | apart
             scores = scores.masked_fill(future, float("-inf"))
             wide = scores if scores.dtype == torch.float64 else scores.float()
             mixed = wide.softmax(-1).to(v.dtype) @ v
@@ -263,8 +282,14 @@ def reference(model: dict[str, Any]) -> Any:
             self.input_layernorm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
             self.post_attention_layernorm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
 
-        def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-            x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        def forward(
+            self,
+            x: torch.Tensor,
+            cos: torch.Tensor,
+            sin: torch.Tensor,
+            apart: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            x = x + self.self_attn(self.input_layernorm(x), cos, sin, apart)
             return x + self.mlp(self.post_attention_layernorm(x))
 
     class Decoder(nn.Module):
@@ -278,19 +303,29 @@ def reference(model: dict[str, Any]) -> Any:
             self.head_dim, self.theta = m["hidden_size"] // m["heads"], m["rope_theta"]
             self.scaling = (m["options"] or {}).get("rope_scaling")
 
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        def forward(
+            self,
+            tokens: torch.Tensor,
+            mask: torch.Tensor | None = None,
+            position_ids: torch.Tensor | None = None,
+        ) -> torch.Tensor:
             x = self.embed_tokens(tokens)
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32
             exponent = torch.arange(0, self.head_dim, 2, device=x.device).to(wide) / self.head_dim
             position = torch.arange(tokens.shape[1], device=x.device).to(wide)
+            if position_ids is not None:
+                position = position_ids.to(wide)
             frequency = 1.0 / self.theta**exponent
             if self.scaling is not None:
                 frequency = stretched(frequency, **self.scaling)
-            angle = position[:, None] * frequency
+            angle = position[..., None] * frequency
             angle = torch.cat((angle, angle), -1)
+            if position_ids is not None:
+                angle = angle[:, None]  # the same in all heads of a row
             cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+            apart = separated(mask, position_ids)
             for layer in self.layers:
-                x = layer(x, cos, sin)
+                x = layer(x, cos, sin) if apart is None else layer(x, cos, sin, apart)
             return self.norm(x)
 
     class Llama(nn.Module):
@@ -308,12 +343,21 @@ def reference(model: dict[str, Any]) -> Any:
             if self.tied:
                 self.lm_head.weight = self.model.embed_tokens.weight
 
-        def forward(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        def forward(
+            self,
+            tokens: torch.Tensor,
+            labels: torch.Tensor,
+            mask: torch.Tensor | None = None,
+            position_ids: torch.Tensor | None = None,
+            smoothing: float = 0.0,
+        ) -> torch.Tensor:
             """Sum of the cross-entropies of all labels that are predicted and not -100."""
-            logits = self.lm_head(self.model(tokens))
+            logits = self.lm_head(self.model(tokens, mask, position_ids))
             logits = logits if logits.dtype == torch.float64 else logits.float()
             predicted, wanted = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-            return F.cross_entropy(predicted, wanted, ignore_index=-100, reduction="sum")
+            return F.cross_entropy(
+                predicted, wanted, ignore_index=-100, reduction="sum", label_smoothing=smoothing
+            )
 
     return Llama(model)
 

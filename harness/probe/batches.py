@@ -22,16 +22,20 @@ class Rows:
     """Prepared rows, handed out in order, one micro-batch after the other.
 
     tokens, labels: int64 arrays [rows, sequence]
+    others:         what else a model is given of them, by transformers' names: a mask, positions
     """
 
-    def __init__(self, tokens: np.ndarray, labels: np.ndarray) -> None:
-        self.tokens, self.labels = tokens, labels
+    def __init__(
+        self, tokens: np.ndarray, labels: np.ndarray, others: dict[str, np.ndarray] | None = None
+    ) -> None:
+        self.tokens, self.labels, self.others = tokens, labels, dict(others or {})
 
     @staticmethod
     def read(path: Path) -> Rows:
-        """The rows in an .npz file with `input_ids` and `labels`."""
+        """The rows in an .npz file with `input_ids`, `labels`, and others."""
         with np.load(path) as arrays:
-            return Rows(arrays["input_ids"], arrays["labels"])
+            named = {name: arrays[name] for name in arrays.files}
+        return Rows(named.pop("input_ids"), named.pop("labels"), named)
 
     def batch(
         self, watch: Watch, index: int, size: int, rank: int = 0, ranks: int = 1
@@ -44,10 +48,9 @@ class Rows:
         if start + size > len(self.tokens):
             return None
         pick = slice(start, start + size)
-        return {
-            watch.tokens: torch.from_numpy(self.tokens[pick].copy()),
-            watch.labels: torch.from_numpy(self.labels[pick].copy()),
-        }
+        others = {watch.called(name): array for name, array in self.others.items()}
+        arrays = {watch.tokens: self.tokens, watch.labels: self.labels, **others}
+        return {name: torch.from_numpy(array[pick].copy()) for name, array in arrays.items()}
 
 
 def describe(watch: Watch, batch: dict[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class Observer:
         watch, rows = self.spec.watch, batches.Rows.read(Path(self.spec.rows))
 
         def replace(index: int, batch: dict[str, Any]) -> dict[str, Any] | None:
-            self._take_away(batch)
+            self._take_away(batch, {watch.called(name) for name in rows.others})
             size = len(batch[watch.tokens])
             process, processes = self.runtime.process()
             if size * processes != self.spec.micro_batch:
@@ -192,14 +192,14 @@ class Observer:
 
         return replace
 
-    def _take_away(self, batch: dict[str, Any]) -> None:
+    def _take_away(self, batch: dict[str, Any], prepared: set[str]) -> None:
         """Note what a trainer's own batch has that a prepared one has not.
 
         What a model would use is refused: a mask with zeros, positions that start anew, segments,
         weights. An error in a loader's thread would only end the data.
         """
         watch = self.spec.watch
-        for key in set(batch.keys()) - {watch.tokens, watch.labels}:
+        for key in set(batch.keys()) - {watch.tokens, watch.labels} - prepared:
             role, value = "mask" if key == watch.mask else key, batch[key]
             if not torch.is_tensor(value) or not says_nothing(role, value.float().cpu().numpy()):
                 self.refused = key

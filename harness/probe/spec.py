@@ -40,6 +40,12 @@ class Watch:
     clipping: tuple[str, ...] = ("torch.nn.utils:clip_grad_norm_",)
     boundary: tuple[str, ...] = ("torch_xla:sync", "torch_xla.torch_xla:sync")
 
+    def called(self, name: str) -> str:
+        """What the trainer calls a part of a batch, of which `name` is transformers' name."""
+        return {
+            "input_ids": self.tokens, "labels": self.labels, "attention_mask": self.mask
+        }.get(name, name)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -54,7 +60,8 @@ class Spec:
     condition:    what device to compute like, of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer
     layouts:      parameters of its model that hold canonical ones in another layout
-    rows:         .npz with `input_ids` and `labels`, each [rows, sequence]; they replace what the
+    rows:         .npz with `input_ids` and `labels`, each [rows, sequence], and what else a model
+                  is given of them (`attention_mask`, `position_ids`); they replace what the
                   engine's DataLoader yields, in order. None leaves the engine's own batches
     inject:       Python file whose `inject` makes identical what the trainer's command line cannot
                   be asked for; None for none

@@ -46,7 +46,7 @@ def measure_noise(plan: Plan, subject: Record, settings: Settings, reporter: Rep
         return NOT_MEASURED
     floor = None
     if tolerance.noise_floor == "ulp" and settings.case.aligned:
-        perturbed = with_perturbed_weights(plan.inputs, settings.case.dtype)
+        perturbed = with_perturbed_weights(plan.inputs, settings.case.computed_in)
         moved = run_or_reuse(
             plan_perturbed(plan, perturbed), workspace, settings.launcher, reporter
         )

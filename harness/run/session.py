@@ -92,12 +92,13 @@ class Planned:
         mesh = " × ".join(f"{axis} {size}" for axis, size in case.mesh.items())
         mesh += "" if case.slices == 1 else f" across {case.slices} slices"
         on = _device(self.settings.launcher)
+        cast = "" if case.autocast is None else f" cast to {case.autocast}"
         names = " and ".join(_described(plan) for plan in others)
         named = ", ".join(self.missing)
         missing = f" ({named} is missing, see the notes)" if self.missing else ""
         return (
-            f"{_described(first)} against {names}{missing}: case {case.name}, {case.dtype}, matmul "
-            f"precision {case.matmul_precision}, {case.steps} steps, mesh {mesh} on {on}"
+            f"{_described(first)} against {names}{missing}: case {case.name}, {case.dtype}{cast}, "
+            f"matmul precision {case.matmul_precision}, {case.steps} steps, mesh {mesh} on {on}"
         )
 
 

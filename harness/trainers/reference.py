@@ -116,6 +116,12 @@ def _eagerly(module: Any) -> None:
     module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False)
 
 
+def beside(batch: dict[str, Any]) -> dict[str, Any]:
+    """What the model is given beside tokens and labels, as `Family.reference` names it."""
+    names = {"attention_mask": "mask", "position_ids": "position_ids"}
+    return {names[name]: batch[name] for name in batch if name in names}
+
+
 def main(path: str) -> None:
     """Train what the file at `path` describes."""
     t = json.loads(Path(path).read_text())
@@ -134,8 +140,8 @@ def main(path: str) -> None:
 
     with np.load(t["rows"]) as arrays:
         rows = [
-            {"input_ids": torch.from_numpy(a), "labels": torch.from_numpy(b)}
-            for a, b in zip(arrays["input_ids"], arrays["labels"], strict=True)
+            {name: torch.from_numpy(array) for name, array in zip(arrays.files, row, strict=True)}
+            for row in zip(*(arrays[name] for name in arrays.files), strict=True)
         ]
     loader: Any = DataLoader(rows, batch_size=t["micro_batch"], drop_last=True)  # type: ignore[arg-type]
     if t["eager"]:
@@ -156,12 +162,19 @@ def main(path: str) -> None:
         weight_decay=t["weight_decay"],
     )
     model.train()
+    cast = {
+        "enabled": t["autocast"] is not None,
+        "dtype": getattr(torch, t["autocast"] or "bfloat16"),
+    }
+    smoothing = {"smoothing": t["label_smoothing"]} if t["label_smoothing"] else {}
     batches = iter(loader)
     for step in range(t["steps"]):
         micro = [next(batches) for _ in range(t["accumulation"])]
         count = sum((batch["labels"][:, 1:] != -100).sum() for batch in micro)
         for batch in micro:
-            (model(batch["input_ids"], batch["labels"]) / count).backward()
+            with torch.autocast(batch["labels"].device.type, **cast):
+                loss = model(batch["input_ids"], batch["labels"], **beside(batch), **smoothing)
+            (loss / count).backward()
         if t["max_norm"] is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), t["max_norm"])
         for group in optimizer.param_groups:

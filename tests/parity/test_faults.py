@@ -106,6 +106,21 @@ def test_rotary_embeddings_without_their_scaling(request: pytest.FixtureRequest)
 
 
 @pytest.mark.cpu
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lost_mask", ("case.data.padding=0.3",)),
+        ("lost_positions", ("case.data.documents=3", "case.data.positions=true")),
+        ("lost_smoothing", ("case.label_smoothing=0.1",)),
+    ],
+)
+def test_a_feature_that_is_lost(
+    name: str, words: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    _check(Seeded(name, "forward"), "llama-tiny", request.config, *words)
+
+
+@pytest.mark.cpu
 @pytest.mark.parametrize("form", ["two_call_clipping", "unwatched_clipping"])
 def test_another_form_of_the_same_clipping_passes(
     form: str, request: pytest.FixtureRequest

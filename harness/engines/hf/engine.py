@@ -117,6 +117,7 @@ def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
         "warmup_steps": case.schedule.warmup_steps,
         "max_grad_norm": case.max_norm or 0.0,
         **_optimizer(job),
+        **_numerics(job),
         "seed": case.seed,
         **_parallelism(job),
         "dataloader_drop_last": True,
@@ -129,6 +130,18 @@ def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
         "logging_steps": case.steps,
         "disable_tqdm": True,
     }
+
+
+def _numerics(job: Job[HfOptions]) -> dict[str, Any]:
+    """What the Trainer is asked for only where the case has it."""
+    case, found = job.case, dict[str, Any]()
+    if case.autocast is not None:
+        found["bf16"] = True
+        if not device(job.device).xla:
+            found["use_cpu"] = True  # else it looks for a GPU to cast on
+    if case.label_smoothing:
+        found["label_smoothing_factor"] = case.label_smoothing
+    return found
 
 
 def _optimizer(job: Job[HfOptions]) -> dict[str, Any]:

@@ -69,8 +69,39 @@ def inject(
                     init(self, *args, **kwargs)
 
             trainer.Trainer.__init__ = __init__
+            if mesh.get("data", 1) > 1:
+                _cut_rows(trainer, ("data", "fsdp"))
 
     when_imported("transformers.trainer", patch)
+
+
+def _cut_rows(trainer: Any, axes: tuple[str, ...]) -> None:
+    """Rows are cut over these axes of the mesh that is put in the place of the Trainer's own.
+
+    It names fsdp where it cuts batches, and where FSDPv2 cuts what layers put out, as its own mesh
+    has nothing else.
+    """
+    import torch_xla.distributed.spmd as xs
+    from torch_xla.experimental.spmd_fully_sharded_data_parallel import SpmdFullyShardedDataParallel
+
+    load, wrap = trainer.tpu_spmd_dataloader, SpmdFullyShardedDataParallel.__init__
+
+    def tpu_spmd_dataloader(dataloader: Any) -> Any:
+        found = load(dataloader)
+        sharding = xs.ShardingSpec(xs.get_global_mesh(), (axes, None))
+        found._parallel_loader_kwargs["input_sharding"] = sharding
+        return found
+
+    def shard_output(output: Any, mesh: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+        xs.mark_sharding(first, mesh, (axes, *[None] * (first.dim() - 1)))
+
+    @functools.wraps(wrap)
+    def __init__(self: Any, module: Any, **options: Any) -> None:
+        wrap(self, module, **{**options, "shard_output": shard_output})
+
+    trainer.tpu_spmd_dataloader = tpu_spmd_dataloader
+    SpmdFullyShardedDataParallel.__init__ = __init__
 
 
 def _fsdp_xla_environment() -> None:

@@ -118,6 +118,7 @@ def _check(job: Job[TrainerOptions]) -> None:
         )
     sharding = "torchprime's own input sharding for it, ((data, fsdp), context)"
     refuse_axis(case, "context", f"{sharding}, is refused by torch_xla")
+    _check_numerics(job)
     optimizer = case.optimizer
     if optimizer.name == "adamw" and (
         list(optimizer.betas) != [0.9, 0.999] or optimizer.eps != 1e-8
@@ -133,6 +134,40 @@ def _check(job: Job[TrainerOptions]) -> None:
             f"case.optimizer.name=adamw: the torchprime in {job.source} trains with Adafactor "
             "only; use case=llama-tiny-adafactor"
         )
+
+
+def _check_numerics(job: Job[TrainerOptions]) -> None:
+    """Raise CannotTrain for a feature that torchprime has not."""
+    case = job.case
+    beside = "compare with engines=[hf,reference]"
+    if case.autocast is not None:
+        raise CannotTrain(f"case.autocast={case.autocast}: torchprime has no autocasting; {beside}")
+    if case.label_smoothing:
+        raise CannotTrain(
+            f"case.label_smoothing={case.label_smoothing}: torchprime has none; {beside}"
+        )
+    if case.data.positions:
+        raise CannotTrain(
+            "case.data.positions=true: torchprime's models take no positions, so that documents "
+            f"that are packed into a row would attend to each other; {beside}"
+        )
+    assert job.source is not None
+    if case.data.prompts and not (job.source / CONFIG_FOLDER / "task" / "sft.yaml").is_file():
+        raise CannotTrain(
+            f"case.data.prompts={case.data.prompts}: this torchprime has no task sft; {beside}"
+        )
+
+
+def _task(case: Case) -> dict[str, Any]:
+    """Supervised fine-tuning is a task of its own, with a trainer and a pipeline of its own."""
+    if not case.data.prompts:
+        return {}
+    return {
+        "task": "sft",
+        "task.export_checkpoint_path": None,
+        "+dataset.format": "prompt_completion",
+        "+dataset.pack_samples": True,
+    }
 
 
 def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +199,7 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
         "+dataset.file_dataset_path": f"{INPUTS}/text.jsonl",
         "dataset.block_size": case.data.sequence_length,
         "dataset.cache_dir": f"{SCRATCH}/cache",
+        **_task(case),
         "task.global_batch_size": case.global_batch,
         "task.max_steps": case.steps,
         "task.optimizer.type": case.optimizer.name,

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.config.case import ALIGNED, AS_SHIPPED, Case
 from harness.devices.device import computes_by_xla
-from harness.ladder.beyond_case import computes_beyond
+from harness.ladder.beyond_case import computes_beyond, lacking
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
@@ -78,7 +78,8 @@ def environment(c: Comparison) -> RungResult:
 
 
 def _beyond_case(c: Comparison) -> tuple[Finding, ...]:
-    """What the case does not say and a run trains with: arguments, dropout, autocasting.
+    """What the case does not say and a run trains with: arguments, dropout, autocasting; and where
+    it does not do what the case says of these.
 
     Arguments that both runs of one engine were given are a part of the question.
     """
@@ -92,6 +93,8 @@ def _beyond_case(c: Comparison) -> tuple[Finding, ...]:
     for name, record in zip(c.names, (c.a, c.b), strict=True):
         for what in computes_beyond(record):
             findings.append(Finding(f"{name} {what}, which the case does not say"))
+        for what in lacking(record):
+            findings.append(Finding(f"{name} {what}, which the case asks for"))
     return tuple(findings)
 
 

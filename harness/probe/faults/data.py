@@ -12,12 +12,13 @@ from harness.probe.batches import Rows
 
 
 def _change_rows(change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Apply `change` to the prepared tokens and labels when they are read."""
+    """Apply `change` to all that is prepared of each row when they are read."""
     read = Rows.read
 
     def changed(path: Any) -> Rows:
         rows = read(path)
-        return Rows(change(rows.tokens.copy()), change(rows.labels.copy()))
+        others = {name: change(array.copy()) for name, array in rows.others.items()}
+        return Rows(change(rows.tokens.copy()), change(rows.labels.copy()), others)
 
     Rows.read = staticmethod(changed)  # type: ignore[method-assign]
 

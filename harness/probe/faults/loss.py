@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.optim import optimizer as optimizer_hooks
 
+from harness.probe.inject import when_imported
+
 
 def _change_loss(change: Callable[[torch.Tensor, torch.Tensor], tuple[Any, Any]]) -> None:
     """Change what every cross-entropy is given."""
@@ -30,6 +32,28 @@ def label_shift() -> None:
 def loss_dtype(dtype: str) -> None:
     """The cross-entropy is computed in another dtype."""
     _change_loss(lambda logits, labels: (logits.to(getattr(torch, dtype)), labels))
+
+
+def lost_smoothing() -> None:
+    """Labels are not smoothed, by torch's cross-entropy nor by transformers' `LabelSmoother`."""
+    original = torch.nn.functional.cross_entropy
+
+    @functools.wraps(original)
+    def cross_entropy(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{**kwargs, "label_smoothing": 0.0})
+
+    torch.nn.functional.cross_entropy = cross_entropy
+
+    def patch(utilities: Any) -> None:
+        smooth = utilities.LabelSmoother.__call__
+
+        def unsmoothed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            self.epsilon = 0.0
+            return smooth(self, *args, **kwargs)
+
+        utilities.LabelSmoother.__call__ = unsmoothed
+
+    when_imported("transformers.trainer_pt_utils", patch)
 
 
 def logits_to_host() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,39 @@ def _on_outputs(suffixes: tuple[str, ...], change: Callable[[torch.Tensor], torc
         return len(found)
 
     _change_model(apply)
+
+
+def _ignore(argument: str) -> None:
+    """What the root module is given by this name, [rows, length], reaches no module below it."""
+
+    def apply(model: torch.nn.Module) -> int:
+        below = [m for m in model.modules() if m is not model and _takes(m, argument)]
+
+        def without(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            given = kwargs.get(argument)
+            if given is None or given.dim() != 2:  # layers get what is made of it
+                return None
+            return args, {**kwargs, argument: None}
+
+        for module in below:
+            module.register_forward_pre_hook(without, with_kwargs=True)
+        return len(below)
+
+    _change_model(apply)
+
+
+def _takes(module: torch.nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(module.forward).parameters
+
+
+def lost_mask() -> None:
+    """Padding is attended to: transformers' models do not heed their attention mask."""
+    _ignore("attention_mask")
+
+
+def lost_positions() -> None:
+    """Documents in a row attend to each other, with positions from the first one's beginning."""
+    _ignore("position_ids")
 
 
 def perturb_weight(parameter: str, by: float) -> None:

@@ -81,6 +81,31 @@ class TestNumbers:
         with pytest.raises(BadInput, match=r"case\.optimizer\.betas\[1\]="):
             check(changed(case, "optimizer.betas", [0.9, value]))
 
+    @pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+    @pytest.mark.parametrize("key", ["data.padding", "data.prompts", "label_smoothing"])
+    def test_shares_of_features(self, case: Case, key: str, value: float) -> None:
+        with pytest.raises(BadInput, match=f"case.{key}="):
+            check(changed(case, key, value))
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"autocast": "float16"}, "case.autocast=float16: it has to be one of"),
+            ({"autocast": "bfloat16", "dtype": "bfloat16"}, "the weights are that already"),
+            ({"data.padding": 0.5}, "masked_prefix . padding=1.1"),
+            ({"data.documents": 65}, "holds at most 64"),
+            ({"data.positions": True, "data.padding": 0.1}, "leave case.data.padding out"),
+            ({"kind": AS_SHIPPED, "data.prompts": 0.5}, "case.data.prompts=0.5: as shipped"),
+        ],
+    )
+    def test_features_that_do_not_go_together(
+        self, case: Case, fields: dict[str, Any], message: str
+    ) -> None:
+        for key, value in fields.items():
+            case = changed(case, key, value)
+        with pytest.raises(BadInput, match=message):
+            check(case)
+
     @pytest.mark.parametrize("betas", [[], [0.9], [0.9, 0.99, 0.999]])
     def test_betas_are_two(self, case: Case, betas: list[float]) -> None:
         with pytest.raises(BadInput, match="AdamW has two"):

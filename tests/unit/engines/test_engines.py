@@ -137,6 +137,44 @@ class TestTheCaseReachesEveryTrainer:
         with pytest.raises(BadInput, match="trains with betas"):
             torchprime(other, checkout)
 
+    @pytest.mark.parametrize(
+        ("fields", "by_hf", "by_reference"),
+        [
+            ({"autocast": "bfloat16"}, {"bf16": "True"}, {"autocast": "bfloat16"}),
+            ({"label_smoothing": 0.1}, {"label_smoothing_factor": "0.1"}, {"label_smoothing": 0.1}),
+            ({"data__positions": True, "data__documents": 2}, {}, {}),
+        ],
+    )
+    def test_features_that_torchprime_has_not(
+        self, case: Case, checkout: Path, fields: dict[str, Any], by_hf: dict[str, str],
+        by_reference: dict[str, Any],
+    ) -> None:  # fmt: skip
+        other = changed(case, **fields)
+        assert {k: v for k, v in hf(other).items() if k not in hf(case)} == by_hf
+        before = reference(case)
+        assert {k: v for k, v in reference(other).items() if before[k] != v} == by_reference
+        with pytest.raises(CannotTrain, match=r"compare with engines=\[hf,reference\]"):
+            torchprime(other, checkout)
+
+    def test_float64_casts_nothing_and_smooths(self, case: Case) -> None:
+        other = changed(case, autocast="bfloat16", label_smoothing=0.1)
+        command = float64_reference(Job(other, EngineOptions()))
+        training = json.loads(command.files["training.json"])
+        assert (training["autocast"], training["label_smoothing"]) == (None, 0.1)
+
+    def test_supervised_fine_tuning_is_a_task_of_torchprime(
+        self, case: Case, checkout: Path
+    ) -> None:
+        other = changed(case, data__prompts=0.5)
+        with pytest.raises(CannotTrain, match="no task sft"):
+            torchprime(other, checkout)
+        (checkout / CONFIG_FOLDER / "task" / "sft.yaml").write_text("name: sft\n")
+        found = torchprime(other, checkout)
+        assert found["task"] == "sft"
+        assert found["task.export_checkpoint_path"] == "null"
+        assert "task" not in torchprime(case, checkout)
+        assert hf(other) == hf(case)
+
     def test_betas(self, case: Case) -> None:
         found = hf(changed(case, optimizer__betas=[0.8, 0.95], optimizer__eps=1e-6))
         assert found["adam_beta1"] == "0.8"

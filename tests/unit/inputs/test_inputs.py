@@ -99,6 +99,63 @@ class TestRows:
         assert all(tuple(row) in starts for row in tokens.tolist())
 
 
+class TestPackedRows:
+    """What rows have beside tokens and labels, and which labels count."""
+
+    def rows(self, case: Case, root: Path, **data: Any) -> dict[str, Any]:
+        fields = {f"data_{key}": value for key, value in data.items()}
+        made = prepare(changed(case, data_masked_prefix=0.0, **fields), root)
+        with np.load(made.rows) as found:
+            return {name: found[name] for name in found.files}
+
+    def test_padding_is_neither_attended_to_nor_counted(self, case: Case, root: Path) -> None:
+        rows = self.rows(case, root, padding=0.3)
+        mask = rows["attention_mask"]
+        assert (np.diff(mask) <= 0).all(), "at the end"
+        assert len(set(mask.sum(-1))) > 10, "of many lengths"
+        assert mask.sum(-1).min() >= 0.7 * 128
+        assert (rows["input_ids"][mask == 0] == 2).all()
+        assert (rows["labels"][mask == 0] == IGNORED).all()
+        assert (rows["labels"][:, 1:][mask[:, 1:] == 1] != IGNORED).all()
+
+    def test_positions_begin_anew_in_each_document(self, case: Case, root: Path) -> None:
+        rows = self.rows(case, root, documents=3, positions=True)
+        positions = rows["position_ids"]
+        starts = positions == 0
+        assert (starts.sum(-1) == 3).all()
+        assert starts[:, 0].all()
+        steps = np.diff(positions)
+        assert (steps[~starts[:, 1:]] == 1).all()
+        assert len({tuple(row) for row in positions}) > 20
+        assert (rows["labels"][starts] == IGNORED).all(), "another document does not predict it"
+        assert (rows["labels"][~starts] == rows["input_ids"][~starts]).all()
+
+    def test_documents_without_positions_are_one_context(self, case: Case, root: Path) -> None:
+        rows = self.rows(case, root, documents=3)
+        assert set(rows) == {"input_ids", "labels"}
+        assert ((rows["labels"] == IGNORED).sum(-1) == 3).all()
+
+    def test_prompts_do_not_count(self, case: Case, root: Path) -> None:
+        rows = self.rows(case, root, documents=2, positions=True, prompts=0.9)
+        share = (rows["labels"] == IGNORED).mean(-1)
+        assert share.min() > 0.01
+        assert share.max() < 0.9
+        assert share.std() > 0.05
+        one = self.rows(case, root, prompts=0.5)
+        assert set(one) == {"input_ids", "labels"}
+        assert 0.1 < (one["labels"] == IGNORED).mean() < 0.4
+
+    def test_what_is_new_draws_nothing_of_what_was(
+        self, case: Case, made: Inputs, root: Path
+    ) -> None:
+        padded = prepare(changed(case, data_padding=0.2), root)
+        tokens, labels = arrays(made)
+        with np.load(padded.rows) as found:
+            kept = found["attention_mask"] == 1
+            assert (found["input_ids"][kept] == tokens[kept]).all()
+            assert (found["labels"][kept] == labels[kept]).all()
+
+
 class TestWeights:
     def test_shapes_are_the_models(self, case: Case, made: Inputs) -> None:
         weights = load_file(made.weights)
@@ -174,7 +231,8 @@ class TestDigest:
             {"seed": 43}, {"steps": 5}, {"global_batch": 4}, {"model_init_std": 0.2},
             {"model_norm_std": 0.1}, {"model_layers": 3}, {"data_stride": 60},
             {"data_masked_prefix": 0.5}, {"data_mask_first": False}, {"model_rope_theta": 1e5},
-            {"data_sequence_length": 64}, {"model_rms_norm_eps": 1e-6},
+            {"data_sequence_length": 64}, {"model_rms_norm_eps": 1e-6}, {"data_padding": 0.2},
+            {"data_documents": 2}, {"data_positions": True}, {"data_prompts": 0.5},
         ],
     )  # fmt: skip
     def test_whatever_changes_them_changes_it(

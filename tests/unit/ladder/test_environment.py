@@ -26,6 +26,11 @@ def b() -> Record:
     return Trainer(label="torchprime", groups=2, sums=-1).record()
 
 
+def asking(run: Record, fields: dict[str, Any]) -> Record:
+    """The run with other fields in its case."""
+    return with_manifest(run, lambda manifest: manifest["case"].update(fields))
+
+
 def nested(run: Record, *path: str, value: Any = None) -> Record:
     """A Record with something deep in `observed` changed; None removes it."""
 
@@ -203,6 +208,16 @@ class TestBeyondTheCase:
         x, y = with_observed(a, **observed), with_observed(b, **observed)
         assert len(environment(comparison(x, y)).findings) == 2
         assert len(environment(comparison(a, y)).findings) == 1
+
+    def test_what_the_case_asks_for(self, a: Record, b: Record) -> None:
+        """Neither too much nor too little."""
+        x, y = (asking(run, {"autocast": "bfloat16"}) for run in (a, b))
+        assert len(environment(comparison(x, y)).findings) == 2
+        y = with_observed(y, autocast="bfloat16")
+        (finding,) = environment(comparison(x, y)).findings
+        assert "which the case asks for" in finding.text
+        x = with_observed(x, autocast="bfloat16")
+        assert environment(comparison(x, y)).result is PASS
 
     def test_autocasting_to_the_dtype_itself_casts_nothing(self, a: Record, b: Record) -> None:
         x, y = (with_observed(run, autocast="float32") for run in (a, b))

@@ -2,7 +2,8 @@
 
 `python against_transformers.py CASES.json OUT.json`. CASES is a list of {"family": the family's
 module, "model": a Model as a dict, "config": its config.json, "fault": null or name and arguments
-of one to seed into transformers' model}. Of either side the loss is told, and the norm of each
+of one to seed into transformers' model, "given": what both are given beside tokens and labels:
+"padding", "positions" or "smoothing"}. Of either side the loss is told, and the norm of each
 parameter's gradient, in float64 from equal weights and tokens. What is expected of them is
 asserted in test_against_transformers.py.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.trainer_pt_utils import LabelSmoother
 
 from harness.probe.faults import model as faults
 
@@ -47,11 +49,35 @@ def compared(case: dict[str, Any]) -> dict[str, Any]:
         getattr(faults, name)(**arguments)
         torch.optim.SGD(theirs.parameters())
     theirs.train()
+    by_theirs, by_ours = given(case["given"], labels)
+    smoothing = by_ours.get("smoothing", 0.0)
+    output = theirs(tokens, labels=labels, **by_theirs)
+    loss = output.loss
+    if smoothing:
+        loss = LabelSmoother(epsilon=smoothing)({"logits": output.logits}, labels, True)
     count = (labels[:, 1:] != -100).sum()
     return {
-        "transformers": told(theirs, theirs(tokens, labels=labels).loss),
-        "reference": told(ours, ours(tokens, labels) / count),
+        "transformers": told(theirs, loss),
+        "reference": told(ours, ours(tokens, labels, **by_ours) / count),
     }
+
+
+def given(what: str, labels: torch.Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What transformers' model and ours are given beside, by name; `labels` are masked with it."""
+    if what == "padding":
+        mask = torch.ones_like(labels)
+        mask[0, LENGTH - 30 :], mask[1, LENGTH - 7 :] = 0, 0
+        labels[mask == 0] = -100
+        return {"attention_mask": mask}, {"mask": mask}
+    if what == "positions":
+        starts = (50, 64), (40, 90)
+        positions = torch.stack(
+            [torch.cat([torch.arange(n) for n in (a, b - a, LENGTH - b)]) for a, b in starts]
+        )
+        labels[positions == 0] = -100
+        # With a cache, which they make where none is refused, documents attend to each other.
+        return {"position_ids": positions, "use_cache": False}, {"position_ids": positions}
+    return {}, {"smoothing": 0.1} if what == "smoothing" else {}
 
 
 if __name__ == "__main__":

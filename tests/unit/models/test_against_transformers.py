@@ -19,21 +19,26 @@ from harness.models.family import family
 
 ROOT = Path(__file__).parents[3]
 
-CASES: dict[str, tuple[str, list[Any] | None]] = {
-    "llama": ("llama-tiny", None),
-    "llama-3.1": ("llama-3.1-tiny", None),
-    "qwen3": ("qwen3-tiny", None),
-    "qwen3 with another epsilon": ("qwen3-tiny", ["rms_norm_eps", {"eps": 1e-3}]),
-    "llama-3.1 unscaled": ("llama-3.1-tiny", ["rope_unscaled", {"theta": 10000.0}]),
+CASES: dict[str, tuple[str, list[Any] | None, str]] = {
+    "llama": ("llama-tiny", None, ""),
+    "llama-3.1": ("llama-3.1-tiny", None, ""),
+    "qwen3": ("qwen3-tiny", None, ""),
+    "llama with padding": ("llama-tiny", None, "padding"),
+    "llama of documents": ("llama-tiny", None, "positions"),
+    "llama with smoothing": ("llama-tiny", None, "smoothing"),
+    "qwen3 of documents": ("qwen3-tiny", None, "positions"),
+    "qwen3 with another epsilon": ("qwen3-tiny", ["rms_norm_eps", {"eps": 1e-3}], ""),
+    "llama-3.1 unscaled": ("llama-3.1-tiny", ["rope_unscaled", {"theta": 10000.0}], ""),
 }
-"""By what is compared: a case, and a fault to seed into transformers' model."""
+"""By what is compared: a case, a fault to seed into transformers' model, and what both are given
+beside tokens and labels."""
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("against")
     asked = []
-    for name, fault in CASES.values():
+    for name, fault, given in CASES.values():
         model = load([f"case={name}"]).case.model
         known = family(model.family)
         asked.append(
@@ -42,6 +47,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> dict
                 "model": dataclasses.asdict(model),
                 "config": known.config(model),
                 "fault": fault,
+                "given": given,
             }
         )
     (folder / "cases.json").write_text(json.dumps(asked))
@@ -60,13 +66,24 @@ def found(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> dict
 EQUAL = 2e-6
 
 
-@pytest.mark.parametrize("name", [name for name, (_, fault) in CASES.items() if fault is None])
+@pytest.mark.parametrize("name", [name for name, (_, fault, _) in CASES.items() if fault is None])
 def test_the_same_loss_and_gradients(found: dict[str, Any], name: str) -> None:
     theirs, ours = found[name]["transformers"], found[name]["reference"]
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=EQUAL)
     assert ours["gradients"] == pytest.approx(theirs["gradients"], rel=EQUAL)
     shapes = load([f"case={CASES[name][0]}"]).case.parameter_shapes()
     assert list(ours["gradients"]) == list(theirs["gradients"]) == list(shapes)
+
+
+@pytest.mark.parametrize("name", ["padding", "smoothing"])
+def test_what_is_given_beside_shows(found: dict[str, Any], name: str) -> None:
+    plain, other = (found[f"llama{what}"]["reference"]["loss"] for what in ("", f" with {name}"))
+    assert abs(plain - other) > 100 * EQUAL * plain
+
+
+def test_documents_show(found: dict[str, Any]) -> None:
+    plain, packed = (found[f"llama{what}"]["reference"]["loss"] for what in ("", " of documents"))
+    assert abs(plain - packed) > 100 * EQUAL * plain
 
 
 def test_the_norms_of_heads_show(found: dict[str, Any]) -> None:
