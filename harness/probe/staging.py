@@ -3,8 +3,9 @@
 The script runs as it is. Whatever it brings to the device becomes a placeholder, a tensor of
 torch_xla that has a shape, an annotation and no data, so that a model of any size takes no memory.
 Where it would execute what it has traced, the module is kept, and all that it would have computed
-becomes a placeholder too. Where it reads from the device it gets zeros, and the read is listed:
-what a trainer does with it cannot be known.
+becomes a placeholder too. Where it reads from the device, it gets what follows from its batch and
+constants alone, such as a number of labels; else it gets zeros, and what it does with them cannot
+be known. Either is listed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from harness.probe.host_values import HostValues, computed
 from harness.probe.propagation import reduced
 from harness.probe.runtime import XlaRuntime
 from harness.probe.writer import Writer
@@ -59,17 +61,19 @@ class Staging:
 
         self.devices, self.last, self.writer = devices, last, writer
         self.xla: Any = torch_xla._XLAC
-        self.create = create_placeholder_tensor
+        self.create_hollow = create_placeholder_tensor
         self.device = torch_xla.device()  # the client first: autograd counts its devices once
         self.annotate = self.xla._xla_mark_sharding
         self.lock = threading.RLock()  # a loader's thread makes tensors too
         self.thread = threading.get_ident()
+        self.hollow: set[int] = set()  # numbers of the data of placeholders
+        self.host = HostValues()
         self.names_of: dict[int, set[int]] = {}  # of placeholders, by the number of their data
         self.optimizers: list[torch.optim.Optimizer] = []
         self.step = 0  # the optimizer step that is being traced
         self.taken = False  # whether its optimizer has stepped
         self.kept: dict[str, dict[str, Any]] = {}  # modules of the last step, by what they are
-        self.reads: dict[tuple[str, str, bool], dict[str, Any]] = {}
+        self.reads: dict[tuple[str, str, bool, bool], dict[str, Any]] = {}
 
     def install(self) -> None:
         """Replace whatever would touch a device. The trainer's script has not been run yet."""
@@ -85,6 +89,7 @@ class Staging:
         self.xla._xla_wait_device_ops = lambda *_, **__: None
         self.xla._xla_mark_sharding = self._mark_sharding
         self.xla._xla_tensors_from_aten = self._from_host
+        self.get_cpu_tensors = self.xla._xla_get_cpu_tensors
         self.xla._xla_get_cpu_tensors = lambda tensors: [self._read(t) for t in tensors]
         xm.xla_rendezvous = lambda payload, *_, **__: [payload]  # of the one process that there is
         # An XlaShardingSpec would be one of shards of data.
@@ -128,7 +133,7 @@ class Staging:
         def to_copy(keys: Any, tensor: torch.Tensor, **wanted: Any) -> Any:
             here, to = tensor.device.type, torch.device(wanted.get("device") or tensor.device).type
             if to == "xla" and here != "xla" and self._is_large(tensor):
-                return self.create(list(tensor.shape), wanted.get("dtype") or tensor.dtype)
+                return self._brought(tensor, wanted.get("dtype") or tensor.dtype)
             if here == "xla" and to != "xla":
                 return self._read(tensor).to(wanted.get("dtype") or tensor.dtype)
             return (of_meta if here == "meta" else copied).call_boxed(keys, tensor, **wanted)
@@ -139,7 +144,7 @@ class Staging:
             if onto.device.type != "xla":
                 return onto.copy_(self._read(tensor))
             if tensor.device.type != "xla" and self._is_large(tensor):
-                tensor = self.create(list(tensor.shape), tensor.dtype)
+                tensor = self._brought(tensor, tensor.dtype)
             return self.copied_over.call_boxed(keys, tensor, onto, non_blocking)
 
         def scalar(keys: Any, tensor: torch.Tensor) -> Any:
@@ -163,21 +168,75 @@ class Staging:
 
     def _from_host(self, tensors: list[Any], devices: Any, shardings: Any) -> list[torch.Tensor]:
         """What a device loader brings to the device."""
-        return [
-            self._placeholder(tensor, sharding)
-            for tensor, sharding in zip(tensors, shardings or [None] * len(tensors), strict=True)
-        ]
+        made = []
+        for tensor, sharding in zip(tensors, shardings or [None] * len(tensors), strict=True):
+            made.append(self._placeholder(tensor, sharding))
+            self.host.keep(self._number(made[-1]), tensor)
+        return made
+
+    def _brought(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A placeholder for what is brought from the host as it is."""
+        made = self.create(list(tensor.shape), dtype)
+        if tensor.dtype == dtype:
+            self.host.keep(self._number(made), tensor)
+        return made
 
     def _read(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Zeros in place of what the trainer reads."""
+        """What the trainer reads, where it follows from its batch; else zeros in its place."""
         where, dtype = _outside(), str(tensor.dtype).removeprefix("torch.")
         # Another thread writes logs: it traces nothing.
-        tracing = self.step == self.last and threading.get_ident() == self.thread
-        read = {"at": where, "dtype": dtype, "tracing": tracing, "times": 0}
-        self.reads.setdefault((where, dtype, tracing), read)["times"] += 1
-        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+        main = threading.get_ident() == self.thread
+        tracing = self.step == self.last and main
+        value = self._known(tensor) if main else None
+        known = value is not None
+        entry: dict[str, Any] = {
+            "at": where,
+            "dtype": dtype,
+            "tracing": tracing,
+            "known": known,
+            "times": 0,
+        }
+        read = self.reads.setdefault((where, dtype, tracing, known), entry)
+        read["times"] += 1
+        if value is None:
+            return torch.zeros(tensor.shape, dtype=tensor.dtype)
+        if value.dim() == 0:
+            read["value"] = value.item()
+        return value
+
+    def _known(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The values of a tensor; None where they do not follow from a batch and constants."""
+        with self.lock:
+            order, leaves = self.xla._get_tensors_xla_device_data_node([tensor])
+            # A scalar is on the device for real, unless it was computed.
+            real = {
+                place: self.get_cpu_tensors([leaf])[0]
+                for place, (number, leaf) in enumerate(zip(order, leaves, strict=True))
+                if leaf.dim() == 0 and number not in self.hollow
+            }
+            arguments = self.host.of(order, real)
+            if arguments is None:
+                return None
+            if not self._is_pending(tensor):
+                return arguments[0].clone()
+            proto = self.xla._get_xla_tensors_hlo_proto([tensor])
+            if self.step == self.last:
+                self._keep([tensor], donate=False)
+        found = computed(proto, arguments)
+        return None if found is None else found.to(tensor.dtype).reshape(tensor.shape)
 
     # --- placeholders -------------------------------------------------------------------------
+
+    def create(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """A tensor without data, and without an annotation."""
+        made: torch.Tensor = self.create_hollow(shape, dtype)
+        self.hollow.add(self._number(made))
+        return made
+
+    def _number(self, tensor: torch.Tensor) -> int:
+        """The number of a tensor's data."""
+        ((number,), _) = self.xla._get_tensors_xla_device_data_node([tensor])
+        return int(number)
 
     def _placeholder(self, like: torch.Tensor, sharding: Any) -> torch.Tensor:
         """A tensor without data. sharding: an OpSharding, or None"""
@@ -191,7 +250,8 @@ class Staging:
                 self.copied_over.call_boxed(keys, made, annotated, False)
                 self.xla._get_xla_sharding_spec(annotated)  # hands it on to the data
                 made = annotated
-        ((number,), _) = self.xla._get_tensors_xla_device_data_node([made])
+        number = self._number(made)
+        self.hollow.add(number)
         self.names_of[number] = {self._alias(made), self.xla._xla_get_tensor_id(made)}
         return made
 

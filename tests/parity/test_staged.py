@@ -86,6 +86,8 @@ def test_what_is_normal_and_what_is_not() -> None:
         ("hf", "llama-tiny-accumulated", ()),
         ("hf", "llama-tiny-adafactor", ()),
         ("torchprime", "llama-tiny-adafactor", ()),
+        ("hf@4.48.3", "llama-tiny", ()),  # reads the number of labels
+        ("hf@5.0.0", "llama-tiny", ()),  # reads whether a mask masks anything
         ("hf", "llama-tiny-2d", ("case.optimizer.name=adafactor",)),
         ("torchprime", "llama-tiny-2d", ("case.optimizer.name=adafactor",)),
     ],

@@ -21,6 +21,7 @@ from harness.probe.staging import Staging
 from harness.probe.writer import Writer
 
 DEVICES, STEPS, SIZE = 256, 3, 1 << 18
+HOST_LABELS = torch.tensor([[-100, 3, 4], [-100, 5, -100]])
 
 
 def hlo() -> str:
@@ -66,12 +67,19 @@ def main() -> dict[str, Any]:
         torch_xla.sync()
     read = [bool(seen.sum() > 0), float(seen.sum()), seen.cpu().tolist(), seen.to("cpu").tolist()]
     read.append(torch.special.bessel_j0(seen).tolist())  # torch_xla does not lower it
+    labels = HOST_LABELS.to(device)
+    known: list[Any] = [int((labels != -100).sum())]
+    known.append(bool((labels[:, 0] == -100).all()))
+    known.append(labels.tolist())
+    known.append(bool((torch.arange(9, device=device) < 9).all()))
+    known.append(float((labels + seen.sum()).sum()))
     step(model, optimizer, seen, rows)
     torch_xla.sync()
     seen[0].item()
     STAGING.finish()
     return {
         "read": read,
+        "known": known,
         "lengths": LENGTHS,
         "executions": metrics.metric_data("ExecuteReplicatedTime"),
         "compilations": metrics.counter_value("UncachedCompile"),

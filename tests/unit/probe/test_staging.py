@@ -70,9 +70,19 @@ def test_what_is_read_is_zero_and_listed(staged: Any, modules: Any) -> None:
     assert staged["read"] == [False, 0.0, [0.0] * 3, [0.0] * 3, [0.0] * 3]
     reads: Counter[tuple[str, bool]] = Counter()
     for read in modules["reads"]:
-        reads[read["dtype"], read["tracing"]] += read["times"]
-    assert reads == {("bool", True): 1, ("float32", True): 5, ("float32", False): 1}
+        if not read["known"]:
+            reads[read["dtype"], read["tracing"]] += read["times"]
+            assert "value" not in read
+    assert reads == {("bool", True): 1, ("float32", True): 6, ("float32", False): 1}
     assert {r["at"].split(":")[0] for r in modules["reads"]} == {"probe/staged.py"}
+
+
+def test_what_follows_from_a_batch_is_known(staged: Any, modules: Any) -> None:
+    """A number of labels, a mask of them, the labels, a mask of constants; the last takes more."""
+    assert staged["known"] == [3, True, [[-100, 3, 4], [-100, 5, -100]], True, 0]
+    known = [read for read in modules["reads"] if read["known"]]
+    assert [read.get("value") for read in known] == [3, True, None, True]
+    assert all(read["tracing"] for read in known)
 
 
 def test_shardings_stay(staged: Any) -> None:
@@ -82,17 +92,18 @@ def test_shardings_stay(staged: Any) -> None:
 
 
 def test_every_module_of_the_last_step_is_kept(modules: Any, texts: list[str]) -> None:
-    """Two micro-batches, of which the second adds to the first's gradients, and the update."""
-    assert [module["executions"] for module in modules["step"]] == [1, 1, 1]
+    """Two micro-batches, of which the second adds to the first's gradients, and the update; before
+    them three that are executed for what is read."""
+    assert [module["executions"] for module in modules["step"]] == [1] * 6
     weights = f"f32[{1 << 18},{1 << 18}]"
     parameters = [text.count(f"{weights}{{1,0}} parameter(") for text in texts]
-    assert parameters == [1, 2, 4]  # weight; and gradient; and moments
+    assert parameters == [0, 0, 0, 1, 2, 4]  # weight; and gradient; and moments
 
 
 def test_what_is_changed_in_place_is_donated(texts: list[str]) -> None:
     donated = [text.split("\n", 1)[0].count(", {})") for text in texts]
     # The gradient is added to; weight and moments are updated, and what is counted.
-    assert donated == [0, 1, 4]
+    assert donated == [0, 0, 0, 0, 1, 4]
 
 
 def test_arguments_are_annotated(texts: list[str]) -> None:
