@@ -18,10 +18,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from harness.base.errors import BadInput
+from harness.compiler.cycles import UNKNOWN
 from harness.compiler.xplane import HloProto, read_space, step_seconds
-
-UNKNOWN = 2**64 - 1
-"""What libtpu writes for an estimate that it does not have."""
 
 SHORT = 1e-6
 """Seconds under which an operation is too short for its time to say anything of its estimate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from harness.compiler.executions import Executions
 from harness.compiler.flops import flops
 from harness.compiler.hlo import parse_module
 from harness.compiler.hlo_text import Module, parse
-from harness.compiler.origins import module_path, origin
+from harness.compiler.origins import UNNAMED, module_path, origin
+from harness.compiler.predicted import Predicted
 from harness.compiler.schedule import bytes_accessed, kernels, layout_copies
 from harness.record.graph import Collective, ModuleGraph
 
@@ -24,8 +26,8 @@ GENERATED = "generated"
 CODE_FAILED = "failed"
 NOT_WAITED_FOR = "not waited for"
 
-UNNAMED = "(unnamed)"
-"""Path of what does not say where it comes from."""
+Predict = Callable[[Module, Executions, Sequence[Collective]], Predicted]
+"""The time of a module, of which its executions and collectives are known."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class CompiledModule:
     compiler_bytes   resident memory of the compiler's process by then
     traced_flops     of matrix products as the trainer traced them, on all devices together; None
                      where that is not known
+    predicted        its time by the compiler's estimates; None where it was not asked for
     """
 
     __pydantic_config__ = STRICT
@@ -74,6 +77,7 @@ class CompiledModule:
     seconds: float
     compiler_bytes: int
     traced_flops: int | None = None
+    predicted: Predicted | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,16 @@ class CompiledStep:
         return dict(sorted(found.items()))
 
     @property
+    def predicted(self) -> Predicted | None:
+        """The step's time; None where it was not asked for, or not all of it compiled."""
+        found = Predicted({})
+        for module in self.modules:
+            if module.predicted is None:
+                return None
+            found += module.predicted.times(module.executions)
+        return found if self.modules and self.compiles else None
+
+    @property
     def fingerprint(self) -> tuple[tuple[str, int], ...]:
         """Equal for steps that are the same instruction by instruction."""
         return tuple((m.graph.fingerprint, m.executions) for m in self.modules)
@@ -194,9 +208,13 @@ def compiled_module(
     unoptimized: str | None,
     buffer_assignment: str,
     usage_report: str | None,
+    *,
+    predict: Predict | None = None,
     **outside: Any,
 ) -> CompiledModule:
     """The facts in the texts that libtpu dumps; `outside` are those that stand in none of them.
+
+    predict: predicts the module's time, where that is asked for
 
     Raises BadInput for a text that is cut off.
     """
@@ -213,6 +231,7 @@ def compiled_module(
         layout_copy_bytes=size,
         kernels=kernels(module, runs),
         traced_flops=None if unoptimized is None else _flops(parse(unoptimized)),
+        predicted=None if predict is None else predict(module, runs, graph.collectives),
         **outside,
     )
 

@@ -62,8 +62,8 @@ def _executed_again(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) 
         return []
     name, step = (a_name, a) if a.flops > b.flops else (b_name, b)
     text = (
-        f"both trace the same matrix products ({_quantity(traced, 'FLOP')} on all devices): the "
-        f"compiler makes {_quantity(extra, 'FLOP')} more of {name}'s on each, by executing some "
+        f"both trace the same matrix products ({quantity(traced, 'FLOP')} on all devices): the "
+        f"compiler makes {quantity(extra, 'FLOP')} more of {name}'s on each, by executing some "
         "of them again"
     )
     return [Cause(text, PRODUCTS, 1.0)] if step.flops * step.devices > traced else []
@@ -89,7 +89,7 @@ def _collectives(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> 
         number = abs(more)
         text = (
             f"{name}: {number} more {kind}{'s' * (number > 1)} of {shape} a step, "
-            f"{_quantity(number * size, 'B')}, in {_listed(where)}"
+            f"{quantity(number * size, 'B')}, in {_listed(where)}"
         )
         causes.append(Cause(text, EXCHANGED, number * size / total))
     return causes
@@ -117,7 +117,7 @@ def _work(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Ca
         (PRODUCTS, "FLOP", "flops", max(a.flops, b.flops)),
         (MOVED, "B", "bytes", max(a.bytes_accessed, b.bytes_accessed)),
     ):
-        of_a, of_b = _on_common_paths(
+        of_a, of_b = on_common_paths(
             {path: getattr(work, field) for path, work in a.work.items()},
             {path: getattr(work, field) for path, work in b.work.items()},
         )
@@ -126,12 +126,12 @@ def _work(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Ca
             if more:
                 name = a_name if more > 0 else b_name
                 what = "read and written" if unit == "B" else "of matrix products"
-                text = f"{name}: {_quantity(abs(more), unit)} more {what} a step in {path}"
+                text = f"{name}: {quantity(abs(more), unit)} more {what} a step in {path}"
                 causes.append(Cause(text, measure, abs(more) / total))
     return causes
 
 
-def _on_common_paths(a: dict[str, int], b: dict[str, int]) -> tuple[Counter[str], Counter[str]]:
+def on_common_paths(a: dict[str, int], b: dict[str, int]) -> tuple[Counter[str], Counter[str]]:
     """Both, with what one side cuts into finer modules added up in the nearest that both have."""
     common = _prefixes(a) & _prefixes(b)
     found: tuple[Counter[str], Counter[str]] = Counter(), Counter()
@@ -166,7 +166,7 @@ def _memory(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[
         more = getattr(x, what) - getattr(y, what)
         if more:
             name = a_name if more > 0 else b_name
-            text = f"{name}: {_quantity(abs(more), 'B')} more HBM for {what}"
+            text = f"{name}: {quantity(abs(more), 'B')} more HBM for {what}"
             causes.append(Cause(text, HELD, abs(more) / total))
     return causes
 
@@ -190,10 +190,10 @@ def _listed(paths: list[str]) -> str:
     return " or ".join(paths[:_PATHS]) + (f" or {more} others" if more > 0 else "")
 
 
-def _quantity(number: float, unit: str) -> str:
+def quantity(number: float, unit: str) -> str:
     """A number with three digits and a decimal prefix.
 
-    >>> _quantity(1_234_567, "B")
+    >>> quantity(1_234_567, "B")
     '1.23 MB'
     """
     for prefix in ("", "k", "M", "G"):

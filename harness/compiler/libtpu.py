@@ -32,9 +32,15 @@ from harness.compiler.compiled import (
     CompiledStep,
     compiled_module,
 )
+from harness.compiler.cycles import CycleStore, estimates
+from harness.compiler.executions import Executions
 from harness.compiler.flags import LIBTPU, XLA, CompilerFlags
+from harness.compiler.hlo_text import Module, parse
+from harness.compiler.predicted import Predicted, predicted, unknown
 from harness.compiler.target import Target
+from harness.devices.tpu import chip
 from harness.environments.compilers import TpuCompiler
+from harness.record.graph import Collective
 
 WORKER = Path(__file__).with_name("libtpu_worker.py")
 
@@ -42,10 +48,22 @@ UNOPTIMIZED = "*.before_optimizations.txt"
 SCHEDULED = "*.after_optimizations_before_buffer_assignment.txt"
 BUFFERS = "*.after_optimizations-buffer-assignment.txt"
 REPORT = "*.after_optimizations-memory-usage-report.txt"
-OPTIMIZED = "*.after_optimizations_after_buffer_assignment.txt"
-"""Files of a dump in the order in which libtpu 0.0.21 and 0.0.52 write them. Code comes after."""
+OPTIMIZED = "*.after_optimizations.txt"
+ASSIGNED = "*.after_optimizations_after_buffer_assignment.txt"
+"""Files of a dump. libtpu 0.0.21 writes the optimized module, buffers and report after one another;
+then, with more memory, the same module once more, and code after that."""
+CODED = "*.after_codegen.txt"
+"""The module with its estimates of cycles, once its code is generated."""
 
 ENDED_BY_SYSTEM = "the system ended the compiler: most likely this machine ran out of memory"
+
+MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**18),
+    "MALLOC_TRIM_THRESHOLD_": str(2**18),
+}
+"""Has glibc give back what the compiler frees between its passes, and the texts that it dumped: the
+step of Llama 3 8B takes a quarter less."""
 
 POLL = 0.1
 """Seconds between two looks at the dump."""
@@ -70,12 +88,15 @@ class CompileLimits:
 
     seconds: until its facts are there
     code_seconds: that generating code may go on after that; what it would find is not known then
-    memory:  resident bytes of the compiler's process
+    memory: resident bytes of the compiler's process
+    cycles: estimates that are known; where a module has an operation that is not among them, its
+            code is waited for, within `seconds` again. None: times are not asked for
     """
 
     seconds: float
     code_seconds: float
     memory: float
+    cycles: CycleStore | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,7 @@ def compile_step(
                     error, chips = exited.error or "", exited.known_chips
                     raise BadInput(_unknown(target, compiler.release, error, chips))
                 try:
-                    if facts := _facts(dump, module, exited):
+                    if facts := _facts(dump, module, exited, target, limits.cycles):
                         made.append(facts)
                 except BadInput as error:  # of the compiler's dump, which no user gave
                     unreadable = str(error)
@@ -215,7 +236,7 @@ def _run(
     with reported.open("wb") as events, printed.open("wb") as log:
         process = subprocess.Popen(
             [str(compiler.python), str(WORKER), str(request)],
-            env={**kept, **given, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            env={**MEMORY, **kept, **given, "TF_CPP_MIN_LOG_LEVEL": "2"},
             stdin=subprocess.DEVNULL,
             stdout=events,
             stderr=log,
@@ -269,11 +290,15 @@ class _Watched:
 
 def _watch(process: subprocess.Popen[bytes], dump: Path, limits: CompileLimits) -> _Watched:
     started, memory = time.time(), 0
+    code_seconds: float | None = None
     while process.poll() is None:
         now = time.time()
         written = _written(dump)
-        if written is not None and now - written > max(SETTLED, limits.code_seconds):
-            return _Watched(None, False, written - started, memory)
+        if written is not None and now - written > SETTLED:
+            if code_seconds is None:
+                code_seconds = _code_seconds(dump, limits)
+            if now - written > code_seconds:
+                return _Watched(None, False, written - started, memory)
         if written is None:
             memory = max(memory, _resident(process.pid))
             if now - started > limits.seconds:
@@ -287,10 +312,29 @@ def _watch(process: subprocess.Popen[bytes], dump: Path, limits: CompileLimits) 
     return _Watched(None, True, ended - started, memory)
 
 
+def _code_seconds(dump: Path, limits: CompileLimits) -> float:
+    """How long code may take: where times are asked for, as long as one is not known."""
+    if limits.cycles is None:
+        return limits.code_seconds
+    optimized = _optimized(dump)
+    assert optimized is not None, "it was written"
+    try:
+        asked = unknown(parse(optimized.read_text()), limits.cycles.known())
+    except BadInput:  # still being written: `_facts` says what is wrong with it
+        asked = True
+    return limits.seconds if asked else 0.0
+
+
 def _written(dump: Path) -> float | None:
     """When the last of the files with the facts was written; None where it is not there yet."""
-    path = _find(dump, OPTIMIZED)
+    complete = _find(dump, OPTIMIZED) and _find(dump, BUFFERS) and _find(dump, REPORT)
+    path = complete or _find(dump, ASSIGNED)
     return None if path is None or path.stat().st_size == 0 else path.stat().st_mtime
+
+
+def _optimized(dump: Path) -> Path | None:
+    """The optimized, scheduled module."""
+    return _find(dump, OPTIMIZED) or _find(dump, ASSIGNED)
 
 
 def _stage(dump: Path) -> str:
@@ -335,17 +379,30 @@ def _last_words(log: Path, code: int) -> str:
     return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
 
 
-def _facts(dump: Path, module: StepModule, exited: _CompilerExit) -> CompiledModule | None:
+def _facts(
+    dump: Path, module: StepModule, exited: _CompilerExit, target: Target, cycles: CycleStore | None
+) -> CompiledModule | None:
     """The facts of a module; None where the compiler did not come to them."""
-    optimized, buffers = _find(dump, OPTIMIZED), _find(dump, BUFFERS)
+    optimized, buffers = _optimized(dump), _find(dump, BUFFERS)
     if optimized is None or buffers is None:
         return None
     unoptimized, report = _find(dump, UNOPTIMIZED), _find(dump, REPORT)
+    predict = None
+    if cycles is not None:
+        coded = _find(dump, CODED)
+        if coded is not None and exited.code == GENERATED:
+            cycles.add(estimates(parse(coded.read_text())))
+        known, on, devices = cycles.known(), chip(target.chip), exited.devices
+
+        def predict(made: Module, runs: Executions, found: Sequence[Collective]) -> Predicted:
+            return predicted(made, runs, found, known, on, target, devices)
+
     return compiled_module(
         optimized.read_text(),
         None if unoptimized is None else unoptimized.read_text(),
         buffers.read_text(),
         None if report is None else report.read_text(),
+        predict=predict,
         code=exited.code,
         executions=module.executions,
         seconds=exited.seconds,

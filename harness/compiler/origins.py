@@ -30,6 +30,9 @@ def origin(instruction: Instruction) -> str:
     return f"{operation} ({source})" if operation and source else operation or source
 
 
+UNNAMED = "(unnamed)"
+"""Path of what does not say where it comes from."""
+
 DATA = "xla__device_data"
 """What torch_xla calls an argument of a module. A gather of a weight is called so, too."""
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from harness.compiler.executions import Executions
 from harness.compiler.hlo_text import Computation, Instruction, Module, arrays
 
-_NO_WORK = {
+NO_WORK = {
     "after-all", "bitcast", "constant", "get-tuple-element", "opt-barrier", "parameter",
     "partition-id", "replica-id", "tuple",
 }  # fmt: skip
 """They move no data."""
-_CALLERS = {"call", "conditional", "while"}
+CALLERS = {"call", "conditional", "while"}
 """What they call is scheduled by itself."""
 _SLICES = {"dynamic-slice", "gather", "slice"}
 _LAYOUT = re.compile(r"\{([\d,]*)[:}]")
@@ -34,7 +34,7 @@ def scheduled(module: Module) -> Iterator[Computation]:
         found.add(name)
         yield module.by_name[name]
         for instruction in module.by_name[name].instructions:
-            if instruction.opcode in _CALLERS:
+            if instruction.opcode in CALLERS:
                 names += instruction.calls
 
 
@@ -48,14 +48,15 @@ def bytes_accessed(module: Module, runs: Executions) -> Iterator[tuple[Instructi
     for computation in scheduled(module):
         n = runs.count.get(computation.name, 0)
         for instruction in computation.instructions:
-            if moved := n * _moved(module, computation, instruction):
-                yield instruction, moved
+            if size := n * moved(module, computation, instruction):
+                yield instruction, size
 
 
-def _moved(module: Module, computation: Computation, instruction: Instruction) -> int:
+def moved(module: Module, computation: Computation, instruction: Instruction) -> int:
+    """Bytes that one execution of an instruction reads and writes."""
     opcode = instruction.opcode
     # A pair's start has done what the pair does.
-    if opcode in _NO_WORK or opcode in _CALLERS or opcode.endswith(("-done", "-update")):
+    if opcode in NO_WORK or opcode in CALLERS or opcode.endswith(("-done", "-update")):
         return 0
     operands = [computation.by_name[name] for name in instruction.operands]
     if opcode.endswith("-start"):
@@ -133,7 +134,7 @@ def is_overlapped(computation: Computation, collective: Instruction) -> bool:
         if started and collective.name in instruction.operands:
             return False
         paired = instruction.opcode.endswith(("-start", "-done", "-update"))
-        if started and not paired and instruction.opcode not in _NO_WORK:
+        if started and not paired and instruction.opcode not in NO_WORK:
             return True
         started = started or instruction is collective
     return False

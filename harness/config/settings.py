@@ -147,11 +147,14 @@ class Compiler:
     code_seconds: seconds that generating machine code may go on after that: it finds failures of
                   its own, and takes most of the time
     memory_limit: GiB that the compiler's process may hold
+    depth:        exact ends a compilation where everything but its time is known; timed has code
+                  generated for the time of operations that no compilation before has told
     """
 
     __pydantic_config__ = STRICT
 
     libtpu: str = "0.0.21"
+    depth: str = "exact"
     time_limit: float = 1800.0
     code_seconds: float = 60.0
     memory_limit: float = 16.0
@@ -188,6 +191,9 @@ class Settings:
         """`target` as a list."""
         return [self.target] if isinstance(self.target, str) else list(self.target or ())
 
+
+EXACT, TIMED = "exact", "timed"
+"""What `compiler.depth` may be."""
 
 STAGED_STEPS = 2
 """Optimizer steps that are traced: the first makes the optimizer's state, the second is like every
@@ -238,6 +244,8 @@ def check_settings(settings: Settings) -> None:
         raise BadInput(f"graph={settings.graph}: it is counters, or hlo for a run that dumps it")
     if settings.stage:
         _check_staged(settings)
+    if settings.compiler.depth not in (EXACT, TIMED):
+        raise BadInput(f"compiler.depth={settings.compiler.depth}: it is {EXACT} or {TIMED}")
     if not 0 <= settings.compiler.code_seconds < math.inf:
         seconds = settings.compiler.code_seconds
         raise BadInput(f"compiler.code_seconds={seconds}: it has to be finite, and not negative")

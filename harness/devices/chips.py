@@ -17,6 +17,8 @@ class Chip:
     clock:          Hz of its matrix units; None where it is not published
     devices:        PJRT devices that it is: 1, or 2 where each core is a device of its own
     source:         where the numbers are from
+    dcn_bandwidth:  bytes/s to chips of other slices, over the data center's network, each way; None
+                    where it is not published
     """
 
     peak_flops: float
@@ -26,6 +28,7 @@ class Chip:
     clock: float | None
     source: str
     devices: int = 1
+    dcn_bandwidth: float | None = None
 
 
 def model_flops_utilization(

@@ -52,6 +52,7 @@ GIB = 2**30
 # of Google's pages (`source`). Clocks are those at which the matrix units (MXU) that a page counts
 # reach its peak: peak / (MXUs · side² · 2). v6e's page counts two MXUs of 256 × 256 in a chip; the
 # bundles that libtpu compiles for it run at half of what that comes to, so that there are four.
+# Between slices: the pages' 6.4 and 25.6 Tb/s for a pod of 256 chips.
 CHIPS = {
     "tpu v4": Chip(
         275e12, 32 * GIB, 1200e9, 600e9, 1.05e9,
@@ -59,14 +60,16 @@ CHIPS = {
         "arXiv:2304.01433, table 4",
     ),
     "tpu v5e": Chip(
-        197e12, 16 * GIB, 819e9, 400e9, 1.5e9, "cloud.google.com/tpu/docs/v5e; 4 MXUs of 128 × 128"
+        197e12, 16 * GIB, 819e9, 400e9, 1.5e9, "cloud.google.com/tpu/docs/v5e; 4 MXUs of 128 × 128",
+        dcn_bandwidth=3.125e9,
     ),
     "tpu v5p": Chip(
         459e12, 95 * GIB, 2765e9, 1200e9, 1.75e9,
         "cloud.google.com/tpu/docs/v5p; 2 cores of 4 MXUs of 128 × 128",
     ),
     "tpu v6e": Chip(
-        918e12, 32 * GIB, 1638e9, 800e9, 1.75e9, "cloud.google.com/tpu/docs/v6e"
+        918e12, 32 * GIB, 1638e9, 800e9, 1.75e9, "cloud.google.com/tpu/docs/v6e",
+        dcn_bandwidth=12.5e9,
     ),
     "tpu7x": Chip(
         2307e12, 192 * GIB, 7380e9, 1200e9, None,

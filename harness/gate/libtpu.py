@@ -19,6 +19,7 @@ from harness.gate.releases import between, listed
 from harness.gate.selection import chosen_cases
 from harness.ladder.ladder import names
 from harness.ladder.result import Result, RungResult
+from harness.ladder.rungs import predicted_time
 from harness.ladder.rungs.compiled import NAME, judge_compilers
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
@@ -186,10 +187,13 @@ def _judged(
     for target in before.targets:
         a, b = (compiled_for(record, record, flags, by, target, progress) for by in (before, after))
         labels = tuple(f"{record.label} by {LIBTPU}@{step.libtpu}" for step in (a, b))
-        own = judge_compilers((labels[0], labels[1]), (a, b))
+        names_of = labels[0], labels[1]
+        own = {NAME: judge_compilers(names_of, (a, b))}
+        if before.timed and a.compiles and b.compiles:
+            own[predicted_time.NAME] = predicted_time.judge_times(names_of, (a, b), only_more=True)
         untouched = "the compiler is not run by what this rung judges"
         results = tuple(
-            own if name == NAME else RungResult.not_exercised(name, untouched) for name in names()
+            own.get(name, RungResult.not_exercised(name, untouched)) for name in names()
         )
         place = str(record.directory)
         found.append(PairVerdict(labels[0], labels[1], place, place, results))

@@ -22,6 +22,7 @@ from harness.ladder.rungs import (
     init,
     loss_curve,
     optimizer,
+    predicted_time,
     schedule,
     sharding,
     step_time,
@@ -41,6 +42,7 @@ LADDER = (
     grad_norm_curve.RUNG,
     graph.RUNG,
     compiled.RUNG,
+    predicted_time.RUNG,
     step_time.RUNG,
 )
 """The rungs of this package. `rungs` is what is judged: packages add theirs (`parity.rungs`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.base.typed import plain_json
 from harness.compiler.compiled import CompiledStep, from_json, to_json
+from harness.compiler.cycles import CycleStore
 from harness.compiler.executed import bare_module, executed_modules, module_protos, steady_step
 from harness.compiler.flags import LIBTPU, XLA, CompilerFlags
 from harness.compiler.libtpu import (
@@ -20,13 +22,16 @@ from harness.compiler.libtpu import (
     digest_of,
 )
 from harness.compiler.target import Target, parse_targets
-from harness.config.settings import Settings
+from harness.config.settings import TIMED, Settings
 from harness.engines.spec import engine
 from harness.environments.compilers import TpuCompiler, tpu_compiler
 from harness.environments.sources import default_cache_dir
 from harness.record import layout, writer
 from harness.record.evidence import Record
 from harness.run.plan import Plan
+
+CYCLES = "cycles"
+"""Folder of the cache with the estimates of operations, a file for each chip and release."""
 
 CompiledPairs = tuple[tuple[CompiledStep, CompiledStep], ...]
 """The steps of both sides, for each target."""
@@ -38,12 +43,21 @@ class Compiling:
 
     release:  of libtpu
     compiler: installs it on first use: what is compiled already needs none
+    timed:    whether the step's time is asked for too
     """
 
     release: str
     compiler: Callable[[], TpuCompiler]
     targets: tuple[Target, ...]
     limits: CompileLimits
+    timed: bool = False
+
+    def limits_on(self, chip: str) -> CompileLimits:
+        """Of a compilation for such a chip ("v6e"), with the estimates that are kept for it."""
+        if not self.timed:
+            return self.limits
+        path = default_cache_dir() / CYCLES / f"{chip}-libtpu-{self.release}.json"
+        return dataclasses.replace(self.limits, cycles=CycleStore(path))
 
 
 def plan_compiling(
@@ -70,7 +84,7 @@ def plan_compiling(
                 f"{settings.case.devices}, or another case.mesh"
             )
     limits = CompileLimits(options.time_limit, options.code_seconds, options.memory_limit * 2**30)
-    return Compiling(options.libtpu, install, targets, limits)
+    return Compiling(options.libtpu, install, targets, limits, options.depth == TIMED)
 
 
 def installer(
@@ -121,11 +135,14 @@ def compiled_for(
     if path.is_file():
         kept = from_json(plain_json(path.read_bytes()))
         same = (digest_of(step), given.libtpu, given.xla, None)
-        if (kept.digest, kept.flags, kept.xla_flags, kept.unknown) == same:
+        if (kept.digest, kept.flags, kept.xla_flags, kept.unknown) == same and (
+            kept.predicted is not None or not (compiling.timed and kept.compiles)
+        ):
             return kept
     progress(f"{subject.label}: compiling for {target.name} with libtpu {release}")
     lock = default_cache_dir() / "libtpu.lock"
-    made = compile_step(step, compiling.compiler(), target, given, compiling.limits, lock, progress)
+    limits = compiling.limits_on(target.chip)
+    made = compile_step(step, compiling.compiler(), target, given, limits, lock, progress)
     path.parent.mkdir(exist_ok=True)
     writer.write_json(path, to_json(made))
     return made
@@ -173,7 +190,8 @@ def step_modules(recorded: Record) -> list[StepModule] | str:
     kept = plain_json(path.read_bytes())
     if "missing" in kept:
         return f"{recorded.label}: {kept['missing']}"
-    if read := next((read for read in kept.get("reads", ()) if read["tracing"]), None):
+    unknown = (read for read in kept.get("reads", ()) if read["tracing"] and not read["known"])
+    if read := next(unknown, None):
         return (
             f"{recorded.label} reads {read['dtype']} from the device at {read['at']} within the "
             "step that was traced: with another value than 0 it may be another step"

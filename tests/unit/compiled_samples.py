@@ -32,7 +32,8 @@ def sample_module(release: str = "0.0.52", **changes: Any) -> CompiledModule:
         "compiler_bytes": 2**28,
     }
     graph = changes.pop("graph", {})
-    made = compiled_module(**texts(release), **outside)
+    files: dict[str, Any] = texts(release)
+    made = compiled_module(**files, **outside)
     return dataclasses.replace(made, graph=dataclasses.replace(made.graph, **graph), **changes)
 
 

@@ -19,7 +19,8 @@ for word in os.environ["LIBTPU_INIT_ARGS"].split():
         event = {"event": "devices", "count": 4, "kind": "TPU v6 lite", "version": "a\nb"}
         print(json.dumps(event), flush=True)
     elif word.startswith("dump"):
-        shutil.copytree(Path(request["module"]).read_text(), dump)
+        # As new as a compiler's own, and not as old as the checkout.
+        shutil.copytree(Path(request["module"]).read_text(), dump, copy_function=shutil.copyfile)
         if word == "dump-cut":
             (path,) = dump.glob("*after_buffer_assignment.txt")
             path.write_text(path.read_text()[:5000])

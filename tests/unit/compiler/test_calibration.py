@@ -12,12 +12,12 @@ from profiles import MS, nested, number, plane, steps, text
 from harness.base.errors import BadInput
 from harness.compiler.calibration import (
     METADATA,
-    UNKNOWN,
     Operation,
     agreement,
     by_kind,
     read_operations,
 )
+from harness.compiler.cycles import UNKNOWN
 from harness.devices.tpu import CHIPS, clock_of
 
 PLANES = re.compile(r"/device:TPU:\d+")

@@ -29,8 +29,9 @@ def test_the_tiny_layer(release: str) -> None:
 @pytest.mark.parametrize("cut", ["optimized", "unoptimized", "buffer_assignment"])
 def test_a_text_that_is_cut_off(cut: str) -> None:
     whole = texts("0.0.21")
+    damaged: dict[str, Any] = {**whole, cut: whole[cut][: len(whole[cut]) * 2 // 3]}
     with pytest.raises(BadInput):
-        compiled_module(**{**whole, cut: whole[cut][: len(whole[cut]) * 2 // 3]}, **OUTSIDE)
+        compiled_module(**damaged, **OUTSIDE)
 
 
 def test_a_step_of_several_modules() -> None:

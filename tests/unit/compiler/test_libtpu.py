@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.compiler import libtpu
 from harness.compiler.compiled import CODE_FAILED, GENERATED, NOT_WAITED_FOR, CompiledStep
+from harness.compiler.cycles import CycleStore, operations
 from harness.compiler.flags import CompilerFlags
+from harness.compiler.hlo_text import parse
 from harness.compiler.libtpu import CompileLimits, StepModule, compile_step
 from harness.compiler.target import Target
 from harness.environments.compilers import TpuCompiler, tpu_compiler
@@ -38,6 +41,7 @@ def compiled(
     modules: int = 1,
     target: str = "v6e:2x2",
     xla: str = "",
+    dump: Path = DUMP,
     progress: Progress = print,
     **limits: Any,
 ) -> CompiledStep:
@@ -45,7 +49,7 @@ def compiled(
     allowed = CompileLimits(**{"seconds": 20.0, "code_seconds": 10.0, "memory": 2.0**33, **limits})
     compiler = TpuCompiler(Path(sys.executable), Path("libtpu.so"), "0.0.52")
     proto = tmp_path / "module.pb"
-    proto.write_text(str(DUMP))
+    proto.write_text(str(dump))
     return compile_step(
         [StepModule(proto, n + 1) for n in range(modules)],
         compiler,
@@ -64,6 +68,55 @@ def test_it_compiles(tmp_path: Path) -> None:
     (module,) = step.modules
     assert module.code == GENERATED
     assert module.graph.flops > 0
+
+
+def test_its_facts_are_there_before_it_dumps_the_module_again(tmp_path: Path) -> None:
+    early = tmp_path / "early"
+    shutil.copytree(DUMP, early)
+    (path,) = early.glob("*_after_buffer_assignment.txt")
+    path.rename(path.with_name(path.name.replace("_after_buffer_assignment", "")))
+    step = compiled("devices dump sleep", tmp_path, dump=early, code_seconds=0.0)
+    assert (step.error, step.unknown) == (None, None)
+    assert step.modules[0].graph == compiled("devices dump", tmp_path).modules[0].graph
+    (report,) = early.glob("*-memory-usage-report.txt")
+    report.unlink()
+    late = compiled("devices dump sleep", tmp_path, dump=early, code_seconds=0.0, seconds=2.0)
+    assert late.unknown is not None
+
+
+class TestTimed:
+    """Code is waited for as long as an operation has no estimate."""
+
+    def store(self, tmp_path: Path, release: str = "0.0.21") -> tuple[Path, CycleStore]:
+        dump = HERE / "data" / "hlo" / f"libtpu-{release}"
+        return dump, CycleStore(tmp_path / "cycles.json")
+
+    def test_its_time_comes_with_its_code_and_is_kept(self, tmp_path: Path) -> None:
+        dump, store = self.store(tmp_path)
+        step = compiled("devices dump compiled", tmp_path, dump=dump, cycles=store)
+        assert step.predicted is not None
+        assert step.predicted.parts.seconds > 0
+        assert len(store.known()) > 5
+
+    def test_what_is_known_is_not_waited_for(self, tmp_path: Path) -> None:
+        dump, store = self.store(tmp_path)
+        module = parse(next(dump.glob("*_after_buffer*.txt")).read_text())
+        store.add({signature: 1000 for _, _, signature in operations(module)})
+        started = time.monotonic()
+        step = compiled("devices dump sleep", tmp_path, dump=dump, cycles=store)
+        assert time.monotonic() - started < 20
+        assert step.modules[0].code == NOT_WAITED_FOR
+        assert step.predicted is not None
+        assert (step.predicted.missing, step.predicted.parts.seconds > 0) == ((), True)
+
+    def test_code_that_takes_too_long(self, tmp_path: Path) -> None:
+        dump, store = self.store(tmp_path)
+        step = compiled("devices dump sleep", tmp_path, dump=dump, cycles=store, seconds=1.0)
+        assert step.predicted is not None
+        assert "have no estimate yet" in step.predicted.missing[0]
+
+    def test_nobody_asked(self, tmp_path: Path) -> None:
+        assert compiled("devices dump compiled", tmp_path).predicted is None
 
 
 def test_each_module_of_a_step(tmp_path: Path) -> None:

@@ -238,11 +238,12 @@ class TestFlags:
 class TestStaged:
     """A trace lists what its trainer read; what is read within the step may have steered it."""
 
-    def traced(self, tmp_path: Path, tracing: bool) -> Record:
+    def traced(self, tmp_path: Path, tracing: bool, known: bool = False) -> Record:
         path = Trainer().write(tmp_path / "staged")
         (path / "modules").mkdir()
         (path / "modules" / "0.hlo.pb").write_bytes(b"module")
         read = {"at": "trainer.py:7", "dtype": "bool", "tracing": tracing, "times": 1}
+        read["known"] = known
         step = [{"file": "modules/0.hlo.pb", "executions": 1}]
         writer.write_json(path / layout.MODULES, {"step": step, "reads": [read]})
         return read_record(path)
@@ -254,6 +255,9 @@ class TestStaged:
 
     def test_another_read_changes_nothing(self, tmp_path: Path) -> None:
         assert isinstance(step_modules(self.traced(tmp_path, tracing=False)), list)
+
+    def test_what_is_known_steers_it_as_it_should(self, tmp_path: Path) -> None:
+        assert isinstance(step_modules(self.traced(tmp_path, tracing=True, known=True)), list)
 
 
 class TestKeptPairs:

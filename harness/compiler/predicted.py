@@ -1,0 +1,276 @@
+"""How long a step takes by the compiler's own estimates, part by part.
+
+The time of what runs one after another is added up: operations by their estimated cycles at the
+clock of the chip's matrix units, what has no estimate by the bytes that it reads and writes, and
+collectives that nothing overlaps by their bytes on the wire. Computations that run several times
+count as often.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from harness.base.typed import STRICT
+from harness.compiler.cycles import signature
+from harness.compiler.executions import Executions
+from harness.compiler.flops import flops
+from harness.compiler.hlo_text import Computation, Instruction, Module
+from harness.compiler.origins import UNNAMED, module_path, origin
+from harness.compiler.schedule import CALLERS, NO_WORK, moved, scheduled
+from harness.compiler.target import Target
+from harness.devices.chips import Chip
+from harness.record.graph import Collective
+
+LONG = 1e-6
+"""Seconds from which on an operation counts among those that have no estimate. Copies of scalars
+and the like are thousands, and take none."""
+
+_COLLECTIVES = (
+    "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
+    "ragged-all-to-all", "reduce-scatter",
+)  # fmt: skip
+_KERNEL = "tpu_custom_call"
+_GROUP = re.compile(r"\{([\d,]+)\}")
+_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds of a step on one device, by what takes them.
+
+    products:    fusions with a matrix product, by estimated cycles
+    fusions:     other operations with an estimate
+    copies:      copies with an estimate
+    unestimated: what has no estimate: its bytes at the bandwidth of the memory
+    exposed:     collectives within a slice while which nothing else runs
+    dcn:         collectives between slices
+    hidden:      collectives within a slice while which other work runs: beside the step's time
+    """
+
+    __pydantic_config__ = STRICT
+
+    products: float = 0.0
+    fusions: float = 0.0
+    copies: float = 0.0
+    unestimated: float = 0.0
+    exposed: float = 0.0
+    dcn: float = 0.0
+    hidden: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The step's time: all of it but what is hidden."""
+        return float(sum(getattr(self, part) for part in IN_TURN))
+
+    def times(self, n: int) -> Parts:
+        """The parts of `n` executions."""
+        return Parts(**{f.name: n * getattr(self, f.name) for f in fields(self)})
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+
+IN_TURN = ("products", "fusions", "copies", "unestimated", "exposed", "dcn")
+"""The parts that are a step's time, each a field of Parts."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is predicted of one execution of a module.
+
+    work:    by path of the model's module, its layers taken together
+    missing: why it is no time: operations that were not waited for, kernels, what a chip's table
+             does not know; () where nothing is missing
+    """
+
+    __pydantic_config__ = STRICT
+
+    work: dict[str, Parts]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Parts:
+        """All of it."""
+        return sum(self.work.values(), Parts())
+
+    def times(self, n: int) -> Predicted:
+        """Of `n` executions."""
+        return Predicted({path: parts.times(n) for path, parts in self.work.items()}, self.missing)
+
+    def __add__(self, other: Predicted) -> Predicted:
+        paths = sorted({*self.work, *other.work})
+        work = {p: self.work.get(p, Parts()) + other.work.get(p, Parts()) for p in paths}
+        return Predicted(work, tuple(dict.fromkeys((*self.missing, *other.missing))))
+
+
+def predicted(
+    module: Module,
+    runs: Executions,
+    collectives: Sequence[Collective],
+    cycles: Mapping[str, int | None],
+    chip: Chip | None,
+    target: Target,
+    devices: int,
+) -> Predicted:
+    """The time of one execution.
+
+    module:      the optimized, scheduled one
+    collectives: of it
+    cycles:      estimates by signature; None for what has none, no entry for what is not known
+    chip:        of the target; None where its numbers are not known
+    devices:     of the target
+    """
+    if chip is None or chip.clock is None:
+        return Predicted({}, (f"the clock of {target.chip} is not published",))
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    not_known: Counter[str] = Counter()
+    kernels = 0
+    bandwidth = chip.hbm_bandwidth / chip.devices
+    for computation, instruction, n in _in_turn(module, runs):
+        if instruction.target == _KERNEL:
+            kernels += n
+            continue
+        of = signature(module, computation, instruction)
+        if of not in cycles:
+            not_known[instruction.opcode] += n
+        estimate = cycles.get(of)
+        path = module_path(origin(instruction)) or UNNAMED
+        if estimate is not None:
+            seconds[path, _part(module, instruction)] += n * estimate / chip.clock
+        elif (time := moved(module, computation, instruction) / bandwidth) > LONG:
+            seconds[path, "unestimated"] += n * time
+    missing = [
+        f"{n} executions of {opcode} have no estimate yet" for opcode, n in not_known.items()
+    ]
+    if kernels:
+        missing.append(f"{kernels} executions of hand-written kernels have no estimate")
+    for collective in collectives:
+        members, between = _members(collective.groups, devices, target.slices)
+        path = module_path(collective.op_name) or UNNAMED
+        wire = collective.count * _wire(collective, members)
+        if between and chip.dcn_bandwidth is None:
+            missing.append(f"the bandwidth between slices of {target.chip} is not published")
+        elif between:
+            seconds[path, "dcn"] += wire / (chip.dcn_bandwidth or 1.0) * chip.devices
+        else:
+            part = "hidden" if collective.overlapped else "exposed"
+            seconds[path, part] += wire / link_bandwidth(chip, target)
+    work: dict[str, Parts] = defaultdict(Parts)
+    for (path, part), time in sorted(seconds.items()):
+        work[path] += Parts(**{part: time})
+    return Predicted(dict(work), tuple(dict.fromkeys(missing)))
+
+
+def unknown(module: Module, cycles: Mapping[str, int | None]) -> bool:
+    """Whether an operation of a module is of a kind that `cycles` has no entry for."""
+    return any(
+        signature(module, computation, instruction) not in cycles
+        for computation, instruction in _operations(module)
+        if instruction.target != _KERNEL
+    )
+
+
+def link_bandwidth(chip: Chip, target: Target) -> float:
+    """Bytes a second that a device receives over its links within a slice, all of them at once.
+
+    A chip has two links along each dimension of its network; in a slice that is two chips long in
+    one, it uses one of them, and in one of one chip none.
+    """
+    sizes = [int(size) for size in target.topology.partition(":")[2].split("x")]
+    used = sum(min(size - 1, 2) for size in sizes)
+    receiving = chip.ici_bandwidth / 2 / chip.devices
+    return receiving * max(used, 1) / (2 * len(sizes))
+
+
+def _operations(module: Module) -> Iterator[tuple[Computation, Instruction]]:
+    """What runs one after another and does work: no collectives, no copies in the background."""
+    for computation in scheduled(module):
+        for instruction in computation.instructions:
+            opcode = instruction.opcode
+            if opcode in NO_WORK or opcode in CALLERS or opcode.endswith(("-start", "-update")):
+                continue
+            if not opcode.endswith("-done") and not _is_collective(module, instruction):
+                yield computation, instruction
+
+
+def _in_turn(module: Module, runs: Executions) -> Iterator[tuple[Computation, Instruction, int]]:
+    for computation, instruction in _operations(module):
+        if n := runs.count.get(computation.name, 0):
+            yield computation, instruction, n
+
+
+def _is_collective(module: Module, instruction: Instruction) -> bool:
+    """Whether it is a collective, or a fusion of nothing but one and what wraps it.
+
+    One that is joined with work has that work's estimate.
+    """
+    if instruction.opcode in _COLLECTIVES:
+        return True
+    if instruction.opcode != "fusion":
+        return False
+    bodies = [module.by_name[name].instructions for name in instruction.calls]
+    opcodes = {i.opcode for body in bodies for i in body}
+    return bool(opcodes & {*_COLLECTIVES}) and not opcodes & {"convolution", "dot", "fusion"}
+
+
+def _part(module: Module, instruction: Instruction) -> str:
+    if instruction.opcode.startswith("copy"):
+        return "copies"
+    for name in instruction.calls:
+        body = module.by_name[name]
+        if any(flops(body, inner) or _has_product(module, inner) for inner in body.instructions):
+            return "products"
+    return "fusions"
+
+
+def _has_product(module: Module, instruction: Instruction) -> bool:
+    return any(
+        flops(module.by_name[name], inner) or _has_product(module, inner)
+        for name in instruction.calls
+        for inner in module.by_name[name].instructions
+    )
+
+
+def _wire(collective: Collective, members: int) -> float:
+    """Bytes that a device receives in one execution, by the best algorithm (`Collective.bytes`)."""
+    others = (members - 1) / members
+    if collective.kind == "all-reduce":
+        return 2 * collective.bytes * others
+    if collective.kind == "reduce-scatter":
+        return collective.bytes * (members - 1)
+    return collective.bytes * (others if collective.kind != "collective-permute" else 1.0)
+
+
+def _members(groups: str, devices: int, slices: int) -> tuple[int, bool]:
+    """How many devices a collective joins, and whether they are of several slices."""
+    found = groups_of(groups) or [list(range(devices))]
+    each = max(1, devices // slices)
+    return len(found[0]), any(len({device // each for device in group}) > 1 for group in found)
+
+
+def groups_of(text: str) -> list[list[int]]:
+    """The groups of devices in XLA's `replica_groups`; [] where it names none.
+
+    >>> groups_of("{{0,1},{2,3}}"), groups_of("[2,2]<=[2,2]T(1,0)")
+    ([[0, 1], [2, 3]], [[0, 2], [1, 3]])
+    """
+    if iota := _IOTA.search(text):
+        (count, size), dims = _ints(iota[1]), _ints(iota[2])
+        order = _ints(iota[3]) if iota[3] else list(range(len(dims)))
+        strides = [1] * len(dims)
+        for axis in range(len(dims) - 2, -1, -1):
+            strides[axis] = strides[axis + 1] * dims[axis + 1]
+        flat = [0]
+        for axis in order:
+            flat = [base + i * strides[axis] for base in flat for i in range(dims[axis])]
+        return [flat[i * size : (i + 1) * size] for i in range(count)]
+    return [_ints(group) for group in _GROUP.findall(text)]
+
+
+def _ints(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
