@@ -80,8 +80,8 @@ def matrix(
     typer.echo(counted(states), err=aside)
     if markdown is not None:
         if aside:
-            typer.echo(page(found), nl=False)
+            typer.echo(page(found, words), nl=False)
         else:
-            write_text(markdown, page(found))
+            write_text(markdown, page(found, words))
             typer.echo(f"matrix: {markdown}")
     raise typer.Exit(exit_code_of(states))

@@ -46,12 +46,13 @@ def _numbers(state: State) -> str:
     return f"{text}, {state.seconds:.0f} s"
 
 
-def page(entries: Sequence[Entry]) -> str:
-    """The matrix as a page of Markdown."""
+def page(entries: Sequence[Entry], words: Sequence[str] = ()) -> str:
+    """The matrix as a page of Markdown; `words` are the overrides that every cell has."""
     parts = ["# The matrix", "", INTRODUCTION]
     states = [entry.state for entry in entries]
     last = max(state.when for state in states)[:10]
-    parts += [f"Made by `parity matrix --markdown FILE`, last on {last}: {counted(states)}.", ""]
+    command = " ".join(["parity matrix --markdown FILE", *filter(_says_something, words)])
+    parts += [f"Made by `{command}`, last on {last}: {counted(states)}.", ""]
     sources = sorted({f"{label}: {text}" for s in states for label, text in s.sources.items()})
     parts += [*(f"- {escaped(text)}" for text in sources), ""]
     for heading, group in itertools.groupby(entries, lambda entry: entry.heading):
@@ -95,3 +96,8 @@ def _cells(state: State) -> list[str]:
 
 def _said(entry: Entry) -> tuple[str, str]:
     return entry.cell.title, entry.state.text
+
+
+def _says_something(word: str) -> bool:
+    """Whether an override is more than where things lie on one machine."""
+    return not word.startswith(("workspace=", "engine."))

@@ -65,15 +65,18 @@ def run_matrix(
 ) -> list[Entry]:
     """The state of every cell for each of its pairs, each told as soon as it is known.
 
+    What was never run comes first, the first pair of every cell before the second of any: so that
+    a budget goes as far as it can. What is returned has the order of the matrix.
+
     words:   overrides for every cell
     seconds: after so many nothing is launched any more: what is left has the state that it was
              kept with, or NEVER_RUN
     """
     began, kept = clock(), kept_entries(matrix, words)
     forecast = _Forecast(sum(not entry.state.when for entry in kept))
-    found = []
-    for number, entry in enumerate(kept, 1):
-        done = entry
+    found = list(kept)
+    for number, index in enumerate(_order(matrix, kept), 1):
+        done = entry = kept[index]
         if seconds is None or clock() - began < seconds:
             reporter.note(
                 f"{number} of {len(kept)}: {entry.cell.title}, {entry.between}{forecast.left()}"
@@ -84,9 +87,20 @@ def run_matrix(
             )
             if not entry.state.when:
                 forecast.took(clock() - start)
-        found.append(done)
+        found[index] = done
         tell(done)
     return found
+
+
+def _order(matrix: Matrix, entries: Sequence[Entry]) -> list[int]:
+    """Places of `entries` in the order in which they are run."""
+    return sorted(
+        range(len(entries)),
+        key=lambda index: (
+            bool(entries[index].state.when),
+            matrix.pairs_of(entries[index].cell).index(entries[index].pair),
+        ),
+    )
 
 
 class _Forecast:

@@ -34,7 +34,8 @@ def test_the_page_has_a_row_for_each_pair_and_says_why() -> None:
         Entry("Shardings", CELL, ("hf", "torchprime"), FAILED),
         Entry("Data", Cell("rows", "mine"), PAIR, State(REFUSED, text="it has none")),
     ]
-    lines = page(entries).splitlines()
+    lines = page(entries, ["workspace=/mine", "float64=never"]).splitlines()
+    assert any("`parity matrix --markdown FILE float64=never`" in text for text in lines)
     assert any("on 2026-01-02: 1 PASS, 1 FAIL, 1 refused." in text for text in lines)
     assert "- hf: transformers 4.57.6" in lines
     assert [text for text in lines if text.startswith("## ")] == ["## Shardings", "## Data"]

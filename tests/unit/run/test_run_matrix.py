@@ -67,7 +67,10 @@ def states(entries: list[Entry]) -> list[str]:
 def test_each_cell_is_trained_by_each_pair(sessions: Sessions) -> None:
     found = run(ONE, TWO)
     assert sessions.asked == [
-        ("hf–reference", 20), ("hf–hf", 20), ("hf–reference", 5), ("hf–hf", 5),
+        ("hf–reference", 20), ("hf–reference", 5), ("hf–hf", 20), ("hf–hf", 5),
+    ]  # fmt: skip
+    assert [(e.cell.title, e.between) for e in found] == [
+        ("one", "hf–reference"), ("one", "hf–hf"), ("two", "hf–reference"), ("two", "hf–hf"),
     ]  # fmt: skip
     state = found[0].state
     assert (state.loss, state.first) == (0.0, None)
@@ -131,17 +134,18 @@ def test_an_axis_that_nobody_honours_is_refused(sessions: Sessions) -> None:
 def test_after_the_budget_nothing_is_launched_and_what_was_kept_is_told(
     sessions: Sessions,
 ) -> None:
+    """And what was never run goes first."""
     run(TWO)
     sessions.asked.clear()
-    found = run(ONE, TWO, seconds=3.0)
+    found = run(TWO, ONE, seconds=3.0)
     assert sessions.asked == [("hf–reference", 20)]
-    assert states(found)[1] == NEVER_RUN
-    assert NEVER_RUN not in states(found)[2:]
+    assert states(found)[3] == NEVER_RUN
+    assert NEVER_RUN not in states(found)[:3]
 
 
 def test_how_long_it_will_take_is_told(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(Silent, "note", lambda self, text: told.append(text))
     run(ONE, TWO, tick=60.0)
-    assert told[0] == "1 of 4: one, hf–reference"
+    assert told[:2] == ["1 of 4: one, hf–reference", "2 of 4: two, hf–reference (about 3 min left)"]
     assert told[-1] == "4 of 4: two, hf–hf (about 1 min left)"
