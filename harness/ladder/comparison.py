@@ -40,6 +40,8 @@ class Comparison:
     timing:        runs of both sides that were launched to be timed, one pair for each launch
     rounds:        how often the timing may be judged: each judgement is the stricter for it
     broken:        names of the rungs above that do not hold
+    configurations: both are one training in two configurations: meshes, the micro-batches of a
+                   step and what is recomputed are those of each one's case
     versions:      both are versions of one trainer: what each of them does wrong is no change where
                    the other does it too
     """
@@ -59,6 +61,7 @@ class Comparison:
     rounds: int = 1
     broken: tuple[str, ...] = ()
     versions: bool = False
+    configurations: bool = False
 
     @property
     def names(self) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from harness.config.settings import BY_DEVICE, LauncherSettings, Settings, Toler
 from harness.devices.device import KEY, device
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
+from harness.inputs.prepared import Inputs
 from harness.ladder.cases import difference, of_two_cases
 from harness.ladder.comparison import Comparison
 from harness.ladder.float64 import can_tell, silent
@@ -24,6 +25,7 @@ from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import launcher_for
 from harness.record.evidence import Record
 from harness.record.layout import GRAPH
+from harness.run.against import check_same_training, configured
 from harness.run.clock import SessionClock
 from harness.run.compiling import (
     CompiledPairs,
@@ -72,6 +74,7 @@ class Planned:
     planners: how each of the subjects is planned, for what is measured of it beside
     missing:  engines that could not be had, in whose place others stand
     compiling: what steps are compiled for, where that is asked for
+    configurations: the second is the first's training in another configuration
     held_against_float64: whether the first loss is, where both agree: of two versions of one
               trainer, what both compute otherwise is no change
     """
@@ -83,6 +86,7 @@ class Planned:
     missing: tuple[str, ...] = ()
     compiling: Compiling | None = None
     held_against_float64: bool = True
+    configurations: bool = False
 
     @property
     def compared(self) -> str:
@@ -114,8 +118,16 @@ def _described(plan: Plan) -> str:
     return f"{plan.label} ({description})" if description else plan.label
 
 
-def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) -> Planned:
+def plan(
+    settings: Settings,
+    reporter: Reporter,
+    may_substitute: bool = True,
+    against: Settings | None = None,
+    called: str = "",
+) -> Planned:
     """Plan the session.
+
+    against: the configuration of the second run, of the same training; `called` tells it
 
     Where an engine's code cannot be had, its stand-in takes its place, if it `may_substitute`, and
     the first line of the output says so. Raises BadInput for whatever cannot work.
@@ -133,9 +145,13 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
 
     def add(name: str) -> None:
         plan_again = planner(name, reporter.note)
+        if against is not None and subjects:
+            plan_again = _planner_against(plan_again, against, called)
         subjects.append(plan_again(settings, inputs))
         planners.append(plan_again)
 
+    if against is not None:
+        check_same_training(settings, with_device_tolerance(against))
     for name in settings.engines:
         try:
             add(name)
@@ -150,8 +166,20 @@ def plan(settings: Settings, reporter: Reporter, may_substitute: bool = True) ->
             if stand_in not in settings.engines:
                 add(stand_in)
     return Planned(
-        settings, tuple(subjects), tuple(planners), tuple(notes), tuple(missing), compiling
-    )
+        settings, tuple(subjects), tuple(planners), tuple(notes), tuple(missing), compiling,
+        configurations=against is not None,
+    )  # fmt: skip
+
+
+def _planner_against(plan_again: Planner, against: Settings, called: str) -> Planner:
+    """Plans a run of whatever settings in the configuration of `against`."""
+
+    def planned(settings: Settings, inputs: Inputs) -> Plan:
+        other = configured(settings, against)
+        found = plan_again(other, inputs_of(other))
+        return dataclasses.replace(found, label=f"{found.label} with {called}")
+
+    return planned
 
 
 def with_device_tolerance(settings: Settings) -> Settings:
@@ -212,6 +240,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             timing=measured.timing,
             rounds=settings.timing.rounds,
             versions=not planned.held_against_float64,
+            configurations=planned.configurations,
         )
         verdicts.append(_judge_with_float64(comparison, planned, reporter, clock))
     beside = (*noise.runs, *([] if first is None else [first]))

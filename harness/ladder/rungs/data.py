@@ -33,10 +33,10 @@ def data(c: Comparison) -> RungResult:
             if unknown := _unobserved_batches(name, step):
                 return RungResult.invalid("data", unknown)
     given = _compare_given(c, common)
+    otherwise = cut_otherwise(c)
+    compare = _compare_rows if otherwise else _compare_batches
     findings = [
-        finding
-        for x, y in common
-        if (finding := _compare_batches(x, y, name_a, name_b)) is not None
+        finding for x, y in common if (finding := compare(x, y, name_a, name_b)) is not None
     ]
     if findings:
         findings.insert(0, _overview(c, *zip(*common, strict=True)))
@@ -56,6 +56,10 @@ def data(c: Comparison) -> RungResult:
         findings.append(Finding(f"step {index}: {has} has it, {lacks} does not", index))
     count = sum(len(step.batches) for step in left.values())
     text = f"{count} batches with equal tokens, labels and masks{_beside(c)}"
+    if otherwise:
+        parts = " and ".join(f"{r.case.accumulation} in {r.label}" for r in (c.a, c.b))
+        text = f"{len(common)} steps of equal tokens and labels, cut into micro-batches ({parts})"
+        text += _beside(c)
     return RungResult.identity("data", tuple(findings), text)
 
 
@@ -108,7 +112,7 @@ def _compare_given(c: Comparison, common: Sequence[tuple[Step, Step]]) -> list[F
                     findings.append(Finding(text, step.index, None, tokens, batch.tokens))
                 loaded.setdefault(batch.tokens, step.index)
     for x, y in common:
-        for i in range(min(len(x.inputs), len(y.inputs))):
+        for i in range(0 if cut_otherwise(c) else min(len(x.inputs), len(y.inputs))):
             findings += _other_inputs(c, x, y, i)
     return findings
 
@@ -199,6 +203,26 @@ def _compare_batches(x: Step, y: Step, name_a: str, name_b: str) -> Finding | No
         if p.mask != q.mask:
             return Finding(f"{where}: another attention mask", step, None, p.mask, q.mask)
     return None
+
+
+def cut_otherwise(c: Comparison) -> bool:
+    """Whether both cases ask for one training whose steps are cut into other micro-batches."""
+    return c.configurations and c.a.case.accumulation != c.b.case.accumulation
+
+
+def _compare_rows(x: Step, y: Step, name_a: str, name_b: str) -> Finding | None:
+    """The rows of a step, tokens and labels of each, in whatever micro-batches they come."""
+    left, right = ([row for batch in step.batches for row in batch.rows] for step in (x, y))
+    where = f"step {x.index}"
+    if left == right:
+        masked = [name for name, s in ((name_a, x), (name_b, y)) if any(b.mask for b in s.batches)]
+        if len(masked) == 1:
+            return Finding(f"{where}: only {masked[0]} has an attention mask", x.index)
+        return None
+    if Counter(left) == Counter(right):
+        return Finding(f"{where}: the same rows in another order", x.index, None, left, right)
+    text = f"{where}: other tokens or labels in {name_a} than in {name_b}"
+    return Finding(text, x.index, None, left, right)
 
 
 def _overview(c: Comparison, left: Sequence[Step], right: Sequence[Step]) -> Finding:

@@ -78,10 +78,11 @@ def graph(c: Comparison) -> RungResult:
     whether one run has them or both, and layers are recomputed as the case asks. Executions a step
     are judged between runs of one engine; two engines may cut their work differently between passes
     and be at parity, by `EXTRA_EXECUTIONS`. No pass is cut: activations would have to be stored.
+    Two configurations of one training may differ in what they execute: each is judged by itself.
     From the first step in which they have other batches on they do other work: what begins there
     follows from that.
     """
-    result, other = _judged(c), other_work(c.a, c.b)
+    result, other = _judged(c), None if c.configurations else other_work(c.a, c.b)
     if result.result is not Result.FAIL or other is None or result.since < other:
         return result
     text = f"says nothing of steps of other batches, from step {other} on ({result.explanation})"
@@ -97,7 +98,7 @@ def _judged(c: Comparison) -> RungResult:
     if c.graphs is not None:
         dumped = dataclasses.replace(c, a=c.graphs[0], b=c.graphs[1])
         findings = [*dumped.of_each(against_case.checkpointing), *findings]
-    if not findings:
+    if not findings and not c.configurations:
         findings += _other_recomputation(c)
     if not any(computes_by_xla(record.observed) for record in (c.a, c.b)):
         return _nothing_compiled(findings)
@@ -200,7 +201,7 @@ def _other_work(c: Comparison) -> list[Finding]:
     def too_many(x: Window, y: Window) -> bool:
         return abs(x.executions - y.executions) > allowed * x.steps
 
-    if abs(x - y) > allowed:
+    if abs(x - y) > allowed and not c.configurations:
         text = f"executions a step: {x:g} in {c.names[0]}, {y:g} in {c.names[1]}"
         findings.append(Finding(text, _since(c, too_many), None, x, y))
     return findings

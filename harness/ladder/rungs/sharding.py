@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.config.case import Case
 from harness.devices.device import computes_by_xla
 from harness.ladder import against_case
 from harness.ladder.comparison import Comparison
@@ -30,6 +31,11 @@ def sharding(c: Comparison) -> RungResult:
             return RungResult.invalid("sharding", text)
     findings = c.of_each(_against_case)
     mesh_a, mesh_b = _mesh(c.a), _mesh(c.b)
+    if _of_two_meshes(c):
+        findings += c.of_each(_parameters_against_case)
+        text = f"{len(c.a.parameters)} parameters, {name_a}'s on {_show_mesh(mesh_a)} and "
+        text += f"{name_b}'s on {_show_mesh(mesh_b)}, as asked of each"
+        return RungResult.identity("sharding", tuple(findings), text)
     if mesh_a != mesh_b:
         findings.append(
             Finding(f"mesh: {name_a} has {_show_mesh(mesh_a)}, {name_b} {_show_mesh(mesh_b)}",
@@ -63,6 +69,14 @@ def sharding(c: Comparison) -> RungResult:
         tuple(findings),
         f"{len(left)} parameters with equal shape, dtype and partition on {_show_mesh(mesh_a)}",
     )
+
+
+def _of_two_meshes(c: Comparison) -> bool:
+    """Whether the cases ask for one training on two meshes, or by two tables."""
+    a, b = c.a.case, c.b.case
+    if not (c.configurations and isinstance(a, Case) and isinstance(b, Case)):
+        return False
+    return (a.mesh, a.dcn, a.sharding) != (b.mesh, b.dcn, b.sharding)
 
 
 def _in_one_process(c: Comparison) -> bool:
