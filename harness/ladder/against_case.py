@@ -63,6 +63,11 @@ def partition(record: Record) -> list[Finding]:
         return []
     devices = tuple(mesh.device_order)
     findings = []
+    found = record.observed.devices
+    # A staged run traces for more devices than its process has.
+    if found is not None and found != case.devices and not record.staged:
+        text = f"{record.label} trains on {found} devices, but the case's mesh has {case.devices}"
+        findings.append(Finding(text, None, None, found, case.devices, kind="devices"))
     shapes = case.parameter_shapes()
     for parameter in record.parameters:
         if parameter.name not in shapes:
@@ -174,7 +179,8 @@ def _hyper(record: Record, case: Case, step: int, group: Group, decays: bool) ->
     if expected.name == "adamw":
         hyper |= {"betas": list(expected.betas), "eps": expected.eps}
         # An AdamW that is not torch's own knows no such variants.
-        hyper |= {k: False for k in ("amsgrad", "maximize") if k in group.hyper}
+        variants = {"amsgrad": False, "maximize": False, "decoupled_weight_decay": True}
+        hyper |= {k: value for k, value in variants.items() if k in group.hyper}
     findings = []
     for key, value in hyper.items():
         found = group.hyper.get(key, "nothing")

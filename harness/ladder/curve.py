@@ -125,7 +125,8 @@ def _judge(
         if len(beyond) > 1:
             text += f"; {len(beyond)} of {len(x)} steps differ"
         return RungResult.failed(rung, text, differences[first], limits[first], tuple(findings))
-    blind = [i for i, limit in enumerate(limits) if limit.blind_to(max(differences))]
+    furthest_apart = differences[worst_at]
+    blind = [i for i, limit in enumerate(limits) if limit.blind_to(furthest_apart)]
     if blind:
         text = f"from step {blind[0]} on the {what} is not judged: {limits[blind[0]].blind}"
         return RungResult.inconclusive(rung, text, differences[blind[0]], limits[blind[0]])
@@ -137,7 +138,7 @@ def _judge(
         f"step {max(range(len(x)), key=lambda i: abs(x[i] - y[i]))}"
     )
     return RungResult.passed(
-        rung, f"{what}: {same}", differences[worst_at], limits[worst_at],
+        rung, f"{what}: {same}", furthest_apart, limits[worst_at],
         detects=f"a relative difference of {max(li.value for li in limits):.2g}",
     )  # fmt: skip
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
 
 from harness.record.evidence import Fingerprint, Parameter, Record
+
+K = TypeVar("K", bound=Hashable)
 
 SKETCH_CERTAINTY = 1.71
 """A difference that is spread over a tensor is estimated from 8 sums, with 8 degrees of freedom:
@@ -82,7 +85,7 @@ def exceeds(value: float | None, limit: float) -> bool:
     return value is None or not value <= limit
 
 
-def worst(values: Mapping[str, float]) -> tuple[str, float]:
+def worst(values: Mapping[K, float]) -> tuple[K, float]:
     """The entry that is furthest from 0; NaN is further than anything."""
     name = max(values, key=lambda key: nan_last(values[key]))
     return name, values[name]

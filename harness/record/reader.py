@@ -41,7 +41,7 @@ from harness.record.layout import (
     SCHEMA,
     STEPS,
 )
-from harness.record.termination import OK
+from harness.record.termination import OK, Termination
 
 T = TypeVar("T")
 
@@ -186,9 +186,15 @@ def read_manifest(path: Path) -> Manifest:
         # A Case has defaults, and a Record none: what it does not say was not asked.
         _check_complete(plain_json(path.read_bytes())["case"], case, "case")
         check_case(manifest)
+        _check_ended(manifest.ended)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     return manifest
+
+
+def _check_ended(ended: Termination) -> None:
+    if ended.status == OK and ended.code:
+        raise BadInput(f"ended.status={OK!r}, but ended.code={ended.code}")
 
 
 def _check_complete(raw: dict[str, Any], whole: dict[str, Any], where: str) -> None:
@@ -232,7 +238,8 @@ def check_parameters(parameters: Sequence[Parameter]) -> None:
 
 def _fingerprints(parameter: Parameter) -> list[Fingerprint]:
     single = (parameter.initial, parameter.gradient, parameter.final)
-    return [f for f in (*single, *parameter.after) if f is not None]
+    kept = (f for state in (*parameter.state_after, parameter.state_final) for f in state.values())
+    return [f for f in (*single, *parameter.after, *kept) if f is not None]
 
 
 def read_device_times(path: Path) -> DeviceTimes:
@@ -439,6 +446,10 @@ def _once(found: dict[int, E_], index: int, event: E_) -> None:
 
 
 def _batch(event: BatchEvent) -> Batch:
+    if event.shape[:1] != (len(event.rows),):
+        raise BadInput(
+            f"batch {event.index} has the shape {list(event.shape)}, but {len(event.rows)} rows"
+        )
     return Batch(
         event.tokens, event.labels, event.mask, event.rows, event.shape, event.targets,
         event.first_targets,

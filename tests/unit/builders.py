@@ -320,6 +320,9 @@ class Trainer:
                     entry["after"].append(self._print(weights[name]))
                 entry["final"] = self._print(weights[name])
                 moments = {"exp_avg": states[name]["m"], "exp_avg_sq": states[name]["v"]}
+                if step < 2:
+                    kept = {n: self._print(m) for n, m in moments.items()}
+                    entry.setdefault("state_after", []).append(kept)
                 entry["counted"] = float(states[name]["step"])
                 entry["state_final"] = {n: self._print(m) for n, m in moments.items()}
         return events, parameters

@@ -86,7 +86,7 @@ def parameter(
 
 def batch(index: int) -> dict[str, Any]:
     """A batch that is told apart from the others by its index."""
-    content = {"tokens": f"t{index}", "labels": f"l{index}", "mask": "", "rows": [f"r{index}"]}
+    content = {"tokens": f"t{index}", "labels": f"l{index}", "mask": "", "rows": [f"r{index}"] * 8}
     return {"event": "batch", "index": index, **content, "shape": [8, 128], "targets": 900,
             "first_targets": 0}  # fmt: skip
 

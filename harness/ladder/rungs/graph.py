@@ -117,6 +117,8 @@ def _judged(c: Comparison) -> RungResult:
             # One that compiles in every window has no steady state: that is the finding.
             text = f"{findings[0].text}; {name} has no steady window"
             return RungResult.failed("graph", text, len(findings), EQUAL, tuple(findings))
+        if not per_step(record, "executions"):
+            return RungResult.invalid("graph", f"{name}: no execution of a graph was counted")
     falls_a, falls_b = fallbacks_per_step(c.a), fallbacks_per_step(c.b)
     for operation in sorted({*falls_a, *falls_b}):
         x, y = falls_a.get(operation, 0.0), falls_b.get(operation, 0.0)

@@ -19,6 +19,7 @@ from harness.ladder.distances import (
     worst,
 )
 from harness.ladder.metric import UNRELATED, Floor, Metric
+from harness.ladder.moments import moment_distances, worst_moment_distance
 from harness.ladder.result import EQUAL, Finding, RungResult, summary
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import worst_gradient_distance
@@ -35,9 +36,10 @@ MADE_OF = ("data", "init", "forward", "backward", "clip")
 
 
 def optimizer(c: Comparison) -> RungResult:
-    """Class, hyper-parameters of every parameter, and the first updates.
+    """Class, hyper-parameters of every parameter, the first moments and the first updates.
 
-    Updates are compared only where all that they are made of is alike; hyper-parameters always.
+    Moments and updates are compared only where all that they are made of is alike;
+    hyper-parameters always.
     """
     name_a, name_b = c.names
     for name, record in zip(c.names, (c.a, c.b), strict=True):
@@ -144,6 +146,9 @@ def _judge_updates(c: Comparison, settings: str) -> RungResult:
     if not distances:
         text = f"{settings}, but no parameter moved in the first two steps of either run"
         return RungResult.not_exercised("optimizer", text)
+    moments = moment_distances(c.a, c.b)
+    if (otherwise := _judge_moments(c, settings, moments)) is not None:
+        return otherwise
     name, value = worst(distances)
     findings = tuple(
         Finding(_update_text(c, key, distance), None, key, *_update_norms(c, key))
@@ -154,11 +159,51 @@ def _judge_updates(c: Comparison, settings: str) -> RungResult:
         text = f"{settings}, but {len(findings)} parameters were updated otherwise; most: "
         text += findings[0].text + _cause(c)
         return RungResult.failed("optimizer", text, value, limit, findings)
+    text, detects = f"{settings}; first updates agree, furthest apart: {name}, {value:.2g}", ""
+    if moments:
+        (kept, _, kind), furthest = worst(moments)
+        most = c.limit(MOMENT)
+        if most.blind_to(furthest):
+            text += f"; first moments are not judged: {most.blind}"
+        else:
+            text += f"; first moments agree, furthest apart: {kind} of {kept}, {furthest:.2g}"
+            detects = f", {detected(most.value, 'moment')}"
     return RungResult.passed(
-        "optimizer", f"{settings}; first updates agree, furthest apart: {name}, {value:.2g}",
-        value, limit,
-        detects=f"any other hyper-parameter, or {detected(limit.value, 'update')}",
+        "optimizer", text, value, limit,
+        detects=f"any other hyper-parameter{detects}, or {detected(limit.value, 'update')}",
     )  # fmt: skip
+
+
+def _judge_moments(
+    c: Comparison, settings: str, moments: dict[tuple[str, int, str], float]
+) -> RungResult | None:
+    """Where what the optimizers keep of the first gradients differs, or of one was not seen."""
+    held = [record.label for record in (c.a, c.b) if any(p.state_after for p in record.parameters)]
+    if len(held) == 1:
+        text = f"{settings}, but of {held[0]} alone was observed what the optimizer keeps"
+        return RungResult.invalid("optimizer", text)
+    limit = c.limit(MOMENT)
+    findings = tuple(
+        Finding(
+            f"{name}: {kind} after step {step} is {distance:.2g} apart, relatively", step, name,
+            *_moment_norms(c, name, step, kind),
+        )
+        for (name, step, kind), distance in sorted(moments.items(), key=lambda i: -nan_last(i[1]))
+        if exceeds(distance, limit.value)
+    )  # fmt: skip
+    if not findings:
+        return None
+    text = f"{settings}, but {len(findings)} of its {len(moments)} first moments differ; most: "
+    text += findings[0].text
+    return RungResult.failed("optimizer", text, worst(moments)[1], limit, findings)
+
+
+def _moment_norms(
+    c: Comparison, name: str, step: int, kind: str
+) -> tuple[float | None, float | None]:
+    states = [by_name(record)[name].state_after[step : step + 1] for record in (c.a, c.b)]
+    first, second = (s[0][kind].norm if s and kind in s[0] else None for s in states)
+    return first, second
 
 
 def _cause(c: Comparison) -> str:
@@ -260,11 +305,24 @@ UPDATE = Metric(
     ),
 )  # fmt: skip
 
+MOMENT = Metric(
+    name="moment",
+    what="worst moment that the optimizer keeps of the first gradients",
+    distance=worst_moment_distance,
+    unrelated=UNRELATED,
+    floors=(
+        Floor("CPU", "float32", "", 2e-6, "measured: hf against torchprime 1.6e-6, perturbed "
+              "weights 1.9e-6"),
+        Floor("CPU", "bfloat16", "", 5e-2, "measured: hf against torchprime 0, perturbed weights "
+              "8.8e-2"),
+    ),
+)  # fmt: skip
+
 RUNG = Rung(
     name="optimizer",
-    what="class, hyper-parameters of every parameter, first updates",
+    what="class, hyper-parameters of every parameter, first moments and updates",
     judge=optimizer,
     partly=MADE_OF,
-    metrics=(UPDATE,),
+    metrics=(UPDATE, MOMENT),
     compares="first update",
 )

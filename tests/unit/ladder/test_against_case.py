@@ -142,7 +142,7 @@ class TestOptimizer:
         ("key", "value"),
         [
             ("betas", [0.9, 0.95]), ("eps", 1e-6), ("weight_decay", 0.1), ("amsgrad", True),
-            ("maximize", True), ("eps", "nan"),
+            ("maximize", True), ("eps", "nan"), ("decoupled_weight_decay", False),
         ],
     )  # fmt: skip
     def test_both_with_other_hyper_parameters(self, key: str, value: Any) -> None:

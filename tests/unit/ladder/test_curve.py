@@ -232,6 +232,19 @@ class TestEveryStep:
         each_fails(judge, worded, (a, late), (late, a))
 
 
+def _processor_time(a: Record, count: int) -> float:
+    """Seconds that judging so many equal steps takes."""
+    steps = tuple(Step(i, loss=2.0, finished=True) for i in range(count))
+    uncounted = tuple(dataclasses.replace(p, counted=None) for p in a.parameters)
+    run = with_manifest(
+        dataclasses.replace(a, steps=steps, parameters=uncounted),
+        lambda m: m["case"].update(steps=count),
+    )
+    started = time.process_time()
+    assert loss_curve(comparison(run, run, noise_floor=(run, run))).result is PASS
+    return time.process_time() - started
+
+
 class TestLimits:
     def curves(self, *differences: float) -> tuple[Record, Record]:
         """A noise floor whose losses differ by so much, step by step."""
@@ -319,13 +332,6 @@ class TestLimits:
         assert c.limit(measuring(0.5)).value == 1.0
         assert comparison(a, a).limit(measuring(0.5)).value == pytest.approx(LIMIT)
 
-    def test_many_steps_take_little_time(self, a: Record) -> None:
-        steps = tuple(Step(i, loss=2.0, finished=True) for i in range(20_000))
-        uncounted = tuple(dataclasses.replace(p, counted=None) for p in a.parameters)
-        run = with_manifest(
-            dataclasses.replace(a, steps=steps, parameters=uncounted),
-            lambda m: m["case"].update(steps=20_000),
-        )
-        started = time.process_time()
-        assert loss_curve(comparison(run, run, noise_floor=(run, run))).result is PASS
-        assert time.process_time() - started < 5
+    def test_the_time_of_many_steps_grows_with_their_number(self, a: Record) -> None:
+        few, many = (_processor_time(a, steps) for steps in (2_500, 20_000))
+        assert many < 24 * few  # 8 times, and 64 times where it grows with the square

@@ -63,6 +63,16 @@ class TestWindows:
         assert unobserved_steps(dataclasses.replace(a, windows=())) is not None
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_steady_windows_in_which_nothing_is_executed(a: Record, b: Record, both: bool) -> None:
+    for index, window in enumerate(b.windows):
+        if window.steady:
+            b = with_window(b, index, executions=0)
+            a = with_window(a, index, executions=0) if both else a
+    assert graph(comparison(a, b)).result is INVALID
+    assert graph(comparison(b, a)).result is INVALID
+
+
 class Recompiles(Trainer):
     """A compilation in mid-run, as when a learning rate meets another constant of the graph."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ from builders import (
     Trainer,
     comparison,
     fingerprint,
+    round_bfloat16,
     tolerance,
     with_parameter,
+    with_step,
     without,
 )
 from golden import Worded
 
 from harness.ladder.comparison import Comparison
+from harness.ladder.moments import moment_distances
 from harness.ladder.result import Result
 from harness.ladder.rungs.optimizer import optimizer, update_distances, worst_update_distance
 from harness.record.evidence import Fingerprint, Group, Record
@@ -30,6 +35,7 @@ PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 NOT_EXERCISED = Result.NOT_EXERCISED
 
 
+ELSEWHERE = Path("/elsewhere")
 ADAMW = "torch.optim.adamw.AdamW"
 
 
@@ -43,6 +49,18 @@ def with_hyper(run: Record, step: int = 0, group: int = 0, **hyper: Any) -> Reco
     found[step] = (kind, groups)
     events = tuple((since, kind, tuple(groups)) for since, (kind, groups) in sorted(found.items()))
     return dataclasses.replace(run, groups=events)
+
+
+def with_states(run: Record, index: int, states: list[dict[str, Fingerprint]]) -> Record:
+    """A Record in which the optimizer keeps something else of one parameter."""
+    return with_parameter(run, index, state_after=tuple(states))
+
+
+def without_states(run: Record) -> Record:
+    """A Record that shows nothing of what the optimizer keeps."""
+    for index in range(len(run.parameters)):
+        run = with_states(run, index, [])
+    return run
 
 
 class TestHyperParameters:
@@ -273,7 +291,7 @@ class TestUpdates:
 
     def test_the_furthest_comes_first(self, a: Record) -> None:
         b = Frozen(label="b").record()
-        result = optimizer(comparison(a, b))
+        result = optimizer(comparison(without_states(a), without_states(b)))
         assert result.findings[0].parameter == "model.norm.weight"
         assert result.value == math.inf
         assert result.findings[0].b == 0
@@ -442,3 +460,88 @@ class TestWhy:
             result = optimizer(comparison(*pair))
             assert result.result is FAIL
             worded(result)
+
+
+class CoarseMoments(Trainer):
+    """Keeps its moments in bfloat16."""
+
+    def updated(self, weight: Any, gradient: Any, state: dict[str, Any], rate: float) -> Any:
+        moved = super().updated(weight, gradient, state, rate)
+        state.update(m=round_bfloat16(state["m"]), v=round_bfloat16(state["v"]))
+        return moved
+
+
+class TestMoments:
+    """What an optimizer keeps of the first gradients."""
+
+    def test_moments_in_a_coarser_dtype(self, worded: Worded, a: Record) -> None:
+        b = CoarseMoments(label="b", sums=-1).record()
+        result = optimizer(comparison(a, b))
+        assert (result.result, result.metric) == (FAIL, "moment")
+        assert {f.parameter for f in result.findings} == {p.name for p in a.parameters}
+        worded(result)
+
+    def test_what_a_pass_would_have_caught(self, a: Record, b: Record) -> None:
+        result = optimizer(comparison(a, b))
+        assert "one parameter's moment that is off by 6.8e-06" in result.detects
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_one_moment_of_one_parameter(self, a: Record, b: Record, side: int) -> None:
+        for step, kind in itertools.product((0, 1), ("exp_avg", "exp_avg_sq")):
+            runs = [a, b]
+            changed = runs[side].parameters[1]
+            states = [dict(state) for state in changed.state_after]
+            found = states[step][kind]
+            sketch = tuple(1.001 * value for value in found.sketch)
+            states[step][kind] = dataclasses.replace(found, sketch=sketch)
+            runs[side] = with_states(runs[side], 1, states)
+            result = optimizer(comparison(*runs))
+            assert result.result is FAIL
+            assert [(f.parameter, f.step) for f in result.findings] == [(changed.name, step)]
+
+    @pytest.mark.parametrize("what", ["one kind", "one step", "not a number"])
+    def test_a_moment_that_only_one_run_has(self, a: Record, b: Record, what: str) -> None:
+        changed = b.parameters[0]
+        first, second = changed.state_after
+        bad = dataclasses.replace(first["exp_avg"], norm=math.nan)
+        states = {
+            "one kind": [first, {"exp_avg": second["exp_avg"]}],
+            "one step": [first],
+            "not a number": [{**first, "exp_avg": bad}, second],
+        }[what]
+        other = with_states(b, 0, states)
+        for pair in ((a, other), (other, a)):
+            result = optimizer(comparison(*pair))
+            assert result.result is FAIL
+            assert {f.parameter for f in result.findings} == {changed.name}
+
+    def test_of_one_run_alone(self, a: Record, b: Record) -> None:
+        for run in (a, b):
+            bare = without_states(run)
+            other = b if run is a else a
+            assert optimizer(comparison(bare, other)).result is INVALID
+            assert optimizer(comparison(other, bare)).result is INVALID
+            nothing_kept = optimizer(
+                comparison(bare, dataclasses.replace(bare, directory=ELSEWHERE))
+            )
+            assert nothing_kept.result is PASS
+            assert "moment" not in nothing_kept.detects
+
+    def test_of_the_second_step_only_where_the_weights_are_still_equal(
+        self, a: Record, b: Record
+    ) -> None:
+        """Otherwise they differ by what the first update was apart, which is much more."""
+        changed = b.parameters[1]
+        first, second = changed.state_after
+        other = {k: dataclasses.replace(f, sketch=tuple(2 * s for s in f.sketch))
+                 for k, f in second.items()}  # fmt: skip
+        b = with_states(b, 1, [first, other])
+        assert optimizer(comparison(a, b)).result is FAIL
+        moved = [with_step(run, 0, learning_rates=(1e-2,)) for run in (a, b)]
+        assert {step for _, step, _ in moment_distances(*moved)} == {0}
+
+    def test_a_limit_that_decides_nothing_claims_nothing(self, a: Record, b: Record) -> None:
+        floors = {"float32": {"moment": 1.0}}
+        result = optimizer(comparison(a, b, tolerance=tolerance(floor=floors)))
+        assert result.result is PASS
+        assert "moment" not in result.detects

@@ -139,6 +139,12 @@ class TestShardingAgainstTheCase:
         worded(result)
         assert len(result.findings) == 2
 
+    def test_both_on_more_devices_than_the_mesh_has(self, a: Record, b: Record) -> None:
+        a, b = (with_observed(run, devices=8) for run in (a, b))
+        result = sharding(comparison(a, b))
+        assert result.result is FAIL
+        assert [(f.a, f.b) for f in result.findings] == [(8, 4)] * 2
+
     def test_both_in_another_dtype(self, worded: Worded, a: Record, b: Record) -> None:
         a, b = (with_manifest(r, lambda m: m["case"].update(dtype="bfloat16")) for r in (a, b))
         result = sharding(comparison(a, b))

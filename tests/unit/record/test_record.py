@@ -435,6 +435,31 @@ class TestToldTwice:
             read_record(folder)
 
 
+class TestContradictions:
+    """Numbers that cannot both be true: one of them was lost, or made up."""
+
+    @pytest.mark.parametrize("where", ["state_after", "state_final"])
+    def test_a_state_whose_sketch_is_cut_short(self, folder: Path, where: str) -> None:
+        def cut(value: dict[str, Any]) -> None:
+            state = value["parameters"][1][where]
+            (state[1] if where == "state_after" else state)["exp_avg"]["sketch"].pop()
+
+        change(folder / PARAMETERS, cut)
+        with pytest.raises(BadInput, match=r"a sketch is cut short: 7 sums in model\.norm\.weight"):
+            read_record(folder)
+
+    @pytest.mark.parametrize("rows", [[], ["0"], ["0"] * 99])
+    def test_another_number_of_rows_than_the_shape_has(self, folder: Path, rows: list[str]) -> None:
+        change_event(folder, "batch", lambda e: e.update(rows=rows))
+        with pytest.raises(BadInput, match=rf"batch 0 has the shape .*, but {len(rows)} rows"):
+            read_record(folder)
+
+    def test_a_good_end_with_an_exit_code(self, folder: Path) -> None:
+        change(folder / MANIFEST, lambda m: m["ended"].update(code=1))
+        with pytest.raises(BadInput, match=r"ended\.status='ok', but ended\.code=1"):
+            read_record(folder)
+
+
 class TestWriting:
     def test_no_reader_sees_half_a_file(self, tmp_path: Path) -> None:
         path = tmp_path / "value.json"
