@@ -288,6 +288,12 @@ def test_the_real_compiler(release: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert module.code == GENERATED
     assert module.graph.flops == 3 * 2 * 8 * 16  # as in test_compiled.py
     assert 0 < module.memory.donated <= module.memory.arguments
+    # Where a trainer reads what is constant, a module of a step has no arguments.
+    constants = compile_step(
+        [StepModule(HERE / "data" / "hlo" / "constants.hlo.pb", 1)], compiler, target,
+        CompilerFlags(), CompileLimits(120.0, 120.0, 2.0**33), tmp_path / "lock", print,
+    )  # fmt: skip
+    assert (constants.error, constants.modules[0].memory.arguments) == (None, 0)
     for flags in (CompilerFlags("--xla_no_such=1"), CompilerFlags(xla="--xla_no_such=1")):
         rejected = compile_step(
             [StepModule(HERE / "data" / "hlo" / "linear.hlo.pb", 1)], compiler, target,
@@ -295,3 +301,34 @@ def test_the_real_compiler(release: str, tmp_path: Path, monkeypatch: pytest.Mon
         )  # fmt: skip
         assert rejected.error is not None
         assert "xla_no_such" in rejected.error
+
+
+@pytest.mark.slow
+def test_the_real_compiler_ends_with_what_started_it(tmp_path: Path) -> None:
+    """A session that is killed cannot end its compiler."""
+    compiler = tpu_compiler("0.0.21", default_cache_dir(), print)
+    folder = HERE.parents[2] / "harness" / "compiler"
+    start = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True)"
+    wait = "import sys, time; sys.path.insert(0, sys.argv[1]); import libtpu_worker as w"
+    wait += "; w.end_with_parent(); print(1, flush=True); time.sleep(600)"
+    child = [str(compiler.python), "-c", wait, str(folder)]
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{start}; time.sleep(600)", *child], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        process = int(parent.stdout.readline())
+        assert parent.stdout.readline() == b"1\n"
+        assert Path(f"/proc/{process}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while running(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(process)
+
+
+def running(process: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
