@@ -86,7 +86,7 @@ def run_matrix(
                 entry, state=run_cell(entry.cell, entry.pair, words, reporter)
             )
             if not entry.state.when:
-                forecast.took(clock() - start)
+                forecast.took(clock() - start, trained=done.state.seconds > 0)
         found[index] = done
         tell(done)
     return found
@@ -104,15 +104,15 @@ def _order(matrix: Matrix, entries: Sequence[Entry]) -> list[int]:
 
 
 class _Forecast:
-    """When all is done, where what was not run yet takes as long as what was run now."""
+    """When all is done, where what was not run yet takes as long as what was trained now."""
 
     def __init__(self, missing: int) -> None:
         self._missing, self._seconds, self._runs = missing, 0.0, 0
 
-    def took(self, seconds: float) -> None:
-        self._missing, self._seconds, self._runs = (
-            self._missing - 1, self._seconds + seconds, self._runs + 1,
-        )  # fmt: skip
+    def took(self, seconds: float, trained: bool) -> None:
+        self._missing -= 1
+        if trained:  # and not refused at once
+            self._seconds, self._runs = self._seconds + seconds, self._runs + 1
 
     def left(self) -> str:
         if not self._runs:

@@ -149,3 +149,13 @@ def test_how_long_it_will_take_is_told(sessions: Sessions, monkeypatch: pytest.M
     run(ONE, TWO, tick=60.0)
     assert told[:2] == ["1 of 4: one, hf–reference", "2 of 4: two, hf–reference (about 3 min left)"]
     assert told[-1] == "4 of 4: two, hf–hf (about 1 min left)"
+
+
+def test_what_is_refused_at_once_foretells_nothing(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, text: told.append(text))
+    sessions.errors = {20: CannotTrain("not so")}
+    run(ONE, TWO, tick=60.0)
+    assert [text.endswith("left)") for text in told] == [False, False, True, True]
