@@ -29,6 +29,7 @@ class State:
     seconds: that its runs took, those that noise was measured by among them
     sources: what was trained with, by engine
     when:    in ISO 8601, UTC
+    words:   overrides of how it is judged
     """
 
     __pydantic_config__ = STRICT
@@ -42,6 +43,7 @@ class State:
     seconds: Number = 0.0
     sources: dict[str, str] = field(default_factory=dict)
     when: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

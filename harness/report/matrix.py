@@ -15,6 +15,8 @@ SHOWN = 320
 """Characters of a headline in the page."""
 
 PASSED = Result.PASS.value
+NOT_MEASURED = "¹"
+"""Marks what was judged otherwise than by default."""
 
 INTRODUCTION = """\
 Every cell is a case under overrides, and is trained by pairs of engines. Of each pair: the largest
@@ -55,6 +57,8 @@ def page(entries: Sequence[Entry], words: Sequence[str] = ()) -> str:
     parts += [f"Made by `{command}`, last on {last}: {counted(states)}.", ""]
     sources = sorted({f"{label}: {text}" for s in states for label, text in s.sources.items()})
     parts += [*(f"- {escaped(text)}" for text in sources), ""]
+    judged = sorted({" ".join(state.words) for state in states if state.words})
+    parts += [*(f"{NOT_MEASURED} judged under `{words}`" for words in judged), ""] if judged else []
     for heading, group in itertools.groupby(entries, lambda entry: entry.heading):
         parts += [*_group(heading, list(group)), ""]
     return "\n".join(parts).rstrip() + "\n"
@@ -71,7 +75,9 @@ def _group(heading: str, entries: list[Entry]) -> Iterator[str]:
         words = " ".join([f"case={cell.case}", *cell.overrides])
         first = ["", ""] if cell.title == last else [escaped(cell.title), f"`{words}`"]
         last = cell.title
-        yield "| " + " | ".join([*first, entry.between, _result(state), *_cells(state)]) + " |"
+        mark = f" {NOT_MEASURED}" if state.words else ""
+        result = f"{_result(state)}{mark}"
+        yield "| " + " | ".join([*first, entry.between, result, *_cells(state)]) + " |"
     told = [entry for entry in entries if entry.state.state != PASSED and entry.state.text]
     if told:
         yield ""
@@ -100,4 +106,4 @@ def _said(entry: Entry) -> tuple[str, str]:
 
 def _says_something(word: str) -> bool:
     """Whether an override is more than where things lie on one machine."""
-    return not word.startswith(("workspace=", "engine."))
+    return not word.startswith(("workspace=", "engine.", "tolerance", "float64"))

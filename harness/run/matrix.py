@@ -32,6 +32,9 @@ from harness.run import session
 from harness.run.preflight import ready
 from harness.run.reporter import Reporter
 
+JUDGING = ("tolerance", "float64")
+"""Beginnings of overrides that change no run, and its verdict."""
+
 FOLDER = "matrix"
 """Where states are kept in a workspace."""
 
@@ -138,7 +141,7 @@ def run_cell(cell: Cell, pair: tuple[str, str], words: Sequence[str], reporter: 
     except BadInput as error:
         return State(UNUSABLE, text=str(error))
     else:
-        state = _state_of(outcome)
+        state = dataclasses.replace(_state_of(outcome), words=judged_by(words))
     place = _place(settings, pair)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_json(place, dataclasses.asdict(state))
@@ -178,6 +181,11 @@ def _trained_with(record: Record) -> str:
     return commit[:12] + (", with uncommitted changes" if record.manifest.origin.dirty else "")
 
 
+def judged_by(words: Sequence[str]) -> tuple[str, ...]:
+    """Overrides of a command line that say how runs are judged."""
+    return tuple(word for word in words if word.startswith(JUDGING))
+
+
 def kept_entries(matrix: Matrix, words: Sequence[str]) -> list[Entry]:
     """What the workspace holds of every cell for each of its pairs. Nothing is launched."""
     entries = entries_of(matrix)
@@ -210,13 +218,14 @@ def _read(file: Path) -> State:
 
 
 def _place(settings: Settings, pair: tuple[str, str]) -> Path:
-    """The file of a state: named by what is trained and how it is judged.
+    """The file of a state: named by what is trained, and on what device.
 
-    Not by the sources of the trainers: those who read a state name none, and are told which it
-    was. Not by what is left at its default either, so that a key which is new loses no state.
+    Not by the sources of the trainers, nor by how it is judged: those who read a state name
+    neither, and are told which it was. Not by what is left at its default either, so that a key
+    which is new loses no state.
     """
-    asked_for = dataclasses.replace(settings, engine={}, workspace="", engines=list(pair))
-    facts = [_chosen(asked_for)]
+    launcher = settings.launcher
+    facts = [_chosen(settings.case), list(pair), launcher.device, launcher.condition]
     for name in pair:
         options = settings.engine[name.partition("@")[0]]
         if isinstance(options, TrainerOptions):

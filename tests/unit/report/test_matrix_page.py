@@ -11,7 +11,7 @@ from harness.report.matrix import line, page
 CELL = Cell("fsdp | 4", "llama-tiny", ["case.steps=5"], see="findings/mine.md")
 PAIR = ("hf", "reference")
 PASSED = State("PASS", loss=1.5e-6, norm=2e-7, first=3, seconds=41.2, when="2026-01-02T00:00:00Z",
-               sources={"hf": "transformers 4.57.6"})  # fmt: skip
+               sources={"hf": "transformers 4.57.6"}, words=("float64=never",))  # fmt: skip
 FAILED = State("FAIL", "clip", "clip: a | b does not clip", math.nan, None, None, 9.0)
 
 
@@ -34,14 +34,14 @@ def test_the_page_has_a_row_for_each_pair_and_says_why() -> None:
         Entry("Shardings", CELL, ("hf", "torchprime"), FAILED),
         Entry("Data", Cell("rows", "mine"), PAIR, State(REFUSED, text="it has none")),
     ]
-    lines = page(entries, ["workspace=/mine", "float64=never"]).splitlines()
-    assert any("`parity matrix --markdown FILE float64=never`" in text for text in lines)
+    lines = page(entries, ["workspace=/mine", "case.steps=9"]).splitlines()
+    assert any("`parity matrix --markdown FILE case.steps=9`" in text for text in lines)
     assert any("on 2026-01-02: 1 PASS, 1 FAIL, 1 refused." in text for text in lines)
     assert "- hf: transformers 4.57.6" in lines
     assert [text for text in lines if text.startswith("## ")] == ["## Shardings", "## Data"]
     rows = [text for text in lines if text.startswith("| ") and "cell" not in text]
     assert rows == [
-        "| fsdp \\| 4 | `case=llama-tiny case.steps=5` | hf–reference | PASS | 1.5e-06 | 2e-07 "
+        "| fsdp \\| 4 | `case=llama-tiny case.steps=5` | hf–reference | PASS ¹ | 1.5e-06 | 2e-07 "
         "| 3 | 41 |",
         "|  |  | hf–torchprime | FAIL clip | NaN | – | none | 9 |",
         "| rows | `case=mine` | hf–reference | refused | – | – | – | – |",

@@ -94,9 +94,15 @@ def test_a_state_is_of_what_was_asked_and_not_of_the_source(sessions: Sessions) 
         (["case.accumulation=1"], True),
         (["case.accumulation=2"], False),
         (["engine.hf.einsum_linear=true"], False),
-        (["tolerance.margin=3.0"], False),
+        (["tolerance.margin=3.0"], True),
     ]:
         assert (NEVER_RUN not in states(kept_entries(matrix, words))) is same, words
+
+
+def test_a_state_tells_how_it_was_judged(sessions: Sessions) -> None:
+    matrix = Matrix(PAIRS, {"all": [ONE]})
+    run_matrix(matrix, ["tolerance.margin=3.0", "case.seed=42"], Silent())
+    assert kept_entries(matrix, [])[0].state.words == ("tolerance.margin=3.0",)
 
 
 def test_a_state_that_cannot_be_read_was_never_run(sessions: Sessions, tmp_path: Path) -> None:
