@@ -13,6 +13,7 @@ CAUSES_SHOWN = 10
 
 PRODUCTS, MOVED = "matrix-product FLOPs", "bytes read and written"
 EXCHANGED, HELD = "bytes of collectives", "HBM"
+MODULES = "compiled modules"
 """What is measured of a step."""
 
 _PATHS = 2
@@ -40,6 +41,7 @@ def explain(
     first: the measure whose causes come before all others
     """
     causes = [
+        *_modules(a_name, a, b_name, b),
         *_executed_again(a_name, a, b_name, b),
         *_collectives(a_name, a, b_name, b),
         *_work(a_name, a, b_name, b),
@@ -50,6 +52,13 @@ def explain(
     left = len(causes) - CAUSES_SHOWN
     texts = [cause.text for cause in causes[:CAUSES_SHOWN]]
     return (*texts, f"and {left} smaller differences") if left > 0 else tuple(texts)
+
+
+def _modules(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
+    """Where one side's step is cut into more modules, as by a read of what it has computed."""
+    x, y = (sum(module.executions for module in step.modules) for step in (a, b))
+    text = f"{a_name} executes {x} compiled modules a step, {b_name} {y}"
+    return [Cause(text, MODULES, share=1.0)] if x != y else []
 
 
 def _executed_again(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:

@@ -29,6 +29,14 @@ def test_equal_steps_have_none() -> None:
     assert explain("hf", sample_step(), "torchprime", sample_step()) == ()
 
 
+def test_a_step_that_is_cut_into_more_modules() -> None:
+    """What a trainer reads of a step is computed by a module of its own."""
+    one = sample_module()
+    reading = dataclasses.replace(one, executions=2)
+    texts = explain("hf@1", sample_step(modules=(one,)), "hf@2", sample_step(modules=(reading,)))
+    assert "hf@1 executes 1 compiled modules a step, hf@2 2" in texts
+
+
 def test_a_gather_more_by_its_module() -> None:
     more, less = step(gather("model/lm_head/aten__mm", 2)), step(gather("model/lm_head/aten__mm"))
     for a, b in ((more, less), (less, more)):
