@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.base.errors import BadInput
-from harness.base.typed import STRICT, Count, Number, plain_json, typed_json
+from harness.base.typed import STRICT, Count, Finite, Number, plain_json, typed_json
 from harness.config.case import Case, check_counts
 from harness.config.training import check_request
 from harness.record.evidence import (
@@ -80,7 +80,7 @@ class StepEvent:
     micro: Count
     lr: tuple[Number, ...]
     max_norm: Number | None
-    at: Number
+    at: Finite
     clips: tuple[Clip, ...] = ()
     staged: bool = False
 
@@ -223,6 +223,10 @@ def read_parameters(path: Path) -> tuple[Parameter, ...]:
     return parameters
 
 
+OBSERVED_UPDATES = 2
+"""Steps after which a parameter is fingerprinted (`Parameter.after`)."""
+
+
 def check_parameters(parameters: Sequence[Parameter]) -> None:
     """Raise BadInput where a parameter is there twice, or a sketch was cut short."""
     if not parameters:
@@ -234,6 +238,21 @@ def check_parameters(parameters: Sequence[Parameter]) -> None:
     if 0 in sizes or len(sizes) > 1:
         shown = " and ".join(f"{size} sums in {name}" for size, name in sorted(sizes.items()))
         raise BadInput(f"parameters: a sketch is cut short: {shown}")
+    for parameter in parameters:
+        if any(map(_contradicts_itself, _fingerprints(parameter))):
+            raise BadInput(f"parameters: {parameter.name}: a norm contradicts its sketch")
+        if len(parameter.after) > OBSERVED_UPDATES or len(parameter.state_after) > OBSERVED_UPDATES:
+            raise BadInput(f"parameters: {parameter.name}: more than two first updates")
+
+
+def _contradicts_itself(fingerprint: Fingerprint) -> bool:
+    """Whether no tensor has this norm and this sketch.
+
+    What is NaN or infinite in a tensor is so in all its sums; squares overflow before sums do.
+    """
+    finite = all(map(math.isfinite, fingerprint.sketch))
+    norm = fingerprint.norm
+    return norm < 0 or (math.isnan(norm) if finite else math.isfinite(norm))
 
 
 def _fingerprints(parameter: Parameter) -> list[Fingerprint]:
@@ -403,6 +422,9 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
         losses = () if values is None else values.losses
         if step is not None and values is not None and len(losses) != micro:
             raise BadInput(f"step {index} has {micro} micro-steps, but {len(losses)} losses")
+        calls = () if values is None else values.cross_entropies
+        if all(map(math.isfinite, losses)) and not all(math.isfinite(c.value) for c in calls):
+            raise BadInput(f"step {index} has finite losses, but a cross-entropy is not")
         steps.append(
             Step(
                 index=index,

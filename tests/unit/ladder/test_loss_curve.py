@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from harness.record.evidence import Fingerprint, Record, Reported
 from harness.run import session
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
+ELSEWHERE = Path("/elsewhere")
 
 
 class TestCourse:
@@ -40,7 +42,8 @@ class TestCourse:
     def test_it_is_told(self, a: Record, b: Record) -> None:
         result = loss_curve(comparison(a, b))
         assert result.result is PASS
-        assert result.detects.endswith("or one parameter's course that is off by 0.00034")
+        assert "one parameter's course that is off by 0.00034" in result.detects
+        assert "one parameter's last moment that is off by 3.4e-05" in result.detects
 
     def test_a_parameter_that_only_one_has_hides_no_other(
         self, worded: Worded, a: Record, b: Record
@@ -134,6 +137,52 @@ class TestCourse:
         noise_floor = a, self.ending(a, 0, -2.0)
         result = loss_curve(comparison(a, a, noise_floor=noise_floor, deterministic=True))
         assert "course" not in result.detects
+
+
+class TestKept:
+    """What the optimizer keeps at the end tells of every gradient before it."""
+
+    @pytest.mark.parametrize("kind", ["exp_avg", "exp_avg_sq"])
+    def test_of_one_parameter(self, a: Record, b: Record, kind: str) -> None:
+        for pair in ((a, b), (b, a)):
+            last = pair[1].parameters[1]
+            found = last.state_final[kind]
+            other = {**last.state_final, kind: dataclasses.replace(found, norm=1.01 * found.norm)}
+            changed = with_parameter(pair[1], 1, state_final=other)
+            result = loss_curve(comparison(pair[0], changed))
+            assert (result.result, result.metric) == (FAIL, "kept")
+            assert [f.parameter for f in result.findings] == [last.name]
+
+    def test_of_one_run_alone(self, a: Record, b: Record) -> None:
+        bare = b
+        for index in range(len(b.parameters)):
+            bare = with_parameter(bare, index, state_final={})
+        assert loss_curve(comparison(a, bare)).result is INVALID
+        assert loss_curve(comparison(bare, a)).result is INVALID
+        neither = loss_curve(comparison(bare, dataclasses.replace(bare, directory=ELSEWHERE)))
+        assert neither.result is PASS
+        assert "moment" not in neither.detects
+
+    @pytest.mark.parametrize("both", [False, True])
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("where", ["final", "exp_avg_sq"])
+    def test_an_end_that_is_not_finite(
+        self, a: Record, b: Record, where: str, value: float, both: bool
+    ) -> None:
+        def overflown(run: Record) -> Record:
+            last = run.parameters[1]
+            kept = last.final if where == "final" else last.state_final[where]
+            assert kept is not None
+            bad = dataclasses.replace(kept, norm=value, sketch=(value,) * len(kept.sketch))
+            state = {**last.state_final, "exp_avg_sq": bad}
+            if where == "final":
+                return with_parameter(run, 1, final=bad)
+            return with_parameter(run, 1, state_final=state)
+
+        result = loss_curve(comparison(overflown(a) if both else a, overflown(b)))
+        assert result.result is FAIL
+        assert {f.parameter for f in result.findings} == {a.parameters[1].name}
+        assert len(result.findings) == 1 + both
 
 
 class TestReported:

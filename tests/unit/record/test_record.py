@@ -222,7 +222,8 @@ class TestNaN:
         assert math.isnan(loss)
 
     def test_a_nan_in_a_fingerprint_is_a_nan(self, folder: Path) -> None:
-        change(folder / PARAMETERS, lambda p: p["parameters"][0]["initial"].update(norm="nan"))
+        nowhere = {"norm": "nan", "sketch": ["nan"] * 8}
+        change(folder / PARAMETERS, lambda p: p["parameters"][0]["initial"].update(nowhere))
         initial = read_record(folder).parameters[0].initial
         assert initial is not None
         assert math.isnan(initial.norm)
@@ -446,6 +447,44 @@ class TestContradictions:
 
         change(folder / PARAMETERS, cut)
         with pytest.raises(BadInput, match=r"a sketch is cut short: 7 sums in model\.norm\.weight"):
+            read_record(folder)
+
+    @pytest.mark.parametrize("where", ["initial", "gradient", "final"])
+    @pytest.mark.parametrize(
+        "fields",
+        [{"norm": "nan"}, {"norm": -1.0}, {"sketch": ["nan"] * 8}, {"sketch": ["inf"] * 8}],
+    )
+    def test_a_norm_and_its_sketch(self, folder: Path, where: str, fields: dict[str, Any]) -> None:
+        change(folder / PARAMETERS, lambda p: p["parameters"][1][where].update(fields))
+        with pytest.raises(BadInput, match=r"model\.norm\.weight: a norm contradicts its sketch"):
+            read_record(folder)
+
+    @pytest.mark.parametrize("fields", [
+        {"norm": "nan", "sketch": ["nan"] * 8}, {"norm": "inf", "sketch": ["inf"] * 8},
+        {"norm": "inf"},  # squares overflow before sums do
+    ])  # fmt: skip
+    def test_a_tensor_that_is_not_finite_is_none(
+        self, folder: Path, fields: dict[str, Any]
+    ) -> None:
+        change(folder / PARAMETERS, lambda p: p["parameters"][1]["final"].update(fields))
+        final = read_record(folder).parameters[1].final
+        assert final is not None
+        assert not math.isfinite(final.norm)
+
+    @pytest.mark.parametrize("what", ["after", "state_after"])
+    def test_more_updates_than_are_observed(self, folder: Path, what: str) -> None:
+        def longer(value: dict[str, Any]) -> None:
+            updates = value["parameters"][1][what]
+            updates.append(updates[0])
+
+        change(folder / PARAMETERS, longer)
+        with pytest.raises(BadInput, match=r"model\.norm\.weight: more than two first updates"):
+            read_record(folder)
+
+    def test_a_finite_loss_of_what_is_none(self, folder: Path) -> None:
+        calls = [{"reduction": "mean", "value": "nan"}]
+        change_event(folder, "values", lambda e: e.update(cross_entropies=calls))
+        with pytest.raises(BadInput, match="step 0 has finite losses, but a cross-entropy is not"):
             read_record(folder)
 
     @pytest.mark.parametrize("rows", [[], ["0"], ["0"] * 99])
