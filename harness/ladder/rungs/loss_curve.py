@@ -236,7 +236,7 @@ ENDS = (
 
 RUNG = Rung(
     name="loss_curve",
-    what="loss at every step, and where the parameters end",
+    what="loss at every step, and where parameters and their moments end",
     judge=explained,
     needs=("data", "init", "forward", "backward", "clip", "optimizer", "schedule"),
     follows=("environment", "sharding"),
