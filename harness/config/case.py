@@ -104,6 +104,9 @@ class Case:
     label_smoothing: share of each label that is spread evenly over the vocabulary
     max_norm:     gradient clipping threshold, L2 over all parameters; null for none
     window:       optimizer steps in one timing window
+    save_at:      optimizer steps after which a second run of each trainer saves, and from which a
+                  third, a fresh process, resumes; the rung `checkpoint` holds that against a run
+                  without a break. null saves nothing
     """
 
     __pydantic_config__ = STRICT
@@ -128,6 +131,7 @@ class Case:
     max_norm: float | None = 1.0
     window: int = 5
     seed: int = 42
+    save_at: int | None = None
 
     @property
     def devices(self) -> int:
@@ -209,6 +213,10 @@ def check(case: Case) -> None:
             f"case.accumulation={case.accumulation} does not divide "
             f"case.global_batch={case.global_batch}"
         )
+    if case.save_at is not None and case.save_at >= case.steps:
+        raise BadInput(
+            f"case.save_at={case.save_at}: of case.steps={case.steps} none is left to resume with"
+        )
     family(case.model.family).check(case.model)
     _check_rows(case)
     _check_mesh(case)
@@ -248,6 +256,7 @@ def check_counts(case: Case) -> None:
         ("model.heads", model.heads, 1),
         ("model.kv_heads", model.kv_heads, 1),
         ("model.max_positions", model.max_positions, data.sequence_length),
+        *((("save_at", case.save_at, 1),) if case.save_at is not None else ()),
     ):
         check_count(f"case.{key}", count, least)
     check_count("case.model.layers", model.layers, most=MOST_LAYERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,8 +12,8 @@ from harness.base.errors import CannotTrain
 from harness.config.case import Case
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
-from harness.probe.spec import Spec
-from harness.record.layout import PROFILE
+from harness.probe.spec import Saving, Spec
+from harness.record import layout
 
 RECORD = "{record}"
 """Stands for the Record's folder in a Command; the launcher knows where that is."""
@@ -26,8 +27,20 @@ OUTPUT = "{output}"
 """Stands for the folder that the trainer's own outputs are to be found in."""
 SHARED = "{shared}"
 """Stands for a folder shared by two runs that take turns."""
+SAVED_TO = f"{RECORD}/{layout.SAVED}"
+"""Where a run saves: beside what was observed of it, so that one is kept as long as the other."""
+SAVED = "{saved}"
+"""Stands for the folder that the run before, which a run resumes, was told to save to."""
 PACKAGE = "{harness}"
 """Stands for the folder of the harness's own package."""
+
+
+class Course(Enum):
+    """Which of the runs of a case that saves and resumes one is; `STRAIGHT` in any other case."""
+
+    STRAIGHT = "trains all steps without a break"
+    SAVING = "saves after case.save_at steps, and goes on"
+    RESUMED = "goes on from what another saved, in a fresh process"
 
 
 Options_co = TypeVar("Options_co", bound=EngineOptions, covariant=True)
@@ -42,6 +55,7 @@ class Job(Generic[Options_co]):
     source:  the checkout that is trained with, where the engine has one
     device:  name of the device, as the launcher has it
     staged:  it is to be traced without values, so that no weights are prepared
+    course:  whether it saves, or resumes what was saved
     """
 
     case: Case
@@ -49,6 +63,12 @@ class Job(Generic[Options_co]):
     source: Path | None = None
     device: str = "cpu"
     staged: bool = False
+    course: Course = Course.STRAIGHT
+
+    @property
+    def first_step(self) -> int:
+        """The case's step that is the first of this run."""
+        return (self.case.save_at or 0) if self.course is Course.RESUMED else 0
 
 
 def refuse_axis(case: Case, axis: str, why: str) -> None:
@@ -119,7 +139,7 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
     """
     case, used = job.case, device(job.device)
     return Spec(
-        steps=case.steps,
+        steps=case.steps - job.first_step,
         micro_batch=case.micro_batch,
         window=case.window,
         eager=not used.xla,
@@ -128,10 +148,16 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
         rows=f"{INPUTS}/rows.npz" if case.aligned else None,
         save_initial=not case.aligned and not job.staged,
         stage=case.devices if job.staged else None,
-        profile=f"{RECORD}/{PROFILE}" if used.planes else None,
+        profile=f"{RECORD}/{layout.PROFILE}" if used.planes else None,
         accelerator_type=used.accelerator_type,
         injected=injected,
+        saving=None if case.save_at is None else _saving(job, case.save_at),
     )
+
+
+def _saving(job: Job[EngineOptions], save_at: int) -> Saving:
+    """What a run of a case that saves is watched for; the engine adds where it saved."""
+    return Saving(after=save_at if job.course is Course.SAVING else None)
 
 
 def schedule_of(case: Case) -> str:

@@ -9,12 +9,15 @@ from typing import Any
 from harness.base.errors import BadInput
 from harness.base.nearest import did_you_mean
 from harness.config.settings import SeededFault
+from harness.engines.command import Course
 from harness.probe.faults.catalogue import FAULTS, SHARDING, Kind, Required
 from harness.probe.spec import Fault, Spec
 
 
-def seeded(spec: Spec, faults: Sequence[SeededFault], key: str) -> Spec:
-    """`spec` with `faults`, which stand under `key`.
+def seeded(
+    spec: Spec, faults: Sequence[SeededFault], key: str, course: Course = Course.STRAIGHT
+) -> Spec:
+    """`spec` with `faults`, which stand under `key`; those of a resume only where it is one.
 
     Raises BadInput for a fault that there is not, and for an argument that it does not take, that
     is missing or that is of another type.
@@ -24,10 +27,19 @@ def seeded(spec: Spec, faults: Sequence[SeededFault], key: str) -> Spec:
             spec = _with_faulty_sharding(spec, fault.arguments, key)
         elif fault.name in FAULTS:
             _check(fault, FAULTS[fault.name], key)
+            if FAULTS[fault.name].resumed and spec.saving is None:
+                raise BadInput(
+                    f"{key}: the fault `{fault.name}` is in a resume, and this case has none: set "
+                    "case.save_at"
+                )
         else:
             known = sorted({*FAULTS, SHARDING})
             raise BadInput(f"{key}: there is no fault `{fault.name}`{_hint(fault.name, known)}")
-    own = tuple(Fault(f.name, dict(f.arguments)) for f in faults if f.name != SHARDING)
+    own = tuple(
+        Fault(f.name, dict(f.arguments))
+        for f in faults
+        if f.name != SHARDING and (course is Course.RESUMED or not FAULTS[f.name].resumed)
+    )
     return dataclasses.replace(spec, faults=own)
 
 

@@ -16,10 +16,13 @@ from harness.engines.command import (
     INPUTS,
     PACKAGE,
     RECORD,
+    SAVED,
+    SAVED_TO,
     SCRATCH,
     SHARED,
     SOURCE,
     Command,
+    Course,
     Job,
     common_environment,
     refuse_axis,
@@ -85,8 +88,10 @@ def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
         "autocast": None if in_float64 else case.autocast,
         "label_smoothing": case.label_smoothing,
         "seed": case.seed,
+        "first_step": job.first_step,
+        **_saving(job),
     }
-    spec = spec_for(job)
+    spec = spec_for(job, training=f"{SCRATCH}/training.json")
     rows = None if in_float64 else spec.rows
     return Command(
         argv=(SCRIPT, f"{SCRATCH}/training.json"),
@@ -94,6 +99,23 @@ def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
         environment=common_environment(job),
         files={"training.json": json.dumps(training, indent=1), "family.py": source_of(builder)},
     )
+
+
+def _saving(job: Job[EngineOptions]) -> dict[str, Any]:
+    """After how many steps it saves to which folder, and what it resumes from; None for neither."""
+    step, course = job.case.save_at, job.course
+    saving = step is not None and course is Course.SAVING
+    resumed = step is not None and course is Course.RESUMED
+    return {
+        "save_at": step if saving else None,
+        "save_to": f"{SAVED_TO}/{checkpoint(step)}" if saving else None,
+        "resume_from": f"{SAVED}/{checkpoint(step)}" if resumed else None,
+    }
+
+
+def checkpoint(step: int | None) -> str:
+    """Name of the folder that it saves to after so many steps."""
+    return f"step-{step}"
 
 
 def source_of(builder: Callable[..., Any]) -> str:
@@ -104,7 +126,7 @@ def source_of(builder: Callable[..., Any]) -> str:
     """
     path = Path(inspect.getsourcefile(builder) or "")
     text = path.read_text()
-    for name in (RECORD, INPUTS, SCRATCH, SOURCE, SHARED, PACKAGE):
+    for name in (RECORD, INPUTS, SCRATCH, SOURCE, SHARED, SAVED, PACKAGE):
         if name in text:
             raise BadInput(
                 f"{path}: {name} in it stands for a folder of the run, and would be replaced; call "
@@ -118,6 +140,8 @@ ENGINE = EngineSpec(
     description="plain PyTorch of this harness",
     options=EngineOptions,
     translate=translate,
+    injection=Path(__file__).parents[1] / "trainers" / "load_reference.py",
     eager=True,
+    saved=checkpoint,
     libraries=("safetensors.torch", "torch_xla.distributed.parallel_loader", "jax"),
 )

@@ -14,7 +14,7 @@ from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.config.settings import EngineOptions
 from harness.devices.device import KEY, device
-from harness.engines.command import SCRATCH, Command, Job
+from harness.engines.command import SAVED_TO, SCRATCH, Command, Job
 from harness.engines.faults import seeded
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout, Package
@@ -125,6 +125,10 @@ class EngineSpec(Generic[Options]):
     compiler_flags: LIBTPU_INIT_ARGS that its trainer's own launcher sets on a TPU, out of a
                  checkout
     eager:       its trainer trains without torch_xla too, on a device that has no XLA
+    saved:       the folder in which its trainer's checkpoint of so many steps is, within the one
+                 that it is told to save to; its injection has a function `load_saved` for it
+                 (`harness.probe.saved`). None where it cannot resume
+    cannot_resume: why it cannot
     libraries:   modules that its trainer imports, where they are installed, before it touches a
                  device: a fork server has them imported (docs/launchers.md)
     """
@@ -144,6 +148,8 @@ class EngineSpec(Generic[Options]):
     workarounds: tuple[Workaround, ...] = ()
     compiler_flags: Callable[[Path], str] = no_flags
     eager: bool = False
+    saved: Callable[[int], str] | None = None
+    cannot_resume: str = "it is not known how its trainer saves and resumes"
     libraries: tuple[str, ...] = ()
 
     def watched(self, spec: Spec) -> Spec:
@@ -163,6 +169,10 @@ class EngineSpec(Generic[Options]):
                 f"train {able}"
             )
         self._check_workarounds(job.options)
+        if job.case.save_at is not None and self.saved is None:
+            raise CannotTrain(
+                f"case.save_at={job.case.save_at}: {self.name} cannot resume: {self.cannot_resume}"
+            )
         command = self.translate(job)
         model = job.case.model
         layouts = family(model.family).layouts_in(self.name, model)
@@ -171,7 +181,10 @@ class EngineSpec(Generic[Options]):
         if self.injection is not None:
             spec = dataclasses.replace(spec, inject=f"{SCRATCH}/{INJECTION}")
             files = {**files, INJECTION: self.injection.read_text()}
-        spec = seeded(spec, job.options.faults, f"engine.{self.name}.faults")
+        if self.saved is not None and spec.saving is not None and spec.saving.after is not None:
+            folder = f"{SAVED_TO}/{self.saved(spec.saving.after)}"
+            spec = dataclasses.replace(spec, saving=dataclasses.replace(spec.saving, folder=folder))
+        spec = seeded(spec, job.options.faults, f"engine.{self.name}.faults", job.course)
         return dataclasses.replace(command, spec=spec, files=files)
 
     def _check_workarounds(self, options: EngineOptions) -> None:

@@ -13,6 +13,7 @@ from harness.base.progress import Progress
 from harness.base.secrets import redact
 from harness.config.settings import Settings
 from harness.devices.device import device
+from harness.engines.command import Course
 from harness.engines.spec import engine, engines
 from harness.environments.sources import Package, Source, default_cache_dir, parse_source
 from harness.environments.stack import environment_package, interpreter_with, named, pin
@@ -127,7 +128,11 @@ def _one(text: str) -> Ref:
 
 def planner_of(ref: Ref, progress: Progress, workarounds: tuple[str, ...] = ()) -> Planner:
     """The Planner for `ref`, trained with `workarounds` besides those of the settings."""
-    return lambda settings, inputs: plan_ref(ref, settings, inputs, progress, workarounds)
+
+    def plan(settings: Settings, inputs: Inputs, course: Course = Course.STRAIGHT) -> Plan:
+        return plan_ref(ref, settings, inputs, progress, workarounds, course)
+
+    return plan
 
 
 def plan_ref(
@@ -136,6 +141,7 @@ def plan_ref(
     inputs: Inputs,
     progress: Progress,
     workarounds: tuple[str, ...] = (),
+    course: Course = Course.STRAIGHT,
 ) -> Plan:
     """The Plan that trains the settings' case with `ref`.
 
@@ -143,12 +149,12 @@ def plan_ref(
     """
     settings = with_workarounds(settings, ref.engine, workarounds)
     if not ref.in_environment:
-        return plan_run(ref.entry, settings, inputs, progress)
+        return plan_run(ref.entry, settings, inputs, progress, course)
     cache = default_cache_dir()
     pins = [pin(r.package, str(r.source), cache, progress) for r in ref.in_environment]
     xla = device(settings.launcher.device).xla
     python = str(interpreter_with(pins, cache, progress, xla))
     options = dataclasses.replace(settings.engine[ref.engine], python=python)
     settings = dataclasses.replace(settings, engine={**settings.engine, ref.engine: options})
-    plan = plan_run(ref.entry, settings, inputs, progress)
+    plan = plan_run(ref.entry, settings, inputs, progress, course)
     return dataclasses.replace(plan, label=labelled(str(ref), options))

@@ -23,6 +23,20 @@ RecordPair = tuple[Record, Record]
 
 
 @dataclass(frozen=True)
+class Resumption:
+    """One trainer's training without a break, and the same saved and resumed on its way.
+
+    straight: without a break
+    saving:   the same, which saves after `case.save_at` steps, and goes on
+    resumed:  the steps after that, by a fresh process; None where nothing came to be saved
+    """
+
+    straight: Record
+    saving: Record
+    resumed: Record | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One pair of runs to be judged.
 
@@ -39,6 +53,7 @@ class Comparison:
     compiled:      the step of each side as the TPU's own compiler makes it, a pair for each target
     timing:        runs of both sides that were launched to be timed, one pair for each launch
     rounds:        how often the timing may be judged: each judgement is the stricter for it
+    resumptions:   of a case that saves, what became of either side's; None where it was not run
     broken:        names of the rungs above that do not hold
     configurations: both are one training in two configurations: meshes, the micro-batches of a
                    step and what is recomputed are those of each one's case
@@ -59,6 +74,7 @@ class Comparison:
     compiled: tuple[tuple[CompiledStep, CompiledStep], ...] = ()
     timing: tuple[RecordPair, ...] = ()
     rounds: int = 1
+    resumptions: tuple[Resumption | None, Resumption | None] = (None, None)
     broken: tuple[str, ...] = ()
     versions: bool = False
     configurations: bool = False

@@ -12,6 +12,7 @@ from harness.ladder.metric import Metric
 from harness.ladder.rung import Rung, Stage
 from harness.ladder.rungs import (
     backward,
+    checkpoint,
     clip,
     compiled,
     data,
@@ -40,6 +41,7 @@ LADDER = (
     schedule.RUNG,
     loss_curve.RUNG,
     grad_norm_curve.RUNG,
+    checkpoint.RUNG,
     graph.RUNG,
     compiled.RUNG,
     predicted_time.RUNG,

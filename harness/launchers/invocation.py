@@ -26,6 +26,7 @@ class Places:
     source: Path | None = None
     shared: Path | None = None
     output: Path | None = None
+    saved: Path | None = None
 
     def fill(self, text: str) -> str:
         """`text` with every placeholder replaced."""
@@ -37,6 +38,7 @@ class Places:
             placeholder.SOURCE: self.source,
             placeholder.SHARED: self.shared,
             placeholder.OUTPUT: self.output,
+            placeholder.SAVED: self.saved,
         }
         for name, path in values.items():
             if path is not None:

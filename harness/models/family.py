@@ -61,6 +61,11 @@ def no_arguments(model: Model) -> dict[str, Any]:
     return {}
 
 
+def nothing_dropped(model: Model) -> dict[str, float]:
+    """It has no dropout."""
+    return {}
+
+
 def canonical(model: Model) -> tuple[Layout, ...]:
     """Every parameter is kept as it is."""
     return ()
@@ -108,6 +113,8 @@ class Family:
                        another), both [rows, length], and `smoothing`, the share of a label that is
                        spread over the vocabulary,
                      - has a method `tie()` that shares again what moving to a device took apart
+    drops:           the share that each part of a Model drops in training, by the part's name with
+                     `*` for a layer's number (`harness.probe.computing.dropout`)
     """
 
     name: str
@@ -118,6 +125,7 @@ class Family:
     flops_per_token: Callable[[Model, int], float]
     engines: Mapping[str, InEngine]
     reference: Callable[[dict[str, Any]], Any]
+    drops: Callable[[Model], Mapping[str, float]] = nothing_dropped
 
     def in_engine(self, engine: str) -> InEngine:
         """What it is called in `engine`. Raises CannotTrain where the engine does not have it."""

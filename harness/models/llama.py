@@ -1,7 +1,8 @@
 """Llama 3.0 and 3.1: everything that the harness knows of the family, in one file.
 
-`case.model.options.rope_scaling` makes a 3.1 of a 3.0. Also the reference trainer imports this
-file, in an interpreter without pydantic or Hydra.
+`case.model.options.rope_scaling` makes a 3.1 of a 3.0, and `attention_dropout` drops a share of the
+attention. Also the reference trainer imports this file, in an interpreter without pydantic or
+Hydra.
 """
 
 from __future__ import annotations
@@ -30,6 +31,17 @@ def rope_scaling(m: Model) -> dict[str, Any] | None:
     return (m.options or {}).get("rope_scaling")
 
 
+def attention_dropout(m: Model) -> float:
+    """The share of attention weights that `options.attention_dropout` drops in training."""
+    return float((m.options or {}).get("attention_dropout", 0.0))
+
+
+def drops(m: Model) -> dict[str, float]:
+    """The share that each part drops in training."""
+    share = attention_dropout(m)
+    return {"model.layers.*.self_attn.attention_dropout": share} if share else {}
+
+
 def check(m: Model) -> None:
     """Raise BadInput for a shape that no Llama has."""
     if m.hidden_size % m.heads or (m.hidden_size // m.heads) % 2:
@@ -41,10 +53,16 @@ def check(m: Model) -> None:
         raise BadInput(
             f"case.model.kv_heads={m.kv_heads} does not divide case.model.heads={m.heads}"
         )
-    unknown = sorted(set(m.options or {}) - {"rope_scaling"})
+    unknown = sorted(set(m.options or {}) - {"rope_scaling", "attention_dropout"})
     if unknown:
         raise BadInput(
-            f"case.model.options.{unknown[0]}: a Llama has only rope_scaling; drop the key"
+            f"case.model.options.{unknown[0]}: a Llama has only rope_scaling and "
+            "attention_dropout; drop the key"
+        )
+    dropped = (m.options or {}).get("attention_dropout", 0.0)
+    if not isinstance(dropped, int | float) or not 0 <= dropped < 1:
+        raise BadInput(
+            f"case.model.options.attention_dropout={dropped}: it has to be at least 0 and below 1"
         )
     if (scaling := rope_scaling(m)) is not None:
         _check_rope_scaling(scaling)
@@ -126,7 +144,7 @@ def hf_config(m: Model) -> dict[str, Any]:
         "max_position_embeddings": m.max_positions,
         "tie_word_embeddings": m.tie_embeddings,
         "attention_bias": False,
-        "attention_dropout": 0.0,
+        "attention_dropout": attention_dropout(m),
         **_hf_rope_scaling(m),
     }
 
@@ -141,9 +159,13 @@ def _hf_rope_scaling(m: Model) -> dict[str, Any]:
 
 
 def torchprime_overrides(m: Model) -> dict[str, Any]:
-    """torchprime's Hydra overrides. Raises CannotTrain for tied embeddings."""
+    """torchprime's Hydra overrides. Raises CannotTrain for what its Llama cannot be."""
     if m.tie_embeddings:
         raise CannotTrain("case.model.tie_embeddings: torchprime's Llama has an untied head")
+    if (share := attention_dropout(m)) > 0:
+        raise CannotTrain(
+            f"case.model.options.attention_dropout={share}: torchprime's Llama drops nothing"
+        )
     scaling = rope_scaling(m)
     return {
         "model": "llama-3-8b" if scaling is None else "llama-3.1-8b",
@@ -226,6 +248,7 @@ def reference(model: dict[str, Any]) -> Any:
             size, self.heads, self.kv_heads = m["hidden_size"], m["heads"], m["kv_heads"]
             self.head_dim = size // self.heads
             self.scale = self.head_dim**-0.5
+            self.attention_dropout = (m["options"] or {}).get("attention_dropout", 0.0)
             self.q_proj = nn.Linear(size, self.heads * self.head_dim, bias=False)
             self.k_proj = nn.Linear(size, self.kv_heads * self.head_dim, bias=False)
             self.v_proj = nn.Linear(size, self.kv_heads * self.head_dim, bias=False)
@@ -251,7 +274,10 @@ def reference(model: dict[str, Any]) -> Any:
             future = future if apart is None else future | apart
             scores = scores.masked_fill(future, float("-inf"))
             wide = scores if scores.dtype == torch.float64 else scores.float()
-            mixed = wide.softmax(-1).to(v.dtype) @ v
+            weights = wide.softmax(-1).to(v.dtype)
+            if self.attention_dropout:
+                weights = F.dropout(weights, self.attention_dropout, self.training)
+            mixed = weights @ v
             return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
         def repeat(self, x: torch.Tensor) -> torch.Tensor:
@@ -374,4 +400,5 @@ FAMILY = Family(
         "torchprime": InEngine("LlamaDecoderLayer", torchprime_overrides),
     },
     reference=reference,
+    drops=drops,
 )

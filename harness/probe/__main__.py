@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     from harness.probe.inject import inject
     from harness.probe.observer import Observer
     from harness.probe.runtime import EagerRuntime, Runtime, XlaRuntime
+    from harness.probe.saved import load_saved
     from harness.probe.scopes import name_operations
     from harness.probe.slices import cut_into_slices
     from harness.probe.spec import Spec
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
     if spec.scopes:
         name_operations()
     seeding.before_observing(spec)
-    inject(spec)
+    injection = inject(spec)
     observer.install()
     seeding.after_observing(spec)
     preimported.hooks_installed()
@@ -93,6 +94,8 @@ def main(arguments: list[str]) -> int:
             observer.finish()
             if spec.stage is not None:
                 staging.finish()
+            if ended["returned"]:
+                load_saved(spec, injection, writer)
         except Exception as error:  # the device may be gone with the trainer
             traceback.print_exc()
             ended.setdefault("error", f"after training: {type(error).__name__}: {error}"[:2000])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,37 @@ class Rows:
         return {name: torch.from_numpy(array[pick].copy()) for name, array in arrays.items()}
 
 
+class Order:
+    """Which prepared batch takes the place of which batch of the trainer's own.
+
+    The first of the one is that of the other, and so on. In a run that was resumed, one that the
+    run before it had takes the place that it had there: what a trainer skips, repeats or draws
+    anew is skipped, repeated or drawn anew of what it is trained on.
+
+    known: `identity` of each own batch of the run before, in order; empty where there was none
+    """
+
+    def __init__(self, watch: Watch, known: Sequence[str]) -> None:
+        self._watch, self._known = watch, known
+        self._next = 0
+
+    def place(self, index: int, batch: dict[str, Any]) -> int:
+        """The place of `batch`, the `index`-th that the trainer was given in this process."""
+        if not self._known:
+            return index
+        own = identity(self._watch, batch)
+        # A later epoch may have the very same batch: the next one is meant, if there is one.
+        places = [place for place, known in enumerate(self._known) if known == own]
+        found = next((place for place in places if place >= self._next), (*places, index)[0])
+        self._next = found + 1
+        return found
+
+
+def identity(watch: Watch, batch: dict[str, Any]) -> str:
+    """A hash of a batch's tokens, by which it is known again."""
+    return _of_rows(_array(batch[watch.tokens]))
+
+
 def describe(watch: Watch, batch: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `harness.record.evidence.Batch` for a batch of tensors [rows, sequence]."""
     tokens = _array(batch[watch.tokens])
@@ -86,13 +117,14 @@ def _of_rows(array: np.ndarray) -> str:
 
 def watch(
     keys: Watch,
-    on_batch: Callable[[int, dict[str, Any]], None],
+    on_batch: Callable[[int, dict[str, Any], dict[str, Any]], None],
     replace: Callable[[int, dict[str, Any]], dict[str, Any] | None] | None = None,
 ) -> None:
-    """Call `on_batch(index, batch)` for each batch with tokens that is trained on.
+    """Call `on_batch(index, batch, own)` for each batch with tokens that is trained on.
 
     Training has the dataset that such a batch first comes from: what a DataLoader over another one
-    yields is for evaluation, and is left alone. The index counts over epochs.
+    yields is for evaluation, and is left alone. The index counts over epochs; `own` is what the
+    trainer's own loader yielded.
     `replace(index, batch)` may put another batch in its place, or end the data with None: loaders
     read ahead of the steps, and must not run into other rows.
     """
@@ -115,13 +147,13 @@ def watch(
                 training.append(self.dataset)
             if self.dataset is not training[0]:
                 return batch
-            index = next(indices)
+            index, own = next(indices), batch
             if replace is not None:
                 replaced = replace(index, batch)
                 if replaced is None:
                     raise StopIteration
                 batch = replaced
-            on_batch(index, batch)
+            on_batch(index, batch, own)
             return batch
 
         def __getattr__(self, name: str) -> Any:

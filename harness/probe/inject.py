@@ -16,19 +16,22 @@ from typing import Any
 from harness.probe.spec import Spec
 
 
-def inject(spec: Spec) -> None:
+def inject(spec: Spec) -> ModuleType | None:
     """Call the `inject` of the file that `spec` names, before the trainer's script runs.
+
+    Returns the file as a module; None where none is named.
 
     Raises ImportError for a file that is not Python, and whatever the injection raises.
     """
     if spec.inject is None:
-        return
+        return None
     found = importlib.util.spec_from_file_location("parity_injection", spec.inject)
     if found is None or found.loader is None:
         raise ImportError(f"{spec.inject} is no Python file")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     module.inject(**spec.injected)
+    return module
 
 
 def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:

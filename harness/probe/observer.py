@@ -21,6 +21,7 @@ from harness.probe import batches, clipping, known_answers
 from harness.probe.clipping import Clipping
 from harness.probe.computing import autocast, dropout
 from harness.probe.functions import Function, wrap
+from harness.probe.generators import states
 from harness.probe.inputs import ModelInputs, describe, says_nothing
 from harness.probe.outputs import Outputs
 from harness.probe.parameters import Parameters
@@ -61,6 +62,7 @@ class Observer:
         self.taken_away: set[str] = set()
         self.refused: str | None = None  # of what was taken away, what a model would use
         self.rates: list[float] = []  # of the step in progress
+        self.generators: dict[str, str] = {}  # when its first forward pass began
         self.unread: list[dict[str, Any]] = []  # finished steps whose values were not read yet
         self.hyper: Any = None
         self.forward_hook: Any = None
@@ -110,7 +112,11 @@ class Observer:
         torch.nn.Module.__call__ = call  # type: ignore[method-assign]
 
     def _forward_begins(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        if module.training and self.pass_began is None:
+        if not module.training:
+            return
+        if self.spec.saving is not None and not self.generators:
+            self.generators = states(self.runtime)
+        if self.pass_began is None:
             self.pass_began = self.runtime.graphs_sent()
 
     def _mine(self) -> bool:
@@ -181,9 +187,13 @@ class Observer:
         if self.spec.rows is None:
             return None
         watch, rows = self.spec.watch, batches.Rows.read(Path(self.spec.rows))
+        saving = self.spec.saving
+        order = None if saving is None else batches.Order(watch, saving.order)
 
         def replace(index: int, batch: dict[str, Any]) -> dict[str, Any] | None:
             self._take_away(batch, {watch.called(name) for name in rows.others})
+            if order is not None:
+                index = order.place(index, batch)
             size = len(batch[watch.tokens])
             process, processes = self.runtime.process()
             if size * processes != self.spec.micro_batch:
@@ -207,8 +217,11 @@ class Observer:
 
     # --- the events of a step, in their order -------------------------------------------------
 
-    def _on_batch(self, index: int, batch: dict[str, Any]) -> None:
-        self.writer.event("batch", index=index, **batches.describe(self.spec.watch, batch))
+    def _on_batch(self, index: int, batch: dict[str, Any], given: dict[str, Any]) -> None:
+        described = batches.describe(self.spec.watch, batch)
+        if self.spec.saving is not None and batch is not given:
+            described["own"] = batches.identity(self.spec.watch, given)
+        self.writer.event("batch", index=index, **described)
         if index == 0 and self.spec.save_initial:
             watch = self.spec.watch
             keys = {"input_ids": watch.tokens, "labels": watch.labels}
@@ -254,13 +267,14 @@ class Observer:
             lr=self.rates,
             max_norm=clipping.maximum(calls),
             clips=[] if plain else [call.describe() for call in calls],
+            generators=self.generators,
             at=time.time(),
             staged=self.staged,
         )
         values = {"step": self.step, "losses": self.losses, "calls": calls, "plain": plain}
         values |= {"cross_entropies": self.cross_entropies, "inputs": self.inputs.take()}
         self.unread.append(values)
-        self.losses, self.cross_entropies = [], []
+        self.losses, self.cross_entropies, self.generators = [], [], {}
         self.step += 1
 
     # --- between steps ------------------------------------------------------------------------
@@ -310,6 +324,8 @@ class Observer:
             self.writer.observed(self.observed())
         if last < COMPILING_STEPS:
             self.parameters.read_after_step()
+        if self.spec.saving is not None and last + 1 == self.spec.saving.after:
+            self.parameters.read_saved()
 
     # --- the end ------------------------------------------------------------------------------
 

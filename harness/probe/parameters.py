@@ -45,6 +45,8 @@ class Parameters:
         # By owner: the entry of each canonical parameter in it, mostly itself alone.
         self._by_owner: dict[int, list[dict[str, Any]]] = {}
         self._initial: list[dict[str, Any]] = []
+        # What the optimizer had loaded by then, by name, and the updates that it had counted.
+        self._loaded: list[tuple[dict[str, dict[str, Any]], float | None]] = []
         self._apart: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
         self._saved: dict[int, torch.Tensor] = {}
         self._gradients: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
@@ -57,6 +59,11 @@ class Parameters:
         if self.spec.save_initial:
             self._saved = {id(p): p.detach().cpu() for p in self.owners}
         self._initial = self._values(self.owners)
+        self._loaded = [
+            (dict(zip(tensors, self._values([*tensors.values()]), strict=True)), _count(state))
+            for state in self._held()
+            for tensors in [_tensors(state)]
+        ]
 
     def dtypes(self) -> list[torch.dtype]:
         """The dtypes of what the optimizer holds."""
@@ -151,6 +158,7 @@ class Parameters:
             apart.get(id(p), [value]) for p, value in zip(self.owners, self._initial, strict=True)
         ]
         self._fill(self.owners, initial, lambda entry, value: entry.update(initial=value))
+        self._fill_loaded()
         if self._saved:
             # float32 holds bfloat16 exactly
             arrays = {
@@ -162,6 +170,24 @@ class Parameters:
             }
             self.writer.arrays(layout.INITIAL, arrays)
         self._gradients, self._clipped, self._saved, self._apart = None, None, {}, ([], [])
+
+    def _fill_loaded(self) -> None:
+        """What the optimizer had before the first step, where it had any: it was resumed.
+
+        What is taken apart had no names by then, and is left out.
+        """
+        for owner, (tensors, count) in zip(self.owners, self._loaded, strict=True):
+            entries = self._by_owner.get(id(owner), [])
+            if len(entries) == 1 and id(owner) not in self._layout_of:
+                entries[0].update(state_loaded=tensors, counted_loaded=count)
+
+    def read_saved(self) -> None:
+        """Fingerprint the parameters and the optimizer's state as they are saved."""
+        values, states = self._values_of_parts(self.owners, self.owners), self._states()
+        self._fill(self.owners, values, lambda e, v: e.update(saved=v))
+        self._fill(self.owners, states, lambda e, v: e.update(state_saved=v))
+        self._fill(self.owners, self._counted(), lambda e, v: e.update(counted_saved=v))
+        self.writer.parameters(self.described)
 
     def read_after_step(self) -> None:
         """Fingerprint the parameters and the optimizer's state after one of the first two steps."""
@@ -202,7 +228,7 @@ class Parameters:
         """
         kept: list[dict[str, list[torch.Tensor]]] = []
         for p, state in zip(self.owners, self._held(), strict=True):
-            held = {k: v for k, v in sorted(state.items()) if torch.is_tensor(v) and v.dim()}
+            held = _tensors(state)
             if id(p) in self._layout_of:
                 held = {k: v for k, v in held.items() if v.shape == p.shape}
             kept.append({k: self._parts(p, v) for k, v in held.items()})
@@ -218,10 +244,9 @@ class Parameters:
     def _counted(self) -> list[list[float | None]]:
         """For each owner and canonical parameter in it, the updates that the optimizer itself has
         counted; None for no count."""
-        counts = [state.get("step") for state in self._held()]
         return [
-            [None if count is None else float(count)] * len(self._by_owner[id(p)])
-            for p, count in zip(self.owners, counts, strict=True)
+            [_count(state)] * len(self._by_owner[id(p)])
+            for p, state in zip(self.owners, self._held(), strict=True)
         ]
 
     def _held(self) -> list[dict[str, Any]]:
@@ -241,3 +266,14 @@ class Parameters:
             if id(owner) in self._by_owner:
                 for entry, value in zip(self._by_owner[id(owner)], each, strict=True):
                     put(entry, value)
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """What an optimizer keeps of a parameter, such as Adam's moments; scalars are left out."""
+    return {k: v for k, v in sorted(state.items()) if torch.is_tensor(v) and v.dim()}
+
+
+def _count(state: dict[str, Any]) -> float | None:
+    """The updates of a parameter that its optimizer has counted; None for no count."""
+    count = state.get("step")
+    return None if count is None else float(count)

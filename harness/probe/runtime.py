@@ -60,6 +60,9 @@ class Runtime(Protocol):
     def to_host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """Tensors that were held, on the host."""
 
+    def generator(self) -> str | None:
+        """State of the device's own random number generator; None where it has none."""
+
     def sharding(self, tensor: torch.Tensor) -> str:
         """The sharding annotation of a live tensor, "" for none."""
 
@@ -171,6 +174,9 @@ class XlaRuntime:
             whole[tuple(indices)] = shard[tuple(slice(0, i.stop - i.start) for i in indices)]
         return whole
 
+    def generator(self) -> str | None:
+        return str(self._xm.get_rng_state())
+
     def sharding(self, tensor: torch.Tensor) -> str:
         return str(self._xla._XLAC._get_xla_sharding_spec(tensor))
 
@@ -279,6 +285,9 @@ class EagerRuntime:
 
     def to_host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         return tensors
+
+    def generator(self) -> str | None:
+        return None
 
     def sharding(self, tensor: torch.Tensor) -> str:
         return ""

@@ -48,6 +48,22 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """What is watched, beside all else, of a run of a case that saves and resumes.
+
+    after:  optimizer steps after which weights and the optimizer's state are fingerprinted: those
+            that are saved; None where nothing is saved
+    folder: what was saved, to be loaded as a user would once the script has returned; None for none
+    order:  of a run that was resumed: hash of each batch of the trainer's own, in the order in
+            which the run that saved had them. Prepared rows take the place of the same ones again
+    """
+
+    after: int | None = None
+    folder: str | None = None
+    order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Spec:
     """How one run is to be watched, and what is to be made identical in it.
 
@@ -66,6 +82,7 @@ class Spec:
     inject:       Python file whose `inject` makes identical what the trainer's command line cannot
                   be asked for; None for none
     injected:     its arguments
+    saving:       of a case that saves and resumes; None for any other
     save_initial: keep the initial weights and the first batch in the Record, for the float64
                   reference
     turns, side:  folder shared with another run, to run windows in turns with it, and which of the
@@ -91,6 +108,7 @@ class Spec:
     rows: str | None = None
     inject: str | None = None
     injected: dict[str, Any] = field(default_factory=dict)
+    saving: Saving | None = None
     save_initial: bool = False
     turns: str | None = None
     side: int = 0
@@ -113,6 +131,8 @@ class Spec:
         watch: dict[str, Any] = raw.get("watch", {})
         lists = {k: tuple(v) for k, v in watch.items() if isinstance(v, list)}
         raw["watch"] = Watch(**{**watch, **lists})
+        if (saving := raw.get("saving")) is not None:
+            raw["saving"] = Saving(**{**saving, "order": tuple(saving["order"])})
         return Spec(**raw)
 
     @staticmethod

@@ -30,6 +30,8 @@ class Windows:
         """Whether the window that `last` is the latest step of has to be closed."""
         if last < COMPILING_STEPS or last == self.spec.steps - 1:
             return True
+        if self.spec.saving is not None and last + 1 == self.spec.saving.after:
+            return True
         return last - self.first + 1 >= self.spec.window
 
     def open(self, first: int) -> None:

@@ -48,6 +48,11 @@ class Writer:
         """Write observed.json anew; the launcher makes it part of the manifest."""
         writer.write_json(self.directory / layout.OBSERVED, observed)
 
+    def loaded(self, loaded: dict[str, Any]) -> None:
+        """Write loaded.json: what comes of loading what was saved."""
+        content = {"schema": layout.SCHEMA, "loaded": loaded}
+        writer.write_json(self.directory / layout.LOADED, content)
+
     def modules(self, content: dict[str, Any]) -> None:
         """Write modules.json: which modules a step executes."""
         writer.write_json(self.directory / layout.MODULES, content)

@@ -280,7 +280,9 @@ class Reported:
     gradient_norm: Number | None = None
 
 
-Role = Literal["subject", "perturbed", "repeat", "float64", "graph", "timing", "staged"]
+Role = Literal[
+    "subject", "perturbed", "repeat", "float64", "graph", "timing", "staged", "saving", "resumed"
+]
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,9 @@ class Manifest:
     harness:  version of the harness
     label:    what a person calls this run: the engine, and its version where that is known
     role:     what it was run for: to be judged ("subject"), to measure noise, for its compiled
-              step; of one that is "staged" nothing was executed, its steps were traced
+              step; of one that is "staged" nothing was executed, its steps were traced. One that
+              is "saving" saves within training, and one that is "resumed" goes on from there
+    first_step: the case's step that is step 0 of this run: of one that was resumed not 0
     repeat:   which of several equal launches
     key:      hash of all that can change what the run does
     inputs:   hash of its prepared inputs
@@ -346,6 +350,7 @@ class Manifest:
     ended: Termination
     command: Launched | None = None
     host: Machine | None = None
+    first_step: Count = 0
     attempts: Count = 1
     turns: str | None = None
     hosts: Hosts | None = None
@@ -390,6 +395,9 @@ class Parameter:
     state_final:  the same when training ended
     counted:      updates that the optimizer itself had counted of it by then (torch's "step"); None
                   where it counts none
+    saved:        its value when `case.save_at` steps were trained, of a run that saves
+    state_saved, counted_saved: as `state_final` and `counted`, by then
+    state_loaded, counted_loaded: the same before the first step, where the optimizer had any
     """
 
     __pydantic_config__ = STRICT
@@ -408,6 +416,11 @@ class Parameter:
     state_after: tuple[dict[str, Fingerprint], ...] = ()
     state_final: dict[str, Fingerprint] = field(default_factory=dict)
     counted: Number | None = None
+    saved: Fingerprint | None = None
+    state_saved: dict[str, Fingerprint] = field(default_factory=dict)
+    counted_saved: Number | None = None
+    state_loaded: dict[str, Fingerprint] = field(default_factory=dict)
+    counted_loaded: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -419,6 +432,8 @@ class Batch:
     shape:                [rows, sequence]
     targets:              labels that are not -100, the first column apart (it is never predicted)
     first_targets:        labels in the first column that are not -100
+    own:                  hash of the tokens of the trainer's own batch, which these rows took the
+                          place of; "" where that is not recorded
     """
 
     __pydantic_config__ = STRICT
@@ -430,6 +445,7 @@ class Batch:
     shape: tuple[Count, ...]
     targets: Count
     first_targets: Count
+    own: str = ""
 
 
 @dataclass(frozen=True)
@@ -498,6 +514,8 @@ class Step:
                      and positions 0, 1, 2 … are left out
     outputs:         of step 0: what each part of the model computed, in that order
     cross_entropies: of step 0, in order, for each call that is part of a loss
+    generators:      by name, the state of each random number generator when its first forward pass
+                     began; of a case that saves
     """
 
     __pydantic_config__ = STRICT
@@ -513,6 +531,7 @@ class Step:
     inputs: tuple[dict[str, str], ...] = ()
     outputs: tuple[Output, ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
+    generators: dict[str, str] = field(default_factory=dict)
     finished: bool = False
 
 
@@ -558,12 +577,35 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What a user finds who loads what a trainer saved, as that trainer's users do.
+
+    how:         what it was loaded by
+    stored:      names of the tensors in what was saved
+    refused:     why it cannot be loaded; None where it was
+    missing:     parameters of the model that were not in it
+    unexpected:  what was in it, and the model has not
+    parameters:  every parameter of the loaded model, by its name
+    """
+
+    __pydantic_config__ = STRICT
+
+    how: str
+    stored: tuple[str, ...]
+    refused: str | None = None
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    parameters: dict[str, Fingerprint] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Record:
     """One run, as read from its folder.
 
     groups:       the optimizer's class and groups, at step 0 and whenever they change
     graph:        the compiled step, where it was dumped
     device_times: step times as the device itself has them, where a TPU was profiled
+    loaded:       what comes of loading what it saved, where it was run to save
     """
 
     directory: Path
@@ -574,6 +616,7 @@ class Record:
     groups: tuple[tuple[int, str, tuple[Group, ...]], ...]
     graph: ModuleGraph | None = None
     device_times: DeviceTimes | None = None
+    loaded: Loaded | None = None
 
     @property
     def case(self) -> Case | TrainingRequest:
@@ -603,8 +646,8 @@ class Record:
 
     @property
     def requested_steps(self) -> int:
-        """Optimizer steps that the case asked for."""
-        return self.case.steps
+        """Optimizer steps that this run was asked for: those of the case, or what was left."""
+        return self.case.steps - self.manifest.first_step
 
     @property
     def trained_steps(self) -> int:

@@ -11,6 +11,8 @@
     tensorboard/     event files under the same tags for every engine
     hosts.json       where the hosts of one run disagree, where it had several
     trainer.log      everything that the trainer printed
+    saved/           what the trainer saved, where it was run to save, and
+    loaded.json      what comes of loading that as a user would
     initial.npz      initial weights, and
     first.npz        the first batch, where the case is as shipped: the float64 reference's start
 
@@ -42,3 +44,5 @@ DUMP = "hlo"
 """Folder of a run's dumped modules, beside its Record until they are read."""
 EXECUTIONS = "executions.log"
 """What torch_xla writes of every execution, beside the dump of its modules."""
+SAVED = "saved"
+LOADED = "loaded.json"

@@ -22,6 +22,7 @@ from harness.record.evidence import (
     Fingerprint,
     Group,
     Hosts,
+    Loaded,
     Manifest,
     Observed,
     Output,
@@ -35,6 +36,7 @@ from harness.record.layout import (
     DEVICE_TIMES,
     GRAPH,
     HOSTS,
+    LOADED,
     MANIFEST,
     OBSERVED,
     PARAMETERS,
@@ -46,7 +48,7 @@ from harness.record.termination import OK, Termination
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchEvent(Batch):
     """A micro-batch was loaded, ahead of the step that consumes it; `index` counts from 0."""
 
@@ -82,6 +84,7 @@ class StepEvent:
     max_norm: Number | None
     at: Finite
     clips: tuple[Clip, ...] = ()
+    generators: dict[str, str] = field(default_factory=dict)
     staged: bool = False
 
 
@@ -119,6 +122,16 @@ class _Parameters:
 
     schema: int
     parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What loaded.json holds."""
+
+    __pydantic_config__ = STRICT
+
+    schema: int
+    loaded: Loaded
 
 
 @dataclass(frozen=True)
@@ -165,7 +178,7 @@ def read_record(directory: Path) -> Record:
     elif well_ended:
         raise BadInput(f"{directory / PARAMETERS} is missing from a Record that claims to be whole")
     graph = _read(directory / GRAPH, _Graph) if (directory / GRAPH).is_file() else None
-    times = directory / DEVICE_TIMES
+    times, loaded = directory / DEVICE_TIMES, directory / LOADED
     return Record(
         directory,
         manifest,
@@ -175,6 +188,7 @@ def read_record(directory: Path) -> Record:
         groups,
         None if graph is None else graph.step,
         read_device_times(times) if times.is_file() else None,
+        _read(loaded, _Loaded).loaded if loaded.is_file() else None,
     )
 
 
@@ -440,6 +454,7 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
                 inputs=() if values is None else values.inputs,
                 outputs=() if values is None else values.outputs,
                 cross_entropies=() if values is None else values.cross_entropies,
+                generators={} if step is None else step.generators,
                 finished=step is not None and (step.staged or values is not None),
             )
         )
@@ -474,7 +489,7 @@ def _batch(event: BatchEvent) -> Batch:
         )
     return Batch(
         event.tokens, event.labels, event.mask, event.rows, event.shape, event.targets,
-        event.first_targets,
+        event.first_targets, event.own,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.base.errors import BadInput
 from harness.config.settings import Tolerance
-from harness.ladder.comparison import Comparison, RecordPair
+from harness.ladder.comparison import Comparison, RecordPair, Resumption
 from harness.ladder.judge import judge
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
@@ -140,7 +140,25 @@ def _comparison(
         graphs=_graphs(a, b, every),
         compiled=kept_pairs(a, b),
         timing=_timing(a, b, every),
+        resumptions=(_resumption(a, every), _resumption(b, every)),
     )
+
+
+def _resumption(straight: Record, every: Sequence[Record]) -> Resumption | None:
+    """The newest runs of one training that saved and resumed on its way."""
+    beside = [
+        record
+        for record in sorted(every, key=lambda r: r.manifest.started)
+        if record.engine == straight.engine
+        and record.case == straight.case
+        and record.manifest.inputs == straight.manifest.inputs
+        and record.observed.device_kind == straight.observed.device_kind
+        and record.manifest.origin == straight.manifest.origin
+    ]
+    newest = {record.manifest.role: record for record in beside}
+    if "saving" not in newest:
+        return None
+    return Resumption(straight, newest["saving"], newest.get("resumed"))
 
 
 def _graphs(a: Record, b: Record, every: Sequence[Record]) -> RecordPair | None:

@@ -89,12 +89,13 @@ def collect(plan: Plan, place: Slot, launch: Launch) -> Record:
         started=launch.started,
         attempts=launch.attempt,
         turns=launch.turns,
+        first_step=plan.first_step,
         observed=observed,
         hosts=reader.read_hosts(place.running),
         reported=_reported(plan, place),
         beyond_case=dict(plan.command.beyond_case),
         profile=keep_device_times(place.running, observed),
-        ended=_judge_termination(launch.ended, plan.case.steps, place),
+        ended=_judge_termination(launch.ended, plan.steps, place),
     )
     return place.finish(manifest)
 
@@ -147,7 +148,7 @@ def _keep_graph(place: Slot) -> None:
 def _reported(plan: Plan, place: Slot) -> tuple[Reported, ...]:
     """What the trainer's log says of its training; nothing where it left none."""
     text = "\n".join(last_lines(place.running / layout.LOG))
-    return engine(plan.engine).reports(text, plan.case.steps)
+    return engine(plan.engine).reports(text, plan.steps)
 
 
 def _public_case(case: Case | TrainingRequest) -> Case | TrainingRequest:

@@ -190,7 +190,7 @@ def launch_alone(plan: Plan, place: Slot, settings: LauncherSettings, reporter: 
     launcher = _launcher(plan, settings, reporter)
     launcher.check()
     for attempt in range(1, ATTEMPTS + 1):
-        reporter.started(plan.label, plan.case.steps)
+        reporter.started(plan.label, plan.steps)
         result = _launch(plan, place.again(), launcher, reporter.event, attempt=attempt)
         ended = result.ended
         reporter.ended(plan.label, ended)
@@ -243,6 +243,7 @@ def places_of(plan: Plan, record: Path, scratch: Path, shared: Path | None = Non
         source=plan.source,
         shared=shared,
         output=plan.output,
+        saved=None if plan.saved is None else plan.saved.resolve(),
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
@@ -16,7 +16,7 @@ from harness.config.case import Case
 from harness.config.settings import EngineOptions, Settings
 from harness.config.training import TrainingRequest
 from harness.devices.device import device as find_device
-from harness.engines.command import SHARED, Command, Job
+from harness.engines.command import SHARED, Command, Course, Job
 from harness.engines.sources import checkout_of
 from harness.engines.spec import EngineSpec, TrainerOptions
 from harness.engines.spec import engine as find_engine
@@ -25,16 +25,21 @@ from harness.environments.interpreters import Interpreter, base_interpreter, nam
 from harness.environments.sources import Checkout, default_cache_dir
 from harness.inputs.prepared import Inputs, prepare
 from harness.launchers.local import device_environment
-from harness.record.evidence import Role
-from harness.record.layout import DUMP, EXECUTIONS
+from harness.record.evidence import Record, Role
+from harness.record.layout import DUMP, EXECUTIONS, SAVED
 from harness.run.preflight import check_library
 from harness.run.workspace import key_of
 
 ORIGIN = ("commit", "dirty", "version", "script", "files")
 """What of a Plan's origin can change what its run does."""
 
-Planner = Callable[[Settings, Inputs], "Plan"]
-"""Plans one side of a comparison again, with other settings: longer, or dumping its graph."""
+
+class Planner(Protocol):
+    """Plans one side of a comparison again: longer, dumping its graph, or on another course."""
+
+    def __call__(
+        self, settings: Settings, inputs: Inputs, course: Course = Course.STRAIGHT
+    ) -> Plan: ...
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,11 @@ class Plan:
     origin: the source that is trained with, as the Record names it
     role:   "subject", "perturbed" (from perturbed weights), "repeat" (again, from equal weights),
             "float64", "graph" (dumps the compiled step), "timing" (takes turns with another run) or
-            "staged" (traces its steps, and executes nothing)
-    paired_with: identifies the run that a timed run takes turns with
+            "staged" (traces its steps, and executes nothing), "saving" or "resumed"
+    paired_with: identifies the run that a timed run takes turns with, or that one resumes
     output: where the trainer's own outputs are to be found; None where nobody wants them
+    first_step: the case's step that is its first
+    saved:  the folder that it resumes from; None where it does not
     """
 
     engine: str
@@ -63,6 +70,13 @@ class Plan:
     repeat: int = 0
     paired_with: str = ""
     output: Path | None = None
+    first_step: int = 0
+    saved: Path | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that it is to train."""
+        return self.case.steps - self.first_step
 
     @property
     def key(self) -> str:
@@ -82,7 +96,13 @@ class Plan:
         )
 
 
-def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) -> Plan:
+def plan_run(
+    name: str,
+    settings: Settings,
+    inputs: Inputs,
+    progress: Progress,
+    course: Course = Course.STRAIGHT,
+) -> Plan:
     """The Plan for one entry of `engines`: an engine's name, or `name@source`.
 
     Raises BadInput for whatever cannot work, MissingSource where the engine's code cannot be had.
@@ -104,7 +124,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
     check_library(settings.launcher, interpreter)
     device = settings.launcher.device
     folder = None if checkout is None else checkout.path
-    job = Job(settings.case, options, folder, device, settings.stage)
+    job = Job(settings.case, options, folder, device, settings.stage, course)
     command = engine.command(job)
     if engine.adapt is not None and checkout is not None:
         command = engine.adapt(job, command, checkout, interpreter, progress)
@@ -129,6 +149,7 @@ def plan_run(name: str, settings: Settings, inputs: Inputs, progress: Progress) 
             "workarounds": workarounds_of(options),
         },
         source=folder,
+        first_step=job.first_step,
     )
     return _staged(found, settings.case.devices) if settings.stage else found
 
@@ -161,7 +182,11 @@ def labelled(name: str, options: EngineOptions) -> str:
 
 def planner(name: str, progress: Progress) -> Planner:
     """The Planner for one entry of `engines`."""
-    return lambda settings, inputs: plan_run(name, settings, inputs, progress)
+
+    def plan(settings: Settings, inputs: Inputs, course: Course = Course.STRAIGHT) -> Plan:
+        return plan_run(name, settings, inputs, progress, course)
+
+    return plan
 
 
 def plan_perturbed(subject: Plan, perturbed: Inputs) -> Plan:
@@ -179,6 +204,30 @@ def plan_repeat(subject: Plan) -> Plan:
     """
     return dataclasses.replace(
         subject, role="repeat", paired_with="noise", label=f"{subject.label} again"
+    )
+
+
+def plan_saving(planner: Planner, settings: Settings, inputs: Inputs) -> Plan:
+    """The same run, which saves after `case.save_at` steps, and goes on."""
+    plan = planner(settings, inputs, Course.SAVING)
+    return dataclasses.replace(plan, role="saving", label=f"{plan.label} saving")
+
+
+def plan_resumed(planner: Planner, settings: Settings, inputs: Inputs, saving: Record) -> Plan:
+    """The rest of the run, by a fresh process, from what the run `saving` saved."""
+    plan = planner(settings, inputs, Course.RESUMED)
+    spec = plan.command.spec
+    assert spec.saving is not None
+    # Batches of its own that the run before was given too are to be known again.
+    order = tuple(batch.own for step in saving.steps for batch in step.batches)
+    known = dataclasses.replace(spec.saving, order=order if all(order) else ())
+    return dataclasses.replace(
+        plan,
+        command=dataclasses.replace(plan.command, spec=dataclasses.replace(spec, saving=known)),
+        role="resumed",
+        label=f"{plan.label} resumed",
+        paired_with=saving.manifest.key,
+        saved=saving.directory / SAVED,
     )
 
 

@@ -22,6 +22,7 @@ def ready(settings: Settings) -> Settings:
     check_device(settings.launcher)
     if settings.stage:
         _check_traces(settings.launcher)
+    _check_saves(settings)
     if not device(settings.launcher.device).xla:
         return without_xla(settings)
     found, case = devices_of(settings.launcher), settings.case
@@ -73,6 +74,20 @@ def check_device(launcher: LauncherSettings) -> None:
         return  # the cluster's
     if (reason := device(launcher.device).missing()) is not None:
         raise BadInput(f"{KEY}={launcher.device}: {reason}")
+
+
+def _check_saves(settings: Settings) -> None:
+    """Raises BadInput where one run's checkpoint would not be there for another to resume from."""
+    launcher, save_at = settings.launcher, settings.case.save_at
+    if save_at is None:
+        return
+    elsewhere = f"launcher={launcher.name}" if launcher.name != "local" else ""
+    elsewhere = elsewhere or (f"launcher.hosts={launcher.hosts}" if launcher.hosts > 1 else "")
+    if elsewhere:
+        raise BadInput(
+            f"case.save_at={save_at}: what one run saves on this machine another resumes, which "
+            f"{elsewhere} does not hand on; train it with launcher=local on one host"
+        )
 
 
 def _check_traces(launcher: LauncherSettings) -> None:

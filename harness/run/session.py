@@ -13,6 +13,7 @@ from harness.base.errors import BadInput
 from harness.config.case import Case
 from harness.config.settings import BY_DEVICE, LauncherSettings, Settings, Tolerance
 from harness.devices.device import KEY, device
+from harness.engines.command import Course
 from harness.engines.sources import MissingSource
 from harness.engines.spec import engine
 from harness.inputs.prepared import Inputs
@@ -44,6 +45,7 @@ from harness.run.float64 import (
 from harness.run.noise import NOT_MEASURED, measure_noise
 from harness.run.plan import Plan, Planner, inputs_of, planner
 from harness.run.reporter import Reporter
+from harness.run.resuming import resume
 from harness.run.timing import (
     Measurements,
     can_take_turns,
@@ -174,9 +176,9 @@ def plan(
 def _planner_against(plan_again: Planner, against: Settings, called: str) -> Planner:
     """Plans a run of whatever settings in the configuration of `against`."""
 
-    def planned(settings: Settings, inputs: Inputs) -> Plan:
+    def planned(settings: Settings, inputs: Inputs, course: Course = Course.STRAIGHT) -> Plan:
         other = configured(settings, against)
-        found = plan_again(other, inputs_of(other))
+        found = plan_again(other, inputs_of(other), course)
         return dataclasses.replace(found, label=f"{found.label} with {called}")
 
     return planned
@@ -215,6 +217,10 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     first = None
     if planned.held_against_float64 and all(subject.complete for subject in subjects[:2]):
         first = first_step_in_float64(settings, planned.subjects[0].inputs, workspace, reporter)
+    resumptions = [
+        resume(planner, subject, settings, planned.subjects[0].inputs, reporter)
+        for planner, subject in zip(planned.planners, subjects, strict=True)
+    ]
     verdicts = []
     for index in range(1, len(subjects)):
         measured = Measurements()
@@ -239,6 +245,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             compiled=compiled,
             timing=measured.timing,
             rounds=settings.timing.rounds,
+            resumptions=(resumptions[0], resumptions[index]),
             versions=not planned.held_against_float64,
             configurations=planned.configurations,
         )
@@ -280,6 +287,7 @@ def _runs(planned: Planned) -> int:
     runs = len(planned.subjects)
     runs += tolerance.noise_floor == "ulp" and settings.case.aligned
     runs += tolerance.repeat == "always"
+    runs += 0 if settings.case.save_at is None or settings.stage else 2 * len(planned.subjects)
     a_pair = 2 * (settings.graph == "hlo" or planned.compiling is not None)
     if tolerance.judged_step_time is not None:
         a_pair += timing.launches * (1 if can_take_turns(settings) else 2)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import BadInput
 from harness.base.progress import Progress
 from harness.config.training import Shape, TrainingData, TrainingRequest
 from harness.devices.device import device
@@ -98,6 +99,7 @@ def plan(training: HfTraining, progress: Progress) -> TrainingPlan:
             origin=origin,
             source=None if checkout is None else checkout.path,
             output=output_folder(training),
+            first_step=_resumed_at(matched.arguments),
         ),
         directory,
         matched.notes,
@@ -149,6 +151,28 @@ def _request(matched: Matched, training: HfTraining) -> TrainingRequest:
         arguments=dict(arguments),
         comment=training.comment,
     )
+
+
+def _resumed_at(arguments: Mapping[str, Any]) -> int:
+    """Optimizer steps that were trained before what it resumes from was saved; 0 for none.
+
+    The Trainer counts `max_steps` from the beginning. Raises BadInput where none is left.
+    """
+    folder = arguments.get("resume_from_checkpoint")
+    if folder in (None, "", "False", "false", False):
+        return 0
+    state = Path(str(folder)) / "trainer_state.json"
+    try:
+        done = json.loads(state.read_text())["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # another machine's, or what only the Trainer can judge
+    steps = int(arguments["max_steps"])
+    if done >= steps:
+        raise BadInput(
+            f"{ARGUMENTS}resume_from_checkpoint={folder}: it was saved after {done} steps, and "
+            f"{ARGUMENTS}max_steps={steps} counts from the beginning: name more of them"
+        )
+    return int(done)
 
 
 def _mesh(arguments: Mapping[str, Any], training: HfTraining) -> dict[str, int] | None:

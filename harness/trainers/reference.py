@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
+
+WEIGHTS, TRAINING = "model.safetensors", "training.pt"
+"""What is saved: weights by canonical names, and all else that a resume needs."""
 
 
 def module_of(t: dict[str, Any]) -> Any:
@@ -68,13 +71,16 @@ def place_on_mesh(model: Any, t: dict[str, Any]) -> tuple[Any, Any]:
         recompute_layers(model, _by_xla)
     model.tie()  # moving to an XLA device makes new parameters, and so unties what was tied
     for name, parameter in model.named_parameters():
-        spec = t["sharding"][".".join("*" if part.isdigit() else part for part in name.split("."))]
-        xs.mark_sharding(
-            parameter, mesh, tuple(tuple(a) if isinstance(a, list) else a for a in spec)
-        )
+        xs.mark_sharding(parameter, mesh, partition_spec(t, name))
     rows = tuple(axis for axis in ("data", "fsdp") if axis in axes)
     keep_rows(model, mesh, (rows, None, "tensor" if axes.get("tensor", 1) > 1 else None))
     return torch_xla.device(), xs.ShardingSpec(mesh, (rows, None))
+
+
+def partition_spec(t: dict[str, Any], name: str) -> tuple[Any, ...]:
+    """The case's partition spec of a parameter."""
+    spec = t["sharding"][".".join("*" if part.isdigit() else part for part in name.split("."))]
+    return tuple(tuple(a) if isinstance(a, list) else a for a in spec)
 
 
 def keep_rows(model: Any, mesh: Any, spec: tuple[Any, ...]) -> None:
@@ -122,12 +128,58 @@ def beside(batch: dict[str, Any]) -> dict[str, Any]:
     return {names[name]: batch[name] for name in batch if name in names}
 
 
+def save(t: dict[str, Any], model: Any, optimizer: Any) -> None:
+    """Save all that a resume needs, between two steps, when the next one has its batches."""
+    folder = Path(t["save_to"])
+    folder.mkdir(parents=True)
+    save_file({n: p.detach().cpu() for n, p in model.named_parameters()}, folder / WEIGHTS)
+    states = optimizer.state_dict()["state"]
+    kept = {i: {k: v.cpu() for k, v in state.items()} for i, state in states.items()}
+    # Groups are those of the case: their learning rate is set in every step.
+    torch.save({"optimizer": kept, "generators": generators(t)}, folder / TRAINING)
+
+
+def generators(t: dict[str, Any]) -> dict[str, Any]:
+    """States of the random number generators: the host's, and on a mesh the device's."""
+    states: dict[str, Any] = {"host": torch.get_rng_state()}
+    if not t["eager"]:
+        import torch_xla.core.xla_model as xm
+
+        states["device"] = xm.get_rng_state()
+    return states
+
+
+def resume_optimizer(t: dict[str, Any], model: Any, optimizer: Any) -> Callable[[], None]:
+    """Load the optimizer's state, cut as its parameters are; returns what sets generators back."""
+    saved = torch.load(Path(t["resume_from"]) / TRAINING, weights_only=True)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
+    if not t["eager"]:
+        import torch_xla.distributed.spmd as xs
+
+        for name, parameter in model.named_parameters():
+            for value in optimizer.state[parameter].values():
+                if value.shape == parameter.shape:
+                    xs.mark_sharding(value, xs.get_global_mesh(), partition_spec(t, name))
+
+    def set_generators() -> None:
+        torch.set_rng_state(saved["generators"]["host"])
+        if not t["eager"]:
+            import torch_xla.core.xla_model as xm
+
+            xm.set_rng_state(saved["generators"]["device"])
+
+    return set_generators
+
+
 def main(path: str) -> None:
     """Train what the file at `path` describes."""
     t = json.loads(Path(path).read_text())
     torch.manual_seed(t["seed"])
     with torch.device("meta" if t["weights"] is None else "cpu"):
         model = module_of(t)
+    if t["resume_from"] is not None:
+        t["weights"] = str(Path(t["resume_from"]) / WEIGHTS)
     if t["weights"] is not None:
         # In float64 too the weights are those that the engines start from, as they round them.
         rounded = getattr(torch, t["weights_dtype"])
@@ -143,6 +195,7 @@ def main(path: str) -> None:
             {name: torch.from_numpy(array) for name, array in zip(arrays.files, row, strict=True)}
             for row in zip(*(arrays[name] for name in arrays.files), strict=True)
         ]
+    rows = rows[t["first_step"] * t["accumulation"] * t["micro_batch"] :]
     loader: Any = DataLoader(rows, batch_size=t["micro_batch"], drop_last=True)  # type: ignore[arg-type]
     if t["eager"]:
         if t["remat"]:
@@ -161,6 +214,9 @@ def main(path: str) -> None:
         eps=t["eps"],
         weight_decay=t["weight_decay"],
     )
+    set_generators = None
+    if t["resume_from"] is not None:
+        set_generators = resume_optimizer(t, model, optimizer)
     model.train()
     cast = {
         "enabled": t["autocast"] is not None,
@@ -168,8 +224,12 @@ def main(path: str) -> None:
     }
     smoothing = {"smoothing": t["label_smoothing"]} if t["label_smoothing"] else {}
     batches = iter(loader)
-    for step in range(t["steps"]):
+    for step in range(t["first_step"], t["steps"]):
         micro = [next(batches) for _ in range(t["accumulation"])]
+        if step == t["save_at"]:
+            save(t, model, optimizer)
+        if set_generators is not None and step == t["first_step"]:
+            set_generators()
         count = sum((batch["labels"][:, 1:] != -100).sum() for batch in micro)
         for batch in micro:
             with torch.autocast(batch["labels"].device.type, **cast):

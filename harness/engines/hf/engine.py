@@ -16,8 +16,11 @@ from harness.devices.device import KEY, device
 from harness.engines.command import (
     INPUTS,
     PACKAGE,
+    SAVED,
+    SAVED_TO,
     SCRATCH,
     Command,
+    Course,
     Job,
     beyond_case,
     common_environment,
@@ -108,7 +111,7 @@ def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
         "train_file": f"{INPUTS}/text.txt",
         "block_size": case.data.sequence_length,
         "cache_dir": f"{SCRATCH}/cache",
-        "output_dir": f"{SCRATCH}/output",
+        "output_dir": SAVED_TO if job.course is Course.SAVING else f"{SCRATCH}/output",
         "max_steps": case.steps,
         "per_device_train_batch_size": case.micro_batch,
         "gradient_accumulation_steps": case.accumulation,
@@ -124,7 +127,7 @@ def _arguments(job: Job[HfOptions]) -> dict[str, Any]:
         # With torchax in the environment, pinning fails in the loader's thread, and the Trainer
         # trains no step and exits with 0.
         "dataloader_pin_memory": False,
-        "save_strategy": "no",
+        **_saving(job),
         "report_to": "none",
         # Logging reads the loss, which is a sync; the probe has it anyway.
         "logging_steps": case.steps,
@@ -142,6 +145,21 @@ def _numerics(job: Job[HfOptions]) -> dict[str, Any]:
     if case.label_smoothing:
         found["label_smoothing_factor"] = case.label_smoothing
     return found
+
+
+def _saving(job: Job[HfOptions]) -> dict[str, Any]:
+    """Whether it saves, and what it resumes from."""
+    step = job.case.save_at
+    if step is None or job.course is Course.STRAIGHT:
+        return {"save_strategy": "no"}
+    if job.course is Course.SAVING:
+        return {"save_strategy": "steps", "save_steps": step}
+    return {"save_strategy": "no", "resume_from_checkpoint": f"{SAVED}/{checkpoint(step)}"}
+
+
+def checkpoint(step: int) -> str:
+    """The Trainer's name of the folder that it saves to after so many steps."""
+    return f"checkpoint-{step}"
 
 
 def _optimizer(job: Job[HfOptions]) -> dict[str, Any]:
@@ -229,6 +247,7 @@ ENGINE = EngineSpec(
     reports=reports,
     injection=Path(__file__).with_name("inject.py"),
     eager=True,
+    saved=checkpoint,
     workarounds=(
         Workaround(
             "fsdp_xla_environment",

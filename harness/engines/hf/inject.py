@@ -6,13 +6,16 @@ This file is copied into the run, and runs inside the trainer's process.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.probe.inject import when_imported
+from harness.probe.saved import Found
 
 
 def inject(
@@ -203,3 +206,56 @@ class _own_mesh:
 
     def __exit__(self, *exception: Any) -> None:
         self.module.set_global_mesh = self.original
+
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""What `from_pretrained` looks for, each also in parts, of which `NAME.index.json` tells."""
+
+
+def load_saved(folder: str) -> Found:
+    """What `AutoModelForCausalLM.from_pretrained` makes of a checkpoint of the Trainer's.
+
+    Without the configuration that was saved beside them, weights are not loaded: by any other the
+    model might be of any size.
+    """
+    how, place = "AutoModelForCausalLM.from_pretrained", Path(folder)
+    stored = _stored(place)
+    if not (place / "config.json").is_file():
+        return Found(how, stored, f"{place.name} has no config.json")
+    import transformers
+
+    auto = "dtype" if _release(transformers.__version__) >= (4, 56) else "torch_dtype"
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, **{auto: "auto"}
+    )
+    other = [name for name, *_ in info.get("mismatched_keys", ())]
+    return Found(
+        how,
+        stored,
+        missing=[*info["missing_keys"], *other],
+        unexpected=[*info["unexpected_keys"], *other],
+        parameters={name: p.detach() for name, p in model.named_parameters()},
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def _stored(place: Path) -> list[str]:
+    """Names of the tensors in a checkpoint's files of weights."""
+    for name in WEIGHTS:
+        if (index := place / f"{name}.index.json").is_file():
+            return list(json.loads(index.read_text())["weight_map"])
+        if (file := place / name).is_file():
+            return _names(file)
+    return []
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix == ".bin":
+        return list(torch.load(file, map_location="cpu", weights_only=True))
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())

@@ -297,5 +297,7 @@ ENGINE = EngineSpec(
     stand_in="reference",
     injection=Path(__file__).with_name("inject.py"),
     compiler_flags=compiler_flags,
+    cannot_resume="its train.py saves weights alone, once its sft task has ended, and reads back "
+    "neither a step nor the optimizer's state",
     libraries=("datasets", "transformers", "hydra.main", "omegaconf", "jax"),
 )

@@ -27,12 +27,14 @@ class Kind:
     around:    it is in the trainer's own calls, and is seeded around the observer's hooks; others
                are seeded before them, so that the observer sees what they do
     clipping:  its function is also given the clipping functions that the observer watches
+    resumed:   it is in a resume, and is seeded into the run that resumes
     """
 
     module: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     around: bool = False
     clipping: bool = False
+    resumed: bool = False
 
 
 FAULTS: Mapping[str, Kind] = {
@@ -74,6 +76,8 @@ FAULTS: Mapping[str, Kind] = {
     "reset_state": Kind("optimizer", {"step": 4}),
     "scaled_gradients": Kind("optimizer", {"factor": 0.5, "step": 4}),
     "frozen": Kind("optimizer", {"parameter": "model.layers.0.mlp.up_proj.weight", "step": 4}),
+    "lost_moments": Kind("resume", resumed=True),
+    "lost_generators": Kind("resume", resumed=True),
     "exit_early": Kind("course", {"after": 5, "code": 0}),
     "hang": Kind("course", {"after": 3}),
     "slowdown": Kind("course", {"seconds": Required(float), "start": 2}, around=True),

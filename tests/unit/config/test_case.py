@@ -159,6 +159,12 @@ class TestNames:
         check(found)
         assert found.matmul_precision == precision
 
+    @pytest.mark.parametrize("save_at", [0, -1, 20, 21])
+    def test_steps_before_and_after_a_save(self, case: Case, save_at: int) -> None:
+        check(dataclasses.replace(case, save_at=19))
+        with pytest.raises(BadInput, match=rf"case\.save_at={save_at}: "):
+            check(dataclasses.replace(case, save_at=save_at))
+
     def test_kinds(self, case: Case) -> None:
         assert case.aligned
         assert not dataclasses.replace(case, kind=AS_SHIPPED).aligned

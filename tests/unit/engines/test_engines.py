@@ -17,12 +17,13 @@ from harness.base.errors import BadInput, CannotTrain
 from harness.config.case import AS_SHIPPED, Case
 from harness.config.compose import load
 from harness.config.settings import EngineOptions, SeededFault
-from harness.engines.command import Command, Job, flag
+from harness.engines.command import Command, Course, Job, flag
 from harness.engines.hf import engine as hf_engine
 from harness.engines.reference import float64_reference
 from harness.engines.spec import engine
 from harness.engines.torchprime.engine import CONFIG_FOLDER, SCRIPT, read_defaults
-from harness.probe.spec import Spec
+from harness.models.family import family
+from harness.probe.spec import Saving, Spec
 from harness.record.evidence import Reported
 
 
@@ -59,6 +60,12 @@ def command_of(
     """What the engine of this name makes of a case under these options."""
     spec = engine(name)
     return spec.command(Job(case, spec.options(**(options or {})), checkout, device))
+
+
+def on_course(name: str, case: Case, course: Course, checkout: Path | None = None) -> Command:
+    """The command of one of the runs of a case that saves."""
+    spec = engine(name)
+    return spec.command(Job(case, spec.options(), checkout, course=course))
 
 
 def hf(case: Case, options: dict[str, Any] | None = None) -> dict[str, str]:
@@ -286,11 +293,10 @@ class TestInjected:
         return {n: command_of(n, case, checkout=checkout) for n in names}
 
     def test_aligned(self, case: Case, checkout: Path) -> None:
-        for name, command in self.commands(case, checkout).items():
+        for command in self.commands(case, checkout).values():
             spec = command.spec
-            injects = name != "reference"
-            assert (spec.inject is not None) == injects
-            assert ("inject.py" in command.files) == injects
+            assert spec.inject is not None
+            assert "inject.py" in command.files
             assert (spec.steps, spec.micro_batch, spec.window) == (20, 8, 5)
             assert spec.rows == "{inputs}/rows.npz"
             assert not spec.save_initial
@@ -525,3 +531,65 @@ class TestReports:
     @pytest.mark.parametrize("name", ["hf", "torchprime", "reference"])
     def test_a_log_that_says_nothing(self, name: str) -> None:
         assert engine(name).reports("trained\n", 20) == ()
+
+
+class TestSaveAndResume:
+    @pytest.fixture
+    def saves(self, case: Case) -> Case:
+        return dataclasses.replace(case, save_at=6, steps=12)
+
+    def test_without_a_break_nothing_is_saved(self, case: Case, saves: Case) -> None:
+        straight = on_course("hf", saves, Course.STRAIGHT)
+        assert straight.argv == command_of("hf", dataclasses.replace(case, steps=12)).argv
+        assert straight.spec.saving == Saving()
+        assert command_of("hf", case).spec.saving is None
+
+    def test_the_trainer_saves_as_its_users_do(self, saves: Case) -> None:
+        command = on_course("hf", saves, Course.SAVING)
+        assert {"--save_strategy=steps", "--save_steps=6"} < {*command.argv}
+        assert "--output_dir={record}/saved" in command.argv
+        assert command.spec.saving == Saving(6, "{record}/saved/checkpoint-6")
+        assert command.spec.steps == 12
+
+    def test_and_resumes(self, saves: Case) -> None:
+        command = on_course("hf", saves, Course.RESUMED)
+        assert "--resume_from_checkpoint={saved}/checkpoint-6" in command.argv
+        assert {"--save_strategy=no", "--max_steps=12"} < {*command.argv}
+        assert command.spec.steps == 6
+
+    def test_the_reference(self, saves: Case) -> None:
+        found = [
+            json.loads(on_course("reference", saves, course).files["training.json"])
+            for course in Course
+        ]
+        keys = ("first_step", "save_at", "save_to", "resume_from", "steps")
+        assert [tuple(training[key] for key in keys) for training in found] == [
+            (0, None, None, None, 12),
+            (0, 6, "{record}/saved/step-6", None, 12),
+            (6, None, None, "{saved}/step-6", 12),
+        ]
+
+    def test_one_that_cannot_be_resumed_says_why(self, saves: Case, checkout: Path) -> None:
+        with pytest.raises(
+            CannotTrain, match=r"case\.save_at=6: torchprime cannot resume: its train"
+        ):
+            on_course("torchprime", saves, Course.STRAIGHT, checkout)
+
+    def test_a_fault_of_a_resume_is_seeded_there(self, case: Case, saves: Case) -> None:
+        spec = engine("hf")
+        options = spec.options(faults=[SeededFault("lost_moments"), SeededFault("label_shift")])
+        names = [
+            [fault.name for fault in spec.command(Job(saves, options, course=c)).spec.faults]
+            for c in Course
+        ]
+        assert names == [["label_shift"], ["label_shift"], ["lost_moments", "label_shift"]]
+        with pytest.raises(BadInput, match=r"`lost_moments` is in a resume.*case\.save_at"):
+            spec.command(Job(case, options))
+
+    def test_dropout(self, case: Case, checkout: Path) -> None:
+        model = dataclasses.replace(case.model, options={"attention_dropout": 0.1})
+        drops = dataclasses.replace(case, model=model)
+        assert family("llama").config(model)["attention_dropout"] == 0.1
+        assert family("llama").drops(model) == {"model.layers.*.self_attn.attention_dropout": 0.1}
+        with pytest.raises(CannotTrain, match="drops nothing"):
+            command_of("torchprime", drops, checkout=checkout)

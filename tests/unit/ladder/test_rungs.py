@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 ORDER = (
     "environment", "sharding", "data", "init", "forward", "backward", "clip", "optimizer",
-    "schedule", "loss_curve", "grad_norm_curve", "graph", "compiled", "predicted_time",
-    "step_time",
+    "schedule", "loss_curve", "grad_norm_curve", "checkpoint", "graph", "compiled",
+    "predicted_time", "step_time",
 )  # fmt: skip
 
 

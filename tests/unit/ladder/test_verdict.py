@@ -62,8 +62,8 @@ class TestOverall:
 class TestPair:
     def test_all_rungs_hold(self) -> None:
         assert pair().result is PASS
-        assert pair().headline == "hf and torchprime train alike: 15 rungs hold"
-        assert pair(clip=NOT_EXERCISED).headline.endswith("14 rungs hold")
+        assert pair().headline == "hf and torchprime train alike: 16 rungs hold"
+        assert pair(clip=NOT_EXERCISED).headline.endswith("15 rungs hold")
         assert pair().headline_rung is None
 
     def test_steps_that_only_compile_alike_do_not_train_alike(self) -> None:
@@ -113,7 +113,8 @@ class TestPair:
     def test_the_rungs_are_in_causal_order(self) -> None:
         assert names() == (
             "environment", "sharding", "data", "init", "forward", "backward", "clip", "optimizer",
-            "schedule", "loss_curve", "grad_norm_curve", "graph", "compiled", "predicted_time",
+            "schedule", "loss_curve", "grad_norm_curve", "checkpoint", "graph", "compiled",
+            "predicted_time",
             "step_time",
         )  # fmt: skip
 

@@ -65,6 +65,7 @@ def test_parts_of_batches_are_put_together_by_rank(tmp_path: Path, count: int) -
             **{k: v for k, v in expected.items() if k not in ("event", "index")},
             "rows": tuple(expected["rows"]),
             "shape": tuple(expected["shape"]),
+            "own": "",
         }
 
 

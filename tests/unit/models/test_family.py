@@ -40,6 +40,12 @@ class TestLlama:
         with pytest.raises(BadInput, match=r"case\.model\.options\.experts: .*only rope_scaling"):
             llama.check(dataclasses.replace(TINY, options={"experts": 4}))
 
+    @pytest.mark.parametrize("share", [1.0, -0.1, "0.1"])
+    def test_a_share_of_attention(self, share: object) -> None:
+        llama.check(dataclasses.replace(TINY, options={"attention_dropout": 0.1}))
+        with pytest.raises(BadInput, match=r"options\.attention_dropout="):
+            llama.check(dataclasses.replace(TINY, options={"attention_dropout": share}))
+
     def test_torchprime_has_no_tied_one(self) -> None:
         with pytest.raises(CannotTrain, match="untied head"):
             llama.torchprime_overrides(dataclasses.replace(TINY, tie_embeddings=True))

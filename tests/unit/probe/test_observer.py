@@ -16,12 +16,14 @@ from filelock import FileLock
 
 from harness.ladder.loss import division, mean_cross_entropy
 from harness.record.evidence import Parameter, Step
-from harness.record.layout import PARAMETERS, STEPS
+from harness.record.layout import LOADED, PARAMETERS, STEPS
 from harness.record.reader import read_observed, read_parameters, read_steps
 
 ROOT, HERE = Path(__file__).parents[3], Path(__file__).parent
 MAX_NORM = 0.1
 """What the trainer clips to."""
+
+SAVING = {"mask": 1, "accumulation": 2}
 
 RUNS: list[dict[str, Any]] = [
     {}, {"clip": "imported early"}, {"clip": "two calls"}, {"clip": "two calls for each group"},
@@ -35,6 +37,7 @@ RUNS: list[dict[str, Any]] = [
     {"backward": "two heads"},
     {"layout": "fused", "clip": "none"}, {"layout": "stacked", "clip": "none"},
     {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
+    *({**SAVING, "save": 2}, {**SAVING, "resume": 2, "of": 30}, {**SAVING, "resume": 1, "of": 30}),
 ]  # fmt: skip
 
 
@@ -329,3 +332,61 @@ def bits(parameter: Parameter) -> list[int]:
     values = [parameter.initial, parameter.gradient, *parameter.after, parameter.final]
     values += [state[name] for state in states for name in sorted(state)]
     return [value.bits for value in values if value is not None]
+
+
+class TestSaveAndResume:
+    """A trainer that saves after two of four steps, and what resumes from there."""
+
+    @pytest.fixture
+    def saving(self, folder: Path) -> Watched:
+        return watched(folder, **SAVING, save=2)
+
+    @pytest.fixture
+    def resumed(self, folder: Path) -> Watched:
+        return watched(folder, **SAVING, resume=2, of=30)
+
+    def test_what_is_saved_is_fingerprinted_then(self, saving: Watched) -> None:
+        for parameter in saving.parameters:
+            assert parameter.saved == parameter.after[1]  # two steps were trained
+            assert parameter.state_saved == parameter.state_after[1]
+            assert (parameter.counted_saved, parameter.counted) == (2, 4)
+
+    def test_what_is_resumed_from_is_fingerprinted_before_the_first_step(
+        self, saving: Watched, resumed: Watched
+    ) -> None:
+        pairs = zip(saving.parameters, resumed.parameters, strict=True)
+        for before, after in pairs:
+            assert after.initial == before.saved
+            assert after.state_loaded == before.state_saved
+            assert after.counted_loaded == 2
+            assert after.final == before.final
+
+    def test_the_others_load_nothing(self, saving: Watched) -> None:
+        assert all(not p.state_loaded and p.counted_loaded is None for p in saving.parameters)
+
+    def test_own_batches_are_known_again(self, saving: Watched, resumed: Watched) -> None:
+        later = [batch for step in saving.steps[2:] for batch in step.batches]
+        assert [batch for step in resumed.steps for batch in step.batches] == later
+        assert len({batch.own for batch in later}) == 4
+        assert all(batch.own != batch.tokens for batch in later)
+
+    def test_a_batch_of_its_own_that_comes_again_is_trained_on_again(
+        self, folder: Path, saving: Watched
+    ) -> None:
+        early = watched(folder, **SAVING, resume=1, of=30)
+        again = [batch for step in early.steps for batch in step.batches]
+        assert again == [batch for step in saving.steps[1:] for batch in step.batches]
+
+    def test_generators(self, saving: Watched, resumed: Watched, folder: Path) -> None:
+        assert all({*step.generators} == {"python", "numpy", "torch"} for step in saving.steps)
+        assert all(not step.generators for step in watched(folder).steps)
+        assert len({step.generators["torch"] for step in saving.steps}) == 1  # none draws
+
+    def test_what_a_user_finds_in_it(self, folder: Path, saving: Watched) -> None:
+        text = (folder / "30" / LOADED).read_text()
+        loaded = json.loads(text)["loaded"]
+        assert loaded["missing"] == ["head.weight"]
+        assert loaded["stored"] == ["embed.weight", "module.head.weight"]
+        (embed,) = (p.saved for p in saving.parameters if p.name == "embed.weight")
+        assert embed is not None
+        assert loaded["parameters"]["embed.weight"]["bits"] == embed.bits

@@ -4,7 +4,8 @@ Its argument is a JSON object: `clip` names how it clips, `accumulation` and `di
 is scaled, `mask` what its attention masks hold, `repeat` a step that trains on the batch of the
 step before once more, `drop` the share that its model drops, `cast` whether it casts operations to
 bfloat16, `remat` whether its layers are computed again, `cut` how its passes are cut, `layout` how
-it keeps its two matrices, `backward` how it gets its gradients.
+it keeps its two matrices, `backward` how it gets its gradients, `save` after how many steps it
+saves into `folder`, `resume` after how many steps what is in there was saved.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import early_import
@@ -164,23 +166,33 @@ def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
     device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
     remat: bool = False, cut: str = "", layout: str | None = None, backward: str = "plain",
+    save: int | None = None, resume: int = 0, folder: str = "",
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 16, (48, 6))]
     if mask is not None:
         rows = [{**row, "attention_mask": torch.full((6,), mask)} for row in rows]
-    loader: Any = DataLoader(rows, batch_size=4)
+    loader: Any = DataLoader(rows[4 * resume * accumulation :], batch_size=4)
     model: Any = Model(drop, remat, cut)
     if layout is not None:
         to_own_layout(model, layout)
     if device == "xla":
         loader = on_mesh(model, loader)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    saved = Path(folder) / "saved.pt"
+    if resume:
+        found = torch.load(saved, weights_only=True)
+        model.load_state_dict(found["weights"])
+        optimizer.load_state_dict(found["optimizer"])
     model.train()
     batches: Any = iter(loader)
     held: Any = {}
-    for step in range(4):
+    for step in range(resume, 4):
+        if step == save:
+            saved.parent.mkdir()
+            kept = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(kept, saved)
         for _ in range(accumulation):
             batch = next(batches)
             held = held if step == repeat else batch

@@ -17,7 +17,8 @@ import torch_xla  # noqa: F401
 
 from harness.models.layout import Layout
 from harness.probe.__main__ import main
-from harness.probe.spec import Spec
+from harness.probe.spec import Saving, Spec
+from harness.record.layout import STEPS
 
 BOTH = ("embed.weight", "head.weight")
 LAYOUTS = {
@@ -40,13 +41,28 @@ def run(folder: Path, argument: str) -> None:
     spec = folder / "spec.json"
     wanted = json.loads(argument)
     rows = None
+    saving, inject = None, None
+    if (before := wanted.pop("of", None)) is not None:  # the run that saved
+        wanted["folder"] = str(folder.parent / str(before) / "saved")
+        events = (folder.parent / str(before) / STEPS).read_text().splitlines()
+        owns = [event.get("own", "") for event in map(json.loads, events)]
+        saving = Saving(order=tuple(own for own in owns if own))
+    elif "save" in wanted:
+        wanted["folder"] = str(folder / "saved")
+        saving = Saving(after=wanted["save"], folder=wanted["folder"])
+        inject = str(Path(__file__).with_name("loads_tiny.py"))
     if "mask" in wanted:  # an aligned run
         rows = str(folder / "rows.npz")
-        tokens = np.arange(96).reshape(16, 6) % 16
+        tokens = np.arange(192).reshape(32, 6) % 16
         np.savez(rows, input_ids=tokens, labels=tokens)
     eager = "device" not in wanted
     layouts = (LAYOUTS[wanted["layout"]],) if "layout" in wanted else ()
-    watched = Spec(4, micro_batch=4, window=2, eager=eager, rows=rows, layouts=layouts)
+    steps = 4 - wanted.get("resume", 0)
+    watched = Spec(
+        steps, micro_batch=4, window=2, eager=eager, rows=rows, layouts=layouts, saving=saving,
+        inject=inject,
+    )  # fmt: skip
+    argument = json.dumps(wanted)
     spec.write_text(watched.to_json())
     code = 1
     try:

@@ -131,6 +131,13 @@ class TestMesh:
             ready(load([*words, "case.mesh.fsdp=2"]))
 
 
+@pytest.mark.parametrize("word", ["launcher.hosts=2", "launcher=docker"])
+def test_a_checkpoint_stays_on_its_machine(word: str) -> None:
+    ready(load(["case=llama-tiny-resumed"]))
+    with pytest.raises(BadInput, match=r"case\.save_at=6: .*launcher=local on one host"):
+        ready(load(["case=llama-tiny-resumed", word]))
+
+
 class TestWithoutXla:
     NATIVE = "launcher.device=cpu-native"
 

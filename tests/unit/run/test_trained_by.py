@@ -25,6 +25,7 @@ EXPECTED = {
         "reference": "case=llama-tiny-epochs",
         "torchprime": "case.accumulation=2",
     },
+    "llama-tiny-resumed": {"torchprime": "case.save_at=6: torchprime cannot resume"},
     "qwen3-tiny": {"torchprime": "case.model.family=qwen3"},
 }
 """How each refusal begins, by case and engine; every other case is trained by all."""

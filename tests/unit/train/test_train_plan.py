@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import shutil
@@ -46,7 +47,7 @@ KNOWN = (
     "cache_dir", "block_size", "torch_dtype", "train_file", "optim", "fsdp", "fsdp_config",
     "save_strategy", "logging_strategy", "max_steps", "seed", "learning_rate", "max_grad_norm",
     "per_device_train_batch_size", "gradient_accumulation_steps", "report_to", "output_dir",
-    "logging_dir", "spmd_2d_sharding", "logging_steps",
+    "logging_dir", "spmd_2d_sharding", "logging_steps", "resume_from_checkpoint",
 )  # fmt: skip
 FLAGS = ("do_train", "overwrite_output_dir", "dataloader_drop_last", "logging_first_step")
 
@@ -522,3 +523,39 @@ class TestTorchprime:
         other = dataclasses.replace(side.plan, origin={"commit": "another"})
         assert side.plan.key != other.key
         assert side.plan.key != plan_torchprime("run_name=a", "seed=1").plan.key
+
+
+class TestResume:
+    """`resume_from_checkpoint`: the Trainer counts its steps from the beginning of the training."""
+
+    @staticmethod
+    def checkpoint(folder: Path, steps: int) -> str:
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": steps}))
+        return f"train_script.args.resume_from_checkpoint={folder}"
+
+    def test_what_is_left_is_what_is_asked_for(self, here: Path) -> None:
+        word = "+" + self.checkpoint(here / "checkpoint-4", 4)
+        side = plan_hf(word, "train_script.args.max_steps=10")
+        assert (side.plan.first_step, side.plan.steps) == (4, 6)
+        assert f"--resume_from_checkpoint={here / 'checkpoint-4'}" in words_of(side)
+        assert plan_hf("train_script.args.max_steps=10").plan.steps == 10
+
+    def test_nothing_is_left(self, here: Path) -> None:
+        word = "+" + self.checkpoint(here / "checkpoint-4", 4)
+        with pytest.raises(BadInput, match=r"saved after 4 steps, and .*max_steps=4 counts from"):
+            plan_hf(word, "train_script.args.max_steps=4")
+
+    def test_one_that_only_the_trainer_knows(self, here: Path) -> None:
+        assert plan_hf("+train_script.args.resume_from_checkpoint=elsewhere").plan.first_step == 0
+
+    def test_our_script_hands_it_on(self) -> None:
+        """It was once dropped without a word, and training began anew."""
+        tree = ast.parse(OURS.read_text())
+        calls = [
+            node for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "trainer.train"
+        ]  # fmt: skip
+        assert [ast.unparse(call) for call in calls] == [
+            "trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)"
+        ]

@@ -1,0 +1,310 @@
+"""The rung checkpoint: what has to come back when a training is resumed, each thing by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import Trainer, comparison, fingerprint, with_parameter, with_step
+from golden import Worded
+
+from harness.config.case import Case
+from harness.ladder.comparison import Resumption
+from harness.ladder.result import Finding, Result, RungResult
+from harness.ladder.rungs.checkpoint import checkpoint
+from harness.record.evidence import Loaded, Record, Step
+from harness.record.termination import FAILED, OK, STARVED, STOPPED_EARLY
+
+PASS, FAIL, INVALID, NOT_EXERCISED = (
+    Result.PASS, Result.FAIL, Result.INVALID, Result.NOT_EXERCISED,
+)  # fmt: skip
+SAVE_AT = 5
+OTHER = fingerprint(np.full((3, 3), 0.25, np.float32))
+
+
+def role(run: Record, name: str, first_step: int = 0) -> Record:
+    """The Record of a run of this role, of a case that saves after `SAVE_AT` steps."""
+    assert isinstance(run.case, Case)
+    case = dataclasses.replace(run.case, save_at=SAVE_AT)
+    manifest = dataclasses.replace(run.manifest, role=name, case=case, first_step=first_step)  # type: ignore[arg-type]
+    return dataclasses.replace(run, manifest=manifest)
+
+
+def watched(step: Step) -> Step:
+    """The step with what is watched of a case that saves."""
+    generators = {"torch": f"host {step.index}", "device": f"device {step.index}"}
+    batches = tuple(dataclasses.replace(b, own=f"own {b.tokens}") for b in step.batches)
+    return dataclasses.replace(step, generators=generators, batches=batches)
+
+
+def resumption(label: str = "hf", **trainer: Any) -> Resumption:
+    """A training that comes back to the last bit."""
+    run = Trainer(label=label, **trainer).record()
+    straight = role(dataclasses.replace(run, steps=tuple(map(watched, run.steps))), "subject")
+    kept = tuple(
+        dataclasses.replace(
+            p,
+            saved=p.after[1],
+            state_saved={"exp_avg": p.state_final["exp_avg_sq"]},
+            counted_saved=float(SAVE_AT),
+        )
+        for p in straight.parameters
+    )
+    loaded = Loaded(
+        "from_pretrained",
+        tuple(p.name for p in kept),
+        parameters={p.name: p.saved for p in kept if p.saved is not None},
+    )
+    saving = role(dataclasses.replace(straight, parameters=kept, loaded=loaded), "saving")
+    rest = tuple(
+        dataclasses.replace(step, index=index)
+        for index, step in enumerate(straight.steps[SAVE_AT:])
+    )
+    back = tuple(
+        dataclasses.replace(
+            p,
+            initial=saved.saved,
+            state_loaded=saved.state_saved,
+            counted_loaded=saved.counted_saved,
+        )
+        for p, saved in zip(straight.parameters, kept, strict=True)
+    )
+    resumed = dataclasses.replace(straight, steps=rest, parameters=back)
+    return Resumption(straight, saving, role(resumed, "resumed", SAVE_AT))
+
+
+SOUND = resumption()
+
+
+def resumed(change: Any, **fields: Any) -> Resumption:
+    """`SOUND`, resumed with something else; `change` is of `builders`, of a step or a parameter."""
+    assert SOUND.resumed is not None
+    return dataclasses.replace(SOUND, resumed=change(SOUND.resumed, 0, **fields))
+
+
+def judged(a: Resumption | None, b: Resumption | None = SOUND, **given: Any) -> RungResult:
+    runs = [SOUND.straight if r is None else r.straight for r in (a, b)]
+    return checkpoint(comparison(*runs, resumptions=(a, b), **given))
+
+
+def found(a: Resumption) -> Finding:
+    """The first finding of a resumption that fails."""
+    result = judged(a)
+    assert result.result is FAIL
+    assert {finding.run for finding in result.findings} == {"a"}
+    return result.findings[0]
+
+
+class TestHolds:
+    def test_bit_by_bit(self, worded: Worded) -> None:
+        result = judged(SOUND, resumption("b"))
+        assert (result.result, result.value) == (PASS, 0)
+        worded(result)
+
+    def test_a_case_that_does_not_save(self, a: Record, b: Record) -> None:
+        assert checkpoint(comparison(a, b)).result is NOT_EXERCISED
+
+    def test_nothing_beside(self) -> None:
+        assert judged(None, None).result is NOT_EXERCISED
+
+    def test_of_one_side_alone_it_says_nothing(self) -> None:
+        assert judged(SOUND, None).result is INVALID
+        assert judged(None, SOUND).result is INVALID
+
+
+class TestFails:
+    def test_names_of_a_wrapper(self, worded: Worded) -> None:
+        assert SOUND.saving.loaded is not None
+        stored = tuple(f"_orig_module.{name}" for name in SOUND.saving.loaded.stored)
+        loaded = Loaded("from_pretrained", stored, "checkpoint-5 has no config.json")
+        saving = dataclasses.replace(SOUND.saving, loaded=loaded)
+        result = judged(dataclasses.replace(SOUND, saving=saving))
+        assert [finding.kind for finding in result.findings] == ["keys", "refused"]
+        worded(result)
+
+    @pytest.mark.parametrize("kind", ["missing", "unexpected"])
+    def test_keys(self, kind: str) -> None:
+        assert SOUND.saving.loaded is not None
+        fields: dict[str, Any] = {kind: ("lm_head.weight",)}
+        loaded = dataclasses.replace(SOUND.saving.loaded, **fields)
+        saving = dataclasses.replace(SOUND.saving, loaded=loaded)
+        finding = found(dataclasses.replace(SOUND, saving=saving))
+        assert (finding.kind, finding.parameter) == (kind, "lm_head.weight")
+
+    def test_what_was_saved_has_another_value(self) -> None:
+        assert SOUND.saving.loaded is not None
+        values = {**SOUND.saving.loaded.parameters, "model.norm.weight": OTHER}
+        loaded = dataclasses.replace(SOUND.saving.loaded, parameters=values)
+        saving = dataclasses.replace(SOUND.saving, loaded=loaded)
+        finding = found(dataclasses.replace(SOUND, saving=saving))
+        assert (finding.kind, finding.parameter) == ("loaded", "model.norm.weight")
+
+    def test_the_initial_weights(self, worded: Worded) -> None:
+        first = SOUND.straight.parameters[0]
+        broken = resumed(with_parameter, initial=first.initial)
+        finding = found(broken)
+        assert (finding.kind, finding.parameter, finding.step) == ("weights", first.name, SAVE_AT)
+        worded(judged(broken))
+
+    def test_one_bit_of_a_weight(self) -> None:
+        saved = SOUND.saving.parameters[0].saved
+        assert saved is not None
+        flipped = dataclasses.replace(saved, bits=saved.bits ^ 1)
+        assert found(resumed(with_parameter, initial=flipped)).kind == "weights"
+
+    @pytest.mark.parametrize(
+        ("fields", "kind"),
+        [
+            ({"state_loaded": {}}, "exp_avg"),
+            ({"state_loaded": {"exp_avg": OTHER}}, "exp_avg"),
+            ({"counted_loaded": 0.0}, "counted"),
+            ({"counted_loaded": None}, "counted"),
+            ({"sharding": ""}, "sharding"),
+            ({"final": OTHER}, "end"),
+        ],
+    )
+    def test_of_a_parameter(self, fields: dict[str, Any], kind: str) -> None:
+        finding = found(resumed(with_parameter, **fields))
+        assert (finding.kind, finding.parameter) == (kind, SOUND.straight.parameters[0].name)
+
+    @pytest.mark.parametrize(
+        ("fields", "kind"),
+        [
+            ({"learning_rates": (0.5,)}, "learning_rate"),
+            ({"batches": ()}, "batch"),
+            ({"generators": {"torch": "host 5", "device": "anew"}}, "generator_device"),
+            ({"generators": {"torch": "anew", "device": "device 5"}}, "generator_torch"),
+            ({"gradient_norm": 7.0}, "gradient_norm"),
+            ({"loss": 7.0, "micro_losses": (7.0,)}, "loss"),
+        ],
+    )
+    def test_of_a_step(self, fields: dict[str, Any], kind: str) -> None:
+        finding = found(resumed(with_step, **fields))
+        assert (finding.kind, finding.step) == (kind, SAVE_AT)
+
+    def test_another_batch_of_its_own(self) -> None:
+        """Though prepared rows took its place."""
+        assert SOUND.resumed is not None
+        (batch,) = SOUND.resumed.steps[0].batches
+        other = dataclasses.replace(batch, own="another")
+        assert found(resumed(with_step, batches=(other,))).kind == "batch"
+
+    def test_inputs_that_are_no_longer_sharded(self) -> None:
+        assert SOUND.resumed is not None
+        manifest = SOUND.resumed.manifest
+        observed = dataclasses.replace(manifest.observed, input_sharding="{replicated}")
+        manifest = dataclasses.replace(manifest, observed=observed)
+        after = dataclasses.replace(SOUND.resumed, manifest=manifest)
+        finding = found(dataclasses.replace(SOUND, resumed=after))
+        assert (finding.kind, finding.b) == ("input_sharding", "{replicated}")
+
+    def test_saving_changes_the_training_that_saves(self) -> None:
+        saving = with_step(SOUND.saving, SAVE_AT, loss=7.0, micro_losses=(7.0,))
+        finding = found(dataclasses.replace(SOUND, saving=saving))
+        assert (finding.kind, finding.step) == ("disturbed", SAVE_AT)
+
+    def test_saving_draws(self) -> None:
+        """The process that saves draws other masks from then on, whatever a resume sets back."""
+        saving = with_step(SOUND.saving, SAVE_AT, generators={"torch": "host 5", "device": "on"})
+        finding = found(dataclasses.replace(SOUND, saving=saving))
+        assert (finding.kind, finding.step) == ("disturbed_device", SAVE_AT)
+
+    def test_the_first_of_all_is_what_others_follow_from(self) -> None:
+        broken = resumed(
+            with_parameter, initial=OTHER, state_loaded={}, final=OTHER, counted_loaded=0.0
+        )
+        kinds = [finding.kind for finding in judged(broken).findings]
+        assert kinds == ["weights", "exp_avg", "counted", "end"]
+
+    def test_each_side_is_named(self, worded: Worded) -> None:
+        lost = resumed(with_parameter, state_loaded={})
+        result = judged(lost, resumed(with_step, learning_rates=(0.5,)))
+        assert [finding.run for finding in result.findings] == ["a", "b"]
+        worded(result)
+
+
+class TestEnds:
+    @staticmethod
+    def ended(which: str, status: str, steps: int | None = None) -> Resumption:
+        run = getattr(SOUND, which)
+        ended = dataclasses.replace(run.manifest.ended, status=status, reason="an error")
+        run = dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, ended=ended))
+        run = run if steps is None else dataclasses.replace(run, steps=SOUND.straight.steps[:steps])
+        return dataclasses.replace(SOUND, **{which: run})
+
+    @pytest.mark.parametrize(
+        ("which", "kind"), [("saving", "saving_ended"), ("resumed", "resume_ended")]
+    )
+    def test_by_an_error(self, which: str, kind: str) -> None:
+        assert found(self.ended(which, FAILED)).kind == kind
+
+    def test_nothing_came_to_be_saved(self) -> None:
+        crashed = dataclasses.replace(self.ended("saving", FAILED, 2), resumed=None)
+        assert found(crashed).kind == "saving_ended"
+
+    def test_it_begins_anew(self) -> None:
+        """A trainer that does not heed what it is to resume from trains all steps."""
+        assert "does not go on" in found(self.ended("resumed", STOPPED_EARLY, 8)).text
+
+    @pytest.mark.parametrize("which", ["saving", "resumed"])
+    def test_by_the_machine(self, which: str) -> None:
+        assert judged(self.ended(which, STARVED)).result is INVALID
+
+    def test_fewer_steps_than_were_left(self) -> None:
+        assert judged(self.ended("resumed", OK, 1)).result is INVALID
+
+
+class TestNotObserved:
+    @pytest.mark.parametrize("what", ["initial", "final"])
+    def test_of_a_parameter(self, what: str) -> None:
+        assert judged(resumed(with_parameter, **{what: None})).result is INVALID
+
+    def test_what_was_saved(self) -> None:
+        saving = dataclasses.replace(SOUND.saving, loaded=None)
+        assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
+        saving = with_parameter(SOUND.saving, 0, saved=None)
+        assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
+
+    def test_generators(self) -> None:
+        straight = with_step(SOUND.straight, SAVE_AT, generators={})
+        assert judged(dataclasses.replace(SOUND, straight=straight)).result is INVALID
+
+    def test_a_generator_that_nobody_seeds_is_no_difference(self) -> None:
+        """It is in another state in every process, long before anything is saved."""
+        saving = with_step(SOUND.saving, 0, generators={"torch": "host 0", "device": "another"})
+        broken = resumed(with_step, generators={"torch": "host 5", "device": "anew"})
+        assert judged(dataclasses.replace(broken, saving=saving)).result is PASS
+
+
+class TestRounding:
+    """A resumed run's first step is compiled by itself, and may round otherwise."""
+
+    def test_a_loss_within_the_noise(self, worded: Worded) -> None:
+        loss = SOUND.straight.steps[SAVE_AT].loss
+        assert loss is not None
+        near = loss * (1 + 1e-7)
+        result = judged(resumed(with_step, loss=near, micro_losses=(near,)))
+        assert result.result is PASS
+        worded(result)
+
+    def test_where_weights_end(self) -> None:
+        final = SOUND.straight.parameters[0].final
+        assert final is not None
+        sketch = tuple(s + 1e-9 for s in final.sketch)
+        near = dataclasses.replace(final, bits=final.bits ^ 1, sketch=sketch)
+        assert judged(resumed(with_parameter, final=near)).result is PASS
+
+    def test_nothing_that_comes_back_is_rounded(self) -> None:
+        saved = SOUND.saving.parameters[0].state_saved["exp_avg"]
+        flipped = {"exp_avg": dataclasses.replace(saved, bits=saved.bits ^ 1)}
+        assert found(resumed(with_parameter, state_loaded=flipped)).kind == "exp_avg"
+
+
+def test_two_versions_that_lose_the_same() -> None:
+    """To the gate that is no change."""
+    lost = resumed(with_parameter, state_loaded={})
+    assert judged(lost, lost, versions=True).result is PASS
+    assert judged(lost, SOUND, versions=True).result is FAIL
+    assert judged(lost, lost).result is FAIL
