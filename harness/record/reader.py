@@ -424,6 +424,8 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
             case ValuesEvent():
                 _once(found.values, event.step, event)
             case WindowEvent(window=window):
+                if min(window.seconds, window.cpu_seconds, window.compile_seconds) < 0:
+                    raise BadInput(f"the window of step {window.first} took less than no time")
                 windows.append(window)
             case OptimizerEvent():
                 groups.append((event.step, event.name, event.groups))
