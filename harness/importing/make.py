@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import __version__
 from harness.base.errors import BadInput
+from harness.base.secrets import redact
 from harness.config.training import TrainingData, TrainingRequest
 from harness.devices.device import profile_planes
 from harness.importing.folders import read_sources
@@ -60,6 +61,7 @@ def make_record(path: Path, named: str, workspace: Path, stated: Stated) -> Reco
 
     Raises BadInput where no step and no profile is found.
     """
+    named = redact(named)
     profiles = [path] if path.is_file() else sorted(path.rglob("*.xplane.pb*"))
     if path.is_file() and ".xplane." in path.name:
         return _of_profile(path, named, workspace, stated)
@@ -69,6 +71,11 @@ def make_record(path: Path, named: str, workspace: Path, stated: Stated) -> Reco
         if not path.is_file() and profiles:
             return _of_profile(profiles[-1], named, workspace, stated)
         raise
+    # A copy of what lies elsewhere is called by where that is.
+    sources = [
+        dataclasses.replace(source, what=source.what.replace(str(path), named))
+        for source in sources
+    ]
     beside = [] if path.is_file() else profiles
     return _of_steps(sources, named, workspace, stated, beside)
 

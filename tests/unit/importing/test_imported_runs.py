@@ -61,6 +61,14 @@ class TestRecord:
         assert (run.label, run.case.dtype) == ("hf 4.57", "float32")
         assert not run.parameters
 
+    def test_a_copy_is_called_by_where_it_came_from(self, hf: Path) -> None:
+        url = "https://me:s3cret@host/run/hf.log"
+        run = make_record(hf, url, hf.parent / "workspace", Stated())
+        assert run.manifest.imported is not None
+        told = (*run.manifest.imported.sources, run.manifest.origin.description)
+        assert all("https://***@host/run/hf.log" in text for text in told)
+        assert str(hf) not in (run.directory / "manifest.json").read_text()
+
     def test_the_same_evidence_is_the_same_record(self, hf: Path) -> None:
         first, again = imported(hf), imported(hf)
         assert first.directory == again.directory
