@@ -75,6 +75,10 @@ FAULTS: Mapping[str, Kind] = {
     "skip_update": Kind("optimizer", {"step": 7}),
     "reset_state": Kind("optimizer", {"step": 4}),
     "scaled_gradients": Kind("optimizer", {"factor": 0.5, "step": 4}),
+    "scaled_gradient": Kind(
+        "optimizer", {"parameter": "model.norm.weight", "factor": 2.0, "step": 4}
+    ),
+    "coarse_moments": Kind("optimizer"),
     "frozen": Kind("optimizer", {"parameter": "model.layers.0.mlp.up_proj.weight", "step": 4}),
     "lost_moments": Kind("resume", resumed=True),
     "lost_generators": Kind("resume", resumed=True),

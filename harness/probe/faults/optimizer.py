@@ -114,22 +114,57 @@ def frozen(parameter: str, step: int) -> None:
 
     parameter: its canonical name; the step raises RuntimeError where no optimizer holds it
     """
+
+    def freeze(found: Any) -> None:
+        found.grad = None
+
+    _at_parameter(parameter, step, freeze)
+
+
+def scaled_gradient(parameter: str, factor: float, step: int) -> None:
+    """From one step on, the gradient of one parameter is scaled after clipping.
+
+    Adam makes nearly the same update of it: its moments tell of it, and hardly a loss.
+
+    parameter: its canonical name; the step raises RuntimeError where no optimizer holds it
+    """
+
+    def scale(found: Any) -> None:
+        found.grad.mul_(factor)
+
+    _at_parameter(parameter, step, scale)
+
+
+def coarse_moments() -> None:
+    """The optimizer keeps its moments to the eight bits of a bfloat16."""
+
+    def round_off(optimizer: Any, *_: Any) -> None:
+        with torch.no_grad():
+            for state in optimizer.state.values():
+                for name in ("exp_avg", "exp_avg_sq"):
+                    state[name].copy_(state[name].to(torch.bfloat16).to(state[name].dtype))
+
+    optimizer_hooks.register_optimizer_step_post_hook(round_off)
+
+
+def _at_parameter(parameter: str, step: int, change: Callable[[Any], None]) -> None:
+    """Change one parameter, by its canonical name, before every optimizer step from `step` on."""
     names: dict[int, str] = {}
 
     def remember(module: Any, inputs: Any) -> None:
         if not names and module.training:
             names.update((id(p), canonical_name(n)) for n, p in module.named_parameters())
 
-    def freeze(optimizer: Any) -> None:
+    def before(optimizer: Any) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         found = [p for p in held if names.get(id(p)) == parameter]
         if not found:
-            raise RuntimeError(f"a seeded fault found no parameter {parameter} to freeze")
+            raise RuntimeError(f"a seeded fault found no parameter {parameter} to change")
         for each in found:
-            each.grad = None
+            change(each)
 
     module_hooks.register_module_forward_pre_hook(remember)
-    _at(lambda now: now >= step, freeze)
+    _at(lambda now: now >= step, before)
 
 
 def _at(begun: Callable[[int], bool], change: Callable[[Any], None]) -> None:
