@@ -50,7 +50,8 @@ def test_what_the_trainer_loses_under_fsdpv2(request: pytest.FixtureRequest) -> 
 
 @pytest.mark.cpu
 @pytest.mark.parametrize(
-    ("engine", "device"), [("hf", "cpu-native"), ("reference", "cpu")], ids=["hf", "reference"]
+    ("engine", "device"),
+    [("hf", "cpu-native"), pytest.param("reference", "cpu", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize(
     ("fault", "first"),

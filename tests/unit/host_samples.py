@@ -113,7 +113,7 @@ def hosts(count: int = 2, whole: bool = False) -> list[Host]:
                 record_files.values_event(step, [5.5 - step], 2.0),
                 record_files.window_event(
                     *(step, step, 1.0 + rank),
-                    cpu_seconds=2.0 - rank,
+                    cpu_seconds=2.0 - rank / 8,
                     compilations=int(step < 2),
                     transfers=rank,
                     fallbacks={"aten::nonzero": rank} if rank else {},
