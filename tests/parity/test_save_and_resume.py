@@ -57,7 +57,7 @@ def test_what_the_trainer_loses_under_fsdpv2(request: pytest.FixtureRequest) -> 
     ("fault", "first"),
     [
         ("lost_moments", ["exp_avg", "exp_avg_sq", "counted", "loss"]),
-        ("lost_generators", ["generator_torch", "loss"]),
+        ("lost_generators", ["loss"]),
     ],
 )
 def test_a_fault_of_a_resume(
@@ -65,5 +65,9 @@ def test_a_fault_of_a_resume(
 ) -> None:
     words = (DROPPED, f"engine.{engine}.faults=[{{name: {fault}}}]")
     result = checkpoint(EnginePair(CASE, engine, engine, device), request.config, *words)
-    found = [kind for kind in kinds(result, "a") if kind != "generator_device"]
-    assert found[: len(first)] == first
+    found = kinds(result, "a")
+    # Dropout is drawn by the device's generator on the mesh, and by torch's without it.
+    generators = [kind for kind in found if kind.startswith("generator")]
+    assert [kind for kind in found if kind not in generators][: len(first)] == first
+    if fault == "lost_generators":
+        assert found.index(generators[0]) < found.index("loss")
