@@ -137,6 +137,8 @@ def _loaded_values(saving: Record, loaded: Loaded) -> Iterator[Finding]:
         if parameter.saved is None:
             raise NotObserved(f"{saving.label}: {name} was not observed when it was saved")
         value = loaded.parameters.get(name)
+        if value is None and name not in loaded.missing:
+            raise NotObserved(f"{saving.label}: {name} was not observed when it was loaded")
         if value is not None and value.bits != parameter.saved.bits:
             text = f"{name}: what was saved loads with another value than it had, "
             yield Finding(text + _apart(parameter.saved, value), None, name, kind="loaded")

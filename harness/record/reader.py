@@ -270,8 +270,9 @@ def _contradicts_itself(fingerprint: Fingerprint) -> bool:
 
 
 def _fingerprints(parameter: Parameter) -> list[Fingerprint]:
-    single = (parameter.initial, parameter.gradient, parameter.final)
-    kept = (f for state in (*parameter.state_after, parameter.state_final) for f in state.values())
+    single = (parameter.initial, parameter.gradient, parameter.saved, parameter.final)
+    states = (parameter.state_saved, parameter.state_loaded, parameter.state_final)
+    kept = (f for state in (*parameter.state_after, *states) for f in state.values())
     return [f for f in (*single, *parameter.after, *kept) if f is not None]
 
 

@@ -141,6 +141,15 @@ class TestFails:
         finding = found(dataclasses.replace(SOUND, saving=saving))
         assert (finding.kind, finding.parameter) == ("loaded", "model.norm.weight")
 
+    @pytest.mark.parametrize("left", [0, 1])
+    def test_a_loaded_value_that_was_not_observed(self, left: int) -> None:
+        """Neither is it said to be missing: nothing shows that it came back."""
+        assert SOUND.saving.loaded is not None
+        values = dict(list(SOUND.saving.loaded.parameters.items())[:left])
+        loaded = dataclasses.replace(SOUND.saving.loaded, parameters=values)
+        saving = dataclasses.replace(SOUND.saving, loaded=loaded)
+        assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
+
     def test_the_initial_weights(self, worded: Worded) -> None:
         first = SOUND.straight.parameters[0]
         broken = resumed(with_parameter, initial=first.initial)

@@ -449,6 +449,19 @@ class TestContradictions:
         with pytest.raises(BadInput, match=r"a sketch is cut short: 7 sums in model\.norm\.weight"):
             read_record(folder)
 
+    @pytest.mark.parametrize("where", ["state_saved", "state_loaded"])
+    def test_a_state_that_was_saved_or_loaded_and_is_cut_short(
+        self, folder: Path, where: str
+    ) -> None:
+        def cut(value: dict[str, Any]) -> None:
+            parameter = value["parameters"][1]
+            kept = parameter["state_final"]["exp_avg"]
+            parameter[where] = {"exp_avg": {**kept, "sketch": kept["sketch"][:7]}}
+
+        change(folder / PARAMETERS, cut)
+        with pytest.raises(BadInput, match=r"a sketch is cut short: 7 sums in model\.norm\.weight"):
+            read_record(folder)
+
     @pytest.mark.parametrize("where", ["initial", "gradient", "final"])
     @pytest.mark.parametrize(
         "fields",
