@@ -93,9 +93,12 @@ class Comparison:
         ]
 
     def changed(self, check: Callable[[Record], Iterable[Finding]]) -> list[Finding]:
-        """`of_each`, without what two versions of one trainer both have: by kind, step and
-        parameter, as their numbers may be noise apart."""
-        found = self.of_each(check)
+        """`of_each`, without what two versions of one trainer both have (`unshared`)."""
+        return self.unshared(self.of_each(check))
+
+    def unshared(self, found: list[Finding]) -> list[Finding]:
+        """Findings of either run, without what two versions of one trainer both have: by kind, step
+        and parameter, as their numbers may be noise apart."""
         if not self.versions:
             return found
         by_run = {

@@ -91,6 +91,11 @@ def worst(values: Mapping[K, float]) -> tuple[K, float]:
     return name, values[name]
 
 
+def worst_of(distances: Mapping[K, float] | None) -> float | None:
+    """The furthest of some distances; None where there are none."""
+    return worst(distances)[1] if distances else None
+
+
 def largest(values: Iterable[float]) -> float:
     """The largest of some distances; NaN is larger than anything."""
     return max(values, key=nan_last)

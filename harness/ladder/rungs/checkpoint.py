@@ -30,7 +30,7 @@ def checkpoint(c: Comparison) -> RungResult:
         found = [_of(run, r, limits) for run, r in sides]
     except NotObserved as error:
         return RungResult.invalid("checkpoint", str(error))
-    findings = tuple(finding for side in found for finding in _changed(side, found, c))
+    findings = tuple(c.unshared([finding for side in found for finding in side]))
     if findings:
         heads = [next((f for f in findings if f.run == run), None) for run in "ab"]
         text = "; ".join(
@@ -55,14 +55,6 @@ def _of(run: str, r: Resumption, limits: Limits) -> list[Finding]:
 def _limits(c: Comparison) -> Limits:
     values = (c.limit(metric).value for metric in (LOSSES, GRADIENT_NORM, COURSE))
     return Limits(*(0.0 if math.isinf(value) else value for value in values))
-
-
-def _changed(side: list[Finding], found: list[list[Finding]], c: Comparison) -> list[Finding]:
-    """Of two versions of one trainer, what only one of them does."""
-    if not c.versions:
-        return side
-    keys = [{(f.kind, f.step, f.parameter) for f in each} for each in found]
-    return [f for f in side if (f.kind, f.step, f.parameter) not in keys[0] & keys[1]]
 
 
 def _more(count: int) -> str:

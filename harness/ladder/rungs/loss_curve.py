@@ -14,16 +14,16 @@ from harness.ladder.distances import (
     by_name,
     detected,
     exceeds,
-    largest,
     nan_last,
-    relative_distance,
     sketch_difference,
     sketch_distance,
     sketch_norm,
     worst,
+    worst_of,
 )
 from harness.ladder.late import cause
 from harness.ladder.metric import UNRELATED, Floor, Metric
+from harness.ladder.moments import last_moment_distances, observed_alone
 from harness.ladder.reported import misreported
 from harness.ladder.result import EQUAL, Finding, Result, RungResult, summary
 from harness.ladder.rung import Rung, Stage
@@ -112,9 +112,8 @@ def _unseen(c: Comparison) -> str | None:
     """What of the ends of two runs was not observed: unknown and unknown are not equal."""
     if course_distances(c.a, c.b) is None:
         return "where the parameters end was not observed"
-    held = [record.label for record in (c.a, c.b) if any(p.state_final for p in record.parameters)]
-    if len(held) == 1:
-        return f"of {held[0]} alone was observed what the optimizer keeps at the end"
+    if alone := observed_alone(c.a, c.b, lambda p: p.state_final):
+        return f"of {alone} alone was observed what the optimizer keeps at the end"
     return None
 
 
@@ -151,30 +150,7 @@ def course_distances(a: Record, b: Record) -> dict[str, float] | None:
 
 def worst_course_distance(a: Record, b: Record) -> float | None:
     """The largest of `course_distances`."""
-    distances = course_distances(a, b)
-    return worst(distances)[1] if distances else None
-
-
-def kept_distances(a: Record, b: Record) -> dict[str, float] | None:
-    """Relative distance, by parameter, of what the optimizers keep of it at the end.
-
-    The largest of its moments; infinite for one that only one of the runs keeps. None where neither
-    keeps anything.
-    """
-    left, right = by_name(a), by_name(b)
-    distances: dict[str, float] = {}
-    for name in (n for n in left if n in right):
-        x, y = left[name].state_final, right[name].state_final
-        each = [relative_distance(x[k], y[k]) if k in x and k in y else math.inf for k in {*x, *y}]
-        if each:
-            distances[name] = largest(each)
-    return distances or None
-
-
-def worst_kept_distance(a: Record, b: Record) -> float | None:
-    """The largest of `kept_distances`."""
-    distances = kept_distances(a, b)
-    return worst(distances)[1] if distances else None
+    return worst_of(course_distances(a, b))
 
 
 LOSSES = dataclasses.replace(LOSS, distance=worst_loss_distance)
@@ -196,7 +172,7 @@ COURSE = Metric(
 KEPT = Metric(
     name="kept",
     what="worst moment that the optimizer keeps at the end",
-    distance=worst_kept_distance,
+    distance=lambda a, b: worst_of(last_moment_distances(a, b)),
     unrelated=UNRELATED,
     floors=(
         Floor("CPU", "float32", "", 1e-5, "measured: perturbed weights 1.7e-6, hf against "
@@ -229,7 +205,7 @@ ENDS = (
         "parameters end within {} of their course", "its course from the first value to the last",
     ),
     _End(
-        KEPT, "last moment", kept_distances, "leave other moments",
+        KEPT, "last moment", last_moment_distances, "leave other moments",
         "last moments are within {} of their size", "their size",
     ),
 )  # fmt: skip

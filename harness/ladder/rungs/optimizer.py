@@ -17,9 +17,10 @@ from harness.ladder.distances import (
     sketch_distance,
     sketch_norm,
     worst,
+    worst_of,
 )
 from harness.ladder.metric import UNRELATED, Floor, Metric
-from harness.ladder.moments import moment_distances, worst_moment_distance
+from harness.ladder.moments import moment_distances, observed_alone
 from harness.ladder.result import EQUAL, Finding, RungResult, summary
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.backward import worst_gradient_distance
@@ -178,9 +179,8 @@ def _judge_moments(
     c: Comparison, settings: str, moments: dict[tuple[str, int, str], float]
 ) -> RungResult | None:
     """Where what the optimizers keep of the first gradients differs, or of one was not seen."""
-    held = [record.label for record in (c.a, c.b) if any(p.state_after for p in record.parameters)]
-    if len(held) == 1:
-        text = f"{settings}, but of {held[0]} alone was observed what the optimizer keeps"
+    if alone := observed_alone(c.a, c.b, lambda p: p.state_after):
+        text = f"{settings}, but of {alone} alone was observed what the optimizer keeps"
         return RungResult.invalid("optimizer", text)
     limit = c.limit(MOMENT)
     findings = tuple(
@@ -259,8 +259,7 @@ def update_distances(a: Record, b: Record) -> dict[str, float] | None:
 
 def worst_update_distance(a: Record, b: Record) -> float | None:
     """The largest of `update_distances`."""
-    distances = update_distances(a, b)
-    return worst(distances)[1] if distances else None
+    return worst_of(update_distances(a, b))
 
 
 def _update_norms(c: Comparison, name: str) -> tuple[float | None, float | None]:
@@ -308,7 +307,7 @@ UPDATE = Metric(
 MOMENT = Metric(
     name="moment",
     what="worst moment that the optimizer keeps of the first gradients",
-    distance=worst_moment_distance,
+    distance=lambda a, b: worst_of(moment_distances(a, b)),
     unrelated=UNRELATED,
     floors=(
         Floor("CPU", "float32", "", 2e-6, "measured: hf against torchprime 1.6e-6, perturbed "
