@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as a user gives it, with `~` and `~user` for their folders.
+
+    Of a user that there is not it stays as it is, and so does not exist: `Path.expanduser` raises
+    RuntimeError.
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to be written in place of `path`, which it becomes where the block ends without error.

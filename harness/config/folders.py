@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.base import registry
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.config.overrides import quoted
 
 CONFIGS_VARIABLE = "PARITY_CONFIGS"
@@ -95,7 +96,7 @@ def _of_packages() -> list[ConfigFolder]:
 
 def _of_user() -> list[ConfigFolder]:
     named = os.environ.get(CONFIGS_VARIABLE)
-    path = Path(named).expanduser() if named else USERS
+    path = expanded(named) if named else USERS
     if not path.is_dir():
         if named:
             raise BadInput(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.engines.spec import EngineSpec, SourceSpec
 from harness.environments import sources
@@ -63,7 +64,7 @@ def cached_checkout(spec: SourceSpec, option: str | None, cache: Path) -> Checko
 
 
 def _parse(spec: SourceSpec, text: str) -> Source:
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if spec.bare_folders and folder.is_dir():
         text = str(folder.resolve())
     return parse_source(text, spec.package)

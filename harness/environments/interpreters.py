@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.environments import venv
 from harness.environments.cache import made_once
@@ -140,7 +141,7 @@ def named_interpreter(python: Path, cache_dir: Path, xla: bool = True) -> Interp
                 f"install it there, or name no interpreter, and the harness makes one."
             )
     key = _hash(found.python, found.packages, found.origins)
-    return Interpreter(python.expanduser().absolute(), (), found.packages, found.origins, key)
+    return Interpreter(expanded(python).absolute(), (), found.packages, found.origins, key)
 
 
 def with_transformers(

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 
 from harness.base.errors import BadInput
-from harness.base.files import write_text
+from harness.base.files import expanded, write_text
 from harness.base.secrets import redact
 from harness.environments.cache import exclusive
 from harness.environments.folders import state
@@ -54,7 +54,7 @@ def take_inventory(python: Path, cache_dir: Path) -> Inventory:
     Raises:
         BadInput: there is no such file, or it is not a Python 3.
     """
-    python = Path(os.path.abspath(python.expanduser()))  # not resolved: a venv's is a link
+    python = Path(os.path.abspath(expanded(python)))  # not resolved: a venv's is a link
     if not python.is_file():
         kind = "is a folder: name its bin/python" if python.is_dir() else "does not exist"
         raise BadInput(f"The interpreter {python} {kind}.")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.base.secrets import redact
 from harness.environments.folders import state
@@ -109,9 +110,9 @@ class Checkout:
 def default_cache_dir() -> Path:
     """``$PARITY_CACHE``, or ``parity-harness`` in the user's cache folder."""
     if named := os.environ.get("PARITY_CACHE"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(user_cache).expanduser() / "parity-harness"
+    return expanded(user_cache) / "parity-harness"
 
 
 def parse_source(text: str, package: Package) -> Source:
@@ -141,7 +142,7 @@ def parse_source(text: str, package: Package) -> Source:
     if "://" in text:
         return _parse_url(text, package)
     if text in (".", "..") or text.startswith(("/", "./", "../", "~")):
-        path = Path(os.path.expanduser(text))  # Path.expanduser fails for an unknown user
+        path = expanded(text)
         if not path.is_dir():
             raise BadInput(
                 f"{text!r} is named as the source of {package}, but there is no such folder. "

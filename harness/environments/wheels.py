@@ -11,7 +11,6 @@ A page is an index's (PEP 503, PEP 691), one of links, or a bucket's own list.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.secrets import redact
 from harness.environments.folders import identity
 from harness.environments.listings import Unreadable, addresses, name_of
@@ -90,7 +90,7 @@ def parse_wheel(text: str, package: str, in_git: bool) -> WheelSource | None:
     if found is not None and (not in_git or _NO_REPOSITORY.search(found["page"])):
         return WheelSource(package, found["page"], found["wanted"])
     for place, wanted in ((text, None), text.rpartition("@")[::2]):
-        folder = Path(os.path.expanduser(place))  # Path.expanduser fails for an unknown user
+        folder = expanded(place)
         if "/" in place and "://" not in place and folder.is_dir() and _in(folder, package):
             return WheelSource(package, str(folder.absolute()), wanted)
     return None
@@ -178,7 +178,7 @@ def _version(name: str, package: str, text: str) -> Version:
 
 
 def _file(source: WheelSource) -> Path:
-    path = Path(source.place.removeprefix("file://")).expanduser().absolute()
+    path = expanded(source.place.removeprefix("file://")).absolute()
     if not path.is_file():
         raise BadInput(f"{source.package}@{source}: there is no such wheel: {path}")
     return path

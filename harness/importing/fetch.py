@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 
 WANTED = (
     "trainer_state.json", "train_config.json", "train_metrics.json", "*tfevents*", "*.xplane.pb",
@@ -28,7 +29,7 @@ def fetch(source: str, folder: Path) -> Path:
     Raises BadInput where it does not exist or cannot be read.
     """
     if "://" not in source:
-        path = Path(source).expanduser()
+        path = expanded(source)
         if not path.exists():
             raise BadInput(f"{source} does not exist: name a file or a folder that a trainer wrote")
         return path

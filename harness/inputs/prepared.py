@@ -24,6 +24,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.config.case import Case
 from harness.config.folders import config_folders
 from harness.environments.cache import in_one_piece
@@ -215,7 +216,7 @@ def _digest(case: Case, text: str) -> str:
 
 
 def _read_text(case: Case) -> str:
-    path = Path(case.data.text).expanduser()
+    path = expanded(case.data.text)
     if not path.is_absolute() and not path.is_file():
         texts = [folder.path / "data" / "text" / case.data.text for folder in config_folders()]
         path = next((text for text in texts if text.is_file()), texts[0])

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.base.typed import STRICT
 from harness.launchers import images, local
@@ -86,7 +87,7 @@ class Docker:
             writable=(places.record, places.scratch, *outputs),
             readable=(
                 places.inputs, places.package, *sources, *run.interpreter.pythonpath,
-                *(Path(mount).expanduser().resolve() for mount in self.options.mounts),
+                *(expanded(mount).resolve() for mount in self.options.mounts),
             ),
             shm_size=self.options.shm_size,
             forward=[name for name in self.options.forward if name in os.environ],

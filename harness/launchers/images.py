@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.environments.interpreters import LOCK, base_python
 from harness.environments.sources import default_cache_dir
@@ -52,7 +53,7 @@ class Image:
         }
         files["storage.txt"] = FOLDER / "storage.txt"
         if self.wheels is not None:
-            wheels = sorted(self.wheels.expanduser().glob("*.whl"))
+            wheels = sorted(expanded(self.wheels).glob("*.whl"))
             if not wheels:
                 raise BadInput(
                     f"launcher.options.wheels={self.wheels}: there is no folder with *.whl files. "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.base.secrets import redact
 from harness.config.case import Case
@@ -311,7 +312,7 @@ def plan_whole(subjects: tuple[Plan, Plan], launch: int) -> tuple[Plan, Plan]:
 
 def _script(engine: str, options: TrainerOptions) -> tuple[TrainerOptions, dict[str, str]]:
     """The options with the script's whole path, and what the script is by now."""
-    path = Path(options.script or "").expanduser().resolve()
+    path = expanded(options.script or "").resolve()
     if not path.is_file():
         raise BadInput(
             f"engine.{engine}.script={options.script}: {path} is not a file. Name the script that "

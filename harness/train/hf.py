@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.config.training import Shape, TrainingData, TrainingRequest
 from harness.devices.device import device
@@ -119,15 +120,15 @@ def checkout_of(
     """
     source = training.source
     if source is None and training.train_script.path is not None:
-        script = here / Path(training.train_script.path).expanduser()
+        script = here / expanded(training.train_script.path)
         homes = [parent for parent in script.parents if (parent / "src/transformers").is_dir()]
         source = str(homes[0]) if homes else None
     elif source is None and (here / LOCAL).is_dir():
         source = str(here / LOCAL)
     if source is None:
         return None
-    if (here / Path(source).expanduser()).is_dir():
-        source = str((here / Path(source).expanduser()).absolute())
+    if (here / expanded(source)).is_dir():
+        source = str((here / expanded(source)).absolute())
     return resolve(parse_source(source, TRANSFORMERS), cache, progress)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 
 if TYPE_CHECKING:  # it takes 0.5 s to import
@@ -55,7 +56,7 @@ def check(
         BadInput: something is neither here nor on the hub, or the hub does not hand it out, or
             HF_ENDPOINT is no address.
     """
-    remote = [named for named in wanted if not Path(named.name).expanduser().exists()]
+    remote = [named for named in wanted if not expanded(named.name).exists()]
     remote = [named for named in remote if not _cached(named, environment, caches)]
     if not remote:
         return
@@ -177,8 +178,8 @@ def _offline(named: HubReference, environment: Mapping[str, str]) -> str | None:
 
 def _cached(named: HubReference, environment: Mapping[str, str], caches: list[Path]) -> bool:
     """Whether the hub's cache, or that of `datasets`, has something under this name."""
-    home = Path(environment.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(environment.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    home = expanded(environment.get("HF_HOME", "~/.cache/huggingface"))
+    hub = expanded(environment.get("HF_HUB_CACHE", home / "hub"))
     from huggingface_hub.file_download import repo_folder_name
 
     flat = repo_folder_name(repo_id=named.name, repo_type=named.kind)
@@ -186,6 +187,6 @@ def _cached(named: HubReference, environment: Mapping[str, str], caches: list[Pa
         return True
     if named.kind != "dataset":
         return False
-    built = Path(environment.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
+    built = expanded(environment.get("HF_DATASETS_CACHE", home / "datasets"))
     names = (named.name.replace("/", "___"), named.name.split("/")[-1], f"*___{named.name}")
     return any(any(folder.glob(name)) for folder in (built, *caches) for name in names)

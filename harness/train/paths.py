@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.base.files import expanded
+
 MADE = ("cache_dir", "dir", "logging_dir", "output_dir", "profile_dir")
 """Arguments, by their last name, that are folders even before there is one."""
 
@@ -23,7 +25,7 @@ def absolute(name: str, value: Any, folder: Path) -> Any:
     """
     if not isinstance(value, str) or not value or "://" in value or value.startswith("{"):
         return value
-    path = folder / Path(value).expanduser()
+    path = folder / expanded(value)
     last = name.rsplit(".", 1)[-1]
     if last in MADE or (("/" in value or last in READ) and path.exists()):
         return str(path.absolute())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.config.case import AS_SHIPPED, Case, Data
 from harness.config.training import Shape, TrainingRequest
@@ -93,7 +94,7 @@ def _check_free(directory: Path) -> None:
 
 def output_folder(training: Training) -> Path:
     """`output_dir` as an absolute path."""
-    return Path(training.output_dir).expanduser().absolute()
+    return expanded(training.output_dir).absolute()
 
 
 def output_word(training: Training) -> str:

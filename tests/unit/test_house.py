@@ -80,3 +80,9 @@ def test_no_engine_device_or_family_is_compared_by_name() -> None:
         if name.parts[0] not in OWN_ROOMS
     }
     assert not found
+
+
+def test_a_user_s_path_is_expanded_by_the_one_that_knows_no_error() -> None:
+    """`Path.expanduser` raises for a user that there is not: a crash, to whoever typed it."""
+    raising = [path for path in HARNESS.rglob("*.py") if ".expanduser()" in path.read_text()]
+    assert not raising, "call harness.base.files.expanded"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput
+from harness.base.files import expanded
 from harness.base.progress import Progress
 from harness.engines.command import PACKAGE, SOURCE
 from harness.engines.hf.match_arguments import command_line, match
@@ -28,7 +29,7 @@ def script_of(path: str | None, checkout: Checkout | None, here: Path) -> Path:
     """
     folder = None if checkout is None else checkout.path
     if path is not None:
-        candidates = [here / Path(path).expanduser(), *([folder / path] if folder else [])]
+        candidates = [here / expanded(path), *([folder / path] if folder else [])]
         found = next((one for one in candidates if one.is_file()), None)
         if found is None:
             raise BadInput(

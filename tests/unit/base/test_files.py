@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.files import is_stream, replacing, write_text
+from harness.base.files import expanded, is_stream, replacing, write_text
+
+
+def test_a_home_is_found_and_an_unknown_user_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/x") == tmp_path / "x"
+    assert expanded("~no-such-user/x") == Path("~no-such-user/x")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

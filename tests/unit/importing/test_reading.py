@@ -250,7 +250,9 @@ class TestFolders:
         assert [p.name for p in here.rglob("*") if p.is_file()] == ["hf.log"]
         assert len(only(here).points) == STEPS
 
-    @pytest.mark.parametrize("source", ["memory://nowhere/x", "nosuch://bucket/x", "/no/such/file"])
+    @pytest.mark.parametrize(
+        "source", ["memory://nowhere/x", "nosuch://bucket/x", "/no/such/file", "~no-such-user/x"]
+    )
     def test_what_cannot_be_fetched_is_named(self, tmp_path: Path, source: str) -> None:
         with pytest.raises(BadInput, match=source):
             fetch(source, tmp_path)
