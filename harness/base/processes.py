@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 
 RUN_VARIABLE = "PARITY_RUN"
 """The variable that is a process's mark."""
@@ -38,43 +37,63 @@ def die_with_parent() -> None:
         os._exit(1)  # it ended before that call
 
 
-def marked(mark: str) -> Iterator[int]:
-    """Descriptors of all other processes whose mark begins with `mark`. The caller closes them.
+def marked(mark: str) -> tuple[list[int], set[str]]:
+    """Looks through /proc once.
 
-    A descriptor, unlike a number, never comes to mean another process.
+    Returns descriptors of all other processes whose mark begins with `mark`, which the caller
+    closes (a descriptor, unlike a number, never comes to mean another process), and the numbers of
+    those of which nothing could be read: it ended after it was listed, or is another user's.
     """
     wanted = f"{RUN_VARIABLE}={mark}".encode()
+    found: list[int] = []
+    unread: set[str] = set()
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        with contextlib.suppress(OSError):  # it has ended by now, or is another user's
-            descriptor = os.pidfd_open(int(name))
-            if any(one.startswith(wanted) for one in _environment(name)):
-                yield descriptor
-            else:
-                os.close(descriptor)
+        descriptor, environment = _opened(name)
+        if any(one.startswith(wanted) for one in environment):
+            found.append(descriptor)
+            continue
+        if not any(environment):
+            unread.add(name)
+        if descriptor >= 0:
+            os.close(descriptor)
+    return found, unread
 
 
-def _environment(pid: str) -> list[bytes]:
+def _opened(pid: str) -> tuple[int, list[bytes]]:
+    """A descriptor of a process, -1 if it is gone, and its environment as far as it is readable."""
+    try:
+        descriptor = os.pidfd_open(int(pid))
+    except OSError:
+        return -1, []
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as stream:
-        return stream.read().split(b"\0")
-    return []
+        return descriptor, stream.read().split(b"\0")
+    return descriptor, []
 
 
 def end_marked(mark: str, patience: float = KILL_TIMEOUT) -> bool:
-    """SIGKILL what is marked, until nothing is. Returns whether that was within `patience`."""
+    """SIGKILL what is marked, until nothing is. Returns whether that was within `patience`.
+
+    That nothing was found is no proof: what was listed may have started another, and ended, before
+    it was read. Nothing is left where in one look everything was read that could be read in the
+    look before: only what is marked starts what is marked.
+    """
     deadline = time.monotonic() + patience
+    before: set[str] = set()
     while True:
+        descriptors, unread = marked(mark)
         found = 0
-        for descriptor in marked(mark):
+        for descriptor in descriptors:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 found += 1
             os.close(descriptor)
-        if not found:
+        if not found and unread <= before:
             return True
         if time.monotonic() > deadline:
-            return False
+            return not found
+        before = unread
         time.sleep(0.01)
 
 

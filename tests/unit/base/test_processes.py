@@ -18,7 +18,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def count(mark: str) -> int:
-    found = list(marked(mark))
+    found, _ = marked(mark)
     for descriptor in found:
         os.close(descriptor)
     return len(found)
@@ -100,6 +100,26 @@ def test_what_starts_others_as_fast_as_it_can_is_ended() -> None:
     assert end_marked(mark)
     time.sleep(0.1)
     assert count(mark) == 0
+
+
+def test_what_was_listed_and_gone_before_it_was_read_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy machine: of a chain of processes, the one that was listed ends before it is read."""
+    mark = REAPER.mark()
+    ours = start(mark, SLEEP[2])
+    assert until(lambda: count(mark) == 1)
+    listed = os.listdir
+
+    def late(path: str) -> list[str]:
+        monkeypatch.setattr(os, "listdir", listed)
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        return [*(name for name in listed(path) if name != str(ours.pid)), str(gone.pid)]
+
+    monkeypatch.setattr(os, "listdir", late)
+    assert end_marked(mark)
+    assert ours.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
