@@ -21,6 +21,7 @@ class Seeded:
     """A fault, and the first rung that has to fail.
 
     bf16:      whether it stands out from bfloat16's noise floor (docs/faults.md has the numbers)
+    quick:     whether it is the first of its kind: the others are marked slow
     metric:    of that rung, where it is judged by one of several
     step, parameter, value: of one of its findings: where, and what the faulty run has there
     """
@@ -29,6 +30,7 @@ class Seeded:
     rung: str
     arguments: str = "{}"
     bf16: bool = True
+    quick: bool = True
     metric: str | None = None
     step: int | None = None
     parameter: str | None = None
@@ -45,30 +47,32 @@ UP_PROJ = "model.layers.*.mlp.up_proj.weight"
 FAULTS = (
     Seeded("sharding", "sharding", f"{{{UP_PROJ}: [null, fsdp]}}", parameter=FIRST_UP_PROJ),
     Seeded("swap_batches", "data", step=2),
-    Seeded("swap_rows", "data", step=0),
-    Seeded("repeat_batch", "data", step=3),
+    Seeded("swap_rows", "data", step=0, quick=False),
+    Seeded("repeat_batch", "data", step=3, quick=False),
     Seeded("skip_update", "data", step=7, value=1),
     Seeded("perturb_weight", "init", "{by: 1e-3}", parameter=FIRST_UP_PROJ),
     Seeded("rope_theta", "forward", bf16=False),
-    Seeded("rms_norm_eps", "forward", bf16=False),
-    Seeded("attention_scale", "forward"),
+    Seeded("rms_norm_eps", "forward", bf16=False, quick=False),
+    Seeded("attention_scale", "forward", quick=False),
     Seeded("kv_order", "forward"),
-    Seeded("label_shift", "forward"),
+    Seeded("label_shift", "forward", quick=False),
     Seeded("loss_dtype", "forward"),
     Seeded("no_clipping", "clip", metric="scale", step=0, value=1.0),
     Seeded("clipping_each_parameter", "clip", metric="parameter_scale", step=0),
-    Seeded("unwatched_clipping", "clip", "{factor: 0.5}", metric="scale", step=0),
-    Seeded("clip_threshold", "clip", metric="scale", step=0),
-    Seeded("clipping_without_effect", "clip", metric="parameter_scale", step=0, value=1.0),
+    Seeded("unwatched_clipping", "clip", "{factor: 0.5}", metric="scale", step=0, quick=False),
+    Seeded("clip_threshold", "clip", metric="scale", step=0, quick=False),
+    Seeded("clipping_without_effect", "clip", metric="parameter_scale", step=0, value=1.0,
+           quick=False),
     Seeded("hyper_parameter", "optimizer", "{name: weight_decay, value: 0.1}", step=0, value="0.1"),
-    Seeded("hyper_parameter", "optimizer", "{name: eps, value: 1e-6}", step=0, value="1e-06"),
+    Seeded("hyper_parameter", "optimizer", "{name: eps, value: 1e-6}", step=0, value="1e-06",
+           quick=False),
     Seeded("hyper_parameter", "optimizer", "{name: betas, value: [0.9, 0.95]}",
-           step=0, value="[0.9, 0.95]"),
+           step=0, value="[0.9, 0.95]", quick=False),
     Seeded("coarse_moments", "optimizer", bf16=False, metric="moment", step=0),
-    Seeded("learning_rate_lag", "schedule", step=1, value=(0.0, 0.0)),
+    Seeded("learning_rate_lag", "schedule", step=1, value=(0.0, 0.0), quick=False),
     Seeded("learning_rate", "schedule", "{factor: 1.01}", step=1, value=(0.0002525, 0.0002525)),
     Seeded("nan_loss", "loss_curve", step=7),
-    Seeded("lost_update", "loss_curve", "{step: 19}", bf16=False, metric="course"),
+    Seeded("lost_update", "loss_curve", "{step: 19}", bf16=False, metric="course", quick=False),
     Seeded("scaled_gradient", "loss_curve"),
     Seeded("exit_early", "data", "{after: 8}", step=7),
     Seeded("recompile", "graph", step=11),
@@ -82,7 +86,10 @@ def _id(fault: Seeded) -> str:
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("fault", FAULTS, ids=_id)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(f, id=_id(f), marks=[] if f.quick else pytest.mark.slow) for f in FAULTS],
+)
 def test_fault_fails_at_its_own_rung(fault: Seeded, request: pytest.FixtureRequest) -> None:
     _check(fault, "llama-tiny", request.config)
 
@@ -103,6 +110,7 @@ def test_gradients_of_half_the_loss(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.cpu
+@pytest.mark.slow
 def test_rotary_embeddings_without_their_scaling(request: pytest.FixtureRequest) -> None:
     _check(Seeded("rope_unscaled", "forward"), "llama-3.1-tiny", request.config)
 
@@ -111,11 +119,14 @@ def test_rotary_embeddings_without_their_scaling(request: pytest.FixtureRequest)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("lost_mask", ("case.data.padding=0.3",)),
-        ("lost_positions", ("case.data.documents=3", "case.data.positions=true")),
+        pytest.param("lost_mask", ("case.data.padding=0.3",), marks=pytest.mark.slow),
+        pytest.param(
+            "lost_positions", ("case.data.documents=3", "case.data.positions=true"),
+            marks=pytest.mark.slow,
+        ),
         ("lost_smoothing", ("case.label_smoothing=0.1",)),
     ],
-)
+)  # fmt: skip
 def test_a_feature_that_is_lost(
     name: str, words: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
@@ -123,7 +134,10 @@ def test_a_feature_that_is_lost(
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("form", ["two_call_clipping", "unwatched_clipping"])
+@pytest.mark.parametrize(
+    "form",
+    ["two_call_clipping", pytest.param("unwatched_clipping", marks=pytest.mark.slow)],
+)
 def test_another_form_of_the_same_clipping_passes(
     form: str, request: pytest.FixtureRequest
 ) -> None:

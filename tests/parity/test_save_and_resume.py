@@ -22,7 +22,7 @@ def kinds(result: RungResult, run: str) -> list[str]:
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("device", ["cpu", "cpu-native"])
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), "cpu-native"])
 def test_the_reference_resumes_to_the_last_bit(device: str, request: pytest.FixtureRequest) -> None:
     pair = EnginePair(CASE, "reference", "reference", device)
     assert checkpoint(pair, request.config, DROPPED).result is Result.PASS

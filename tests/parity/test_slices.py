@@ -17,13 +17,14 @@ pytestmark = pytest.mark.cpu
         ("reference", (), list(range(8))),
         # Neighbours along tensor are in other slices: no engine may go by the devices' numbers.
         # torchprime's loader takes this mesh for one of fsdp alone, and fails.
-        (
+        pytest.param(
             "reference",
             (
                 "case.mesh.fsdp=4", "+case.mesh.tensor=2", "case.dcn.fsdp=1", "+case.dcn.tensor=2",
                 "sharding@case.sharding=llama-fsdp-tensor",
             ),
             [0, 4, 1, 5, 2, 6, 3, 7],
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["torchprime", "reference", "tensor across"],
