@@ -28,6 +28,7 @@ class Cell:
     overrides: what it has otherwise, as on the command line
     pairs:     the pairs of engines that are compared; those of the matrix where it has none
     see:       page of the documentation that says why it is refused, or what a FAIL of it is about
+    refused:   why nobody can train it as it is; such a cell is told, and not launched
     """
 
     __pydantic_config__ = STRICT
@@ -37,6 +38,7 @@ class Cell:
     overrides: list[str] = field(default_factory=list)
     pairs: list[list[str]] = field(default_factory=list)
     see: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True)

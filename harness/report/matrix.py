@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.base.text import printable
 from harness.ladder.matrix import Entry, State, counted
@@ -15,8 +15,9 @@ SHOWN = 320
 """Characters of a headline in the page."""
 
 PASSED = Result.PASS.value
-NOT_MEASURED = "¹"
-"""Marks what was judged otherwise than by default."""
+MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
+"""Mark what was judged otherwise than by default: each other way has a mark of its own, as far as
+there are marks."""
 
 INTRODUCTION = """\
 Every cell is a case under overrides, and is trained by pairs of engines. Of each pair: the largest
@@ -58,13 +59,15 @@ def page(entries: Sequence[Entry], words: Sequence[str] = ()) -> str:
     sources = sorted({f"{label}: {text}" for s in states for label, text in s.sources.items()})
     parts += [*(f"- {escaped(text)}" for text in sources), ""]
     judged = sorted({" ".join(state.words) for state in states if state.words})
-    parts += [*(f"{NOT_MEASURED} judged under `{words}`" for words in judged), ""] if judged else []
+    marks = {words: MARKS[min(at, len(MARKS) - 1)] for at, words in enumerate(judged)}
+    if marks:
+        parts += [*(f"{mark} judged under `{words}`" for words, mark in marks.items()), ""]
     for heading, group in itertools.groupby(entries, lambda entry: entry.heading):
-        parts += [*_group(heading, list(group)), ""]
+        parts += [*_group(heading, list(group), marks), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _group(heading: str, entries: list[Entry]) -> Iterator[str]:
+def _group(heading: str, entries: list[Entry], marks: Mapping[str, str]) -> Iterator[str]:
     yield f"## {heading}"
     yield ""
     yield "| cell | trained as | pair | result | max \\|Δloss\\| | ‖g‖ | first step | s |"
@@ -75,7 +78,7 @@ def _group(heading: str, entries: list[Entry]) -> Iterator[str]:
         words = " ".join([f"case={cell.case}", *cell.overrides])
         first = ["", ""] if cell.title == last else [escaped(cell.title), f"`{words}`"]
         last = cell.title
-        mark = f" {NOT_MEASURED}" if state.words else ""
+        mark = f" {marks[' '.join(state.words)]}" if state.words else ""
         result = f"{_result(state)}{mark}"
         yield "| " + " | ".join([*first, entry.between, result, *_cells(state)]) + " |"
     told = [entry for entry in entries if entry.state.state != PASSED and entry.state.text]

@@ -52,8 +52,10 @@ def entries_of(matrix: Matrix) -> list[Entry]:
 def settings_of(cell: Cell, pair: tuple[str, str], words: Sequence[str]) -> Settings:
     """What is asked for by a cell, a pair of engines and the overrides of a command line.
 
-    Raises BadInput where it cannot be composed.
+    Raises BadInput where it cannot be composed, and CannotTrain where the matrix refuses it.
     """
+    if cell.refused:
+        raise CannotTrain(cell.refused)
     asked = load([f"case={cell.case}", *cell.overrides, *words])
     return dataclasses.replace(asked, engines=list(pair))
 

@@ -84,10 +84,10 @@ def test_a_name_that_there_is_not() -> None:
 
 def test_every_cell_of_the_shipped_one_composes() -> None:
     """Or says that no engine honours one of its axes."""
-    matrix = read_matrix("shipped")
+    cells = [cell for cell in read_matrix("shipped").cells if not cell.refused]
     asked = []
-    for cell in matrix.cells:
+    for cell in cells:
         with contextlib.suppress(CannotTrain):
             asked.append(repr(load([f"case={cell.case}", *cell.overrides]).case))
-    assert len(asked) > len(matrix.cells) - 5
+    assert len(asked) > len(cells) - 5
     assert len(set(asked)) == len(asked), "two cells train the same"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from harness.config.matrix import Cell
 from harness.ladder.matrix import REFUSED, Entry, State
@@ -52,3 +53,14 @@ def test_the_page_has_a_row_for_each_pair_and_says_why() -> None:
         "([findings/mine.md](findings/mine.md))",
         "- rows, hf–reference: it has none",
     ]
+
+
+def test_each_other_way_of_judging_has_a_mark_of_its_own() -> None:
+    ways = (("float64=never",), ("tolerance.noise_floor=table",), ())
+    entries = [Entry("", CELL, PAIR, replace(PASSED, words=words)) for words in ways]
+    lines = page(entries).splitlines()
+    assert [text for text in lines if "judged under" in text] == [
+        "¹ judged under `float64=never`", "² judged under `tolerance.noise_floor=table`",
+    ]  # fmt: skip
+    rows = [text.split(" | ")[3] for text in lines if text.startswith("| ") and "cell" not in text]
+    assert rows == ["PASS ¹", "PASS ²", "PASS"]

@@ -137,6 +137,13 @@ def test_an_axis_that_nobody_honours_is_refused(sessions: Sessions) -> None:
     assert not sessions.asked
 
 
+def test_what_the_matrix_refuses_is_told_and_not_launched(sessions: Sessions) -> None:
+    found = run(Cell("scan", "llama-tiny", refused="nobody scans"), ONE)
+    assert states(found)[:2] == [REFUSED] * 2
+    assert found[0].state.text == "nobody scans"
+    assert len(sessions.asked) == 2
+
+
 def test_after_the_budget_nothing_is_launched_and_what_was_kept_is_told(
     sessions: Sessions,
 ) -> None:
