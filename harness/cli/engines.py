@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.base import registry
 from harness.cli.doctor import environment_is_made, source_finding
 from harness.cli.listing import print_list
 from harness.cli.options import Overrides, Torchprime, overrides_of
@@ -16,11 +17,14 @@ def engines(overrides: Overrides = None, torchprime: Torchprime = None) -> None:
     cache, options = default_cache_dir(), load(overrides_of(overrides, torchprime)).engine
     made = environment_is_made(cache)
     environment = "environment is made" if made else "the first run makes its environment"
-    entries = []
+    own, entries = registry.modules(registry.ENGINES), []
     for engine in registered():
         state = environment
         if engine.source is not None and engine.source.default is not None:
             found = source_finding(engine, options[engine.name], cache)
             state = found.state if found.good else found.way_out or found.state
-        entries.append((engine.name, (engine.description, state)))
+        file = own.get(engine.name)
+        entries.append(
+            (engine.name, (engine.description, state, "" if file is None else str(file)))
+        )
     print_list(entries)

@@ -18,6 +18,7 @@ import typer
 from harness import __version__
 from harness.base.crash import CRASHED, crashed
 from harness.base.errors import BadInput
+from harness.base.users import CONFIGS_VARIABLE
 from harness.cli.bisect import bisect
 from harness.cli.bless import bless
 from harness.cli.calibrate import calibrate
@@ -67,8 +68,6 @@ app.add_typer(train, name="train")
 
 def _use_configs(folder: str | None) -> None:
     if folder is not None:
-        from harness.config.folders import CONFIGS_VARIABLE
-
         os.environ[CONFIGS_VARIABLE] = folder
 
 
@@ -92,8 +91,8 @@ def parity(
             "--configs",
             metavar="DIR",
             callback=_use_configs,
-            help="folder with cases of your own; also PARITY_CONFIGS. ./parity_cases is used "
-            "without it",
+            help="folder with cases and engines of your own; also PARITY_CONFIGS. ./parity_cases "
+            "is used without it",
             show_default=False,
         ),
     ] = None,

@@ -6,21 +6,14 @@ Hydra's search path together, so that a case of one may be made of parts of anot
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from harness.base import registry
 from harness.base.errors import BadInput
-from harness.base.files import expanded
+from harness.base.users import CONFIGS_VARIABLE, named_folder, users_folder
 from harness.config.overrides import quoted
-
-CONFIGS_VARIABLE = "PARITY_CONFIGS"
-"""Names the user's folder; so does `parity --configs`."""
-
-USERS = Path("parity_cases")
-"""The user's folder, in the current one, where none is named."""
 
 OWN = "the harness"
 
@@ -95,12 +88,9 @@ def _of_packages() -> list[ConfigFolder]:
 
 
 def _of_user() -> list[ConfigFolder]:
-    named = os.environ.get(CONFIGS_VARIABLE)
-    path = expanded(named) if named else USERS
-    if not path.is_dir():
-        if named:
-            raise BadInput(
-                f"{CONFIGS_VARIABLE}={named}: it is no folder (`parity --configs` sets it too)"
-            )
-        return []
-    return [ConfigFolder(path.resolve(), str(path))]
+    named, path = named_folder(), users_folder()
+    if path is None and named is not None:
+        raise BadInput(
+            f"{CONFIGS_VARIABLE}={named}: it is no folder (`parity --configs` sets it too)"
+        )
+    return [] if path is None else [ConfigFolder(path.resolve(), str(path))]

@@ -180,15 +180,29 @@ def _mount(path: str, *options: str) -> str:
     return line.getvalue()
 
 
+REMOVER = """
+read -r ended
+docker rm --force "$1"
+[ -n "$ended" ] || { sleep 2; docker rm --force "$1"; }
+"""
+"""A shell that removes a container when it is told that the run has ended, or when whoever would
+tell is gone. Docker may have been about to make the container then: it looks a second time."""
+
+
 @contextlib.contextmanager
 def _removed(name: str) -> Iterator[None]:
-    """No container of this name is there before, or left after: `docker run` may be killed."""
-    _remove(name)
+    """No container of this name is there before, or left after, however this process ends.
+
+    A container is a child of Docker's engine: it outlives `docker run`. Where this process is
+    killed, a shell in a session of its own is left to remove it.
+    """
+    subprocess.run(["docker", "rm", "--force", name], stdin=subprocess.DEVNULL, capture_output=True)
+    remover = subprocess.Popen(
+        ["sh", "-c", REMOVER, "sh", name],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         yield
     finally:
-        _remove(name)
-
-
-def _remove(name: str) -> None:
-    subprocess.run(["docker", "rm", "--force", name], stdin=subprocess.DEVNULL, capture_output=True)
+        remover.communicate(b"ended\n")

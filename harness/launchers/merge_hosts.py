@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.base import files
 from harness.base.errors import BadInput
+from harness.base.typed import plain_json
 from harness.environments.cache import in_one_piece
 from harness.launchers.host import HOST_FILE
 from harness.launchers.local import PER_HOST
@@ -30,6 +31,7 @@ from harness.launchers.merge_events import (
     whole,
 )
 from harness.record import device_times, layout, reader, writer
+from harness.record.checksums import write_checksums
 from harness.record.evidence import Hosts, Observed, Record
 from harness.record.termination import OK
 
@@ -41,11 +43,11 @@ OF_PROCESS = (
 
 OF_PARAMETER = (
     "shape", "dtype", "sharding", "group", "initial", "gradient", "clipped_norm", "after", "final",
-    "state_after", "state_final", "counted",
+    "clipped_by", "state_after", "state_final", "counted",
 )  # fmt: skip
 
-COPIED = (layout.PARAMETERS, layout.GRAPH, layout.INITIAL)
-"""Files that are the same on all hosts: the first host's are taken."""
+COPIED = (layout.PARAMETERS, layout.GRAPH, layout.INITIAL, layout.MODULES, layout.MODULE_FILES)
+"""Files and folders that are the same on all hosts: the first host's are taken."""
 
 
 def merge_hosts(folders: Sequence[Path], target: Path, micro_batch: int, expected: int) -> Hosts:
@@ -76,11 +78,14 @@ def merge_hosts(folders: Sequence[Path], target: Path, micro_batch: int, expecte
 def _merge(hosts: Sequence[Host], target: Path, micro_batch: int, found: Disagreements) -> None:
     _compare_processes(hosts, found)
     _compare_parameters(hosts, found)
+    same("modules", "the modules of a step", [(h, _modules(h)) for h in hosts], found)
     events = merge_events(hosts, micro_batch, found)
     lines = [json.dumps(plain(event), allow_nan=False) for event in events]
     files.write_text(target / layout.STEPS, "".join(line + "\n" for line in lines))
     for name in COPIED:
-        if (hosts[0].folder / name).is_file():
+        if (hosts[0].folder / name).is_dir():
+            shutil.copytree(hosts[0].folder / name, target / name)
+        elif (hosts[0].folder / name).is_file():
             shutil.copyfile(hosts[0].folder / name, target / name)
     _merge_first_batch(hosts, target, micro_batch)
     writer.write_json(target / layout.OBSERVED, plain(_merge_observed(hosts)))
@@ -139,6 +144,13 @@ def _compare_parameters(hosts: Sequence[Host], found: Disagreements) -> None:
         for what in OF_PARAMETER:
             values = [(host, getattr(table.get(name), what, None)) for host, table in tables]
             same(f"parameter {what}", f"{name}: {what.replace('_', ' ')}", values, found)
+
+
+def _modules(host: Host) -> list[int] | None:
+    """How often a step executes each of its modules; None where none are kept."""
+    path = host.folder / layout.MODULES
+    kept = plain_json(path.read_bytes()) if path.is_file() else {}
+    return [module["executions"] for module in kept["step"]] if "step" in kept else None
 
 
 def _merge_first_batch(hosts: Sequence[Host], target: Path, micro_batch: int) -> None:
@@ -220,5 +232,6 @@ def merge_records(folders: Sequence[Path], target: Path) -> Record:
             ended=(bad or runs)[0].ended,
         )
         writer.write_json(making / layout.MANIFEST, plain(manifest))
+        write_checksums(making)
         merged = reader.read_record(making)
     return dataclasses.replace(merged, directory=target)

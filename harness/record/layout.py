@@ -16,6 +16,8 @@
     initial.npz      initial weights, and
     first.npz        the first batch, where the case is as shipped: the float64 reference's start
 
+    SHA256SUMS       what each of these was when the run had ended (`harness.record.checksums`)
+
 A Record is evidence: it is read, compared and moved, never edited. docs/record.md describes each
 field. `harness.record.writer` writes it, `harness.record.reader` reads it, and
 `harness.record.evidence` is what it is read into.
@@ -31,6 +33,7 @@ STEPS = "steps.jsonl"
 PARAMETERS = "parameters.json"
 GRAPH = "graph.json"
 MODULES = "modules.json"
+MODULE_FILES = "modules"
 COMPILED = "compiled"
 LOG = "trainer.log"
 TENSORBOARD = "tensorboard"

@@ -32,7 +32,8 @@ class Found:
 
 
 def find_records(folders: Sequence[Path]) -> Found:
-    """Every Record in these folders or below; runs in progress, in hidden folders, are left out.
+    """Every Record in these folders or below. Runs in progress, in hidden folders, and what single
+    hosts left of a run are left out.
 
     Raises BadInput where a folder does not exist, and where there is no Record at all.
     """
@@ -54,6 +55,8 @@ def find_any(folders: Sequence[Path]) -> Found:
             inside = path.parent.relative_to(folder).parts
             if any(part.startswith(".") for part in inside):
                 continue
+            if (path.parent.parent / MANIFEST).is_file():
+                continue  # a host's part of the Record that it lies in
             try:
                 records[path.parent.resolve()] = read_record(path.parent)
             except BadInput as error:

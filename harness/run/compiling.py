@@ -27,6 +27,7 @@ from harness.engines.spec import engine
 from harness.environments.compilers import TpuCompiler, tpu_compiler
 from harness.environments.sources import default_cache_dir
 from harness.record import layout, writer
+from harness.record.checksums import check
 from harness.record.evidence import Record
 from harness.run.plan import Plan
 
@@ -187,6 +188,7 @@ def step_modules(recorded: Record) -> list[StepModule] | str:
     path = recorded.directory / layout.MODULES
     if not path.is_file():
         return f"{recorded.label}: it kept no module of its step"
+    check(recorded.directory, layout.MODULES)
     kept = plain_json(path.read_bytes())
     if "missing" in kept:
         return f"{recorded.label}: {kept['missing']}"
@@ -196,6 +198,7 @@ def step_modules(recorded: Record) -> list[StepModule] | str:
             f"{recorded.label} reads {read['dtype']} from the device at {read['at']} within the "
             "step that was traced: with another value than 0 it may be another step"
         )
+    check(recorded.directory, *(module["file"] for module in kept["step"]))
     return [StepModule(recorded.directory / m["file"], m["executions"]) for m in kept["step"]]
 
 

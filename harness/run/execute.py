@@ -100,7 +100,8 @@ def _on_all_hosts(
 def _put_together(parts: list[Path], place: Slot) -> None:
     """Merge what the hosts left, into the Record's place; a failed run before it is replaced.
 
-    Where nothing can be merged, the first host's part stands for the run, as it ended.
+    The parts lie in it. Where nothing can be merged, the first host's stands for the run, as it
+    ended.
     """
     from harness.launchers.merge_hosts import merge_records
     from harness.report.tensorboard import write_events
@@ -109,6 +110,8 @@ def _put_together(parts: list[Path], place: Slot) -> None:
         merged = merge_records(parts, place.running)
         if merged.steps:
             write_events(merged)
+        for part in parts:
+            shutil.move(part, place.running / part.name)
     except BadInput:
         shutil.copytree(parts[0], place.running, dirs_exist_ok=True)
     place.take(place.running)

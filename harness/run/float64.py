@@ -20,6 +20,7 @@ from harness.inputs.prepared import Inputs
 from harness.ladder.comparison import Comparison
 from harness.launchers.local import device_environment
 from harness.models.family import family
+from harness.record.checksums import check
 from harness.record.evidence import Record
 from harness.record.layout import FIRST_BATCH, INITIAL
 from harness.run.execute import run_or_reuse
@@ -115,6 +116,7 @@ def _inputs_of(record: Record, root: Path) -> Inputs:
     import numpy as np
     from safetensors.numpy import save_file
 
+    check(record.directory, INITIAL, FIRST_BATCH)
     digest = hashlib.sha256()
     for name in (INITIAL, FIRST_BATCH):
         digest.update((record.directory / name).read_bytes())

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
 from harness.record import layout, reader, writer
+from harness.record.checksums import write_checksums
 from harness.record.evidence import Manifest, Record
 
 OBSERVING = (
@@ -118,8 +119,9 @@ class Slot:
         self.running.mkdir(parents=True)
 
     def finish(self, manifest: Manifest) -> Record:
-        """Write the manifest and put the run in its place; a failed one before it is replaced."""
+        """Write manifest and checksums, and put the run in its place, in a failed one's stead."""
         writer.write_json(self.running / layout.MANIFEST, dataclasses.asdict(manifest))
+        write_checksums(self.running)
         self.take(self.running)
         return reader.read_record(self.directory)
 

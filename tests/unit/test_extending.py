@@ -13,11 +13,12 @@ import walkthroughs
 UNIT = Path(__file__).resolve().parent
 
 
-def used(package: Path, *words: str) -> str:
+def used(package: Path, *words: str, **variables: str) -> str:
     """What a command prints in an environment in which `package` is installed."""
     path = os.pathsep.join(map(str, (package, UNIT)))
     done = subprocess.run(
-        [sys.executable, *words], cwd=UNIT.parents[1], env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, *words], cwd=UNIT.parents[1],
+        env={**os.environ, "PYTHONPATH": path, **variables},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,10 +43,7 @@ print(chip("NPU x1").source)
     assert used(package, "-c", code).splitlines() == ["NPU", "its data sheet"]
 
 
-def test_an_engine(tmp_path: Path) -> None:
-    package = walkthroughs.install("Add an engine", tmp_path)
-    assert "my trainer, of a checkout" in used(package, "-m", "harness.cli.main", "engines")
-    code = """
+ENGINE_IN_USE = """
 from pathlib import Path
 from harness.config.compose import load
 from harness.engines.command import Job
@@ -55,7 +53,31 @@ command = engine("mine").command(Job(settings.case, settings.engine["mine"], Pat
 print(*command.argv)
 print(command.spec.watch.tokens, command.spec.injected, "def inject(" in command.files["inject.py"])
 """
-    printed = used(package, "-c", code).splitlines()
+
+
+def test_an_engine(tmp_path: Path) -> None:
+    package = walkthroughs.install("Add an engine", tmp_path)
+    assert "my trainer, of a checkout" in used(package, "-m", "harness.cli.main", "engines")
+    is_used(package)
+
+
+def test_an_engine_without_a_package(tmp_path: Path) -> None:
+    """The files of the walk-through as they are, in the user's folder."""
+    folder = tmp_path / "mine"
+    shown = walkthroughs.files("Add an engine")
+    for name, file in (("engine.py", "__init__.py"), ("inject.py", "inject.py")):
+        path = folder / "engine" / "mine" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(shown[f"my_trainer/{name}"])
+    listed = used(tmp_path, "-m", "harness.cli.main", "--configs", str(folder), "engines")
+    assert "my trainer, of a checkout" in listed
+    assert "engine/mine/__init__.py" in listed.replace("\n    ", "")
+    is_used(tmp_path, PARITY_CONFIGS=str(folder))
+
+
+def is_used(package: Path, **variables: str) -> None:
+    """The engine of the walk-through translates a case."""
+    printed = used(package, "-c", ENGINE_IN_USE, **variables).splitlines()
     assert printed[0].startswith("{source}/train.py --model={inputs}/model")
     assert {"--steps=7", "--fused=True"} <= set(printed[0].split())
     assert printed[1] == "inputs {'dtype': 'float32'} True"
@@ -125,9 +147,20 @@ print(case_origins()["mine"], case.mesh["tensor"], case.global_batch)
 
 
 def test_a_rung(tmp_path: Path) -> None:
-    package = walkthroughs.install("Add a rung", tmp_path)
+    is_judged(walkthroughs.install("Add a rung", tmp_path))
+
+
+def test_a_rung_without_a_package(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "rung").mkdir(parents=True)
+    text = walkthroughs.files("Add a rung")["last_loss.py"]
+    (tmp_path / "mine" / "rung" / "last_loss.py").write_text(text)
+    is_judged(tmp_path, PARITY_CONFIGS=str(tmp_path / "mine"))
+
+
+def is_judged(package: Path, **variables: str) -> None:
+    """The rung of the walk-through is a test, and judges."""
     collect = ("--collect-only", "-q", "--parity-case", "llama-tiny", "tests/parity/test_ladder.py")
-    ids = used(package, "-m", "pytest", *collect)
+    ids = used(package, "-m", "pytest", *collect, **variables)
     rungs = re.findall(r"\[llama-tiny-cpu-hf-reference-(\w+)\]", ids)
     assert rungs[rungs.index("last_loss") - 1] == "schedule"
     code = """
@@ -138,7 +171,7 @@ other = with_loss(b, b.steps[-1].index, b.steps[-1].loss * 1.01)
 for verdict in (judge(comparison(a, b)), judge(comparison(a, other))):
     print(verdict.rung("last_loss").result.value)
 """
-    assert used(package, "-c", code).split() == ["PASS", "FAIL"]
+    assert used(package, "-c", code, **variables).split() == ["PASS", "FAIL"]
 
 
 def test_without_the_package_there_is_no_such_device(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from outside import installed
 from typer.testing import CliRunner
 
 from harness.base.errors import BadInput
+from harness.base.users import CONFIGS_VARIABLE, USERS
 from harness.cli.main import app
 from harness.config.compose import case_names, case_origins, load
-from harness.config.folders import CONFIGS_VARIABLE, OWN, USERS
+from harness.config.folders import OWN
 from harness.inputs.prepared import prepare
 from harness.train.settings import load_hf
 

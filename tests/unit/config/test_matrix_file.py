@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.base.users import CONFIGS_VARIABLE
 from harness.config.compose import load
-from harness.config.folders import CONFIGS_VARIABLE
 from harness.config.matrix import Matrix, read_matrix
 
 

@@ -5,6 +5,9 @@ import io
 import os
 import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,6 +239,41 @@ def test_a_container_is_removed_on_ctrl_c(client: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         launcher().launch(run(tmp_path), interrupt)
     assert client.read_text().splitlines()[-1] == "rm --force parity-hf-0123456789ab"
+
+
+KILLED_SESSION = """
+import sys
+from pathlib import Path
+from launcher_samples import run
+from test_launcher_docker import launcher
+launcher().launch(run(Path(sys.argv[1])), lambda event: None)
+"""
+
+
+def test_a_container_is_removed_where_parity_itself_is_killed(client: Path, tmp_path: Path) -> None:
+    """The engine's own: no process of this machine that could be ended has it for a child."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *filter(None, sys.path)])
+    session = subprocess.Popen(
+        [sys.executable, "-c", KILLED_SESSION, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    wait_for(lambda: "run " in calls(client))
+    session.kill()
+    session.wait()
+    wait_for(lambda: calls(client).rpartition("run ")[2].count("rm --force parity-hf-") == 2)
+
+
+def calls(client: Path) -> str:
+    """What the client was asked for, but for `docker version` and what images it has."""
+    return client.read_text() if client.exists() else ""
+
+
+def wait_for(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("code", [137, 139])

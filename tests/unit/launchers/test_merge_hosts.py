@@ -31,7 +31,7 @@ from harness.probe import hashing
 from harness.record import writer
 from harness.record.evidence import DeviceTimes, ScriptEnd
 from harness.record.hosts import host_findings
-from harness.record.layout import DEVICE_TIMES, MANIFEST
+from harness.record.layout import DEVICE_TIMES, MANIFEST, MODULES
 from harness.record.writer import write_json
 
 
@@ -117,6 +117,35 @@ def test_the_first_batch_is_put_together_for_the_float64_reference(tmp_path: Pat
         assert (first["labels"] == LABELS[0]).all()
 
 
+def with_modules(folders: list[Path], *executions: int) -> None:
+    """The step of every host executes these modules so often."""
+    for folder in folders:
+        (folder / "modules").mkdir()
+        step = []
+        for number, count in enumerate(executions):
+            name = f"modules/{number}.hlo.pb"
+            (folder / name).write_bytes(bytes([number]))
+            step.append({"file": name, "executions": count})
+        write_json(folder / MODULES, {"step": step})
+
+
+def test_the_modules_of_a_step_are_those_of_the_first_host(tmp_path: Path) -> None:
+    folders = write(tmp_path, hosts(2))
+    with_modules(folders, 1, 4)
+    assert merge_hosts(folders, tmp_path, ROWS, 2).disagreements == ()
+    kept = json.loads((tmp_path / MODULES).read_text())["step"]
+    assert [module["executions"] for module in kept] == [1, 4]
+    assert [(tmp_path / module["file"]).read_bytes() for module in kept] == [b"\0", b"\1"]
+
+
+def test_hosts_that_execute_other_modules_are_a_finding(tmp_path: Path) -> None:
+    folders = write(tmp_path, hosts(2))
+    with_modules(folders[:1], 1, 4)
+    with_modules(folders[1:], 1, 3)
+    (finding,) = merge_hosts(folders, tmp_path, ROWS, 2).disagreements
+    assert "the modules of a step is [1, 4] on host 0 and [1, 3] on host 1" in finding
+
+
 # --- what may not differ --------------------------------------------------------------------------
 
 CHANGES: dict[str, Callable[[Host], object]] = {
@@ -136,6 +165,7 @@ CHANGES: dict[str, Callable[[Host], object]] = {
     "initial": lambda h: h.parameters[0].update(initial=fingerprint(9)),
     "gradient": lambda h: h.parameters[0].update(gradient=None),
     "clipped norm": lambda h: h.parameters[0].update(clipped_norm=0.25),
+    "clipped by": lambda h: h.parameters[0].update(clipped_by=[0]),
     "after": lambda h: h.parameters[0]["after"].pop(),
     "final": lambda h: h.parameters[0].update(final=fingerprint(9)),
     "a parameter": lambda h: h.parameters.clear(),

@@ -20,7 +20,9 @@ from harness.config.settings import LauncherSettings
 from harness.record.evidence import Record
 from harness.record.hosts import host_findings
 from harness.record.layout import MANIFEST
+from harness.record.reader import read_record
 from harness.run import execute
+from harness.run.again import find_records
 from harness.run.execute import run_or_reuse
 from harness.run.hosts import FRESH, Meeting, index_of, meet
 from harness.run.plan import Plan
@@ -148,6 +150,9 @@ class TestRuns:
         assert host_findings(first) == ()
         assert first.steps[0].batches[0].shape[0] == 8  # both halves of the rows
         assert "host-0" in (first.directory / "trainer.log").read_text()
+        parts = [read_record(first.directory / f"host-{n}") for n in range(2)]
+        assert [part.observed.process for part in parts] == [0, 1]
+        assert [r.directory for r in find_records([tmp_path]).records] == [first.directory]
         assert [p.name for p in first.directory.parent.iterdir() if not p.name.startswith(".")] == [
             first.directory.name
         ]

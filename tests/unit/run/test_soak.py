@@ -228,12 +228,12 @@ def clock_jumps(chance: random.Random, ground: Ground, trial: int) -> tuple[int,
 
 
 def files_are_damaged(chance: random.Random, ground: Ground, trial: int) -> tuple[int, str]:
-    """Files of a session that ended well are cut, emptied, overwritten or gone."""
+    """Files of a session that ended well are cut, emptied, overwritten, gone, or other by a bit."""
     ended = ground.end(*ground.start(trial))
     files = [p for p in ground.workspace.rglob("*") if p.is_file() and p.suffix != ".lock"]
     for path in chance.sample(files, chance.randint(1, 3)):
         size = path.stat().st_size
-        match chance.randrange(4):
+        match chance.randrange(5):
             case 0:
                 path.unlink()
             case 1:
@@ -242,6 +242,10 @@ def files_are_damaged(chance: random.Random, ground: Ground, trial: int) -> tupl
                 path.write_bytes(b"\0" * size)
             case 3:
                 path.write_bytes(chance.randbytes(size))
+            case 4 if size:
+                data = bytearray(path.read_bytes())
+                data[chance.randrange(size)] ^= 1 << chance.randrange(8)
+                path.write_bytes(data)
     return ended
 
 
@@ -301,8 +305,9 @@ def test_it_recovers_from_everything(ground: Ground) -> None:
         assert ground.end(*ground.start(-1)) == (0, ""), where
         after = ground.records
         assert len(after) == 2, where
-        steps = (ground.made / layout.STEPS).read_bytes()
-        assert all(files[layout.STEPS] == steps for files in after.values()), where
+        for name in (layout.STEPS, layout.PARAMETERS):
+            made = (ground.made / name).read_bytes()
+            assert all(files[name] == made for files in after.values()), where
         hidden = [p.name for p in ground.workspace.glob("*/.*") if p.suffix != ".lock"]
         assert hidden == [], where
     seconds = time.monotonic() - began
