@@ -12,6 +12,7 @@ from harness.base.errors import CannotTrain
 from harness.config.case import Case
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
+from harness.models.family import family
 from harness.probe.spec import Saving, Spec
 from harness.record import layout
 
@@ -150,6 +151,7 @@ def spec_for(job: Job[EngineOptions], **injected: Any) -> Spec:
         stage=case.devices if job.staged else None,
         profile=f"{RECORD}/{layout.PROFILE}" if used.planes else None,
         accelerator_type=used.accelerator_type,
+        router=family(case.model.family).router(case.model),
         injected=injected,
         saving=None if case.save_at is None else _saving(job, case.save_at),
     )

@@ -27,7 +27,15 @@ E = TypeVar("E", bound=StepEvent | ValuesEvent)
 
 OF_STEP: dict[type[StepEvent] | type[ValuesEvent], tuple[str, ...]] = {
     StepEvent: ("micro", "lr", "max_norm", "clips"),
-    ValuesEvent: ("losses", "gradient_norm", "norms", "inputs", "outputs", "cross_entropies"),
+    ValuesEvent: (
+        "losses",
+        "gradient_norm",
+        "norms",
+        "inputs",
+        "outputs",
+        "routed",
+        "cross_entropies",
+    ),
 }
 """Fields of a step's events that are the same on all hosts."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base import registry
 from harness.base.errors import CannotTrain
 from harness.models.layout import Layout
+from harness.models.router import Router
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +72,11 @@ def canonical(model: Model) -> tuple[Layout, ...]:
     return ()
 
 
+def no_router(model: Model) -> Router | None:
+    """Every token goes through all of it."""
+    return None
+
+
 @dataclass(frozen=True)
 class InEngine:
     """What a family is called in one engine.
@@ -81,11 +87,16 @@ class InEngine:
     layouts:   its parameters that hold canonical ones in another layout: fused, stacked,
                transposed. The probe observes the canonical ones, so that engines can be compared.
                hf has none: its parameters are the canonical ones
+    output:    what a decoder layer puts out, as torchprime's sharding tables name it: a layer that
+               returns several tensors names the one of them
+    not_by_xla: why the engine's own module cannot be trained by torch_xla; "" where it can
     """
 
     layer: str
     arguments: Callable[[Model], dict[str, Any]] = no_arguments
     layouts: Callable[[Model], tuple[Layout, ...]] = canonical
+    output: str = "model.layers.*"
+    not_by_xla: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class Family:
                      - has a method `tie()` that shares again what moving to a device took apart
     drops:           the share that each part of a Model drops in training, by the part's name with
                      `*` for a layer's number (`harness.probe.computing.dropout`)
+    router:          how a Model sends each token to some of its experts; None where it has none
     """
 
     name: str
@@ -126,6 +138,7 @@ class Family:
     engines: Mapping[str, InEngine]
     reference: Callable[[dict[str, Any]], Any]
     drops: Callable[[Model], Mapping[str, float]] = nothing_dropped
+    router: Callable[[Model], Router | None] = no_router
 
     def in_engine(self, engine: str) -> InEngine:
         """What it is called in `engine`. Raises CannotTrain where the engine does not have it."""

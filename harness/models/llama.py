@@ -8,6 +8,7 @@ Hydra.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInput, CannotTrain
@@ -190,10 +191,15 @@ def _torchprime_rope_scaling(scaling: dict[str, Any] | None) -> dict[str, Any]:
     return {**factors, "model.rope_scaling.original_context_len": scaling["original_positions"]}
 
 
-def reference(model: dict[str, Any]) -> Any:
+def reference(
+    model: dict[str, Any], feed_forward: tuple[str, Callable[[], Any]] | None = None
+) -> Any:
     """The Llama that defines "the same": plain PyTorch, no transformers, no torchprime.
 
     Its classes are in here because torch is: the harness itself has none.
+
+    feed_forward: name of each layer's feed-forward block and what makes one, in a family that is a
+                  Llama but for these
     """
     import torch
     from torch import nn
@@ -299,12 +305,15 @@ def reference(model: dict[str, Any]) -> Any:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
+    block, make_block = feed_forward or ("mlp", lambda: MLP(model))
+
     class Layer(nn.Module):
         """One pre-norm decoder layer."""
 
         def __init__(self, m: dict[str, Any]) -> None:
             super().__init__()
-            self.self_attn, self.mlp = Attention(m), MLP(m)
+            self.self_attn = Attention(m)
+            self.add_module(block, make_block())
             self.input_layernorm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
             self.post_attention_layernorm = RMSNorm(m["hidden_size"], m["rms_norm_eps"])
 
@@ -316,7 +325,7 @@ def reference(model: dict[str, Any]) -> Any:
             apart: torch.Tensor | None = None,
         ) -> torch.Tensor:
             x = x + self.self_attn(self.input_layernorm(x), cos, sin, apart)
-            return x + self.mlp(self.post_attention_layernorm(x))
+            return x + self.get_submodule(block)(self.post_attention_layernorm(x))
 
     class Decoder(nn.Module):
         """Embedding, layers and the final norm; parameter names are Hugging Face's."""

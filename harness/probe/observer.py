@@ -27,6 +27,7 @@ from harness.probe.outputs import Outputs
 from harness.probe.parameters import Parameters
 from harness.probe.phases import FIRST_WINDOW, Phases
 from harness.probe.recomputed import Recomputed
+from harness.probe.routing import Routing
 from harness.probe.runtime import Runtime
 from harness.probe.spec import Spec
 from harness.probe.turns import Turns
@@ -57,6 +58,7 @@ class Observer:
         self.clipping = Clipping(self._before_clipping)
         self.inputs = ModelInputs(spec.watch, runtime)
         self.outputs = Outputs()
+        self.routing = Routing(spec.router)
         self.recomputed = Recomputed()
         self.autocast: str | None = None
         self.taken_away: set[str] = set()
@@ -79,6 +81,7 @@ class Observer:
         self._watch_root()
         self._watch_backward()
         self._watch_cross_entropy()
+        self.routing.install()
         self.clipping.watch(self.spec.watch.clipping)
         batches.watch(self.spec.watch, self._on_batch, self._replacement())
         self.runtime.on_boundary(self._boundary)
@@ -107,6 +110,7 @@ class Observer:
                 module.register_forward_pre_hook(self._forward_begins)
                 self.inputs.watch(module, self._mine)
                 self.outputs.watch(module)
+                self.routing.watch(module)
             return original(module, *args, **kwargs)
 
         torch.nn.Module.__call__ = call  # type: ignore[method-assign]
@@ -138,6 +142,7 @@ class Observer:
             # Of several there is no sum but ours: one addition of scalars more in the graph.
             self.losses.append(functools.reduce(torch.add, [head.detach() for head in heads]))
             self.outputs.stop()
+            self.routing.stop()
             self.going_back = True
             try:
                 with self.recomputed.watched(self.root):
@@ -312,6 +317,7 @@ class Observer:
                 norms=[] if step["plain"] else norms,
                 inputs=describe(step["inputs"], self.runtime),
                 outputs=self.outputs.read(),
+                routed=self.routing.read(),
                 cross_entropies=[
                     {"reduction": reduction, "value": float(value)}
                     for reduction, value in step["cross_entropies"]
@@ -338,6 +344,7 @@ class Observer:
             "input_sharding": self.input_sharding,
             "autocast": self.autocast,
             "recomputed": self.recomputed.layers,
+            "routers": [] if self.spec.router is None else list(self.spec.router.modules),
             "dropout": {} if self.root is None else dropout(self.root),
             "taken_away": sorted(self.taken_away),
             "model": None if self.root is None else type(self.root).__name__,

@@ -16,8 +16,9 @@ from harness.probe.fingerprint import sums
 from harness.probe.parameters import canonical_name
 
 DEPTH = 1
-"""Parts of a layer that are told apart: its attention and its norms, not the matrices in them. That
-keeps step 0 of a large model small: five outputs a layer."""
+"""Parts of a layer that are told apart: its attention and its norms, not the matrices in them, nor
+the experts, which an engine may give only the tokens that chose them. That keeps step 0 of a large
+model small: five outputs a layer."""
 
 SKETCH = 2
 """Sums of a sketch here. Which output is the first that differs is seen by orders of magnitude, and
@@ -44,7 +45,7 @@ class Outputs:
             first = output[0] if isinstance(output, tuple | list) and output else output
             if name is None or name in self.taken or threading.get_ident() != thread:
                 return
-            if _is_plain(first):
+            if is_plain(first):
                 self.taken[name] = (list(first.shape), sums(first, SKETCH))
 
         self._hook = module_hooks.register_module_forward_hook(leave)
@@ -66,13 +67,13 @@ class Outputs:
 
 
 def _after_layer(name: str) -> int:
-    """How deep a module lies below the innermost numbered one: 0 for model.layers.3 itself."""
+    """How deep a module lies below the outermost numbered one: 0 for model.layers.3 itself."""
     parts = name.split(".")
-    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    return len(parts) - 1 - numbered[-1] if numbered else 0
+    numbered = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return 0 if numbered is None else len(parts) - 1 - numbered
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether a module's output is a tensor of numbers, and not one that only stands for them:
     functions are traced with such ones, as the body of a scan is."""
     return (

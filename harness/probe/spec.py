@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.models.layout import Layout
+from harness.models.router import Router
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Spec:
     condition:    what device to compute like, of `harness.base.conditions`; None for none
     watch:        what the probe has to know of the trainer
     layouts:      parameters of its model that hold canonical ones in another layout
+    router:       how its model sends each token to some of its experts; None where it has none
     rows:         .npz with `input_ids` and `labels`, each [rows, sequence], and what else a model
                   is given of them (`attention_mask`, `position_ids`); they replace what the
                   engine's DataLoader yields, in order. None leaves the engine's own batches
@@ -105,6 +107,7 @@ class Spec:
     condition: str | None = None
     watch: Watch = field(default_factory=Watch)
     layouts: tuple[Layout, ...] = ()
+    router: Router | None = None
     rows: str | None = None
     inject: str | None = None
     injected: dict[str, Any] = field(default_factory=dict)
@@ -128,6 +131,7 @@ class Spec:
         raw = json.loads(text)
         raw["faults"] = tuple(Fault(**fault) for fault in raw.get("faults", ()))
         raw["layouts"] = tuple(map(Layout.of, raw.get("layouts", ())))
+        raw["router"] = Router.of(raw.get("router"))
         watch: dict[str, Any] = raw.get("watch", {})
         lists = {k: tuple(v) for k, v in watch.items() if isinstance(v, list)}
         raw["watch"] = Watch(**{**watch, **lists})

@@ -214,6 +214,8 @@ class Observed:
     dropout:               by the name of a part of the model, the share that it drops in training
     recomputed:            by the name of a kind of layer, such as "model.layers.*", how many are
                            computed again in the backward pass of step 0 (checkpointing)
+    routers:               modules that choose experts for each token, as the model's family names
+                           them, whether they were seen or not
     taken_away:            what batches of the trainer's own have, and prepared ones have not
     model:                 the root module's class
     attention:             transformers' name of its attention implementation
@@ -242,6 +244,7 @@ class Observed:
     autocast: str | None = None
     dropout: dict[str, Finite] = field(default_factory=dict)
     recomputed: dict[str, Count] | None = None
+    routers: tuple[str, ...] = ()
     taken_away: tuple[str, ...] = ()
     model: str | None = None
     attention: str | None = None
@@ -499,6 +502,43 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """A linear sketch of a tensor, and its L2 norm (`harness.probe.fingerprint`)."""
+
+    __pydantic_config__ = STRICT
+
+    sketch: tuple[Number, ...]
+    norm: Number
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Which experts a router chose in the first forward pass of step 0.
+
+    name:    of the router's module, canonical
+    tokens:  how many it was given
+    given:   what it was given, [tokens, hidden]
+    logits:  what it put out, [tokens, experts]; None where that was not seen
+    scores:  what the highest were chosen of, [tokens, experts]; None where no choice was seen
+    taken:   of the first tokens the indices of their experts, those of the highest scores first
+    margins: of the same tokens, how far the last chosen score was above the best of those not
+             chosen
+    load:    by expert, how many of all tokens chose it
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    tokens: Count
+    given: Sums | None
+    logits: Sums | None
+    scores: Sums | None
+    taken: tuple[tuple[Count, ...], ...]
+    margins: tuple[Number, ...]
+    load: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimizer step.
 
@@ -513,6 +553,7 @@ class Step:
                      name: as in Batch; "" for one that the device had yet to compute. Masks of ones
                      and positions 0, 1, 2 … are left out
     outputs:         of step 0: what each part of the model computed, in that order
+    routed:          of step 0: which experts each router chose, in the order of their calls
     cross_entropies: of step 0, in order, for each call that is part of a loss
     generators:      by name, the state of each random number generator when its first forward pass
                      began; of a case that saves
@@ -530,6 +571,7 @@ class Step:
     clips: tuple[Clip, ...] = ()
     inputs: tuple[dict[str, str], ...] = ()
     outputs: tuple[Output, ...] = ()
+    routed: tuple[Routed, ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
     generators: dict[str, str] = field(default_factory=dict)
     finished: bool = False

@@ -29,6 +29,7 @@ from harness.record.evidence import (
     Output,
     Parameter,
     Record,
+    Routed,
     Step,
     Window,
 )
@@ -102,6 +103,7 @@ class ValuesEvent:
     norms: tuple[Number | None, ...] = ()
     inputs: tuple[dict[str, str], ...] = ()
     outputs: tuple[Output, ...] = ()
+    routed: tuple[Routed, ...] = ()
     cross_entropies: tuple[CrossEntropy, ...] = ()
 
 
@@ -463,6 +465,7 @@ def merge(events: Iterable[Event]) -> tuple[tuple[Step, ...], tuple[Window, ...]
                 clips=_clips(step, values),
                 inputs=() if values is None else values.inputs,
                 outputs=() if values is None else values.outputs,
+                routed=_routed(values),
                 cross_entropies=() if values is None else values.cross_entropies,
                 generators={} if step is None else step.generators,
                 finished=step is not None and (step.staged or values is not None),
@@ -481,6 +484,27 @@ def _clips(step: StepEvent | None, values: ValuesEvent | None) -> tuple[Clip, ..
         raise BadInput(f"step {step.step} has {len(calls)} clips, but {len(values.norms)} norms")
     pairs = zip(calls, values.norms, strict=False)
     return tuple(dataclasses.replace(call, norm=norm) for call, norm in pairs)
+
+
+def _routed(values: ValuesEvent | None) -> tuple[Routed, ...]:
+    """The routers of a step. Raises BadInput for one that contradicts itself."""
+    routed = () if values is None else values.routed
+    for each in routed:
+        kept, experts = len(each.taken), len(each.load)
+        sizes = {len(taken) for taken in each.taken}
+        wrong = (
+            len(each.margins) != kept
+            or kept > each.tokens
+            or len(sizes) > 1
+            or sum(each.load) != each.tokens * sum(sizes)
+            or any(len({*taken}) < len(taken) for taken in each.taken)
+            or any(expert >= experts for taken in each.taken for expert in taken)
+        )
+        if wrong:
+            raise BadInput(f"what {each.name} chose contradicts itself")
+    if len({each.name for each in routed}) < len(routed):
+        raise BadInput("a router is there twice")
+    return routed
 
 
 E_ = TypeVar("E_", BatchEvent, StepEvent, ValuesEvent)

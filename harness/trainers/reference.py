@@ -96,18 +96,23 @@ def keep_rows(model: Any, mesh: Any, spec: tuple[Any, ...]) -> None:
     def pin(module: Any, inputs: Any, output: torch.Tensor) -> None:
         xs.mark_sharding(output, mesh, spec)
 
-    for name, module in model.named_modules():
-        *path, number = name.split(".")
-        if number.isdigit() and not any(part.isdigit() for part in path):  # no expert in a layer
-            module.register_forward_hook(pin)
+    for module in layers_of(model):
+        module.register_forward_hook(pin)
 
 
 def recompute_layers(model: Any, checkpoint: Callable[[Any], Any]) -> None:
-    """Have `checkpoint` let each numbered module compute its activations again in the backward
-    pass."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2].isdigit():
-            checkpoint(module)
+    """Have `checkpoint` let each layer compute its activations again in the backward pass."""
+    for module in layers_of(model):
+        checkpoint(module)
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The outermost numbered modules: an expert in a layer is none."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2].isdigit() and not any(map(str.isdigit, name.split(".")[:-1]))
+    ]
 
 
 def _by_xla(module: Any) -> None:

@@ -33,6 +33,7 @@ from harness.engines.hf.scripts import arguments_for
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions, Workaround
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
+from harness.models.family import KEY as FAMILY_KEY
 from harness.models.family import family
 from harness.probe.spec import Spec, Watch
 from harness.record.evidence import Reported
@@ -178,6 +179,12 @@ def _optimizer(job: Job[HfOptions]) -> dict[str, Any]:
 
 def _spec(job: Job[HfOptions]) -> Spec:
     case, by_xla = job.case, device(job.device).xla
+    known = family(case.model.family).in_engine("hf")
+    if by_xla and known.not_by_xla:
+        raise CannotTrain(
+            f"{FAMILY_KEY}={case.model.family}: {known.not_by_xla}; compare it on "
+            f"{KEY}=cpu-native, or engines=[torchprime,reference]"
+        )
     if job.options.einsum_linear and not by_xla:
         raise BadInput(
             f"engine.hf.einsum_linear=true: it is torch_xla's, which {KEY}={job.device} has not"

@@ -239,7 +239,8 @@ def _sharding(job: Job[TrainerOptions]) -> str:
     last = "tensor" if case.mesh.get("tensor", 1) > 1 else None
     # Trees from before June 2025 cannot read an axis that is a list of two.
     rows = [["data", "fsdp"] if case.mesh.get("data", 1) > 1 else "fsdp", None]
-    activations = {"model.layers.*": [*rows, last], "lm_head": [*rows, last]}
+    known = family(case.model.family).in_engine("torchprime")
+    activations = {known.output: [*rows, last], "lm_head": [*rows, last]}
     own = {
         pattern_of(each.stored): stored_spec(each, case.parameter_spec) for each in _layouts(case)
     }

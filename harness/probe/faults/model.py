@@ -8,32 +8,8 @@ from typing import Any
 
 import torch
 
+from harness.probe.faults.change import change_model
 from harness.probe.parameters import canonical_name
-
-
-def _change_model(change: Callable[[torch.nn.Module], int]) -> None:
-    """Apply `change` to the model when it is first set to train, after its optimizer was made."""
-    train, init = torch.nn.Module.train, torch.optim.Optimizer.__init__
-    state = {"optimizer": False, "done": False}
-
-    def watched_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        state["optimizer"] = True
-
-    def watched_train(self: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
-        if (
-            mode
-            and state["optimizer"]
-            and not state["done"]
-            and any(True for _ in self.parameters())
-        ):
-            state["done"] = True
-            if not change(self):
-                raise RuntimeError("a seeded fault found nothing to change in the model")
-        return train(self, mode)
-
-    torch.optim.Optimizer.__init__ = watched_init  # type: ignore[method-assign]
-    torch.nn.Module.train = watched_train  # type: ignore[method-assign,assignment]
 
 
 def _on_outputs(suffixes: tuple[str, ...], change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -45,7 +21,7 @@ def _on_outputs(suffixes: tuple[str, ...], change: Callable[[torch.Tensor], torc
             module.register_forward_hook(lambda m, i, output: change(output))
         return len(found)
 
-    _change_model(apply)
+    change_model(apply)
 
 
 def _ignore(argument: str) -> None:
@@ -64,7 +40,7 @@ def _ignore(argument: str) -> None:
             module.register_forward_pre_hook(without, with_kwargs=True)
         return len(below)
 
-    _change_model(apply)
+    change_model(apply)
 
 
 def _takes(module: torch.nn.Module, argument: str) -> bool:
@@ -93,7 +69,7 @@ def perturb_weight(parameter: str, by: float) -> None:
                 return 1
         return 0
 
-    _change_model(change)
+    change_model(change)
 
 
 def rope_theta(factor: float) -> None:
@@ -141,7 +117,7 @@ def _change_rotary(
                 found += own(module)
         return found
 
-    _change_model(change)
+    change_model(change)
 
 
 def rms_norm_eps(eps: float) -> None:
@@ -156,7 +132,7 @@ def rms_norm_eps(eps: float) -> None:
                     found += 1
         return found
 
-    _change_model(change)
+    change_model(change)
 
 
 def attention_scale(factor: float) -> None:
@@ -215,4 +191,4 @@ def sync_each_layer() -> None:
             layer.register_forward_hook(lambda m, i, output: cut(output))
         return len(layers)
 
-    _change_model(apply)
+    change_model(apply)

@@ -88,6 +88,7 @@ def test_every_cell_of_the_shipped_one_composes() -> None:
     asked = []
     for cell in cells:
         with contextlib.suppress(CannotTrain):
-            asked.append(repr(load([f"case={cell.case}", *cell.overrides]).case))
+            found = load([f"case={cell.case}", *cell.overrides])
+            asked.append(repr((found.case, found.launcher.device)))
     assert len(asked) > len(cells) - 5
     assert len(set(asked)) == len(asked), "two cells train the same"

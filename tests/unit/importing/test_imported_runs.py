@@ -128,7 +128,7 @@ class TestNoticed:
 class TestJudged:
     def test_what_it_cannot_show_is_not_proven(self, hf: Path, tp: Path) -> None:
         verdict = judged(imported(hf, dtype="float32"), imported(tp, dtype="float32"))
-        for name in set(names()) - SHOWN:
+        for name in set(names()) - SHOWN - {"routing"}:  # their model is not known to route
             assert verdict.rung(name).result is Result.INVALID
         assert verdict.result is not Result.PASS
         assert verdict.rung("forward").result is Result.INVALID  # it rests on data and init

@@ -28,8 +28,8 @@ from harness.record.evidence import Record
 ROOT = Path(__file__).resolve().parents[3]
 
 ORDER = (
-    "environment", "sharding", "data", "init", "forward", "backward", "clip", "optimizer",
-    "schedule", "loss_curve", "grad_norm_curve", "checkpoint", "graph", "compiled",
+    "environment", "sharding", "data", "init", "routing", "forward", "backward", "clip",
+    "optimizer", "schedule", "loss_curve", "grad_norm_curve", "checkpoint", "graph", "compiled",
     "predicted_time", "step_time",
 )  # fmt: skip
 
@@ -83,8 +83,8 @@ class TestOurs:
 
 class TestAdded:
     def test_right_after_the_one_that_it_names(self) -> None:
-        added = with_added(LADDER, [holding("routing", after="init")])
-        assert [rung.name for rung in added][3:6] == ["init", "routing", "forward"]
+        added = with_added(LADDER, [holding("loads", after="routing")])
+        assert [rung.name for rung in added][3:6] == ["init", "routing", "loads"]
         assert len(added) == len(LADDER) + 1
 
     def test_at_the_end_by_default(self) -> None:
@@ -93,7 +93,7 @@ class TestAdded:
     def test_one_may_follow_another_added_one(self) -> None:
         first, second = holding("second", after="first"), holding("first", after="clip")
         placed = [rung.name for rung in with_added(LADDER, [first, second])]
-        assert placed[6:9] == ["clip", "first", "second"]
+        assert placed[7:10] == ["clip", "first", "second"]
 
     @pytest.mark.parametrize(
         ("name", "fields", "message"),
@@ -207,7 +207,7 @@ class TestFromAnotherPackage:
 
     @pytest.mark.usefixtures("installed")
     def test_it_is_judged_at_its_place(self, a: Record, b: Record) -> None:
-        assert names()[8:11] == ("schedule", "last_loss", "loss_curve")
+        assert names()[9:12] == ("schedule", "last_loss", "loss_curve")
         found = judge(comparison(a, b)).rung("last_loss")
         assert (found.result, found.metric, found.limit) == (Result.PASS, "last_loss", 2e-3)
         loss = b.steps[7].loss
@@ -238,7 +238,7 @@ class TestFromAnotherPackage:
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         ids = re.findall(r"\[llama-tiny-cpu-hf-reference-(\w+)\]", done.stdout)
-        assert ids[8:11] == ["schedule", "last_loss", "loss_curve"]
+        assert ids[9:12] == ["schedule", "last_loss", "loss_curve"]
 
 
 def test_what_judges_is_light() -> None:

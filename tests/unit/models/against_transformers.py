@@ -20,7 +20,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.trainer_pt_utils import LabelSmoother
 
-from harness.probe.faults import model as faults
+from harness.probe.faults.catalogue import FAULTS
 
 LENGTH = 128
 
@@ -46,7 +46,8 @@ def compared(case: dict[str, Any]) -> dict[str, Any]:
     labels[:, : LENGTH // 4] = -100
     if case["fault"] is not None:
         name, arguments = case["fault"]
-        getattr(faults, name)(**arguments)
+        module = importlib.import_module(f"harness.probe.faults.{FAULTS[name].module}")
+        getattr(module, name)(**arguments)
         torch.optim.SGD(theirs.parameters())
     theirs.train()
     by_theirs, by_ours = given(case["given"], labels)

@@ -23,11 +23,16 @@ CASES: dict[str, tuple[str, list[Any] | None, str]] = {
     "llama": ("llama-tiny", None, ""),
     "llama-3.1": ("llama-3.1-tiny", None, ""),
     "qwen3": ("qwen3-tiny", None, ""),
+    "mixtral": ("mixtral-tiny", None, ""),
+    "mixtral of documents": ("mixtral-tiny", None, "positions"),
+    "mixtral with padding": ("mixtral-tiny", None, "padding"),
     "llama with padding": ("llama-tiny", None, "padding"),
     "llama of documents": ("llama-tiny", None, "positions"),
     "llama with smoothing": ("llama-tiny", None, "smoothing"),
     "qwen3 of documents": ("qwen3-tiny", None, "positions"),
     "qwen3 with another epsilon": ("qwen3-tiny", ["rms_norm_eps", {"eps": 1e-3}], ""),
+    # The last two: other functions are put in the place of torch's own, for good.
+    "mixtral of other experts": ("mixtral-tiny", ["other_experts", {}], ""),
     "llama-3.1 unscaled": ("llama-3.1-tiny", ["rope_unscaled", {"theta": 10000.0}], ""),
 }
 """By what is compared: a case, a fault to seed into transformers' model, and what both are given
@@ -93,6 +98,13 @@ def test_the_norms_of_heads_show(found: dict[str, Any]) -> None:
     assert abs(theirs["loss"] - ours["loss"]) > 10 * EQUAL * ours["loss"]
     name = "model.layers.0.self_attn.q_norm.weight"
     assert theirs["gradients"][name] != pytest.approx(ours["gradients"][name], rel=10 * EQUAL)
+
+
+def test_the_choice_of_experts_shows(found: dict[str, Any]) -> None:
+    """Both sides choose by one function: only its wrong choice moves them, and moves them alike."""
+    right, wrong = found["mixtral"], found["mixtral of other experts"]
+    assert abs(wrong["reference"]["loss"] - right["reference"]["loss"]) > 100 * EQUAL
+    assert wrong["reference"]["loss"] == pytest.approx(wrong["transformers"]["loss"], rel=EQUAL)
 
 
 def test_scaled_rotary_embeddings_show(found: dict[str, Any]) -> None:

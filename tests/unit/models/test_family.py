@@ -30,6 +30,7 @@ from harness.inputs.prepared import prepare
 from harness.models import llama
 from harness.models.family import Model, family
 from harness.models.layout import Layout
+from harness.models.router import Router
 from harness.probe.spec import Spec
 
 TINY = Model()
@@ -181,6 +182,97 @@ class TestQwen3:
     def test_transformers(self) -> None:
         found = family("qwen3").config(TINY)
         assert (found["model_type"], found["head_dim"]) == ("qwen3", 16)
+
+
+class TestMixtral:
+    MODEL = dataclasses.replace(TINY, family="mixtral", options={"experts": 8, "chosen": 2})
+
+    def test_experts_in_the_place_of_the_feed_forward_block(self) -> None:
+        model = load(["case=mixtral-tiny"]).case.model
+        found, plain = family("mixtral").shapes(model), llama.shapes(TINY)
+        assert {n: s for n, s in plain.items() if ".mlp." not in n} == {
+            n: s for n, s in found.items() if ".block_sparse_moe." not in n
+        }
+        layer = "model.layers.1.block_sparse_moe"
+        assert {n: s for n, s in found.items() if n.startswith(layer)} == {
+            f"{layer}.gate.weight": (4, 64),
+            **{
+                f"{layer}.experts.{i}.w{n}.weight": (64, 96) if n == 2 else (96, 64)
+                for i in range(4)
+                for n in (1, 2, 3)
+            },
+        }
+
+    def test_mixtral_8x7b(self) -> None:
+        """As its config.json has it: 46.7e9 parameters, of which 12.9e9 work on a token."""
+        model = dataclasses.replace(
+            self.MODEL, vocab_size=32000, hidden_size=4096, intermediate_size=14336, layers=32,
+            heads=32, kv_heads=8,
+        )  # fmt: skip
+        size = sum(math.prod(shape) for shape in family("mixtral").shapes(model).values())
+        assert size == 46_702_792_704
+        active = size - 32 * 6 * 3 * 4096 * 14336
+        assert active == 12_879_925_248
+        weights = active - 32000 * 4096 - 65 * 4096
+        flops = family("mixtral").flops_per_token(model, 8192)
+        assert flops == 6 * weights + 12 * 32 * 4096 * 8192
+
+    def test_routers(self) -> None:
+        found = family("mixtral").router(self.MODEL)
+        assert found is not None
+        assert found.modules == tuple(f"model.layers.{i}.block_sparse_moe.gate" for i in range(2))
+        assert (found.experts, found.chosen) == (8, 2)
+        assert Router.of(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+        assert family("llama").router(TINY) is None
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            None, {"experts": 8}, {"experts": 8, "chosen": 2, "capacity": 1},
+            {"experts": 2, "chosen": 2}, {"experts": 8, "chosen": 0},
+            {"experts": 8.0, "chosen": 2}, {"experts": 8, "chosen": True},
+        ],
+    )  # fmt: skip
+    def test_one_that_cannot_be(self, options: Any) -> None:
+        family("mixtral").check(self.MODEL)
+        with pytest.raises(BadInput, match=r"case\.model\.options"):
+            family("mixtral").check(dataclasses.replace(self.MODEL, options=options))
+
+    def test_a_shape_that_no_llama_has(self) -> None:
+        with pytest.raises(BadInput, match=r"case\.model\.kv_heads"):
+            family("mixtral").check(dataclasses.replace(self.MODEL, kv_heads=3))
+
+    def test_torchprime(self) -> None:
+        known = family("mixtral").in_engine("torchprime")
+        found = known.arguments(self.MODEL)
+        assert found["model"] == "mixtral-8x7b"
+        assert found["model.moe_implementation"] == "static"
+        assert found["model.num_local_experts"] == 8
+        assert found["model.num_experts_per_tok"] == 2
+        with pytest.raises(CannotTrain, match="untied head"):
+            known.arguments(dataclasses.replace(self.MODEL, tie_embeddings=True))
+
+    def test_what_its_layers_put_out(self, tmp_path: Path) -> None:
+        """The first of two tensors is sharded, as torchprime's own table names it."""
+        case = load(["case=mixtral-tiny"]).case
+        tree = torchprime_tree(tmp_path / "torchprime")
+        command = engine("torchprime").command(Job(case, TrainerOptions(), tree))
+        table = yaml.safe_load(command.files["configs/model/sharding/parity.yaml"])
+        assert table["model.layers.*[0]"] == ["fsdp", None, None]
+        assert "model.layers.*" not in table
+        assert command.spec.router == family("mixtral").router(case.model)
+        assert Spec.from_json(command.spec.to_json()).router == command.spec.router
+
+    def test_transformers(self) -> None:
+        found = family("mixtral").config(self.MODEL)
+        assert (found["num_local_experts"], found["num_experts_per_tok"]) == (8, 2)
+        assert found["output_router_logits"] is False
+
+    def test_transformers_has_shapes_that_depend_on_values(self) -> None:
+        case = load(["case=mixtral-tiny"]).case
+        with pytest.raises(CannotTrain, match=r"shapes depend on values .*cpu-native"):
+            translate_hf(Job(case, HfOptions()))
+        translate_hf(Job(case, HfOptions(), device="cpu-native"))
 
 
 FAMILY = """

@@ -38,6 +38,7 @@ RUNS: list[dict[str, Any]] = [
     {"layout": "fused", "clip": "none"}, {"layout": "stacked", "clip": "none"},
     {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
     *({**SAVING, "save": 2}, {**SAVING, "resume": 2, "of": 30}, {**SAVING, "resume": 1, "of": 30}),
+    {"route": True}, {"device": "xla", "route": True},
 ]  # fmt: skip
 
 
@@ -195,6 +196,45 @@ def test_the_loss_of_several_heads_is_their_sum(folder: Path) -> None:
     plain, other = watched(folder).steps, watched(folder, backward="two heads").steps
     for x, y in zip(plain, other, strict=True):
         assert y.micro_losses == pytest.approx(x.micro_losses, rel=1e-5)
+
+
+class TestRouting:
+    """What routers choose."""
+
+    def test_on_the_host_and_on_a_mesh(self, folder: Path) -> None:
+        runs = watched(folder, route=True), watched(folder, device="xla", route=True)
+        host, mesh = (run.steps[0].routed for run in runs)
+        assert [each.name for each in host] == [each.name for each in mesh] == ["gate"]
+        (one,), (other,) = host, mesh
+        assert one.tokens == other.tokens == 24  # rows of 6
+        assert len(one.taken) == len(one.margins) == 24
+        assert (one.taken, one.load) == (other.taken, other.load)
+        assert sum(one.load) == 48
+        assert [sum(n in taken for taken in one.taken) for n in range(4)] == list(one.load)
+        assert min(one.margins) >= 0
+        assert one.margins == pytest.approx(other.margins, abs=1e-6)
+        for what in ("given", "logits", "scores"):
+            left, right = getattr(one, what), getattr(other, what)
+            assert left.sketch == pytest.approx(right.sketch, abs=1e-5)
+            assert left.norm == pytest.approx(right.norm, rel=1e-6)
+        assert one.scores is not None
+        # Scores are shares: of four, no token has less than a quarter at best, or more than all.
+        assert (24 / 4) ** 0.5 <= one.scores.norm <= 24**0.5
+
+    def test_of_the_first_step_alone(self, folder: Path) -> None:
+        for run in (watched(folder, route=True), watched(folder, device="xla", route=True)):
+            assert [len(step.routed) for step in run.steps] == [1, 0, 0, 0]
+
+    def test_later_steps_keep_their_graph(self, folder: Path) -> None:
+        place = folder / str(RUNS.index({"device": "xla", "route": True}))
+        _, windows, _ = read_steps(place / STEPS, strict=True)
+        assert [(w.compilations, w.executions) for w in windows] == [(1, 1), (1, 1), (0, 2)]
+        assert [w.inner_graphs for w in windows] == [0, 0, 0]
+
+    def test_what_was_to_be_watched(self, folder: Path) -> None:
+        for run, expected in (({"route": True}, ("gate",)), ({}, ())):
+            place = folder / str(RUNS.index(run))
+            assert read_observed(place).routers == expected
 
 
 class TestInputs:

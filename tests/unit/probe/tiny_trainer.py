@@ -5,7 +5,8 @@ is scaled, `mask` what its attention masks hold, `repeat` a step that trains on 
 step before once more, `drop` the share that its model drops, `cast` whether it casts operations to
 bfloat16, `remat` whether its layers are computed again, `cut` how its passes are cut, `layout` how
 it keeps its two matrices, `backward` how it gets its gradients, `save` after how many steps it
-saves into `folder`, `resume` after how many steps what is in there was saved.
+saves into `folder`, `resume` after how many steps what is in there was saved, `route` whether its
+tokens go through two of four experts.
 """
 
 from __future__ import annotations
@@ -65,14 +66,16 @@ BACKWARD: dict[str, Callable[[torch.Tensor, Any], None]] = {
 class Model(torch.nn.Module):  # type: ignore[misc]
     """A bigram model."""
 
-    def __init__(self, drop: float, remat: bool, cut: str) -> None:
+    def __init__(self, drop: float, remat: bool, cut: str, route: bool) -> None:
         super().__init__()
-        self.remat, self.cut = remat, cut
+        self.remat, self.cut, self.route = remat, cut, route
         layers = 2 if drop or remat else 0
         self.layers = torch.nn.ModuleList([torch.nn.Dropout(drop) for _ in range(layers)])
         self.residual_dropout = drop
         self.embed = torch.nn.Embedding(16, 8)
         self.head = torch.nn.Linear(8, 16, bias=False)
+        if route:
+            self.gate = torch.nn.Linear(8, 4, bias=False)
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
         hidden = self.embed(input_ids)
@@ -84,8 +87,15 @@ class Model(torch.nn.Module):  # type: ignore[misc]
                 hidden = torch.utils.checkpoint.checkpoint(layer, hidden, use_reentrant=True)
             else:
                 hidden = layer(hidden)
+        if self.route:
+            hidden = hidden * self.weights(hidden)
         logits = self.head(hidden)[:, :-1].flatten(0, 1)
         return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+
+    def weights(self, hidden: torch.Tensor) -> torch.Tensor:
+        """A sum over the experts of each token, the n-th of which multiplies by n + 1."""
+        best, taken = torch.topk(self.gate(hidden.flatten(0, 1)).softmax(-1), 2)
+        return (best * (taken + 1)).sum(-1).view(hidden.shape[:2])[..., None]
 
 
 def to_own_layout(model: Any, name: str) -> None:
@@ -166,7 +176,7 @@ def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
     device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
     remat: bool = False, cut: str = "", layout: str | None = None, backward: str = "plain",
-    save: int | None = None, resume: int = 0, folder: str = "",
+    save: int | None = None, resume: int = 0, folder: str = "", route: bool = False,
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
@@ -174,7 +184,7 @@ def main(
     if mask is not None:
         rows = [{**row, "attention_mask": torch.full((6,), mask)} for row in rows]
     loader: Any = DataLoader(rows[4 * resume * accumulation :], batch_size=4)
-    model: Any = Model(drop, remat, cut)
+    model: Any = Model(drop, remat, cut, route)
     if layout is not None:
         to_own_layout(model, layout)
     if device == "xla":

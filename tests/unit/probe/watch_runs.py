@@ -16,6 +16,7 @@ import numpy as np
 import torch_xla  # noqa: F401
 
 from harness.models.layout import Layout
+from harness.models.router import Router
 from harness.probe.__main__ import main
 from harness.probe.spec import Saving, Spec
 from harness.record.layout import STEPS
@@ -60,7 +61,7 @@ def run(folder: Path, argument: str) -> None:
     steps = 4 - wanted.get("resume", 0)
     watched = Spec(
         steps, micro_batch=4, window=2, eager=eager, rows=rows, layouts=layouts, saving=saving,
-        inject=inject,
+        inject=inject, router=Router(("gate",), 4, 2) if "route" in wanted else None,
     )  # fmt: skip
     argument = json.dumps(wanted)
     spec.write_text(watched.to_json())
