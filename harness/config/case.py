@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.base.typed import STRICT, typed
-from harness.models.family import Model, family
+from harness.models.family import FLASH_ATTENTION, Model, family
 
 ALIGNED = "aligned"
 AS_SHIPPED = "as_shipped"
@@ -198,7 +198,7 @@ def check(case: Case) -> None:
     _one_of("case.precision", case.matmul_precision, PRECISIONS)
     _one_of("case.optimizer.name", case.optimizer.name, OPTIMIZERS)
     _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
-    _one_of("case.model.attention", case.model.attention, ("eager", "sdpa"))
+    _one_of("case.model.attention", case.model.attention, ("eager", "sdpa", FLASH_ATTENTION))
     _check_name(case.name)
     _check_numbers(case)
     if case.steps < 3:

@@ -45,6 +45,7 @@ class Device:
     knows_slices:     its devices say which slice they are of; where they do not, the probe makes up
                       the slices that a mesh lies across
     traces:           the steps of a case can be traced on it without values (`stage=true`)
+    kernels:          it executes hand-written kernels of a TPU (Pallas)
     shared:           two processes can have it at once, so that two trainers can run their timing
                       windows in turns
     matmul_precision: in what float32 matrix products are computed where nobody asks for more
@@ -85,6 +86,7 @@ class Device:
     planes: re.Pattern[str] | None = None
     knows_slices: bool = True
     traces: bool = False
+    kernels: bool = False
     plugin: Callable[[], Path | None] = lambda: None
     is_own: Callable[[Mapping[str, Any]], bool] = lambda attributes: True
     deterministic: frozenset[str] = frozenset()

@@ -320,6 +320,7 @@ DEVICE = Device(
     undriven=why_undriven,
     of_type=devices_of_type,
     shared=False,
+    kernels=True,
     # xla::PrecisionConfig::DEFAULT; torch_xla.backends.set_mat_mul_precision asks for more.
     matmul_precision="bfloat16",
     kind_of=kind_of,

@@ -29,7 +29,7 @@ from harness.engines.command import (
     spec_for,
 )
 from harness.engines.spec import EngineSpec
-from harness.models.family import family
+from harness.models.family import FLASH_ATTENTION, family
 
 SCRIPT = f"{PACKAGE}/trainers/reference.py"
 
@@ -56,6 +56,11 @@ def float64_reference(job: Job[EngineOptions]) -> Command:
 
 def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
     case, in_float64 = job.case, dtype == "float64"
+    if case.model.attention == FLASH_ATTENTION and not in_float64:
+        raise CannotTrain(
+            f"case.model.attention={FLASH_ATTENTION}: the reference has no kernels; compare with "
+            "engines=[hf,torchprime]"
+        )
     if case.optimizer.name != "adamw":
         raise CannotTrain(
             f"case.optimizer.name={case.optimizer.name}: the reference has only adamw"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 KEY = "case.model.family"
 """The key by which a user names a family."""
 
+FLASH_ATTENTION = "flash_attention"
+"""`case.model.attention`: JAX's kernel for TPUs, as torch_xla's custom_kernel calls it."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -31,7 +34,8 @@ class Model:
     init_std:  standard deviation of matrices. The usual 0.02 makes attention nearly uniform and
                hides faults in it; see docs/cases.md
     norm_std:  standard deviation of norm weights around 1, so that a norm that is skipped shows
-    attention: Hugging Face name of the attention implementation, "eager" or "sdpa"
+    attention: how attention is computed: "eager" or "sdpa", Hugging Face's names of what PyTorch
+               computes, or "flash_attention", a hand-written kernel of a TPU (FLASH_ATTENTION)
     remat:     recompute each decoder layer's activations in the backward pass
     options:   what only this family has, such as its number of experts; the family checks it
     """

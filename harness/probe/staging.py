@@ -83,6 +83,7 @@ class Staging:
         self._pass_for_devices()
         self._replace_kernels()
         self._watch_optimizers()
+        lower_for_tpu()
         self.xla._xla_step_marker = lambda *_, **__: self._step_marker()
         self.xla._xla_sync_live_tensors = lambda *_, **__: self._step_marker()
         self.xla._xla_sync_multi = lambda tensors, *_, **__: self._sync(tensors)
@@ -368,6 +369,26 @@ class Staging:
         """Write which modules the last step executes, and what was read."""
         modules = {"step": list(self.kept.values()), "reads": list(self.reads.values())}
         self.writer.modules(modules)
+
+
+def lower_for_tpu() -> None:
+    """Have JAX lower for a TPU what it lowers here: torch_xla has it lower the kernels of a TPU.
+
+    As for an export, so that kernels are written in the version that older releases of libtpu read
+    as well: they refuse newer ones than their own.
+    """
+    try:
+        from jax._src import stages
+        from jax._src.interpreters.mlir import LoweringParameters
+    except ImportError:  # without JAX there are no kernels
+        return
+    lower = stages.Traced.lower
+
+    def for_tpu(traced: Any, *, lowering_platforms: Any = None, **parameters: Any) -> Any:
+        parameters.setdefault("_private_parameters", LoweringParameters(for_export=True))
+        return lower(traced, lowering_platforms=lowering_platforms or ("tpu",), **parameters)
+
+    stages.Traced.lower = for_tpu
 
 
 def buffer_donor(parameters: list[int]) -> bytes:

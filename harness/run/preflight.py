@@ -12,6 +12,7 @@ from harness.config.settings import LauncherSettings, Settings
 from harness.devices.device import KEY, device, devices
 from harness.environments.interpreters import Interpreter
 from harness.launchers.registry import devices_of
+from harness.models.family import FLASH_ATTENTION
 
 
 def ready(settings: Settings) -> Settings:
@@ -22,6 +23,7 @@ def ready(settings: Settings) -> Settings:
     check_device(settings.launcher)
     if settings.stage:
         _check_traces(settings.launcher)
+    _check_kernels(settings)
     _check_saves(settings)
     if not device(settings.launcher.device).xla:
         return without_xla(settings)
@@ -87,6 +89,16 @@ def _check_saves(settings: Settings) -> None:
         raise BadInput(
             f"case.save_at={save_at}: what one run saves on this machine another resumes, which "
             f"{elsewhere} does not hand on; train it with launcher=local on one host"
+        )
+
+
+def _check_kernels(settings: Settings) -> None:
+    """Raises BadInput where a kernel of a TPU would have to be executed on something else."""
+    attention, launcher = settings.case.model.attention, settings.launcher
+    if attention == FLASH_ATTENTION and not (settings.stage or device(launcher.device).kernels):
+        raise BadInput(
+            f"case.model.attention={attention}: {KEY}={launcher.device} executes no kernel of a "
+            "TPU; it can be compiled without: stage=true target=v6e:2x2"
         )
 
 

@@ -29,12 +29,13 @@ from harness.engines.command import (
     schedule_of,
     spec_for,
 )
+from harness.engines.hf.match_arguments import FORK
 from harness.engines.hf.scripts import arguments_for
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions, Workaround
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
+from harness.models.family import FLASH_ATTENTION, family
 from harness.models.family import KEY as FAMILY_KEY
-from harness.models.family import family
 from harness.probe.spec import Spec, Watch
 from harness.record.evidence import Reported
 
@@ -145,6 +146,13 @@ def _numerics(job: Job[HfOptions]) -> dict[str, Any]:
             found["use_cpu"] = True  # else it looks for a GPU to cast on
     if case.label_smoothing:
         found["label_smoothing_factor"] = case.label_smoothing
+    if case.model.attention == FLASH_ATTENTION:
+        if job.source is None:
+            raise CannotTrain(
+                f"case.model.attention={FLASH_ATTENTION}: transformers has no kernel of a TPU; its "
+                f"fork for TPUs has: engine.hf.{FORK}"
+            )
+        found[FLASH_ATTENTION] = True
     return found
 
 
@@ -218,7 +226,8 @@ def adapt(
     """The Command with the checkout's own script, and what that calls the arguments."""
     if job.options.script is not None:
         return command
-    explicit, cache = job.options.arguments, default_cache_dir()
+    # What the case asks for is not left out either where a script does not know it.
+    explicit, cache = {*job.options.arguments, *_numerics(job)}, default_cache_dir()
     argv = arguments_for(checkout, wanted(job), interpreter, cache, progress, explicit)
     return dataclasses.replace(command, argv=argv)
 

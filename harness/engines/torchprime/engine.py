@@ -26,7 +26,7 @@ from harness.engines.command import (
 )
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions
 from harness.environments.sources import Package
-from harness.models.family import family
+from harness.models.family import FLASH_ATTENTION, family
 from harness.models.layout import Layout, stored_spec
 from harness.record.evidence import Reported
 
@@ -190,7 +190,7 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
     return {
         **known.arguments(model),
         "model/sharding": "parity",
-        "model.attention_kernel": None,
+        "model.attention_kernel": FLASH_ATTENTION if model.attention == FLASH_ATTENTION else None,
         "model.remat.activation_checkpoint_layers": layers,
         "model.remat.optimization_barrier_layers": layers,
         "model.tokenizer_name": f"{INPUTS}/model",

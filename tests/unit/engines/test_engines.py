@@ -163,6 +163,19 @@ class TestTheCaseReachesEveryTrainer:
         with pytest.raises(CannotTrain, match=r"compare with engines=\[hf,reference\]"):
             torchprime(other, checkout)
 
+    def test_a_kernel_of_a_tpu(self, case: Case, checkout: Path) -> None:
+        """torchprime has it, of transformers the fork for TPUs, and the reference has none."""
+        other = changed(case, model__attention="flash_attention")
+        assert torchprime(case, checkout)["model.attention_kernel"] == "null"
+        assert torchprime(other, checkout)["model.attention_kernel"] == "flash_attention"
+        with pytest.raises(CannotTrain, match=r"engine\.hf\.source=.*transformers@flash_attention"):
+            hf(other)
+        argv = command_of("hf", other, checkout=checkout).argv
+        assert [word for word in argv if "attention" in word] == ["--flash_attention=True"]
+        with pytest.raises(CannotTrain, match=r"compare with engines=\[hf,torchprime\]"):
+            reference(other)
+        float64_reference(Job(other, EngineOptions()))  # what is to be computed is the same
+
     def test_float64_casts_nothing_and_smooths(self, case: Case) -> None:
         other = changed(case, autocast="bfloat16", label_smoothing=0.1)
         command = float64_reference(Job(other, EngineOptions()))

@@ -16,6 +16,7 @@ from golden import Worded
 from harness.ladder.judge import judge
 from harness.ladder.result import Result
 from harness.ladder.rungs.environment import environment
+from harness.models.family import FLASH_ATTENTION
 from harness.record.evidence import Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
@@ -139,6 +140,13 @@ class TestEnvironment:
         assert environment(comparison(*both)).result is FAIL
         shipped = [with_manifest(r, lambda m: m["case"].update(kind="as_shipped")) for r in both]
         assert environment(comparison(*shipped)).result is PASS
+
+    def test_a_kernel_has_no_name_among_the_implementations(self, a: Record, b: Record) -> None:
+        def with_kernel(manifest: Any) -> None:
+            manifest["case"]["model"] = {**manifest["case"]["model"], "attention": FLASH_ATTENTION}
+
+        pair = [with_observed(with_manifest(r, with_kernel), attention="eager") for r in (a, b)]
+        assert environment(comparison(*pair)).result is PASS
 
     def test_attention_that_was_not_observed(self, a: Record, b: Record) -> None:
         """Only transformers has names for it: elsewhere nothing can be missing."""

@@ -16,6 +16,7 @@ import torch_xla.core.xla_model as xm
 import torch_xla.debug.metrics as metrics
 import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
+from torch_xla.experimental.custom_kernel import flash_attention
 
 from harness.probe.staging import Staging
 from harness.probe.writer import Writer
@@ -76,6 +77,8 @@ def main() -> dict[str, Any]:
     step(model, optimizer, seen, rows)
     torch_xla.sync()
     seen[0].item()
+    queries = torch.zeros(1, 1, 128, 128).to(device).requires_grad_()
+    flash_attention(queries, queries, queries, causal=True).sum().backward()
     STAGING.finish()
     return {
         "read": read,
@@ -85,6 +88,9 @@ def main() -> dict[str, Any]:
         "compilations": metrics.counter_value("UncachedCompile"),
         "sharding": torch_xla._XLAC._get_xla_sharding_spec(weight),
         "moment": torch_xla._XLAC._get_xla_sharding_spec(optimizer.state[weight]["exp_avg"]),
+        "kernels": torch_xla._XLAC._get_xla_tensors_hlo([queries.grad]).count(
+            'custom_call_target="tpu_custom_call"'
+        ),
         "later view": "custom-call" in torch_xla._XLAC._get_xla_tensors_hlo([weight.t() * 2]),
     }
 

@@ -91,6 +91,11 @@ def test_shardings_stay(staged: Any) -> None:
     assert not staged["later view"]
 
 
+def test_kernels_of_a_tpu_are_lowered(staged: Any) -> None:
+    """Forward, and backward for keys with values and for queries."""
+    assert staged["kernels"] == 3
+
+
 def test_every_module_of_the_last_step_is_kept(modules: Any, texts: list[str]) -> None:
     """Two micro-batches, of which the second adds to the first's gradients, and the update; before
     them three that are executed for what is read."""

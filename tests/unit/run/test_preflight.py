@@ -57,6 +57,15 @@ def test_steps_are_traced_on_the_device_that_can(vm: Callable[..., None]) -> Non
     assert ready(load([*staged, TPU])).stage
 
 
+def test_a_kernel_of_a_tpu_is_executed_on_one_or_compiled(vm: Callable[..., None]) -> None:
+    words = ["case.model.attention=flash_attention"]
+    with pytest.raises(BadInput, match=r"launcher\.device=cpu executes no kernel .*stage=true"):
+        ready(load(words))
+    ready(load([*words, "stage=true", "target=v6e:2x2"]))
+    vm(4)
+    ready(load([*words, TPU]))
+
+
 class TestMesh:
     def test_one_that_fits_is_left_as_it_is(self, vm: Callable[..., None]) -> None:
         vm(4)
