@@ -178,6 +178,23 @@ class TestFails:
         finding = found(resumed(with_parameter, **fields))
         assert (finding.kind, finding.parameter) == (kind, SOUND.straight.parameters[0].name)
 
+    def test_moments_of_an_optimizer_that_counts_no_updates(self) -> None:
+        assert SOUND.resumed is not None
+        saving, back = (
+            dataclasses.replace(
+                run,
+                parameters=tuple(
+                    dataclasses.replace(p, counted_saved=None, counted_loaded=None)
+                    for p in run.parameters
+                ),
+            )
+            for run in (SOUND.saving, SOUND.resumed)
+        )
+        sound = dataclasses.replace(SOUND, saving=saving, resumed=back)
+        assert judged(sound, sound).result is PASS
+        lost = dataclasses.replace(sound, resumed=with_parameter(back, 0, state_loaded={}))
+        assert found(lost).kind == "exp_avg"
+
     @pytest.mark.parametrize(
         ("fields", "kind"),
         [

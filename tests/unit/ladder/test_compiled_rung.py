@@ -236,6 +236,13 @@ class TestOneEngine:
         assert judged(sample_step(), changed).result is Result.PASS
         assert judged(sample_step(), changed, True).result is Result.FAIL
 
+    def test_the_cause_names_the_version_that_has_more(self) -> None:
+        fewer = other(graph={"collectives": (), "fingerprint": "f" * 64})
+        for pair, name in (((sample_step(), fewer), NAMES[0]), ((fewer, sample_step()), NAMES[1])):
+            result = judged(*pair, one_engine=True)
+            assert result.findings
+            assert all(f.text.startswith(f"{name}: ") for f in result.findings)
+
     def test_as_many_executions(self) -> None:
         assert judged(sample_step(), other(executions=2), True).result is Result.FAIL
 

@@ -271,7 +271,7 @@ class TestRepeat:
             (lambda r: with_step(r, 5, gradient_norm=0.5), "the gradient norm of step 5"),
             (lambda r: with_parameter(r, 0, gradient=r.parameters[2].gradient),
              "the gradient of step 0 of model.embed_tokens.weight"),
-            (lambda r: with_parameter(r, 1, clipped_norm=0.1),
+            (lambda r: with_step(with_parameter(r, 1, clipped_norm=0.1), 0, gradient_norm=0.5),
              "the clipped gradient of step 0 of model.norm.weight"),
             (lambda r: with_parameter(r, 1, after=r.parameters[1].after[::-1]),
              "the first updates of model.norm.weight"),
