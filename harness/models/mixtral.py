@@ -172,9 +172,10 @@ def reference(model: dict[str, Any]) -> Any:
     return llama.reference({**model, "options": None}, (BLOCK, Experts))
 
 
-DYNAMIC = (
-    "transformers' Mixtral gives each expert the tokens that chose it, so that shapes depend on "
-    "values and torch_xla compiles anew in each step (docs/findings/mixtral.md)"
+NOT_BY_XLA = (
+    "the Trainer's FSDPv2 does not know what transformers' Mixtral returns, and stops; each of its "
+    "experts is given the tokens that chose it, so that shapes depend on values and torch_xla "
+    "compiles anew in each step (docs/findings/mixtral.md)"
 )
 
 FAMILY = Family(
@@ -185,7 +186,7 @@ FAMILY = Family(
     config=hf_config,
     flops_per_token=flops_per_token,
     engines={
-        "hf": InEngine("MixtralDecoderLayer", not_by_xla=DYNAMIC),
+        "hf": InEngine("MixtralDecoderLayer", not_by_xla=NOT_BY_XLA),
         "torchprime": InEngine(
             "MixtralDecoderLayer", torchprime_overrides, output="model.layers.*[0]"
         ),

@@ -16,6 +16,7 @@ import pytest
 from builders import (
     Array,
     Trainer,
+    as_training,
     comparison,
     fingerprint,
     tolerance,
@@ -110,6 +111,12 @@ def judged(a: Record, b: Record, first: Any, second: Any = None, **given: Any) -
 class TestAgree:
     def test_a_model_without_routers(self, worded: Worded, a: Record, b: Record) -> None:
         result = routing(comparison(a, b))
+        assert result.result is NOT_EXERCISED
+        worded(result)
+
+    def test_a_model_of_no_known_family(self, worded: Worded, a: Record, b: Record) -> None:
+        """What `parity train` trained: it may have routers, of which nothing says so."""
+        result = routing(comparison(as_training(a), as_training(b)))
         assert result.result is NOT_EXERCISED
         worded(result)
 

@@ -205,12 +205,10 @@ class TestMixtral:
 
     def test_mixtral_8x7b(self) -> None:
         """As its config.json has it: 46.7e9 parameters, of which 12.9e9 work on a token."""
-        model = dataclasses.replace(
-            self.MODEL, vocab_size=32000, hidden_size=4096, intermediate_size=14336, layers=32,
-            heads=32, kv_heads=8,
-        )  # fmt: skip
-        size = sum(math.prod(shape) for shape in family("mixtral").shapes(model).values())
+        case = load(["case=mixtral-8x7b"]).case
+        model, size = case.model, case.parameters
         assert size == 46_702_792_704
+        assert case.devices == 256
         active = size - 32 * 6 * 3 * 4096 * 14336
         assert active == 12_879_925_248
         weights = active - 32000 * 4096 - 65 * 4096
