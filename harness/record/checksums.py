@@ -1,14 +1,16 @@
 """What every file of a Record was when its run had ended, so that damage to it is seen.
 
-SHA256SUMS is what coreutils' `sha256sum --check` reads, which looks at all files; whoever reads one
-of them here looks at that one. What is put beside them later (compiled/, tensorboard/) is made of
-them, and not listed.
+SHA256SUMS is what coreutils' `sha256sum --check` reads, which looks at all files. A Record in a
+workspace that is not what it was is no Record of that run, which is launched again. Whoever has
+Records judged that lie somewhere is told, and they are judged as they are. What is put beside them
+later (compiled/, tensorboard/) is made of them, and not listed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import BadInput
@@ -27,9 +29,16 @@ def write_checksums(directory: Path) -> None:
 
 
 def check(directory: Path, *names: str) -> None:
-    """Raise BadInput where one of these files of a Record is not what it was.
+    """Raise BadInput where one of these files of a Record is not what it was."""
+    for text in changed(directory, *names):
+        raise BadInput(f"{text}. {_WAY_OUT}")
+
+
+def changed(directory: Path, *names: str) -> Iterator[str]:
+    """What became of those of these files that are not what they were, a sentence each.
 
     A Record that has no checksums is of an earlier version of the harness: nothing is known of it.
+    Raises BadInput where the checksums themselves cannot be read.
     """
     path = directory / CHECKSUMS
     if not path.is_file():
@@ -38,11 +47,11 @@ def check(directory: Path, *names: str) -> None:
     for name in names:
         file = directory / name
         if name in kept and not file.is_file():
-            raise BadInput(f"{file} is missing: {CHECKSUMS} beside it lists it. {_WAY_OUT}")
-        if file.is_file() and kept.get(name) != _sum(file):
-            raise BadInput(
+            yield f"{file} is missing: {CHECKSUMS} beside it lists it"
+        elif file.is_file() and kept.get(name) != _sum(file):
+            yield (
                 f"{file} is damaged, or was changed after its run had ended: it is not the file "
-                f"that {CHECKSUMS} beside it lists. {_WAY_OUT}"
+                f"that {CHECKSUMS} beside it lists"
             )
 
 

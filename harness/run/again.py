@@ -15,9 +15,10 @@ from harness.ladder.comparison import Comparison, RecordPair, Resumption
 from harness.ladder.judge import judge
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
+from harness.record.checksums import changed
 from harness.record.evidence import Record
 from harness.record.layout import MANIFEST
-from harness.record.reader import read_record
+from harness.record.reader import READ, read_record
 from harness.record.writer import encode
 from harness.run.compiling import kept_pairs
 from harness.run.session import Outcome
@@ -90,10 +91,10 @@ def judge_again(found: Found, tolerance: Tolerance) -> Outcome:
             "two engines: there is nothing to compare"
         )
     text = f"{len(found.records)} Records, judged again: {', '.join(cases)}"
-    notes: tuple[str, ...] = ()
+    notes = tuple(text for record in used.values() for text in changed(record.directory, *READ))
     if found.unreadable:
         count, first_of_them = len(found.unreadable), found.unreadable[0]
-        notes = (f"{count} Records could not be read, the first: {first_of_them}",)
+        notes += (f"{count} Records could not be read, the first: {first_of_them}",)
     return Outcome(Verdict(text, ", ".join(cases), tuple(pairs), notes), used)
 
 

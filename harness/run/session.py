@@ -24,8 +24,10 @@ from harness.ladder.judge import judge, untrained, why_untrained
 from harness.ladder.ladder import check_floors
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.launchers.registry import launcher_for
+from harness.record.checksums import changed
 from harness.record.evidence import Record
 from harness.record.layout import GRAPH
+from harness.record.reader import READ
 from harness.run.against import check_same_training, configured
 from harness.run.clock import SessionClock
 from harness.run.compiling import (
@@ -370,8 +372,8 @@ def compare(a: Record, b: Record, tolerance: Tolerance) -> Outcome:
         compared += f": {differs}"
         if isinstance(a.case, Case) and isinstance(b.case, Case):
             pair = of_two_cases(pair, differs)
-    notes: tuple[str, ...] = ()
+    notes = tuple(text for record in (a, b) for text in changed(record.directory, *READ))
     if len(dumped) == 1:
-        notes = (f"compiled steps were not compared: only {dumped[0].directory} has a {GRAPH}",)
+        notes += (f"compiled steps were not compared: only {dumped[0].directory} has a {GRAPH}",)
     verdict = Verdict(compared, a.case.name, (pair,), notes)
     return Outcome(verdict, {str(r.directory): r for r in (a, b)})

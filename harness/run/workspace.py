@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
 from harness.record import layout, reader, writer
+from harness.record.checksums import check as check_unchanged
 from harness.record.checksums import write_checksums
 from harness.record.evidence import Manifest, Record
 
@@ -103,10 +104,11 @@ class Slot:
             lock.release()
 
     def complete_record(self) -> Record | None:
-        """The Record in this slot, if it is whole."""
+        """The Record in this slot, if it is whole, and what it was when its run had ended."""
         if not (self.directory / layout.MANIFEST).is_file():
             return None
         try:
+            check_unchanged(self.directory, *reader.READ)
             found = reader.read_record(self.directory)
         except BadInput:
             return None

@@ -10,9 +10,9 @@ import pytest
 from builders import Trainer
 
 from harness.base.errors import BadInput
-from harness.record.checksums import CHECKSUMS, check, write_checksums
+from harness.record.checksums import CHECKSUMS, changed, check, write_checksums
 from harness.record.layout import LOG, MANIFEST, PARAMETERS, STEPS
-from harness.record.reader import read_record
+from harness.record.reader import READ
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def flip(path: Path, bit: int) -> None:
 def test_any_bit_of_what_is_read(folder: Path, name: str) -> None:
     """Also one in a number, which would be another number."""
     chance, size = random.Random(0), 8 * (folder / name).stat().st_size
-    read_record(folder)
+    check(folder, *READ)
     for bit in chance.sample(range(size), 50):
         flip(folder / name, bit)
         with pytest.raises(BadInput, match=rf"{name} is damaged.*Run the case again"):
-            read_record(folder)
+            check(folder, *READ)
         flip(folder / name, bit)
-    read_record(folder)
+    check(folder, *READ)
 
 
 def test_a_bit_of_the_checksums(folder: Path) -> None:
@@ -48,14 +48,14 @@ def test_a_bit_of_the_checksums(folder: Path) -> None:
     for byte in (line - 1, line - 2, line - 40, line + 3):  # the space between, the sum, the name
         flip(folder / CHECKSUMS, 8 * byte)
         with pytest.raises(BadInput, match="Run the case again"):
-            read_record(folder)
+            check(folder, *READ)
         flip(folder / CHECKSUMS, 8 * byte)
-    read_record(folder)
+    check(folder, *READ)
 
 
 def test_each_file_is_named(folder: Path) -> None:
     flip(folder / "modules" / "0.hlo.pb", 77)
-    read_record(folder)  # which does not read it
+    check(folder, *READ)  # which it is none of
     with pytest.raises(BadInput, match=r"0\.hlo\.pb is damaged, or was changed after its run"):
         check(folder, "modules/0.hlo.pb")
     (folder / "modules" / "0.hlo.pb").unlink()
@@ -66,19 +66,19 @@ def test_each_file_is_named(folder: Path) -> None:
 def test_what_was_put_there_later_is_no_evidence(folder: Path) -> None:
     (folder / "graph.json").write_text("{}")
     with pytest.raises(BadInput, match=r"graph\.json is damaged, or was changed"):
-        read_record(folder)
+        check(folder, *READ)
 
 
 @pytest.mark.parametrize("text", ["", "0123  manifest.json\n", "\xff"])
 def test_checksums_that_are_none(folder: Path, text: str) -> None:
     (folder / CHECKSUMS).write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match="Run the case again"):
-        read_record(folder)
+        check(folder, *READ)
 
 
 def test_a_record_of_an_earlier_version_is_read(folder: Path) -> None:
     (folder / CHECKSUMS).unlink()
-    read_record(folder)
+    assert not [*changed(folder, *READ)]
 
 
 def test_coreutils_read_them(folder: Path) -> None:

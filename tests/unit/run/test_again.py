@@ -15,8 +15,9 @@ from report_samples import record
 from harness.base.errors import BadInput
 from harness.config.settings import Tolerance
 from harness.ladder.result import Result
+from harness.record.checksums import write_checksums
 from harness.record.evidence import Record
-from harness.record.layout import MANIFEST
+from harness.record.layout import MANIFEST, STEPS
 from harness.run.again import Found, find_records, judge_again
 from harness.run.session import Outcome
 
@@ -105,6 +106,16 @@ class TestFinding:
         assert "manifest.json" in found.unreadable[0]
         outcome = judge_again(Found((run("hf"), run("b")), found.unreadable), tolerance())
         assert "1 Records could not be read" in outcome.verdict.notes[0]
+
+    def test_a_file_that_is_another_than_it_was_is_named(self, tmp_path: Path) -> None:
+        for name, label in (("a", "hf"), ("b", "reference")):
+            Trainer(label=label).write(tmp_path / name)
+            write_checksums(tmp_path / name)
+        assert not judge_again(find_records([tmp_path]), tolerance()).verdict.notes
+        with (tmp_path / "a" / STEPS).open("a") as stream:
+            stream.write("\n")
+        (note,) = judge_again(find_records([tmp_path]), tolerance()).verdict.notes
+        assert note.startswith(f"{tmp_path / 'a' / STEPS} is damaged, or was changed")
 
     def test_nothing_at_all(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="there is no Record in"):

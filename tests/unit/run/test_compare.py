@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from harness.base.errors import BadInput
 from harness.cli.main import app
 from harness.ladder.result import Result
+from harness.ladder.verdict import Verdict
+from harness.record.checksums import write_checksums
 from harness.record.evidence import Record
-from harness.record.layout import GRAPH, SCHEMA
+from harness.record.layout import GRAPH, SCHEMA, STEPS
 from harness.record.reader import read_record
 from harness.record.writer import write_json
 from harness.run.session import check_apart, compare
@@ -31,6 +33,25 @@ def with_graph(folder: Path, **fields: Any) -> Record:
     step = dataclasses.asdict(compiled_step(**fields))
     write_json(folder / GRAPH, {"schema": SCHEMA, "step": step})
     return read_record(folder)
+
+
+def test_a_file_that_is_another_than_it_was_is_named_and_judged(
+    folders: tuple[Path, Path],
+) -> None:
+    for folder in folders:
+        write_checksums(folder)
+
+    def judged() -> Verdict:
+        a, b = map(read_record, folders)
+        return compare(a, b, TOLERANCE).verdict
+
+    assert not judged().notes
+    with (folders[1] / STEPS).open("a") as stream:
+        stream.write("\n")
+    verdict = judged()
+    assert verdict.result is Result.PASS
+    (note,) = verdict.notes
+    assert note.startswith(f"{folders[1] / STEPS} is damaged, or was changed")
 
 
 class TestCompiledSteps:

@@ -15,6 +15,8 @@ from builders import Trainer
 
 from harness.base.errors import BadInput
 from harness.record import layout
+from harness.record.checksums import write_checksums
+from harness.record.reader import read_record
 from harness.record.writer import write_json
 from harness.run import workspace
 from harness.run.workspace import Slot, key_of, observer_digest, slot
@@ -38,6 +40,7 @@ def train(place: Slot, **fields: Any) -> None:
 def change_manifest(place: Slot, **fields: Any) -> None:
     path = place.directory / layout.MANIFEST
     write_json(path, {**json.loads(path.read_text()), **fields})
+    write_checksums(place.directory)  # so that it is refused for what it says
 
 
 class TestReuse:
@@ -74,6 +77,16 @@ class TestReuse:
             assert place.complete_record() is None
         (place.directory / name).write_bytes(whole)
         assert place.complete_record() is not None
+
+    def test_one_with_another_number_is_not(self, place: Slot) -> None:
+        """Which could have been observed as well: that it was not, its checksum tells."""
+        train(place)
+        path = place.directory / layout.PARAMETERS
+        text = path.read_text()
+        at = text.index('"norm"') + text[text.index('"norm"') :].index(".") + 1
+        path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+        assert read_record(place.directory).complete
+        assert place.complete_record() is None
 
     def test_one_of_another_schema_is_not(self, place: Slot) -> None:
         train(place)
