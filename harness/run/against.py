@@ -40,6 +40,12 @@ def check_same_training(settings: Settings, other: Settings) -> None:
             f"--against: {_difference(settings.case, other.case)} is another training; what may "
             f"differ is {', '.join(keys)} and engine.*"
         )
+    here, there = settings.case.devices, other.case.devices
+    if here != there:
+        raise BadInput(
+            f"--against: case.mesh has {there} devices there and {here} here, and runs on other "
+            f"numbers of devices are not comparable; name a mesh of {here}"
+        )
     if other == settings:
         raise BadInput("--against: both runs would be of one configuration; name another")
 

@@ -56,6 +56,7 @@ def test_both_train_the_same_rows_from_the_same_weights() -> None:
         ("case.model.layers=3", "case.model.layers is another training"),
         ("case.global_batch=16", "case.global_batch is another training"),
         ("tolerance.margin=5.0", "no part of the case is another training"),
+        ("case.mesh.fsdp=2", "case.mesh has 2 devices there and 4 here"),
         ("case.accumulation=1", "both runs would be of one configuration"),
     ],
 )
