@@ -88,7 +88,7 @@ def test_a_failed_gate_fails_the_job() -> None:
 
 
 UV = """#!/bin/bash
-printf '%s\\n' "uv" "$@" "" >> "$CALLS"
+printf '%s\\n' "uv" "$@" "torch: ${UV_TORCH_BACKEND-any}" "" >> "$CALLS"
 if [ "$3" = parity ]; then echo '{"result": "FAIL"}' > out/gate.json; exit 1; fi
 """
 """A uv that writes down what it was asked for; the gate says FAIL."""
@@ -107,11 +107,14 @@ class TestAsTheRunnerWould:
         work.mkdir()
         found = read("parity.yml")["jobs"][job]
         given = {"CANDIDATE": "transformers@main", "CASES": "smoke", "BASELINE": "",
-                 "TORCHPRIME": "", "OVERRIDES": "", "TARGET": "", **inputs}  # fmt: skip
+                 "TORCHPRIME": "", "OVERRIDES": "", "MESH": "", "TARGET": "",
+                 "TORCH_BACKEND": "", **inputs}  # fmt: skip
+        assert given.keys() <= read("parity.yml")["env"].keys()
         environment = {
             "PATH": f"{programs}:/usr/bin:/bin",
             "CALLS": str(calls),
             "GITHUB_OUTPUT": str(output),
+            "GITHUB_ENV": str(folder / "env"),
             **given,
             **found.get("env", {}),
         }
@@ -124,6 +127,8 @@ class TestAsTheRunnerWould:
                 ["bash", "-e", "-c", step["run"]], cwd=work, env=environment, check=False
             )
             codes.append(done.returncode)
+            lines = (folder / "env").read_text().splitlines() if (folder / "env").exists() else []
+            environment |= dict(line.split("=", 1) for line in lines)
         asked = [call.split("\n") for call in calls.read_text().split("\n\n") if call]
         return asked, codes, output.read_text()
 
@@ -132,21 +137,29 @@ class TestAsTheRunnerWould:
             pytest.skip("jq is not installed: GitHub's runners have it")
         calls, codes, output = self.run(
             "cpu-mesh", tmp_path, BASELINE="transformers@4.57.6",
-            OVERRIDES="case.steps=40 case.seed=7", TARGET="v6e:2x2",
+            OVERRIDES="case.steps=40 case.seed=7", TARGET="v6e:2x2", MESH="fsdp=2,tensor=2",
+            TORCH_BACKEND="cpu",
         )  # fmt: skip
         assert codes == [0, 1], "its FAIL fails the job"
         assert output == "result=FAIL\n"
         (gate,) = (call for call in calls if "gate" in call)
         assert gate[gate.index("--baseline") + 1] == "transformers@4.57.6"
         assert {"case.steps=40", "case.seed=7", "target=v6e:2x2", "launcher.device=cpu"} <= {*gate}
+        assert {"case.mesh.fsdp=2", "case.mesh.tensor=2", "torch: cpu"} <= {*gate}
 
     def test_what_is_not_given_is_not_passed(self, tmp_path: Path) -> None:
         calls, _, _ = self.run("tpu", tmp_path)
         (gate,) = (call for call in calls if "gate" in call)
-        assert not {"", "--baseline", "--torchprime", "target="} & {*gate}
-        assert "launcher.device=tpu" in gate
+        assert not {"", "--baseline", "--torchprime", "target=", "case.mesh."} & {*gate}
+        assert {"launcher.device=tpu", "torch: any"} <= {*gate}
         (tests,) = (call for call in calls if "pytest" in call)
         assert "--parity-require" in tests
+
+    def test_every_block_takes_its_torch_from_one_index(self, tmp_path: Path) -> None:
+        calls, _, _ = self.run("tpu", tmp_path, TORCH_BACKEND="cpu")
+        launching = [call for call in calls if "run" in call]
+        assert len(launching) == 2
+        assert all("torch: cpu" in call for call in launching)
 
     def test_an_input_is_one_word_or_data_and_never_code(self, tmp_path: Path) -> None:
         hostile = "transformers@$(touch pwned);`touch pwned`"
@@ -161,6 +174,8 @@ def test_a_fork_reaches_a_tpu_only_by_an_environment_that_reviewers_open() -> No
     for key in ("if", "environment"):
         assert "inputs.tpu-environment" in tpu[key]
         assert "head.repo.full_name" in tpu[key]
+        # Whatever the event that a pull request comes with: pull_request_target is one more.
+        assert "event_name" not in tpu[key]
 
 
 def test_the_junit_is_the_users_verdict() -> None:
