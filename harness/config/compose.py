@@ -72,6 +72,7 @@ def load(overrides: list[str]) -> Settings:
 
     Raises BadInput that names the key or value at fault and the nearest that exists.
     """
+    check_own(overrides)
     folders = config_folders()
     own, *others = folders
     search = search_path([folder.path for folder in others])
@@ -96,6 +97,16 @@ def load(overrides: list[str]) -> Settings:
     settings = typed(Settings, {**raw, "engine": _options(engines, kinds)})
     check_settings(settings)
     return staged(settings)
+
+
+def check_own(overrides: Sequence[str]) -> None:
+    """Raise BadInput for an override of Hydra's own settings: no job of its is started here."""
+    for word in overrides:
+        if re.match(r"[+~]*hydra[./=@]", word):
+            raise BadInput(
+                f"{word}: nothing would change by it, as Hydra only composes the settings here and "
+                "writes no folder; workspace=PATH says where Records are kept"
+            )
 
 
 def added(override: str, groups: Collection[str]) -> str:

@@ -45,6 +45,9 @@ LOCK = Path(__file__).parent / "requirements" / "base.lock.txt"
 # with it, if its own metadata asks for that.
 _SHARED = ("torch", "torch-xla", "jax", "jaxlib", "libtpu", "numpy")
 
+# One of them is in every folder that can be installed.
+_PROJECT = ("pyproject.toml", "setup.py")
+
 # They use what transformers uses (huggingface_hub), so that what they ask for counts as well.
 _BESIDE = ("datasets", "evaluate")
 
@@ -154,8 +157,14 @@ def with_transformers(
     for the same release, or the same commit and changes.
 
     Raises:
+        BadInput: the folder that is named is no package at all.
         InstallFailed: it cannot be resolved, built or installed with the torch of `base`.
     """
+    folder = checkout.path
+    if folder is not None and not any((folder / name).is_file() for name in _PROJECT):
+        raise BadInput(
+            f"{folder} is no checkout of transformers: it has neither {' nor '.join(_PROJECT)}"
+        )
     installed = base.packages.get("transformers") if "transformers" not in base.origins else None
     if checkout.wheel is None and checkout.version is not None and checkout.version == installed:
         return base

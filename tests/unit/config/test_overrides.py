@@ -40,6 +40,12 @@ def test_it_is_taken_or_refused(prefix: str, key: str, value: str) -> None:
         assert isinstance(load([f"{prefix}{key}={value}"]), Settings)
 
 
+@pytest.mark.parametrize("word", ["hydra.run.dir=x", "+hydra/launcher=joblib", "~hydra.job"])
+def test_hydras_own_settings_are_none_of_ours(word: str) -> None:
+    with pytest.raises(BadInput, match="nothing would change by it"):
+        load([word])
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_quoted_text_is_that_text(length: int) -> None:
     for signs in itertools.product("a'\\\"${},ü =", repeat=length):

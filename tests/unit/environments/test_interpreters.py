@@ -332,6 +332,15 @@ def test_an_overlay_serves_one_base_and_one_state_of_a_checkout(
     assert len({one.key for one in made}) == 4
 
 
+def test_a_folder_that_is_no_package_is_bad_input_and_no_failure(
+    tmp_path: Path, base: Interpreter, cache: Path
+) -> None:
+    """The gate would blame the candidate, after it had trained the baseline."""
+    with pytest.raises(BadInput, match=r"neither pyproject\.toml nor setup\.py") as raised:
+        with_transformers(base, resolve(PathSource(tmp_path), cache), cache, print)
+    assert not isinstance(raised.value, InstallFailed)
+
+
 def test_a_checkout_that_does_not_build_fails_with_the_root_of_its_traceback(
     base: Interpreter, cache: Path, tmp_path: Path
 ) -> None:
