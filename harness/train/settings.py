@@ -198,7 +198,8 @@ def _readable(word: str, schema: type[Training]) -> str:
 
 def _compose(name: str, words: Sequence[str]) -> dict[str, Any]:
     own, *others = (folder.path for folder in config_folders())
-    search = search_path([own, *(path / "train" for path in others), *others])
+    workloads = [path / "train" for path in others if (path / "train").is_dir()]
+    search = search_path([own, *workloads, *others])
     # Arguments of the script are compared with its defaults first: see `_explain`.
     ours = [w if "." not in w.partition("=")[0] or ARGUMENTS in w else added(w, ()) for w in words]
     try:
@@ -253,7 +254,7 @@ def _check(training: Training) -> None:
         raise BadInput(
             f"output_dir={training.output_dir}: a trainer writes to a folder of its own machine. "
             "Name a folder; launcher=xpk brings Records to the bucket that "
-            "launcher.options.artifacts names"
+            "launcher.options.artifact_dir names"
         )
     for name in training.variables:
         if secrets.SECRET_NAME.search(name):

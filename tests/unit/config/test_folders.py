@@ -86,6 +86,11 @@ class TestUsers:
         write(here / USERS)
         is_found(tmp_path, "mine", str(USERS))
 
+    def test_one_without_workloads(self, here: Path) -> None:
+        """Hydra would warn of a folder that it is sent to in vain."""
+        (here / USERS / "engine").mkdir(parents=True)
+        assert load_hf(["workload=llama-3.0-8b-tiny"]).devices > 0
+
     def test_a_folder_that_is_named(
         self, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
