@@ -50,8 +50,8 @@ GRADIENT_NORM = Metric(
     floors=(
         Floor("CPU", "float32", "", 2.4e-7, "2 units in the last place; measured: perturbed "
               "weights 1.7e-7, hf against torchprime 1.7e-7"),
-        Floor("CPU", "bfloat16", "", 4e-3, "1 unit in the last place; measured: perturbed weights "
-              "9.3e-3, hf against torchprime 4.7e-3"),
+        Floor("CPU", "bfloat16", "", 8e-3, "1 unit in the last place, where that is largest; "
+              "measured: perturbed weights 9.3e-3, hf against torchprime 9.8e-3"),
     ),
 )  # fmt: skip
 

@@ -45,7 +45,7 @@ def test_all_that_has_a_number_is_judged(a: Record, b: Record) -> None:
     verdict = judge(comparison(eager(a), eager(b)))
     found = {result.rung: result.result for result in verdict.rungs}
     assert {r for r, result in found.items() if result is NOT_EXERCISED} == {
-        "sharding", "checkpoint", "graph", "compiled", "predicted_time", "step_time"
+        "sharding", "routing", "checkpoint", "graph", "compiled", "predicted_time", "step_time"
     }  # fmt: skip
     passed = {"environment", "data", "init", "forward", "backward", "clip", "optimizer"}
     assert {found[rung] for rung in passed} == {PASS}
