@@ -80,7 +80,8 @@ class TestOneRung:
 
     def test_preconditions_of_preconditions(self) -> None:
         assert preconditions("grad_norm_curve") == (
-            "data", "init", "forward", "backward", "clip", "optimizer", "schedule", "loss_curve",
+            "data", "init", "routing", "forward", "backward", "clip", "optimizer", "schedule",
+            "loss_curve",
         )  # fmt: skip
         assert preconditions("data") == ()
 

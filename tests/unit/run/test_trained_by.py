@@ -26,6 +26,7 @@ EXPECTED = {
         "torchprime": "case.accumulation=2",
     },
     "llama-tiny-resumed": {"torchprime": "case.save_at=6: torchprime cannot resume"},
+    "mixtral-8x7b": {"hf": "case.model.family=mixtral"},
     "mixtral-tiny": {"hf": "case.model.family=mixtral"},
     "qwen3-tiny": {"torchprime": "case.model.family=qwen3"},
 }
