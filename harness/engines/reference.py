@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput, CannotTrain
+from harness.config.case import AXES
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
 from harness.engines.command import (
@@ -77,7 +78,8 @@ def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
         "eager": eager,
         # In float64 nobody asks what is computed again.
         "remat": case.model.remat and not in_float64,
-        "mesh": dict(case.mesh),
+        # Devices are numbered along the axes in this order, however a user wrote them down.
+        "mesh": {axis: case.mesh[axis] for axis in AXES if axis in case.mesh},
         "dcn": dict(case.dcn),
         "sharding": dict(case.sharding),
         "micro_batch": case.micro_batch,

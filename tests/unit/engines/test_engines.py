@@ -251,6 +251,11 @@ class TestTheCaseReachesEveryTrainer:
         assert spec.injected["sharding"] == two.sharding
         assert command_of("hf", case).spec.injected["mesh"] is None
 
+    def test_axes_have_one_order_however_they_are_written_down(self) -> None:
+        other = load(["case.mesh.fsdp=2", "+case.mesh.data=2"]).case
+        assert list(other.mesh) == ["fsdp", "data"]
+        assert list(reference(other)["mesh"]) == ["data", "fsdp"]
+
     def test_a_mesh_across_slices(self, case: Case, checkout: Path) -> None:
         """Each engine gets the part within a slice and the part across slices of every axis."""
         two = load(["case=llama-tiny-two-slices"]).case
