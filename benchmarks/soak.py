@@ -25,9 +25,9 @@ from collections import Counter
 from pathlib import Path
 
 from harness.base.errors import BadInput
-from harness.record.checksums import CHECKSUMS
+from harness.record.checksums import CHECKSUMS, check
 from harness.record.layout import MANIFEST, PARAMETERS, STEPS
-from harness.record.reader import read_record
+from harness.record.reader import READ, read_record
 
 MARK = "PARITY_SOAK_TRIAL"
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGKILL of a child", "SIGTERM of a child", "a bit")
@@ -65,10 +65,11 @@ class Session:
 
 
 def records(workspace: Path) -> dict[Path, bytes]:
-    """The checksums of every complete Record."""
+    """The checksums of every complete Record that is what it was."""
     found = {}
     for path in workspace.glob(f"*/*/{MANIFEST}"):
         with contextlib.suppress(BadInput):
+            check(path.parent, *READ)
             if not path.parent.name.startswith(".") and read_record(path.parent).complete:
                 found[path.parent] = (path.parent / CHECKSUMS).read_bytes()
     return found
@@ -101,7 +102,8 @@ def soak(workspace: Path, trials: int, seed: int, words: list[str]) -> Counter[s
     code, printed = Session(workspace, -1, words).end()
     assert code == 0, printed
     seconds = time.monotonic() - began
-    print(f"a session takes {seconds:.0f} s", flush=True)
+    number = len(records(workspace))
+    print(f"a session takes {seconds:.0f} s, and leaves {number} Records", flush=True)
     for trial in range(trials):
         fault, lost = FAULTS[trial % len(FAULTS)], chance.choice([*records(workspace)])
         shutil.rmtree(lost)
@@ -124,6 +126,7 @@ def soak(workspace: Path, trials: int, seed: int, words: list[str]) -> Counter[s
         assert before.items() <= records(workspace).items(), told
         again, printed = Session(workspace, -1, words).end()
         assert again == 0, f"{told}\nagain: {again}\n{printed}"
+        assert len(records(workspace)) == number, told
         left = [path.name for path in workspace.glob("*/.*") if path.suffix != ".lock"]
         assert left == [], f"{told}\n{left}"
         print(f"{trial + 1}/{trials} {fault}: {code}", flush=True)

@@ -54,7 +54,7 @@ SECONDS = 0.5
 """About as long as a session takes, in which a fault comes."""
 
 TRAINER = """
-import shutil, subprocess, sys, time
+import os, shutil, subprocess, sys, time
 record, made = sys.argv[1:3]
 subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60; sleep 60"], start_new_session=True)
 with open(record + "/steps.jsonl", "w", buffering=1) as stream:
@@ -63,7 +63,8 @@ with open(record + "/steps.jsonl", "w", buffering=1) as stream:
         print("trained a step", flush=True)
         time.sleep(0.02)
 for name in ("parameters.json", "observed.json"):
-    shutil.copyfile(f"{made}/{name}", f"{record}/{name}")
+    shutil.copyfile(f"{made}/{name}", f"{record}/.{name}")  # in one piece, as the probe writes
+    os.replace(f"{record}/.{name}", f"{record}/{name}")
 """
 
 
