@@ -31,9 +31,12 @@ CASES: dict[str, tuple[str, list[Any] | None, str]] = {
     "llama with smoothing": ("llama-tiny", None, "smoothing"),
     "qwen3 of documents": ("qwen3-tiny", None, "positions"),
     "qwen3 with another epsilon": ("qwen3-tiny", ["rms_norm_eps", {"eps": 1e-3}], ""),
-    # The last two: other functions are put in the place of torch's own, for good.
-    "mixtral of other experts": ("mixtral-tiny", ["other_experts", {}], ""),
     "llama-3.1 unscaled": ("llama-3.1-tiny", ["rope_unscaled", {"theta": 10000.0}], ""),
+    "mixtral of exchanged experts": ("mixtral-tiny", ["expert_order", {}], ""),
+    "mixtral that drops tokens": ("mixtral-tiny", ["dropped_tokens", {"capacity_factor": 1.0}], ""),
+    "mixtral that drops none": ("mixtral-tiny", ["dropped_tokens", {"capacity_factor": 4.0}], ""),
+    # The last one: a function is put in the place of torch's own, for good, and on both sides.
+    "mixtral of other experts": ("mixtral-tiny", ["other_experts", {}], ""),
 }
 """By what is compared: a case, a fault to seed into transformers' model, and what both are given
 beside tokens and labels."""
@@ -105,6 +108,18 @@ def test_the_choice_of_experts_shows(found: dict[str, Any]) -> None:
     right, wrong = found["mixtral"], found["mixtral of other experts"]
     assert abs(wrong["reference"]["loss"] - right["reference"]["loss"]) > 100 * EQUAL
     assert wrong["reference"]["loss"] == pytest.approx(wrong["transformers"]["loss"], rel=EQUAL)
+
+
+@pytest.mark.parametrize("fault", ["of exchanged experts", "that drops tokens"])
+def test_what_becomes_of_a_token_at_its_experts_shows(found: dict[str, Any], fault: str) -> None:
+    right, wrong = found["mixtral"], found[f"mixtral {fault}"]
+    assert wrong["reference"] == right["reference"]
+    assert abs(wrong["transformers"]["loss"] - right["transformers"]["loss"]) > 100 * EQUAL
+
+
+def test_an_expert_with_a_place_for_every_token_drops_none(found: dict[str, Any]) -> None:
+    kept = found["mixtral that drops none"]["transformers"]
+    assert kept["loss"] == pytest.approx(found["mixtral"]["transformers"]["loss"], rel=1e-12)
 
 
 def test_scaled_rotary_embeddings_show(found: dict[str, Any]) -> None:
