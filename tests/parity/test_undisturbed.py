@@ -25,6 +25,8 @@ from harness.run.execute import places_of, run_or_reuse
 from harness.run.plan import Plan, plan_run
 
 CASE = ("case=llama-tiny-as-shipped", "case.steps=8")
+EXPERTS = ("model@case.model=mixtral-tiny", "sharding@case.sharding=mixtral-fsdp")
+"""The same of a model with routers, whose choice is watched."""
 
 
 def _settings(request: pytest.FixtureRequest, workspace: Path, *overrides: str) -> Settings:
@@ -92,14 +94,22 @@ def test_the_trainers_own_losses_are_those_of_a_watched_run(
 
 
 @pytest.mark.cpu
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param((), id="llama"), pytest.param(EXPERTS, marks=pytest.mark.slow, id="mixtral")],
+)
 def test_torchprimes_own_losses_are_those_of_a_watched_run(
-    request: pytest.FixtureRequest, parity_workspace: Path, tmp_path: Path
+    model: tuple[str, ...],
+    request: pytest.FixtureRequest,
+    parity_workspace: Path,
+    tmp_path: Path,
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
     )
 
-    settings = _settings(request, parity_workspace, "+engine.torchprime.arguments.logging_steps=1")
+    logs = "+engine.torchprime.arguments.logging_steps=1"
+    settings = _settings(request, parity_workspace, logs, *model)
     plan = _plan("torchprime", settings, request)
     scratch = _run_unwatched(plan, tmp_path)
     events = EventAccumulator(str(scratch / "output" / "runs" / "parity"))
