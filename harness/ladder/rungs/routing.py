@@ -122,12 +122,13 @@ def _judged(c: Comparison, x: Routed, y: Routed, limits: _Limits, before: int) -
 def _choice(c: Comparison, x: Routed, y: Routed, limits: _Limits) -> RungResult | None:
     """What is to be said of choices that differ; None where they agree, as far as noise lets them.
 
-    Perturbed weights send tokens that are at a tie elsewhere, too: what they do is no more than
-    noise, in what follows as well.
+    Where perturbed weights send tokens that are at a tie elsewhere, too, what follows from it is no
+    more than noise. Where they do not, or were not trained, no limit below knows of it.
     """
     apart, share = parted(x, y), _share(x, y)
     tie = limits.at_a_tie(x, y, apart)
-    if not exceeds(share, limits.choice.value) and tie:
+    noisy = bool(c.noise(CHOICE, c.noise_floor)) or not apart
+    if not exceeds(share, limits.choice.value) and tie and noisy:
         return None
     name_a, name_b = c.names
     kept = min(len(x.taken), len(y.taken))
