@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import locale
 import os
 import sys
 from typing import Annotated, Any
@@ -104,11 +105,22 @@ def main() -> None:
     """Entry point of `parity`."""
     if COMPLETION in os.environ:
         app()  # Typer answers the shell, and exits
+    _read_utf8()
     # Imports allocate some 100,000 objects, none of them garbage: no collection while they load.
     gc.set_threshold(100_000)
     code = exit_code(sys.argv[1:])
     gc.freeze()  # the collection at interpreter shutdown takes 0.15 s
     sys.exit(code)
+
+
+def _read_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding.
+
+    Every file here is UTF-8, whatever the locale says. What is launched inherits the mode.
+    """
+    if not sys.flags.utf8_mode and locale.getencoding().lower() not in ("utf-8", "utf8"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -122,7 +134,8 @@ def exit_code(arguments: list[str]) -> int:
     except USAGE_ERROR as error:
         from typer.rich_utils import rich_format_error
 
-        with contextlib.suppress(OSError):  # where stderr cannot be written there is nobody to tell
+        # Where stderr cannot be written there is nobody to tell: see `print_error`.
+        with contextlib.suppress(OSError, SystemExit):
             rich_format_error(error)
         return int(error.exit_code)
     except BadInput as error:

@@ -73,6 +73,30 @@ def test_an_output_that_nobody_reads(command: tuple[str, ...], alike: tuple[str,
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("cases",), CRASHED), (("compare", "nowhere", "nowhere"), 2), (("nothing",), 2)],
+)
+def test_both_outputs_are_one_pipe_that_nobody_reads(arguments: tuple[str, ...], code: int) -> None:
+    """As in `parity cases 2>&1 | head -1`: 1 would be FAIL."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert parity(*arguments, stdout=writing, stderr=writing).returncode == code
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_files_are_utf8_whatever_the_locale_is(
+    locale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    done = parity("cases")
+    assert done.returncode == 0, done.stderr
+
+
 @needs_full
 @pytest.mark.parametrize(
     ("arguments", "code"), [(("compare", "nowhere", "nowhere"), 2), (("nothing",), 2)]
