@@ -165,7 +165,11 @@ FINDINGS = 20
 def _passed(c: Comparison, pairs: list[tuple[Routed, Routed]], limits: _Limits) -> RungResult:
     tokens, layers = pairs[0][0].tokens, len(pairs)
     apart = sum(len(parted(x, y)) for x, y in pairs)
-    text = f"{layers} routers send {tokens} tokens to the same experts"
+    kept = min(len(routed.taken) for pair in pairs for routed in pair)
+    seen, which = f"{tokens} tokens", ""
+    if kept < tokens:  # of all others it is only known how many went to each expert
+        seen, which = f"the first {kept} of {tokens} tokens", f" of the first {kept}"
+    text = f"{layers} routers send {seen} to the same experts"
     if apart:
         text += f", but for {apart} at a tie, no more than perturbed weights send elsewhere"
     shares = largest(_share(x, y) for x, y in pairs)
@@ -175,7 +179,7 @@ def _passed(c: Comparison, pairs: list[tuple[Routed, Routed]], limits: _Limits) 
     margin = math.sqrt(2) * limits.scores.value * largest(_norm(x, y) for x, y in pairs)
     detects = f"logits that are off by {SKETCH_CERTAINTY * limits.logits.value:.2g}"
     if margin < 1:
-        detects += f", or one token that goes past a score that is {margin:.2g} higher"
+        detects += f", or one token{which} that goes past a score that is {margin:.2g} higher"
     return RungResult.passed("routing", text, value, limits.logits, detects=detects)
 
 

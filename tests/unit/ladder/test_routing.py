@@ -147,6 +147,21 @@ class TestAgree:
         assert result.result is NOT_EXERCISED
         worded(result)
 
+    def test_it_claims_no_token_that_was_not_kept(
+        self, worded: Worded, a: Record, b: Record
+    ) -> None:
+        """Two of those that were not, each in the other one's place, are seen by nothing here."""
+
+        def first_of(layer: Layer) -> Routed:
+            routed = layer.routed()
+            return dataclasses.replace(routed, taken=routed.taken[:16], margins=routed.margins[:16])
+
+        pair = [run(record, first_of(FIRST), first_of(SECOND)) for record in (a, b)]
+        result = routing(comparison(*pair))
+        assert result.result is PASS
+        assert "the first 16" in result.detects
+        worded(result)
+
 
 class TestMissing:
     @pytest.mark.parametrize("what", ["given", "logits", "scores", "taken"])
