@@ -38,12 +38,16 @@ def changed(directory: Path, *names: str) -> Iterator[str]:
     """What became of those of these files that are not what they were, a sentence each.
 
     A Record that has no checksums is of an earlier version of the harness: nothing is known of it.
-    Raises BadInput where the checksums themselves cannot be read.
+    Of one whose checksums cannot be read neither, which is the only sentence then.
     """
     path = directory / CHECKSUMS
     if not path.is_file():
         return
-    kept = _read(path)
+    try:
+        kept = _read(path)
+    except ValueError as error:
+        yield str(error)
+        return
     for name in names:
         file = directory / name
         if name in kept and not file.is_file():
@@ -59,14 +63,14 @@ _WAY_OUT = "Run the case again"
 
 
 def _read(path: Path) -> dict[str, str]:
-    """The checksums by name of the file."""
+    """The checksums by name of the file. Raises ValueError, a sentence, where it has others."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}. {_WAY_OUT}") from None
+        raise ValueError(f"{path} cannot be read: {error}") from None
     found = [_LINE.fullmatch(line) for line in lines]
     if None in found:
-        raise BadInput(f"{path} is damaged: line {found.index(None) + 1} is none of it. {_WAY_OUT}")
+        raise ValueError(f"{path} is damaged: line {found.index(None) + 1} is none of it")
     return {match[2]: match[1] for match in found if match is not None}
 
 

@@ -15,7 +15,7 @@ from report_samples import record
 from harness.base.errors import BadInput
 from harness.config.settings import Tolerance
 from harness.ladder.result import Result
-from harness.record.checksums import write_checksums
+from harness.record.checksums import CHECKSUMS, write_checksums
 from harness.record.evidence import Record
 from harness.record.layout import MANIFEST, STEPS
 from harness.run.again import Found, find_records, judge_again
@@ -116,6 +116,15 @@ class TestFinding:
             stream.write("\n")
         (note,) = judge_again(find_records([tmp_path]), tolerance()).verdict.notes
         assert note.startswith(f"{tmp_path / 'a' / STEPS} is damaged, or was changed")
+
+    def test_checksums_that_are_damaged_cost_no_record(self, tmp_path: Path) -> None:
+        for name, label in (("a", "hf"), ("b", "reference")):
+            Trainer(label=label).write(tmp_path / name)
+            write_checksums(tmp_path / name)
+        (tmp_path / "a" / CHECKSUMS).write_text("nothing of the kind\n")
+        verdict = judge_again(find_records([tmp_path]), tolerance()).verdict
+        assert len(verdict.pairs) == 1
+        assert [note.endswith("line 1 is none of it") for note in verdict.notes] == [True]
 
     def test_nothing_at_all(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="there is no Record in"):
