@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeVar
 
-from harness.record.evidence import Fingerprint, Parameter, Record
+from harness.record.evidence import Fingerprint, Output, Parameter, Record, Sums
 
 K = TypeVar("K", bound=Hashable)
 
@@ -50,6 +50,12 @@ def relative_distance(x: Fingerprint, y: Fingerprint) -> float:
     if not math.isfinite(difference) or not math.isfinite(scale):
         return math.nan
     return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
+
+
+def sums_distance(x: Output | Sums, y: Output | Sums) -> float:
+    """As `relative_distance`, of tensors of which only a sketch and the norm were kept."""
+    left, right = (Fingerprint(0, each.sketch, each.norm) for each in (x, y))
+    return relative_distance(left, right)
 
 
 def sketch_norm(sketch: tuple[float, ...]) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.ladder.distances import exceeds, largest, relative_distance
-from harness.record.evidence import Fingerprint, Output, Record
+from harness.ladder.distances import exceeds, largest, sums_distance
+from harness.record.evidence import Output, Record
 
 CERTAINTY = 4.4
 """An output's sketch has two sums: with a probability of 95 % the estimate of a difference is at
@@ -64,13 +64,8 @@ def _distances(a: Record, b: Record) -> Iterator[tuple[str, float]]:
     for x in _outputs(a):
         y = theirs.get(x.name)
         if y is not None and x.shape == y.shape:
-            yield x.name, _distance(x, y)
+            yield x.name, sums_distance(x, y)
 
 
 def _outputs(record: Record) -> tuple[Output, ...]:
     return record.steps[0].outputs if record.steps else ()
-
-
-def _distance(x: Output, y: Output) -> float:
-    left, right = (Fingerprint(0, output.sketch, output.norm) for output in (x, y))
-    return relative_distance(left, right)

@@ -12,7 +12,7 @@ from harness.ladder.distances import (
     exceeds,
     largest,
     nan_last,
-    relative_distance,
+    sums_distance,
 )
 from harness.ladder.imported import is_imported
 from harness.ladder.metric import UNRELATED, Floor, Metric
@@ -20,7 +20,7 @@ from harness.ladder.result import Finding, Limit, RungResult
 from harness.ladder.rung import Rung
 from harness.ladder.rungs.forward import OUTPUT, VALUES
 from harness.models.family import Model, family
-from harness.record.evidence import Fingerprint, Record, Routed, Sums
+from harness.record.evidence import Record, Routed, Sums
 
 
 def routing(c: Comparison) -> RungResult:
@@ -209,9 +209,7 @@ def _norm(x: Routed, y: Routed) -> float:
 
 
 def _distance(x: Sums | None, y: Sums | None) -> float:
-    if x is None or y is None:
-        return math.nan
-    return relative_distance(*(Fingerprint(0, s.sketch, s.norm) for s in (x, y)))
+    return math.nan if x is None or y is None else sums_distance(x, y)
 
 
 def _shown(x: Routed, token: int) -> str:
