@@ -76,7 +76,8 @@ def _group(heading: str, entries: list[Entry], marks: Mapping[str, str]) -> Iter
     for entry in entries:
         cell, state = entry.cell, entry.state
         words = " ".join([f"case={cell.case}", *cell.overrides])
-        first = ["", ""] if cell.title == last else [escaped(cell.title), f"`{words}`"]
+        trained = MISSING if cell.refused else f"`{words}`"  # what nobody trains is no case of ours
+        first = ["", ""] if cell.title == last else [escaped(cell.title), trained]
         last = cell.title
         mark = f" {marks[' '.join(state.words)]}" if state.words else ""
         result = f"{_result(state)}{mark}"

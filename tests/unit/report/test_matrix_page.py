@@ -64,3 +64,9 @@ def test_each_other_way_of_judging_has_a_mark_of_its_own() -> None:
     ]  # fmt: skip
     rows = [text.split(" | ")[3] for text in lines if text.startswith("| ") and "cell" not in text]
     assert rows == ["PASS ¹", "PASS ²", "PASS"]
+
+
+def test_what_nobody_trains_is_trained_as_nothing() -> None:
+    state = State(REFUSED, text="nobody scans")
+    lines = page([Entry("", Cell("scan", "llama-tiny", refused="nobody scans"), PAIR, state)])
+    assert "| scan | – | hf–reference | refused | – | – | – | – |" in lines.splitlines()
