@@ -42,7 +42,7 @@ class Outputs:
 
         def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
             name = names.get(id(module))
-            first = output[0] if isinstance(output, tuple | list) and output else output
+            first = first_of(output)
             if name is None or name in self.taken or threading.get_ident() != thread:
                 return
             if is_plain(first):
@@ -71,6 +71,11 @@ def _after_layer(name: str) -> int:
     parts = name.split(".")
     numbered = next((i for i, part in enumerate(parts) if part.isdigit()), None)
     return 0 if numbered is None else len(parts) - 1 - numbered
+
+
+def first_of(output: Any) -> Any:
+    """The first of what a module returned: of several values the one that goes on to the next."""
+    return output[0] if isinstance(output, tuple | list) and output else output
 
 
 def is_plain(value: Any) -> bool:

@@ -15,7 +15,7 @@ import torch
 from harness.models.router import Router
 from harness.probe.fingerprint import sums
 from harness.probe.functions import Function, wrap
-from harness.probe.outputs import SKETCH, is_plain
+from harness.probe.outputs import SKETCH, first_of, is_plain
 from harness.probe.parameters import canonical_name
 
 KEPT = 4096
@@ -76,7 +76,7 @@ class Routing:
 
     def _leave(self, name: str) -> Any:
         def leave(module: Any, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple | list) and output else output
+            first = first_of(output)
             seen = self.seen.get(name)
             if seen is not None and seen.logits is None and self._plain(first):
                 seen.logits = sums(first)
