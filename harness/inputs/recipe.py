@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from harness.base.errors import BadInput
 from harness.config.case import Case
 from harness.inputs.prepared import Inputs
-from harness.models.family import FLASH_ATTENTION, family
+from harness.models.family import family
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 IGNORED = -100
@@ -192,10 +192,8 @@ def _write_config(case: Case, inputs: Inputs) -> None:
     if case.aligned:
         # A config.json is no place for `attn_implementation`: from_pretrained drops it. These two
         # were read back by 4.45.2, 4.48.3, 4.57.6 and 5.24.0; the environment rung checks it.
-        # A kernel is another argument of the script, and takes the place of the eager one.
-        attention = "eager" if m.attention == FLASH_ATTENTION else m.attention
-        config["_attn_implementation"] = attention
-        config["_attn_implementation_internal"] = attention
+        config["_attn_implementation"] = m.attention_in_transformers
+        config["_attn_implementation_internal"] = m.attention_in_transformers
     (inputs.model / "config.json").write_text(json.dumps(config, indent=1))
 
 

@@ -60,6 +60,12 @@ class Model:
     remat: bool = True
     options: dict[str, Any] | None = None
 
+    @property
+    def attention_in_transformers(self) -> str:
+        """transformers' name of what its configuration is asked for: a kernel is an argument of the
+        script, and takes the place of the eager one."""
+        return "eager" if self.attention == FLASH_ATTENTION else self.attention
+
 
 def no_arguments(model: Model) -> dict[str, Any]:
     """Those of an engine whose trainer reads config.json."""

@@ -10,7 +10,6 @@ from harness.ladder.beyond_case import computes_beyond, lacking
 from harness.ladder.comparison import Comparison
 from harness.ladder.result import Finding, RungResult
 from harness.ladder.rung import Rung, Stage
-from harness.models.family import FLASH_ATTENTION
 from harness.record.evidence import Record
 from harness.record.hosts import host_findings
 
@@ -152,9 +151,9 @@ def _unobserved(record: Record) -> str | None:
 def _expected_attention(record: Record) -> str | None:
     """The attention implementation that an aligned case asks for."""
     case = record.case
-    if not isinstance(case, Case) or not case.aligned or case.model.attention == FLASH_ATTENTION:
-        return None  # transformers has no name for a kernel of a TPU
-    return case.model.attention
+    if not isinstance(case, Case) or not case.aligned:
+        return None
+    return case.model.attention_in_transformers
 
 
 RUNG = Rung(

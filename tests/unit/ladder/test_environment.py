@@ -147,6 +147,8 @@ class TestEnvironment:
 
         pair = [with_observed(with_manifest(r, with_kernel), attention="eager") for r in (a, b)]
         assert environment(comparison(*pair)).result is PASS
+        other = with_observed(pair[1], attention="sdpa")
+        assert environment(comparison(pair[0], other)).result is FAIL
 
     def test_attention_that_was_not_observed(self, a: Record, b: Record) -> None:
         """Only transformers has names for it: elsewhere nothing can be missing."""
