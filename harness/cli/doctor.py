@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from harness.base.errors import BadInput
+from harness.base.processors import processors
 from harness.cli.listing import print_list
 from harness.cli.options import Overrides, Torchprime, overrides_of
 
@@ -87,7 +88,7 @@ def examine(options: Mapping[str, EngineOptions]) -> Iterator[Check]:
         "engine.hf.python=…",
         True,
     )
-    cores = os.cpu_count() or 1
+    cores = processors()
     yield Check(
         "processors", cores >= 2, str(cores), "" if cores >= 2 else "collectives may starve"
     )

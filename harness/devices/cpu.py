@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.base.processors import processors
 from harness.devices.device import Device
 from harness.record.termination import STARVED, Sign
 
@@ -29,6 +30,17 @@ def kind_of(attributes: Mapping[str, Any], accelerator_type: str | None) -> str:
     return PJRT
 
 
+THREADS = 2
+"""Devices, of all runs together, that one processor carries. Each device of a mesh is a thread that
+waits for the others in every collective, for 10 s at most: two runs of four devices each, on two
+processors, were seen to be ended by that limit, and one was not."""
+
+
+def at_once(devices: int) -> int:
+    """As many runs as have no more than THREADS devices on a processor, and one in any case."""
+    return max(1, THREADS * processors() // devices)
+
+
 DEVICE = Device(
     name="cpu",
     title="CPU mesh",
@@ -39,6 +51,7 @@ DEVICE = Device(
     knows_slices=False,
     traces=True,
     shared=True,
+    at_once=at_once,
     matmul_precision="float32",
     kind_of=kind_of,
     only_kind=PJRT,

@@ -48,6 +48,7 @@ class Device:
     kernels:          it executes hand-written kernels of a TPU (Pallas)
     shared:           two processes can have it at once, so that two trainers can run their timing
                       windows in turns
+    at_once:          how many runs of so many devices each this machine carries at the same time
     matmul_precision: in what float32 matrix products are computed where nobody asks for more
     kind_of:          the device kind of a Record, from the PJRT attributes of one device and the
                       machine's accelerator type, as far as the probe could see them
@@ -80,6 +81,7 @@ class Device:
     kind_of: Callable[[Mapping[str, Any], str | None], str]
     step_time: float | None
     accelerator_type: str | None = None
+    at_once: Callable[[int], int] = lambda devices: 1
     busy: Callable[[], str | None] = lambda: None
     undriven: Callable[[Path, Mapping[str, str]], str | None] = lambda python, packages: None
     of_type: Callable[[str], int | None] = lambda accelerator_type: None

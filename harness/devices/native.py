@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.base.processors import processors
 from harness.devices.device import Device
 
 PJRT = "host"
@@ -44,6 +45,7 @@ DEVICE = Device(
     count=lambda: 1,
     missing=lambda: None,
     shared=True,
+    at_once=lambda devices: processors(),  # each run computes in one thread
     matmul_precision="float32",
     kind_of=kind_of,
     only_kind=KIND,

@@ -37,7 +37,7 @@ from harness.run.compiling import (
     same_compilations,
 )
 from harness.run.execute import run_or_reuse
-from harness.run.noise import NOT_MEASURED, Noise, measure_noise
+from harness.run.noise import NOT_MEASURED, Noise, measure_noise, perturbed_of
 from harness.run.plan import Plan, inputs_of, with_workarounds, workarounds_of
 from harness.run.reporter import Reporter
 from harness.run.session import Outcome, Planned
@@ -332,7 +332,11 @@ def measured(
         subject = dataclasses.replace(subject, graph=_compiled_step(pair, reporter).graph)
     if not floor or not subject.complete:
         return subject, NOT_MEASURED
-    return subject, measure_noise(plan, subject, settings, reporter)
+    perturbed = perturbed_of(plan, settings)
+    moved = None
+    if perturbed is not None:
+        moved = run_or_reuse(perturbed, workspace, settings.launcher, reporter)
+    return subject, measure_noise(plan, subject, moved, settings, reporter)
 
 
 def _compiled_step(pair: GatePair, reporter: Reporter) -> Record:

@@ -145,7 +145,7 @@ def launch(
                 elif now - alive > limits.silence:
                     reason = f"it showed no sign of life for {limits.silence:.0f} s"
                 elif stop is not None and stop.is_set():
-                    reason = "the run that it took turns with was ended"
+                    reason = "the run beside it was ended"
                 if reason is not None:
                     break
                 with contextlib.suppress(subprocess.TimeoutExpired):

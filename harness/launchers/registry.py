@@ -45,14 +45,18 @@ def devices_of(settings: LauncherSettings) -> int | None:
     return None if chosen.count is None else chosen.count()
 
 
-def launcher_for(settings: LauncherSettings, progress: Progress) -> Launcher:
-    """The launcher of `settings`; what it reports while it works goes to `note`.
+def launcher_for(
+    settings: LauncherSettings, progress: Progress, stop: threading.Event | None = None
+) -> Launcher:
+    """The launcher of `settings`; what it reports while it works goes to `progress`.
+
+    stop: ends its runs from another thread, where they are on this machine
 
     Raises BadInput for a name or an option that is not known, or one that is missing.
     """
     if settings.name == "local":
         options_of(NoOptions, settings.options)
-        return local_launcher(settings, progress)
+        return local_launcher(settings, progress, stop)
     limits = limits_of(settings)
     if settings.name == "docker":
         return Docker(options_of(DockerOptions, settings.options), limits, progress)

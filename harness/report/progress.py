@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from harness.base.text import printable
 from harness.record.reader import BatchEvent, Event, ValuesEvent
@@ -24,26 +31,21 @@ FIRST_PACED = 4
 
 
 @dataclass
-class Forecast:
-    """How much of a session is done, and when the rest will be.
+class Pace:
+    """How far one run is.
 
-    expected: runs that were announced; a session may find that it needs more
-    steps:    optimizer steps of the run that is going on
+    number: which run of the session it is, from 1
+    steps:  optimizer steps that it takes
+    state:  what it is doing, as it is shown
     """
 
-    expected: int = 0
-    launched: int = 0
-    steps: int = 0
+    number: int
+    steps: int
+    began: float
+    state: str = "importing"
     seen: int = 0
-    began: float = 0.0
     first: float = 0.0
     last: float = 0.0
-    took: list[float] = field(default_factory=list)
-
-    def start(self, steps: int, now: float) -> None:
-        """A run of so many steps was launched."""
-        self.launched += 1
-        self.steps, self.seen, self.began = steps, 0, now
 
     def step(self, number: int, now: float) -> None:
         """So many steps of the run are done."""
@@ -51,40 +53,76 @@ class Forecast:
             self.first = now
         self.seen, self.last = number, now
 
-    def end(self, now: float) -> None:
+    @property
+    def whole(self) -> float | None:
+        """Seconds that the run takes by its pace; None while that is not known."""
+        if self.seen < FIRST_PACED:
+            return None
+        pace = (self.last - self.first) / (self.seen - 1)
+        return self.first - self.began + pace * (self.steps - 1)
+
+
+@dataclass
+class Forecast:
+    """How much of a session is done, and when the rest will be.
+
+    expected: runs that were announced; a session may find that it needs more
+    alive:    the runs that are going on, by their labels
+    took:     seconds of those that have ended
+    """
+
+    expected: int = 0
+    launched: int = 0
+    alive: dict[str, Pace] = field(default_factory=dict)
+    took: list[float] = field(default_factory=list)
+
+    def start(self, label: str, steps: int, now: float) -> Pace:
+        """A run of so many steps was launched."""
+        self.launched += 1
+        self.alive[label] = Pace(self.launched, steps, now)
+        return self.alive[label]
+
+    def end(self, label: str, now: float) -> Pace:
         """The run ended."""
-        self.took.append(now - self.began)
+        run = self.alive.pop(label)
+        self.took.append(now - run.began)
+        return run
 
     def skip(self) -> None:
         """A run that was expected need not be launched."""
         self.expected = max(0, self.expected - 1)
 
-    @property
-    def run(self) -> str:
+    def numbered(self, run: Pace) -> str:
         """Which run of how many this is; nothing where it is the only one."""
-        if self.launched > self.expected:
-            return f"run {self.launched}" if self.launched > 1 else ""
-        return f"run {self.launched} of {self.expected}" if self.expected > 1 else ""
+        if run.number > self.expected:
+            return f"run {run.number}" if run.number > 1 else ""
+        return f"run {run.number} of {self.expected}" if self.expected > 1 else ""
 
     def left(self, now: float) -> float | None:
         """Seconds until the last run is done; None while nothing tells.
 
-        Later runs are taken to be as long as those before, or as this one by its pace.
+        Later runs are taken to be as long as those before, or as these by their pace, and to be
+        launched as many at once as are going on now.
         """
-        later = max(0, self.expected - self.launched)
-        whole = None
-        if self.seen >= FIRST_PACED:
-            pace = (self.last - self.first) / (self.seen - 1)
-            whole = self.first - self.began + pace * (self.steps - 1)
-        usual = sum(self.took) / len(self.took) if self.took else whole
-        this = whole if whole is not None else usual
-        if this is None or usual is None:
+        wholes = [run.whole for run in self.alive.values()]
+        known = [whole for whole in wholes if whole is not None]
+        of_one = self.took or known
+        if not of_one:
             return None
-        return max(0.0, self.began + this - now) + later * usual
+        usual = sum(of_one) / len(of_one)
+        ends = [
+            max(0.0, run.began + (usual if whole is None else whole) - now)
+            for run, whole in zip(self.alive.values(), wholes, strict=True)
+        ]
+        later = max(0, self.expected - self.launched) / max(1, len(self.alive))
+        return max(ends, default=0.0) + math.ceil(later) * usual
 
 
 class ConsoleReporter:
     """A live line for each run on a terminal; elsewhere a line for each, and one every so often.
+
+    Runs that go on at the same time are told apart by their labels, and tell of themselves from
+    threads of their own.
 
     every: seconds between two lines of one run, where there is no terminal
     clock: seconds from anywhere on
@@ -96,9 +134,9 @@ class ConsoleReporter:
         self.console = console
         self._every, self._clock = every, clock
         self._forecast = Forecast()
-        self._label, self._state = "", ""
+        self._telling = threading.RLock()
         self._progress: Progress | None = None
-        self._task: Any = None
+        self._tasks: dict[str, TaskID] = {}
         self._stopped = threading.Event()
         self._teller: threading.Thread | None = None
 
@@ -114,42 +152,50 @@ class ConsoleReporter:
 
     def started(self, label: str, steps: int) -> None:
         """A run was launched."""
-        self._forecast.start(steps, self._clock())
-        self._label, self._state = label, "importing"
-        if not self.console.is_terminal:
-            self.note(self._line("starting"))
-            self._tell_now_and_then()
-            return
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[state]}", markup=False),
-            TimeElapsedColumn(),
-            console=self.console,
-            transient=True,
-        )
-        self._task = self._progress.add_task(label, total=steps, state=self._shown())
-        self._progress.start()
+        with self._telling:
+            run = self._forecast.start(label, steps, self._clock())
+            if not self.console.is_terminal:
+                self.note(self._line(label, run, "starting"))
+                self._tell_now_and_then()
+                return
+            if self._progress is None:
+                self._progress = Progress(
+                    SpinnerColumn(),
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(bar_width=16),
+                    TextColumn("{task.fields[state]}", markup=False),
+                    TimeElapsedColumn(),
+                    console=self.console,
+                    transient=True,
+                )
+                self._progress.start()
+            self._tasks[label] = self._progress.add_task(label, total=steps, state=self._shown(run))
 
     def event(self, label: str, event: Event) -> None:
         """The probe wrote an event."""
-        forecast = self._forecast
-        if isinstance(event, BatchEvent) and forecast.seen == 0:
-            self._state = "compiling step 0"
-        elif isinstance(event, ValuesEvent):
-            forecast.step(event.step + 1, self._clock())
-            loss = sum(event.losses)
-            self._state = f"step {forecast.seen} of {forecast.steps}, loss {loss:.4f}"
-        if self._progress is not None:
-            self._progress.update(self._task, completed=forecast.seen, state=self._shown())
+        with self._telling:
+            run = self._forecast.alive[label]
+            if isinstance(event, BatchEvent) and run.seen == 0:
+                run.state = "compiling step 0"
+            elif isinstance(event, ValuesEvent):
+                run.step(event.step + 1, self._clock())
+                run.state = f"step {run.seen} of {run.steps}, loss {sum(event.losses):.4f}"
+            if self._progress is not None:
+                self._progress.update(
+                    self._tasks[label], completed=run.seen, state=self._shown(run)
+                )
 
     def ended(self, label: str, ended: Termination) -> None:
         """A run ended."""
-        self._stop()
-        self._forecast.end(self._clock())
+        with self._telling:
+            run = self._forecast.end(label, self._clock())
+            if self._progress is not None:
+                self._progress.remove_task(self._tasks.pop(label))
+            last = not self._forecast.alive
+        if last:
+            self._stop()
         done = "trained" if ended.status == OK else f"{ended.status}: {ended.reason}"
-        self.note(f"{label}: {done} ({self._forecast.seen} steps, {ended.seconds:.0f} s)")
+        self.note(f"{label}: {done} ({run.seen} steps, {ended.seconds:.0f} s)")
 
     def reused(self, label: str, directory: Path) -> None:
         """A complete Record of this very run was there already."""
@@ -161,32 +207,42 @@ class ConsoleReporter:
         self._stop()
 
     def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-        if self._teller is not None:
-            self._stopped.set()
-            self._teller.join()
-            self._teller = None
+        with self._telling:
+            progress, teller, stopped = self._progress, self._teller, self._stopped
+            self._progress = self._teller = None
+            self._tasks.clear()
+        if progress is not None:
+            progress.stop()
+        if teller is not None:
+            stopped.set()
+            teller.join()
 
     def _tell_now_and_then(self) -> None:
-        """Say how far the run is, also while it compiles and no event comes."""
+        """Say how far the runs are, also while they compile and no event comes."""
+        if self._teller is not None:
+            return
         self._stopped = threading.Event()
 
         def tell(stopped: threading.Event) -> None:
             while not stopped.wait(self._every):
-                self.note(self._line(self._shown(run=False)))
+                with self._telling:
+                    lines = [
+                        self._line(label, run, self._shown(run, number=False))
+                        for label, run in self._forecast.alive.items()
+                    ]
+                for line in lines:
+                    self.note(line)
 
         self._teller = threading.Thread(target=tell, args=(self._stopped,), daemon=True)
         self._teller.start()
 
-    def _line(self, state: str) -> str:
-        run = f" ({self._forecast.run})" if self._forecast.run else ""
-        return f"{self._label}{run}: {state}"
+    def _line(self, label: str, run: Pace, state: str) -> str:
+        number = self._forecast.numbered(run)
+        return f"{label} ({number}): {state}" if number else f"{label}: {state}"
 
-    def _shown(self, run: bool = True) -> str:
+    def _shown(self, run: Pace, number: bool = True) -> str:
         left = self._forecast.left(self._clock())
-        parts = [self._forecast.run if run else "", self._state]
+        parts = [self._forecast.numbered(run) if number else "", run.state]
         parts.append("" if left is None else f"{duration(left)} left")
         return ", ".join(filter(None, parts))
 

@@ -34,9 +34,26 @@ class SessionClock:
         judging: their Records
         writing: and reading Records, and whatever else there was between runs
         """
-        launched = sum(r.ended.seconds for r in runs if r.manifest.started >= self.began)
+        launched = covered(
+            (r.manifest.started, r.manifest.started + r.ended.seconds)
+            for r in runs
+            if r.manifest.started >= self.began
+        )
         writing = time.time() - self.began - launched - self.judging
         return {"runs": launched, "judging": self.judging, "writing": writing}
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in any of these spans, which may overlap, as runs do that are at once.
+
+    >>> covered([(0.0, 10.0), (8.0, 12.0), (20.0, 21.0)])
+    13.0
+    """
+    seconds, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        seconds += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return seconds
 
 
 def since_start() -> float:

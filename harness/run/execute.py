@@ -9,12 +9,14 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.base.errors import BadInput
+from harness.config.case import Case
 from harness.config.settings import LauncherSettings
+from harness.devices.device import device
 from harness.engines.spec import engine
 from harness.launchers.invocation import Places, make_scratch
 from harness.launchers.launcher import Launcher, Local, Run
@@ -35,6 +37,11 @@ ATTEMPTS = 3
 again: no run that trained is ever repeated until it pleases."""
 
 
+MOST_AT_ONCE = 10**8
+"""Parameters of the largest model that is trained beside others. Weights, moments, gradients and
+what the harness keeps of them are some 40 bytes a parameter: a larger one may want all memory."""
+
+
 def expect(
     plans: Iterable[Plan], workspace: Path, settings: LauncherSettings, reporter: Reporter
 ) -> None:
@@ -49,13 +56,56 @@ def expect(
                 launcher.expect(run_of(plan, place))
 
 
+def run_or_reuse_each(
+    plans: Sequence[Plan], workspace: Path, settings: LauncherSettings, reporter: Reporter
+) -> Generator[Record]:
+    """The Record of each plan, in their order.
+
+    As many are launched at the same time as this machine carries. Whoever has seen enough closes
+    the iterator: the next is not launched, and what is still going on is ended.
+    """
+    carried = _at_once(plans, settings)
+    if carried == 1:
+        for plan in plans:
+            yield run_or_reuse(plan, workspace, settings, reporter)
+        return
+    stop = threading.Event()
+    with ThreadPoolExecutor(carried) as pool:
+        futures = [
+            pool.submit(run_or_reuse, plan, workspace, settings, reporter, stop) for plan in plans
+        ]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
+
+
+def _at_once(plans: Sequence[Plan], settings: LauncherSettings) -> int:
+    """How many of `plans` this machine carries at the same time."""
+    elsewhere = settings.name != "local" or settings.hosts > 1
+    if elsewhere or any(plan.role == "staged" for plan in plans):
+        return 1
+    cases = [plan.case for plan in plans if isinstance(plan.case, Case)]
+    if len(cases) < len(plans) or max(case.parameters for case in cases) > MOST_AT_ONCE:
+        return 1
+    carried = device(settings.device).at_once(max(case.devices for case in cases))
+    return min(carried, len(plans))
+
+
 def run_or_reuse(
-    plan: Plan, workspace: Path, settings: LauncherSettings, reporter: Reporter
+    plan: Plan,
+    workspace: Path,
+    settings: LauncherSettings,
+    reporter: Reporter,
+    stop: threading.Event | None = None,
 ) -> Record:
     """The Record of `plan`: the one that is there, or that of a new run.
 
-    A run that fails gives a Record too, which says how it ended. Raises BadInput where the
-    launcher cannot launch anything.
+    A run that fails gives a Record too, which says how it ended; `stop` ends it from another
+    thread. Raises BadInput where the launcher cannot launch anything.
     """
     launcher = _launcher(plan, settings, reporter)
     plan = with_launcher_identity(plan, launcher)
@@ -69,7 +119,7 @@ def run_or_reuse(
             return found
         devices = launcher.here and plan.role not in ("float64", "staged")
         with DeviceLock(settings.device, reporter) if devices else contextlib.nullcontext():
-            return launch_alone(plan, place, settings, reporter)
+            return launch_alone(plan, place, settings, reporter, stop)
 
 
 def _on_all_hosts(
@@ -147,15 +197,18 @@ def _launch_in_turns(
 ) -> tuple[Record, Record]:
     stop, launch_id = threading.Event(), uuid.uuid4().hex
     launcher = local_launcher(settings, reporter.note, stop)
-    labels = " and ".join(plan.label for plan in plans)
-    reporter.started(f"{labels} in turns", plans[0].case.steps)
+    label = f"{' and '.join(plan.label for plan in plans)} in turns"
+    reporter.started(label, plans[0].case.steps)
+
+    def follow(event: reader.Event) -> None:
+        reporter.event(label, event)
 
     def run_side(side: int, shared: Path) -> Record:
         plan, place = plans[side], places[side]
         # The first side's progress stands for both: they are never more than two windows apart.
-        follow = reporter.event if side == 0 else _ignore
+        on_event = follow if side == 0 else _ignore
         try:
-            return _launch(plan, place, launcher, follow, shared, launch_id)
+            return _launch(plan, place, launcher, on_event, shared, launch_id)
         finally:
             (shared / f"done-{side}").touch()  # also after a crash, which ends no turns itself
 
@@ -169,37 +222,55 @@ def _launch_in_turns(
         except BaseException:
             stop.set()
             raise
-    reporter.ended(f"{labels} in turns", records[0].ended)
+    reporter.ended(label, records[0].ended)
     return records[0], records[1]
 
 
-def _ignore(label: str, event: reader.Event) -> None:
+def _ignore(event: reader.Event) -> None:
     return None
 
 
-def _launcher(plan: Plan, settings: LauncherSettings, reporter: Reporter) -> Launcher:
+def _launcher(
+    plan: Plan,
+    settings: LauncherSettings,
+    reporter: Reporter,
+    stop: threading.Event | None = None,
+) -> Launcher:
     if plan.role == "float64":
         # It needs no accelerator, only this machine's processor.
         return Local(limits_of(settings), None, reporter.note if settings.fork_server else None)
-    return launcher_for(settings, reporter.note)
+    return launcher_for(settings, reporter.note, stop)
 
 
 def _folder(plan: Plan) -> str:
     return plan.engine if plan.role == "subject" else f"{plan.engine}-{plan.role}"
 
 
-def launch_alone(plan: Plan, place: Slot, settings: LauncherSettings, reporter: Reporter) -> Record:
+def launch_alone(
+    plan: Plan,
+    place: Slot,
+    settings: LauncherSettings,
+    reporter: Reporter,
+    stop: threading.Event | None = None,
+) -> Record:
     """Launch one run; it is retried only if the machine starved its collectives."""
-    launcher = _launcher(plan, settings, reporter)
+    launcher = _launcher(plan, settings, reporter, stop)
     launcher.check()
+    label = plan.label
+    if plan.role == "subject" and plan.repeat:  # one engine twice: both may be going on at once
+        label += f", launch {plan.repeat + 1}"
+
+    def follow(event: reader.Event) -> None:
+        reporter.event(label, event)
+
     for attempt in range(1, ATTEMPTS + 1):
-        reporter.started(plan.label, plan.steps)
-        result = _launch(plan, place.again(), launcher, reporter.event, attempt=attempt)
+        reporter.started(label, plan.steps)
+        result = _launch(plan, place.again(), launcher, follow, attempt=attempt)
         ended = result.ended
-        reporter.ended(plan.label, ended)
+        reporter.ended(label, ended)
         if ended.status != termination.STARVED or attempt == ATTEMPTS:
             break
-        reporter.note(f"{plan.label}: trying again")
+        reporter.note(f"{label}: trying again")
     return result
 
 
@@ -207,7 +278,7 @@ def _launch(
     plan: Plan,
     place: Slot,
     launcher: Launcher,
-    on_event: Callable[[str, reader.Event], None],
+    on_event: Callable[[reader.Event], None],
     shared: Path | None = None,
     turns: str | None = None,
     attempt: int = 1,
@@ -220,7 +291,7 @@ def _launch(
     run = run_of(plan, place, shared)
     place.begin()
     make_scratch(run.places)
-    ended = launcher.launch(run, lambda event: on_event(plan.label, event))
+    ended = launcher.launch(run, on_event)
     launch = Launch(launcher.invocation(run), started, ended, attempt, turns)
     result = collect(plan, place, launch)
     if result.steps:

@@ -35,22 +35,26 @@ class Noise:
 NOT_MEASURED = Noise()
 
 
-def measure_noise(plan: Plan, subject: Record, settings: Settings, reporter: Reporter) -> Noise:
-    """Launch what `settings.tolerance` asks for beside `subject`, the run of `plan`.
+def perturbed_of(plan: Plan, settings: Settings) -> Plan | None:
+    """The run from perturbed weights beside that of `plan`; None where none is asked for.
 
     Only aligned cases prepare weights, so that only theirs can be perturbed; for the others the
     documented floors are taken.
     """
+    wanted = settings.tolerance.noise_floor == "ulp" and settings.case.aligned
+    if settings.stage or not wanted:
+        return None
+    return plan_perturbed(plan, with_perturbed_weights(plan.inputs, settings.case.computed_in))
+
+
+def measure_noise(
+    plan: Plan, subject: Record, perturbed: Record | None, settings: Settings, reporter: Reporter
+) -> Noise:
+    """What `perturbed` tells beside `subject`, the run of `plan`; a repeat, where one is needed."""
     workspace, tolerance = Path(settings.workspace), settings.tolerance
     if settings.stage:
         return NOT_MEASURED
-    floor = None
-    if tolerance.noise_floor == "ulp" and settings.case.aligned:
-        perturbed = with_perturbed_weights(plan.inputs, settings.case.computed_in)
-        moved = run_or_reuse(
-            plan_perturbed(plan, perturbed), workspace, settings.launcher, reporter
-        )
-        floor = (subject, moved)
+    floor = None if perturbed is None else (subject, perturbed)
     needed = floor is not None and floor[1].complete and needs_repeat(floor, tolerance)
     if tolerance.repeat != "always" and not (tolerance.repeat == "auto" and needed):
         return Noise(floor)

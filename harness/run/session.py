@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,13 +39,13 @@ from harness.run.compiling import (
     kept_pairs,
     plan_compiling,
 )
-from harness.run.execute import expect, run_or_reuse
+from harness.run.execute import expect, run_or_reuse, run_or_reuse_each
 from harness.run.float64 import (
     first_step_in_float64,
     float64_from_own_weights,
     plan_float64,
 )
-from harness.run.noise import NOT_MEASURED, measure_noise
+from harness.run.noise import NOT_MEASURED, measure_noise, perturbed_of
 from harness.run.plan import Plan, Planner, inputs_of, planner
 from harness.run.reporter import Reporter
 from harness.run.resuming import resume
@@ -207,15 +208,19 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
     expect((*apart, *_compiled_steps(planned)), workspace, settings.launcher, reporter)
     reporter.expects(_runs(planned))
     found: dict[int, Record] = {}
-    for index in launch_order(apart):
-        found[index] = run_or_reuse(apart[index], workspace, settings.launcher, reporter)
-        in_every_pair = index == 0 or len(apart) == 2
-        if in_every_pair and (reason := why_untrained(found[index])) is not None:
-            return _nothing_to_judge(planned, found, reason, clock)
-    subjects = [found[index] for index in range(len(apart))]
+    order, perturbed = launch_order(apart), perturbed_of(planned.subjects[0], settings)
+    coming = [*(apart[index] for index in order), *([] if perturbed is None else [perturbed])]
+    runs = run_or_reuse_each(coming, workspace, settings.launcher, reporter)
+    with contextlib.closing(runs):
+        for index, found[index] in zip(order, runs, strict=False):
+            in_every_pair = index == 0 or len(apart) == 2
+            if in_every_pair and (reason := why_untrained(found[index])) is not None:
+                return _nothing_to_judge(planned, found, reason, clock)
+        subjects = [found[index] for index in range(len(apart))]
+        moved = next(runs, None) if subjects[0].complete else None
     noise = NOT_MEASURED
     if subjects[0].complete:
-        noise = measure_noise(planned.subjects[0], subjects[0], settings, reporter)
+        noise = measure_noise(planned.subjects[0], subjects[0], moved, settings, reporter)
     first = None
     if planned.held_against_float64 and all(subject.complete for subject in subjects[:2]):
         first = first_step_in_float64(settings, planned.subjects[0].inputs, workspace, reporter)

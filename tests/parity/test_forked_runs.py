@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from harness.devices import native
+from harness.ladder.result import Result
 from harness.plugins.ladder import EnginePair, pair_outcome
 from harness.record.evidence import Record
 from harness.record.layout import PARAMETERS, STEPS
@@ -76,3 +79,24 @@ def test_a_forked_run_is_bitwise_a_launched_one(
     assert len(forked["events"]) > by_fork.requested_steps
     for part, value in forked.items():
         assert value == launched[part], part
+
+
+@pytest.mark.slow
+@pytest.mark.cpu
+def test_runs_at_the_same_time_are_bitwise_runs_one_after_the_other(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pair = EnginePair("llama-tiny", "hf", "reference", "cpu-native")
+    found = []
+    for processors in (1, 2):
+        monkeypatch.setattr(native, "processors", lambda many=processors: many)
+        workspace = tmp_path / str(processors)
+        outcome = pair_outcome(request.config, pair, f"workspace='{workspace}'")
+        assert outcome.verdict.result is Result.PASS
+        runs = [r for r in outcome.runs if r.manifest.role != "float64"]
+        assert len(runs) == 3
+        spans = sorted((r.manifest.started, r.manifest.started + r.ended.seconds) for r in runs)
+        at_once = any(later[0] < span[1] for span, later in itertools.pairwise(spans))
+        assert at_once == (processors > 1)
+        found.append({r.directory.name: _recorded(r, workspace) for r in runs})
+    assert found[0] == found[1]

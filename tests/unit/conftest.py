@@ -8,9 +8,17 @@ import pytest
 from builders import Trainer
 from golden import Renewal, Worded
 
+from harness.devices import cpu, native
 from harness.environments.interpreters import base_python
 from harness.environments.sources import default_cache_dir
 from harness.record.evidence import Record
+
+
+@pytest.fixture(autouse=True)
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is launched at once is the same on every machine that runs these tests."""
+    for device in (cpu, native):
+        monkeypatch.setattr(device, "processors", lambda: 2)
 
 
 @pytest.fixture(scope="session")

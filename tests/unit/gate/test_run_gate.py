@@ -31,7 +31,7 @@ from harness.gate.verdicts import with_defects_of_both
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Observed, Record
-from harness.run import noise, session
+from harness.run import execute, noise, session
 from harness.run.compiling import Compiling
 from harness.run.noise import Noise
 from harness.run.plan import Plan, workarounds_of
@@ -73,8 +73,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 
         monkeypatch.setattr(gating, "plan_ref", plan)
         monkeypatch.setattr(gating, "run_or_reuse", run_or_reuse)
-        monkeypatch.setattr(session, "run_or_reuse", run_or_reuse)
-        monkeypatch.setattr(noise, "run_or_reuse", run_or_reuse)
+        for module in (session, execute, noise):
+            monkeypatch.setattr(module, "run_or_reuse", run_or_reuse)
         monkeypatch.setattr(noise, "with_perturbed_weights", lambda inputs, dtype: inputs)
 
     return make

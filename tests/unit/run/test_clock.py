@@ -32,6 +32,16 @@ def test_runs_of_an_earlier_session_took_none_of_it(
     assert clock.seconds(runs) == {"runs": 6.0, "judging": 0.0, "writing": pytest.approx(4.0)}
 
 
+def test_runs_at_the_same_time_take_it_once(
+    a: Record, b: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SessionClock()
+    monkeypatch.setattr(time, "time", lambda: clock.began + 10.0)
+    runs = [launched(a, clock.began + 1, 6.0), launched(b, clock.began + 3, 5.0)]
+    runs.append(launched(a, clock.began + 2, 1.0))
+    assert clock.seconds(runs) == {"runs": 7.0, "judging": 0.0, "writing": pytest.approx(3.0)}
+
+
 def test_judging_is_no_writing(a: Record, b: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SessionClock()
     ticks = iter([3.0, 5.0, 5.0, 6.0])

@@ -19,7 +19,7 @@ from harness.inputs.prepared import Inputs
 from harness.probe.spec import Spec
 from harness.record.evidence import Record
 from harness.run import execute, noise
-from harness.run.noise import Noise, measure_noise
+from harness.run.noise import Noise, measure_noise, perturbed_of
 from harness.run.plan import Plan
 from harness.run.workspace import Slot
 
@@ -53,7 +53,10 @@ def settings(tmp_path: Path) -> Settings:
 def measured(subject: Plan, settings: Settings, a: Record) -> tuple[Noise, list[str]]:
     """The noise of a run, and what a person is told meanwhile."""
     reporter = Silent()
-    return measure_noise(subject, a, settings, reporter), reporter.lines
+    perturbed = perturbed_of(subject, settings)
+    assert perturbed is not None
+    moved = execute.run_or_reuse(perturbed, Path(settings.workspace), settings.launcher, reporter)
+    return measure_noise(subject, a, moved, settings, reporter), reporter.lines
 
 
 def test_every_pair_with_the_same_first_engine_has_the_same(

@@ -16,8 +16,8 @@ from harness.engines.sources import MissingSource, named_source
 from harness.engines.spec import engine
 from harness.ladder.result import Result
 from harness.record.evidence import Record
+from harness.run import execute, session
 from harness.run import plan as planning
-from harness.run import session
 from harness.run.plan import Plan
 
 
@@ -110,7 +110,7 @@ class TestRunning:
             launched.append(plan.label)
             return runs[plan.engine]
 
-        monkeypatch.setattr(session, "run_or_reuse", launch)
+        monkeypatch.setattr(execute, "run_or_reuse", launch)
         monkeypatch.setattr(session, "expect", lambda *_: None)
         given = planned(tmp_path, f"engines=[{engines}]", *self.WORDS)
         return session.run(given, Silent()), launched
