@@ -138,7 +138,7 @@ def check_no_secret(text: str, where: str, environment: Mapping[str, str]) -> No
     The message names the variable, and not its value.
     """
     for name, value in environment.items():
-        if not secrets.SECRET_NAME.search(name) or len(value) < secrets.SHORTEST:
+        if not secrets.is_secret(name) or len(value) < secrets.SHORTEST:
             continue
         if value in text or json.dumps(value)[1:-1] in text:
             raise BadInput(

@@ -257,7 +257,7 @@ def _check(training: Training) -> None:
             "launcher.options.artifact_dir names"
         )
     for name in training.variables:
-        if secrets.SECRET_NAME.search(name):
+        if secrets.is_secret(name):
             raise BadInput(
                 f"env: {name} looks like a secret, and what env names is kept in the Record. Set "
                 f"it in the environment of `parity` instead: the training script inherits it."
