@@ -4,8 +4,10 @@
 
 Each trial is `parity run` of the Trainer and the reference without torch_xla
 (launcher.device=cpu-native), which gets a signal, or one of whose processes does, or one bit of
-whose Records is another afterwards. It has to leave no process and lose no Record, and the same
-command again, without a fault, has to end with PASS. tests/unit/run/test_soak.py does the same with
+whose Records is another afterwards. Signals come at three moments: at any time of the session, at
+any time of a trainer (it is waited for), and when a trainer has trained its first step. The session
+has to leave no process and lose no Record, and the same command again, without a fault, has to end
+with PASS. tests/unit/run/test_soak.py does the same with
 a toy in the trainer's place, much faster, and with more faults.
 """
 
@@ -22,7 +24,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness.base.errors import BadInput
 from harness.record.checksums import CHECKSUMS, check
@@ -30,7 +34,13 @@ from harness.record.layout import MANIFEST, PARAMETERS, STEPS
 from harness.record.reader import READ, read_record
 
 MARK = "PARITY_SOAK_TRIAL"
-FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGKILL of a child", "SIGTERM of a child", "a bit")
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGKILL of a trainer", "SIGTERM of a child")
+ANY, TRAINER, STEP = "at any time", "while a trainer runs", "after its first step"
+TRIALS = (
+    *((fault, moment) for moment in (TRAINER, STEP, ANY) for fault in SIGNALS),
+    ("a bit", "afterwards"),
+)
+"""Faults and their moments, which come in turns."""
 COMMAND = (
     "run", "engines=[hf,reference]", "launcher.device=cpu-native", "tolerance.noise_floor=table",
 )  # fmt: skip
@@ -51,6 +61,15 @@ class Session:
         """Its exit code, negative for a signal, and what it printed."""
         printed, _ = self.process.communicate()
         return self.process.returncode, printed
+
+    def trainers(self) -> list[int]:
+        """The processes of `children` that train, or are about to."""
+        found = []
+        for number in self.children():
+            with contextlib.suppress(OSError):
+                words = (Path("/proc") / str(number) / "cmdline").read_bytes()
+                found += [number] if b"harness.probe" in words and b"--record" in words else []
+        return found
 
     def children(self) -> list[int]:
         """The processes that it started, wherever they are."""
@@ -82,20 +101,52 @@ def flip(path: Path, chance: random.Random) -> None:
     path.write_bytes(data)
 
 
-def suffer(fault: str, session: Session, seconds: float, chance: random.Random) -> tuple[int, str]:
-    """Do to a session what the fault says, within so many seconds, and wait for its end."""
-    time.sleep(chance.uniform(0, seconds))
-    number = signal.Signals[fault.split()[0]] if fault.startswith("SIG") else None
-    victim = session.process.pid
-    if fault.endswith("child"):
+def steps_of_running(workspace: Path) -> bool:
+    """Whether a trainer that runs has trained a step."""
+    return any(path.stat().st_size for path in workspace.glob(f"*/.*.running/{STEPS}"))
+
+
+def wait_for(session: Session, there: Callable[[], Any]) -> bool:
+    """Whether it came while the session ran."""
+    while session.process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            if there():
+                return True
+        time.sleep(0.01)
+    return False
+
+
+def suffer(
+    fault: str, moment: str, session: Session, workspace: Path, seconds: float,
+    chance: random.Random,
+) -> tuple[int, str, bool]:  # fmt: skip
+    """Do to a session what the fault says, and wait for its end.
+
+    seconds: that a session takes, most of which are its trainer's
+    Returns exit code, what it printed, and whether it still ran when the signal was sent.
+    """
+    late = False
+    if moment == ANY:
+        time.sleep(chance.uniform(0, seconds))
+    elif moment == TRAINER:
+        late = not wait_for(session, session.trainers)
+        time.sleep(chance.uniform(0, seconds / 2))
+    else:
+        late = not wait_for(session, lambda: steps_of_running(workspace))
+    number, victim = signal.Signals[fault.split()[0]], session.process.pid
+    if fault.endswith("trainer"):
+        victim = chance.choice(session.trainers() or [victim])
+    elif fault.endswith("child"):
         victim = chance.choice(session.children() or [victim])
-    if number is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, number)
-    return session.end()
+    late = late or session.process.poll() is not None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(victim, number)
+    return *session.end(), not late
 
 
-def soak(workspace: Path, trials: int, seed: int, words: list[str]) -> Counter[str]:
+def soak(
+    workspace: Path, trials: int, seed: int, first: int, words: list[str]
+) -> Counter[str]:  # fmt: skip
     """Every trial's fault and exit code, counted. Raises AssertionError for what is left of one."""
     chance, ends = random.Random(seed), Counter[str]()
     for _ in range(2):  # as in a trial, one run is launched by the second
@@ -105,9 +156,9 @@ def soak(workspace: Path, trials: int, seed: int, words: list[str]) -> Counter[s
         seconds, number = time.monotonic() - began, len(records(workspace))
         shutil.rmtree(chance.choice([*records(workspace)]))
     print(f"a session takes {seconds:.0f} s, and there are {number} Records", flush=True)
-    for trial in range(trials):
-        fault, before = FAULTS[trial % len(FAULTS)], records(workspace)
-        began = time.monotonic()
+    for trial in range(first, first + trials):
+        (fault, moment), before = TRIALS[trial % len(TRIALS)], records(workspace)
+        began, hit = time.monotonic(), True
         session = Session(workspace, trial, words)
         if fault == "a bit":
             code, printed = session.end()
@@ -115,11 +166,12 @@ def soak(workspace: Path, trials: int, seed: int, words: list[str]) -> Counter[s
             flip(folder / chance.choice([MANIFEST, STEPS, PARAMETERS]), chance)
             before.pop(folder, None)
         else:
-            code, printed = suffer(fault, session, seconds, chance)
-        ends[f"{fault}: {code}"] += 1
+            code, printed, hit = suffer(fault, moment, session, workspace, seconds, chance)
+        told = f"{fault} {moment}: " + (f"exit {code}" if hit else "too late")
+        ends[told] += 1
         if code == 0:  # nothing came of it: the machine has become quieter
             seconds = min(seconds, time.monotonic() - began)
-        told = f"trial {trial} of seed {seed}, {fault}: {code}\n{printed}"
+        told = f"trial {trial} of seed {seed}, {told}\n{printed}"
         assert "report it" not in printed, told
         deadline = time.monotonic() + 10
         while session.children() and time.monotonic() < deadline:
@@ -132,7 +184,7 @@ def soak(workspace: Path, trials: int, seed: int, words: list[str]) -> Counter[s
         left = [path.name for path in workspace.glob("*/.*") if path.suffix != ".lock"]
         assert left == [], f"{told}\n{left}"
         shutil.rmtree(chance.choice([*records(workspace)]))
-        print(f"{trial + 1}/{trials} {fault}: {code}", flush=True)
+        print(told.splitlines()[0], flush=True)
     return ends
 
 
@@ -140,11 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/soak"))
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
     began = time.monotonic()
-    ends = soak(given.workspace, given.trials, given.seed, given.overrides)
+    ends = soak(given.workspace, given.trials, given.seed, given.first, given.overrides)
     print(f"{given.trials} trials in {time.monotonic() - began:.0f} s")
     print(json.dumps(dict(sorted(ends.items())), indent=1))
 

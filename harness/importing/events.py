@@ -9,9 +9,12 @@ is a run that was.
 
 from __future__ import annotations
 
+import math
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,11 @@ LONGEST_EVENT = 1 << 30
 class Tags:
     """The tags under which one trainer writes its scalars; of several, the first that is there.
 
+    One that ends in a slash stands for all below it, where they are equal.
+
     seconds: what a step took
     means:   a loss is the mean of all steps since the one before
+    shared:  the time of the first step is divided by the steps between two logs, as the others' are
     """
 
     loss: tuple[str, ...]
@@ -37,6 +43,7 @@ class Tags:
     gradient_norm: tuple[str, ...]
     seconds: tuple[str, ...] = ()
     means: bool = False
+    shared: bool = False
 
 
 TRAINERS: Mapping[str, Tags] = {
@@ -47,7 +54,11 @@ TRAINERS: Mapping[str, Tags] = {
         ("perf/step_time_seconds",),
     ),
     "torchtitan": Tags(
-        ("loss_metrics/global_avg_loss",), ("lr",), ("grad_norm",), ("time_metrics/end_to_end(s)",)
+        ("loss_metrics/global_avg_loss",),
+        ("lr", "lr/"),  # one an optimizer since 2026
+        ("grad_norm",),
+        ("time_metrics/end_to_end(s)",),
+        shared=True,
     ),
     # transformers' Trainer and torchprime write the same tags, and count differently.
     "torchprime": Tags(("train/loss",), ("train/learning_rate",), ("train/grad_norm",)),
@@ -62,12 +73,13 @@ Scalars = dict[int, tuple[float, float]]
 def read_scalars(path: Path, wanted: Iterable[str]) -> tuple[dict[str, Scalars], float | None]:
     """The series of the wanted tags in an event file, and when it was begun.
 
-    Raises BadInput where it is no event file.
+    A wanted tag that ends in a slash is all below it. Raises BadInput where it is no event file.
     """
     names = set(wanted)
-    found: dict[str, Scalars] = {name: {} for name in names}
+    below = tuple(name for name in names if name.endswith("/"))
+    found: defaultdict[str, Scalars] = defaultdict(dict)
     began = None
-    known: dict[bytes, str] = {}
+    known: dict[bytes, Scalars | None] = {}
     for message in _messages(path):
         wall, step, at = _head(message)
         if began is None:
@@ -80,14 +92,15 @@ def read_scalars(path: Path, wanted: Iterable[str]) -> tuple[dict[str, Scalars],
             scalars = _scalars(path, message)
             if not _is_last(message, scalars):
                 for tag, value in scalars:
-                    if tag in names:
+                    if tag in names or tag.startswith(below):
                         found[tag][step] = (wall, value)
                 continue
-            known[key] = scalars[0][0]
-        tag = known[key]
-        if tag in names:
-            found[tag][step] = (wall, _FLOAT(message, end)[0])
-    return {tag: series for tag, series in found.items() if series}, began
+            tag = scalars[0][0]
+            known[key] = found[tag] if tag in names or tag.startswith(below) else None
+        series = known[key]
+        if series is not None:
+            series[step] = (wall, _FLOAT(message, end)[0])
+    return dict(found), began
 
 
 _LENGTH = struct.Struct("<Q").unpack_from
@@ -96,17 +109,20 @@ _FLOAT = struct.Struct("<f").unpack_from
 
 
 def _messages(path: Path) -> Iterator[bytes]:
-    data = path.read_bytes()
-    at, end = 0, len(data)
-    while at + _HEADER <= end:
-        (length,) = _LENGTH(data, at)
-        start = at + _HEADER
-        if start + length > end:
-            if length > LONGEST_EVENT:
-                raise BadInput(f"{path}: no event begins at byte {at}: it is damaged")
-            return  # a run that was cut short
-        yield data[start : start + length]
-        at = start + length + _FOOTER
+    """The messages of a file, of which no more is held in memory than one."""
+    at, end = 0, path.stat().st_size
+    if not end:
+        return  # which cannot be mapped
+    with path.open("rb") as stream, mmap(stream.fileno(), end, access=ACCESS_READ) as data:
+        while at + _HEADER <= end:
+            (length,) = _LENGTH(data, at)
+            start = at + _HEADER
+            if start + length > end:
+                if length > LONGEST_EVENT:
+                    raise BadInput(f"{path}: no event begins at byte {at}: it is damaged")
+                return  # a run that was cut short
+            yield data[start : start + length]
+            at = start + length + _FOOTER
 
 
 def _head(message: bytes) -> tuple[float, int, int]:
@@ -180,15 +196,16 @@ def _groups(tags: Tags) -> tuple[tuple[str, ...], ...]:
 def _source(
     engine: str, tags: Tags, found: Mapping[str, Scalars], began: float, paths: Sequence[Path]
 ) -> LoggedSource:
-    loss, rate, norm, seconds = (
-        next((found[tag] for tag in group if tag in found), {}) for group in _groups(tags)
-    )
+    loss, rate, norm, seconds = (_series(found, group) for group in _groups(tags))
     steps = sorted(loss)
     # A trainer that has a step 0 counts from 0; the others name a step by how many are done.
     first = 0 if steps[0] == 0 else 1
     if first == 1 and tags.loss == TRAINERS["hf"].loss:
         engine = "hf"
     every = spacing(steps)
+    if tags.shared and steps[0] == 1 and 1 in seconds and len(steps) > 2:
+        wall, shared = seconds[1]
+        seconds = {**seconds, 1: (wall, shared * math.gcd(*steps[1:]))}
     points = tuple(
         Point(
             step - first,
@@ -208,6 +225,22 @@ def _source(
         began=began,
         facts=RunFacts(engine=engine),
     )
+
+
+def _series(found: Mapping[str, Scalars], group: tuple[str, ...]) -> Scalars:
+    """The first series of a group that is there; of several below one tag, what all of them say."""
+    for tag in group:
+        if tag in found:
+            return found[tag]
+        if tag.endswith("/"):
+            values = [found[name] for name in sorted(found) if name.startswith(tag)]
+            if values and all(_numbers(v) == _numbers(values[0]) for v in values):
+                return values[0]
+    return {}
+
+
+def _numbers(series: Scalars) -> dict[int, float]:
+    return {step: value for step, (_, value) in series.items()}
 
 
 def _value(series: Scalars, step: int) -> float | None:

@@ -132,6 +132,35 @@ class TestEvents:
             Point(1, 2.25, 0.25, 3.0, at + 1, 0.5),
         )
 
+    def test_torchtitan_as_it_is_today(self, tmp_path: Path) -> None:
+        """A rate an optimizer, and a log of the first step and of every tenth, in whose times the
+        first step's is divided as the others are."""
+        at = (1, 10, 20)
+        loss, seconds = "loss_metrics/global_avg_loss", "time_metrics/end_to_end(s)"
+        source = self.read(
+            tmp_path,
+            [(loss, step, 3.0 - step / 16) for step in at],
+            [("lr/AdamW/0", step, step / 32) for step in at],
+            [("lr/AdamW/1", step, step / 32) for step in at],
+            [(seconds, step, 0.5) for step in at],
+        )
+        assert [p.step for p in source.points] == [0, 9, 19]
+        assert [p.learning_rate for p in source.points] == [1 / 32, 10 / 32, 20 / 32]
+        assert [p.seconds for p in source.points] == [5.0, 0.5, 0.5]
+
+    def test_rates_that_differ_are_none_of_the_trainer_s(self, tmp_path: Path) -> None:
+        source = self.read(
+            tmp_path,
+            curve("loss_metrics/global_avg_loss", [2.0, 1.0], 1),
+            curve("lr/AdamW", [0.5, 0.5], 1),
+            curve("lr/Muon", [0.5, 0.25], 1),
+        )
+        assert [p.learning_rate for p in source.points] == [None, None]
+
+    def test_a_file_that_is_still_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "tfevents").touch()
+        assert read_scalars(tmp_path / "tfevents", ["t"]) == ({}, None)
+
     def test_the_norm_before_clipping_is_the_one(self, tmp_path: Path) -> None:
         source = self.read(
             tmp_path,
