@@ -116,21 +116,34 @@ def wait_for(session: Session, there: Callable[[], Any]) -> bool:
     return False
 
 
+def timed(session: Session) -> tuple[float, float]:
+    """Seconds that a session takes, and that its trainers are there. It has to end well."""
+    began, trained = time.monotonic(), 0.0
+    while wait_for(session, session.trainers):
+        start = time.monotonic()
+        while session.trainers():
+            time.sleep(0.01)
+        trained += time.monotonic() - start
+    code, printed = session.end()
+    assert code == 0, printed
+    return time.monotonic() - began, trained
+
+
 def suffer(
-    fault: str, moment: str, session: Session, workspace: Path, seconds: float,
+    fault: str, moment: str, session: Session, workspace: Path, seconds: tuple[float, float],
     chance: random.Random,
 ) -> tuple[int, str, bool]:  # fmt: skip
     """Do to a session what the fault says, and wait for its end.
 
-    seconds: that a session takes, most of which are its trainer's
-    Returns exit code, what it printed, and whether it still ran when the signal was sent.
+    seconds: that a session takes, and its trainer
+    Returns exit code, what it printed, and whether it was there when the signal was sent.
     """
     late = False
     if moment == ANY:
-        time.sleep(chance.uniform(0, seconds))
+        time.sleep(chance.uniform(0, seconds[0]))
     elif moment == TRAINER:
         late = not wait_for(session, session.trainers)
-        time.sleep(chance.uniform(0, seconds / 2))
+        time.sleep(chance.uniform(0, seconds[1] / 2))
     else:
         late = not wait_for(session, lambda: steps_of_running(workspace))
     number, victim = signal.Signals[fault.split()[0]], session.process.pid
@@ -150,12 +163,11 @@ def soak(
     """Every trial's fault and exit code, counted. Raises AssertionError for what is left of one."""
     chance, ends = random.Random(seed), Counter[str]()
     for _ in range(2):  # as in a trial, one run is launched by the second
-        began = time.monotonic()
-        code, printed = Session(workspace, -1, words).end()
-        assert code == 0, printed
-        seconds, number = time.monotonic() - began, len(records(workspace))
+        seconds = timed(Session(workspace, -1, words))
+        number = len(records(workspace))
         shutil.rmtree(chance.choice([*records(workspace)]))
-    print(f"a session takes {seconds:.0f} s, and there are {number} Records", flush=True)
+    took = f"a session takes {seconds[0]:.0f} s, its trainer {seconds[1]:.1f} s of them"
+    print(f"{took}, and there are {number} Records", flush=True)
     for trial in range(first, first + trials):
         (fault, moment), before = TRIALS[trial % len(TRIALS)], records(workspace)
         began, hit = time.monotonic(), True
@@ -170,7 +182,7 @@ def soak(
         told = f"{fault} {moment}: " + (f"exit {code}" if hit else "too late")
         ends[told] += 1
         if code == 0:  # nothing came of it: the machine has become quieter
-            seconds = min(seconds, time.monotonic() - began)
+            seconds = min(seconds[0], time.monotonic() - began), seconds[1] / 2
         told = f"trial {trial} of seed {seed}, {told}\n{printed}"
         assert "report it" not in printed, told
         deadline = time.monotonic() + 10
