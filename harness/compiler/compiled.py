@@ -62,6 +62,8 @@ class CompiledModule:
     traced_flops     of matrix products as the trainer traced them, on all devices together; None
                      where that is not known
     predicted        its time by the compiler's estimates; None where it was not asked for
+    least            the least time that it could take by the chip's peak, without kernels; None for
+                     steps that were compiled before it was kept
     """
 
     __pydantic_config__ = STRICT
@@ -78,6 +80,7 @@ class CompiledModule:
     compiler_bytes: int
     traced_flops: int | None = None
     predicted: Predicted | None = None
+    least: Predicted | None = None
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,19 @@ class CompiledStep:
     @property
     def predicted(self) -> Predicted | None:
         """The step's time; None where it was not asked for, or not all of it compiled."""
+        return self._time([(m.executions, m.predicted) for m in self.modules])
+
+    @property
+    def least(self) -> Predicted | None:
+        """The least time that the step could take by the chip's peak; None where it is not kept."""
+        return self._time([(m.executions, m.least) for m in self.modules])
+
+    def _time(self, modules: Sequence[tuple[int, Predicted | None]]) -> Predicted | None:
         found = Predicted({})
-        for module in self.modules:
-            if module.predicted is None:
+        for executions, one in modules:
+            if one is None:
                 return None
-            found += module.predicted.times(module.executions)
+            found += one.times(executions)
         return found if self.modules and self.compiles else None
 
     @property
@@ -210,11 +221,13 @@ def compiled_module(
     usage_report: str | None,
     *,
     predict: Predict | None = None,
+    least: Predict | None = None,
     **outside: Any,
 ) -> CompiledModule:
     """The facts in the texts that libtpu dumps; `outside` are those that stand in none of them.
 
     predict: predicts the module's time, where that is asked for
+    least:   tells the least that it could be, where that is asked for
 
     Raises BadInput for a text that is cut off.
     """
@@ -232,6 +245,7 @@ def compiled_module(
         kernels=kernels(module, runs),
         traced_flops=None if unoptimized is None else _flops(parse(unoptimized)),
         predicted=None if predict is None else predict(module, runs, graph.collectives),
+        least=None if least is None else least(module, runs, graph.collectives),
         **outside,
     )
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from harness.base.typed import plain_json
 from harness.compiler.hlo_text import Computation, Instruction, Module
-from harness.compiler.schedule import NO_WORK, scheduled
+from harness.compiler.schedule import KERNEL, NO_WORK, scheduled
 from harness.record.writer import write_json
 
 UNKNOWN = 2**64 - 1
@@ -48,6 +48,8 @@ def signature(module: Module, computation: Computation, instruction: Instruction
 
 
 def _lines(module: Module, computation: Computation, instruction: Instruction) -> Iterator[str]:
+    if instruction.target == KERNEL:  # its code is in what is left out
+        yield instruction.attributes.get("backend_config", "")
     shapes = (computation.by_name[name].shape for name in instruction.operands)
     yield f"{instruction.opcode} {instruction.shape} {' '.join(shapes)}{_attributes(instruction)}"
     for name in instruction.calls:
@@ -104,7 +106,8 @@ def estimates(module: Module) -> dict[str, int | None]:
     """
     found: dict[str, list[int | None]] = defaultdict(list)
     for _, instruction, of in operations(module):
-        found[of].append(cycles_of(instruction))
+        if instruction.target != KERNEL:  # of which libtpu estimates nothing
+            found[of].append(cycles_of(instruction))
     return {of: _median([c for c in cycles if c is not None]) for of, cycles in found.items()}
 
 

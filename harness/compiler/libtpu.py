@@ -7,6 +7,7 @@ generated, which takes most of the time. Nothing here needs a TPU.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from harness.base.errors import BadInput
 from harness.base.progress import Progress
+from harness.compiler.bundles import executed_bundles
 from harness.compiler.compiled import (
     CODE_FAILED,
     GENERATED,
@@ -32,11 +34,13 @@ from harness.compiler.compiled import (
     CompiledStep,
     compiled_module,
 )
-from harness.compiler.cycles import CycleStore, estimates
+from harness.compiler.cycles import CycleStore, estimates, signature
 from harness.compiler.executions import Executions
 from harness.compiler.flags import LIBTPU, XLA, CompilerFlags
 from harness.compiler.hlo_text import Module, parse
+from harness.compiler.kernels import alone, kernels
 from harness.compiler.predicted import Predicted, predicted, unknown
+from harness.compiler.roofline import least_time
 from harness.compiler.target import Target
 from harness.devices.tpu import chip
 from harness.environments.compilers import TpuCompiler
@@ -54,6 +58,11 @@ ASSIGNED = "*.after_optimizations_after_buffer_assignment.txt"
 then, with more memory, the same module once more, and code after that."""
 CODED = "*.after_codegen.txt"
 """The module with its estimates of cycles, once its code is generated."""
+
+DUMP_BUNDLES = "--xla_jf_dump_llo_text=true --xla_jf_dump_to"
+"""Flags by which libtpu writes the machine code that it generates, into a folder."""
+BUNDLES = "*-final_bundles.txt"
+"""The last of the forms that it writes; of a kernel that is compiled alone, the largest file."""
 
 ENDED_BY_SYSTEM = "the system ended the compiler: most likely this machine ran out of memory"
 
@@ -91,12 +100,15 @@ class CompileLimits:
     memory: resident bytes of the compiler's process
     cycles: estimates that are known; where a module has an operation that is not among them, its
             code is waited for, within `seconds` again. None: times are not asked for
+    kernels: where cycles of hand-written kernels are kept; one that is not among them is compiled
+            by itself. None: they are not asked for
     """
 
     seconds: float
     code_seconds: float
     memory: float
     cycles: CycleStore | None = None
+    kernels: CycleStore | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,8 @@ def compile_step(
                     error, chips = exited.error or "", exited.known_chips
                     raise BadInput(_unknown(target, compiler.release, error, chips))
                 try:
-                    if facts := _facts(dump, module, exited, target, limits.cycles):
+                    with_kernels = _Alone(compiler, target, flags, limits)
+                    if facts := _facts(dump, module, exited, with_kernels):
                         made.append(facts)
                 except BadInput as error:  # of the compiler's dump, which no user gave
                     unreadable = str(error)
@@ -379,23 +392,66 @@ def _last_words(log: Path, code: int) -> str:
     return f"the compiler ended with code {code}" + (f": {last[0].strip()}" if last else "")
 
 
+@dataclass(frozen=True)
+class _Alone:
+    """How a step is compiled, and with it each of its kernels alone."""
+
+    compiler: TpuCompiler
+    target: Target
+    flags: CompilerFlags
+    limits: CompileLimits
+
+    def cycles(self, module: Module) -> dict[str, int | None]:
+        """Those of each hand-written kernel of a module, by signature; None where none is told."""
+        if self.limits.kernels is None:
+            return {}
+        known = self.limits.kernels.known()
+        for computation, instruction in kernels(module):
+            of = signature(module, computation, instruction)
+            if of not in known:
+                known[of] = self._cycles_of(alone(computation, instruction))
+                self.limits.kernels.add({of: known[of]})
+        return known
+
+    def _cycles_of(self, text: str) -> int | None:
+        with tempfile.TemporaryDirectory(prefix="parity-libtpu-") as folder:
+            module, llo = Path(folder) / "kernel.txt", Path(folder) / "llo"
+            module.write_text(text)
+            flags = dataclasses.replace(
+                self.flags, libtpu=f"{self.flags.libtpu} {DUMP_BUNDLES}={llo}".strip()
+            )
+            code = dataclasses.replace(self.limits, code_seconds=self.limits.seconds, cycles=None)
+            _run(module, self.compiler, self.target, flags, code, Path(folder))
+            bundles = _find(llo, BUNDLES)
+            try:
+                return None if bundles is None else executed_bundles(bundles.read_text())
+            except BadInput:
+                return None
+
+
 def _facts(
-    dump: Path, module: StepModule, exited: _CompilerExit, target: Target, cycles: CycleStore | None
+    dump: Path, module: StepModule, exited: _CompilerExit, compiled: _Alone
 ) -> CompiledModule | None:
     """The facts of a module; None where the compiler did not come to them."""
     optimized, buffers = _optimized(dump), _find(dump, BUFFERS)
     if optimized is None or buffers is None:
         return None
     unoptimized, report = _find(dump, UNOPTIMIZED), _find(dump, REPORT)
-    predict = None
+    target, cycles = compiled.target, compiled.limits.cycles
+    on, devices, predict = chip(target.chip), exited.devices, None
+
+    def least(made: Module, runs: Executions, found: Sequence[Collective]) -> Predicted:
+        return least_time(made, runs, found, compiled.cycles(made), on, target, devices)
+
     if cycles is not None:
         coded = _find(dump, CODED)
         if coded is not None and exited.code == GENERATED:
             cycles.add(estimates(parse(coded.read_text())))
-        known, on, devices = cycles.known(), chip(target.chip), exited.devices
+        known = cycles.known()
 
         def predict(made: Module, runs: Executions, found: Sequence[Collective]) -> Predicted:
-            return predicted(made, runs, found, known, on, target, devices)
+            of_kernels = compiled.cycles(made)
+            return predicted(made, runs, found, {**of_kernels, **known}, on, target, devices)
 
     return compiled_module(
         optimized.read_text(),
@@ -403,6 +459,7 @@ def _facts(
         buffers.read_text(),
         None if report is None else report.read_text(),
         predict=predict,
+        least=least,
         code=exited.code,
         executions=module.executions,
         seconds=exited.seconds,

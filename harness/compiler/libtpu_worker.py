@@ -7,7 +7,7 @@ library, and nothing of the harness. The request is an object with
 
     library   path of libtpu.so
     module    path of the module, or null where only the slice is asked about: a serialized
-              HloModuleProto before optimizations, with global shapes
+              HloModuleProto before optimizations, with global shapes, or its text (.txt)
     topology  libtpu's name of one slice, such as "v6e:2x2"
     slices    number of slices
     dump      folder that XLA writes the optimized module and its reports into
@@ -79,7 +79,10 @@ def main(path: str) -> int:
         return 0
     try:
         with open(request["module"], "rb") as stream:
-            code = program(stream.read())
+            module = stream.read()
+        if request["module"].endswith(".txt"):
+            module = _jax.hlo_module_from_text(module.decode()).as_serialized_hlo_module_proto()
+        code = program(module)
         options = compile_options(devices, request["dump"])
         started = time.monotonic()
         devices[0].client.compile(code, _jax.DeviceList(tuple(devices)), options)

@@ -19,7 +19,7 @@ from harness.compiler.executions import Executions
 from harness.compiler.flops import flops
 from harness.compiler.hlo_text import Computation, Instruction, Module
 from harness.compiler.origins import UNNAMED, module_path, origin
-from harness.compiler.schedule import CALLERS, NO_WORK, moved, scheduled
+from harness.compiler.schedule import CALLERS, KERNEL, NO_WORK, moved, scheduled
 from harness.compiler.target import Target
 from harness.devices.chips import Chip
 from harness.record.graph import Collective
@@ -32,7 +32,6 @@ _COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
     "ragged-all-to-all", "reduce-scatter",
 )  # fmt: skip
-_KERNEL = "tpu_custom_call"
 _GROUP = re.compile(r"\{([\d,]+)\}")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
@@ -44,6 +43,7 @@ class Parts:
     products:    fusions with a matrix product, by estimated cycles
     fusions:     other operations with an estimate
     copies:      copies with an estimate
+    kernels:     hand-written ones, by the cycles of their bundles
     unestimated: what has no estimate: its bytes at the bandwidth of the memory
     exposed:     collectives within a slice while which nothing else runs
     dcn:         collectives between slices
@@ -55,6 +55,7 @@ class Parts:
     products: float = 0.0
     fusions: float = 0.0
     copies: float = 0.0
+    kernels: float = 0.0
     unestimated: float = 0.0
     exposed: float = 0.0
     dcn: float = 0.0
@@ -75,7 +76,7 @@ class Parts:
         )
 
 
-IN_TURN = ("products", "fusions", "copies", "unestimated", "exposed", "dcn")
+IN_TURN = ("products", "fusions", "copies", "kernels", "unestimated", "exposed", "dcn")
 """The parts that are a step's time, each a field of Parts."""
 
 
@@ -131,39 +132,59 @@ def predicted(
     not_known: Counter[str] = Counter()
     kernels = 0
     bandwidth = chip.hbm_bandwidth / chip.devices
-    for computation, instruction, n in _in_turn(module, runs):
-        if instruction.target == _KERNEL:
+    for computation, instruction, n in in_turn(module, runs):
+        of = signature(module, computation, instruction)
+        if instruction.target == KERNEL and cycles.get(of) is None:
             kernels += n
             continue
-        of = signature(module, computation, instruction)
         if of not in cycles:
             not_known[instruction.opcode] += n
         estimate = cycles.get(of)
         path = module_path(origin(instruction)) or UNNAMED
         if estimate is not None:
-            seconds[path, _part(module, instruction)] += n * estimate / chip.clock
+            seconds[path, part_of(module, instruction)] += n * estimate / chip.clock
         elif (time := moved(module, computation, instruction) / bandwidth) > LONG:
             seconds[path, "unestimated"] += n * time
     missing = [
         f"{n} executions of {opcode} have no estimate yet" for opcode, n in not_known.items()
     ]
-    if kernels:
-        missing.append(f"{kernels} executions of hand-written kernels have no estimate")
+    missing += no_estimate(kernels)
+    for path, part, time in communication(collectives, chip, target, devices):
+        seconds[path, part] += time
+    if chip.dcn_bandwidth is None and target.slices > 1:
+        missing.append(f"the bandwidth between slices of {target.chip} is not published")
+    return Predicted(by_path(seconds), tuple(dict.fromkeys(missing)))
+
+
+def no_estimate(kernels: int) -> tuple[str, ...]:
+    """What is missing where so many executions of hand-written kernels have no time."""
+    return (f"{kernels} executions of hand-written kernels have no estimate",) if kernels else ()
+
+
+def by_path(seconds: Mapping[tuple[str, str], float]) -> dict[str, Parts]:
+    """Parts by path of the model's module, out of seconds by path and part."""
+    work: dict[str, Parts] = defaultdict(Parts)
+    for (path, part), time in sorted(seconds.items()):
+        work[path] += Parts(**{part: time})
+    return dict(work)
+
+
+def communication(
+    collectives: Sequence[Collective], chip: Chip, target: Target, devices: int
+) -> Iterator[tuple[str, str, float]]:
+    """Path of the module, part and seconds of each collective.
+
+    Nothing of those between slices, where the chip's bandwidth between slices is not known.
+    """
     for collective in collectives:
         members, between = _members(collective.groups, devices, target.slices)
         path = module_path(collective.op_name) or UNNAMED
         wire = collective.count * _wire(collective, members)
-        if between and chip.dcn_bandwidth is None:
-            missing.append(f"the bandwidth between slices of {target.chip} is not published")
-        elif between:
-            seconds[path, "dcn"] += wire / (chip.dcn_bandwidth or 1.0) * chip.devices
-        else:
+        if not between:
             part = "hidden" if collective.overlapped else "exposed"
-            seconds[path, part] += wire / link_bandwidth(chip, target)
-    work: dict[str, Parts] = defaultdict(Parts)
-    for (path, part), time in sorted(seconds.items()):
-        work[path] += Parts(**{part: time})
-    return Predicted(dict(work), tuple(dict.fromkeys(missing)))
+            yield path, part, wire / link_bandwidth(chip, target)
+        elif chip.dcn_bandwidth is not None:
+            yield path, "dcn", wire / chip.dcn_bandwidth * chip.devices
 
 
 def unknown(module: Module, cycles: Mapping[str, int | None]) -> bool:
@@ -171,7 +192,7 @@ def unknown(module: Module, cycles: Mapping[str, int | None]) -> bool:
     return any(
         signature(module, computation, instruction) not in cycles
         for computation, instruction in _operations(module)
-        if instruction.target != _KERNEL
+        if instruction.target != KERNEL
     )
 
 
@@ -198,7 +219,8 @@ def _operations(module: Module) -> Iterator[tuple[Computation, Instruction]]:
                 yield computation, instruction
 
 
-def _in_turn(module: Module, runs: Executions) -> Iterator[tuple[Computation, Instruction, int]]:
+def in_turn(module: Module, runs: Executions) -> Iterator[tuple[Computation, Instruction, int]]:
+    """What runs one after another and does work, with how often."""
     for computation, instruction in _operations(module):
         if n := runs.count.get(computation.name, 0):
             yield computation, instruction, n
@@ -218,7 +240,10 @@ def _is_collective(module: Module, instruction: Instruction) -> bool:
     return bool(opcodes & {*_COLLECTIVES}) and not opcodes & {"convolution", "dot", "fusion"}
 
 
-def _part(module: Module, instruction: Instruction) -> str:
+def part_of(module: Module, instruction: Instruction) -> str:
+    """The part of an operation that is no collective."""
+    if instruction.target == KERNEL:
+        return "kernels"
     if instruction.opcode.startswith("copy"):
         return "copies"
     for name in instruction.calls:

@@ -17,6 +17,8 @@ NO_WORK = {
     "partition-id", "replica-id", "tuple",
 }  # fmt: skip
 """They move no data."""
+KERNEL = "tpu_custom_call"
+"""Target of the custom call that a hand-written kernel (Pallas, Mosaic) is."""
 CALLERS = {"call", "conditional", "while"}
 """What they call is scheduled by itself."""
 _SLICES = {"dynamic-slice", "gather", "slice"}
@@ -112,7 +114,7 @@ def kernels(module: Module, runs: Executions) -> dict[str, int]:
     """Executions of hand-written kernels (Pallas, Mosaic) by name."""
     found: Counter[str] = Counter()
     for _, instruction, n in runs.each(module):
-        if n and instruction.target == "tpu_custom_call":
+        if n and instruction.target == KERNEL:
             text = " ".join(instruction.attributes.values())
             named = _KERNEL_NAME.search(text)
             found[named[1] if named else re.sub(r"[.\d]+$", "", instruction.name)] += n

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.base.errors import BadInput, CannotTrain
 from harness.base.typed import STRICT, typed
-from harness.models.family import FLASH_ATTENTION, Model, family
+from harness.models.family import KERNELS, Model, family
 
 ALIGNED = "aligned"
 AS_SHIPPED = "as_shipped"
@@ -198,7 +198,7 @@ def check(case: Case) -> None:
     _one_of("case.precision", case.matmul_precision, PRECISIONS)
     _one_of("case.optimizer.name", case.optimizer.name, OPTIMIZERS)
     _one_of("case.schedule.name", case.schedule.name, SCHEDULES)
-    _one_of("case.model.attention", case.model.attention, ("eager", "sdpa", FLASH_ATTENTION))
+    _one_of("case.model.attention", case.model.attention, ("eager", "sdpa", *KERNELS))
     _check_name(case.name)
     _check_numbers(case)
     if case.steps < 3:
@@ -419,7 +419,8 @@ def _check_sharding(case: Case) -> None:
 
 
 def _check_axes(case: Case) -> None:
-    """Rows are cut over data and fsdp, what layers put out over tensor; others cut by the table."""
+    """Rows are cut over data and fsdp, along their length over context, what layers put out over
+    tensor; others cut by the table."""
     named = {
         axis
         for spec in case.sharding.values()
@@ -428,7 +429,7 @@ def _check_axes(case: Case) -> None:
         for axis in (axes if isinstance(axes, list) else [axes])
     }
     for axis, size in case.mesh.items():
-        if size > 1 and axis not in ("data", "fsdp", "tensor") and axis not in named:
+        if size > 1 and axis not in ("data", "fsdp", "tensor", "context") and axis not in named:
             raise CannotTrain(
                 f"case.mesh.{axis}={size}: case.sharding cuts nothing over {axis}, so that its "
                 f"devices would all do the same work; name it there, or drop it from case.mesh"

@@ -30,7 +30,7 @@ from harness.engines.command import (
     spec_for,
 )
 from harness.engines.spec import EngineSpec
-from harness.models.family import FLASH_ATTENTION, family
+from harness.models.family import KERNELS, family
 
 SCRIPT = f"{PACKAGE}/trainers/reference.py"
 
@@ -57,10 +57,10 @@ def float64_reference(job: Job[EngineOptions]) -> Command:
 
 def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
     case, in_float64 = job.case, dtype == "float64"
-    if case.model.attention == FLASH_ATTENTION and not in_float64:
+    if case.model.attention in KERNELS and not in_float64:
         raise CannotTrain(
-            f"case.model.attention={FLASH_ATTENTION}: the reference has no kernels; compare with "
-            "engines=[hf,torchprime]"
+            f"case.model.attention={case.model.attention}: the reference has no kernels; "
+            "compare with engines=[hf,torchprime]"
         )
     if case.optimizer.name != "adamw":
         raise CannotTrain(

@@ -26,6 +26,12 @@ KEY = "case.model.family"
 FLASH_ATTENTION = "flash_attention"
 """`case.model.attention`: JAX's kernel for TPUs, as torch_xla's custom_kernel calls it."""
 
+SPLASH_ATTENTION = "splash_attention"
+"""The same of JAX's kernel for sparse masks, as torch_xla's splash_attention calls it."""
+
+KERNELS = (FLASH_ATTENTION, SPLASH_ATTENTION)
+"""Attention that a hand-written kernel of a TPU computes."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -35,7 +41,7 @@ class Model:
                hides faults in it; see docs/cases.md
     norm_std:  standard deviation of norm weights around 1, so that a norm that is skipped shows
     attention: how attention is computed: "eager" or "sdpa", Hugging Face's names of what PyTorch
-               computes, or "flash_attention", a hand-written kernel of a TPU (FLASH_ATTENTION)
+               computes, or one of KERNELS, hand-written for a TPU
     remat:     recompute each decoder layer's activations in the backward pass
     options:   what only this family has, such as its number of experts; the family checks it
     """
@@ -64,7 +70,7 @@ class Model:
     def attention_in_transformers(self) -> str:
         """transformers' name of what its configuration is asked for: a kernel is an argument of the
         script, and takes the place of the eager one."""
-        return "eager" if self.attention == FLASH_ATTENTION else self.attention
+        return "eager" if self.attention in KERNELS else self.attention
 
 
 def no_arguments(model: Model) -> dict[str, Any]:

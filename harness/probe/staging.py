@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib.util
 import re
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,7 +85,7 @@ class Staging:
         self._pass_for_devices()
         self._replace_kernels()
         self._watch_optimizers()
-        lower_for_tpu()
+        lower_for_tpu(self.devices)
         self.xla._xla_step_marker = lambda *_, **__: self._step_marker()
         self.xla._xla_sync_live_tensors = lambda *_, **__: self._step_marker()
         self.xla._xla_sync_multi = lambda tensors, *_, **__: self._sync(tensors)
@@ -371,17 +373,22 @@ class Staging:
         self.writer.modules(modules)
 
 
-def lower_for_tpu() -> None:
+def lower_for_tpu(devices: int) -> None:
     """Have JAX lower for a TPU what it lowers here: torch_xla has it lower the kernels of a TPU.
 
     As for an export, so that kernels are written in the version that older releases of libtpu read
     as well: they refuse newer ones than their own.
+
+    devices: that JAX is to have as well: splash attention is mapped over those of torch_xla's mesh
     """
     try:
+        import jax
         from jax._src import stages
         from jax._src.interpreters.mlir import LoweringParameters
     except ImportError:  # without JAX there are no kernels
         return
+    jax.config.update("jax_num_cpu_devices", devices)
+    _spare_flax()
     lower = stages.Traced.lower
 
     def for_tpu(traced: Any, *, lowering_platforms: Any = None, **parameters: Any) -> Any:
@@ -389,6 +396,15 @@ def lower_for_tpu() -> None:
         return lower(traced, lowering_platforms=lowering_platforms or ("tpu",), **parameters)
 
     stages.Traced.lower = for_tpu
+
+
+def _spare_flax() -> None:
+    """torch_xla calls JAX by its torchax, which imports flax for checkpoints alone, and so fails
+    where only what torch_xla itself requires is installed."""
+    if importlib.util.find_spec("flax") is None:
+        checkpoint: Any = types.ModuleType("torchax.checkpoint")
+        checkpoint.save_checkpoint = checkpoint.load_checkpoint = None
+        sys.modules[checkpoint.__name__] = checkpoint
 
 
 def buffer_donor(parameters: list[int]) -> bytes:

@@ -55,10 +55,8 @@ class Compiling:
 
     def limits_on(self, chip: str) -> CompileLimits:
         """Of a compilation for such a chip ("v6e"), with the estimates that are kept for it."""
-        if not self.timed:
-            return self.limits
-        path = default_cache_dir() / CYCLES / f"{chip}-libtpu-{self.release}.json"
-        return dataclasses.replace(self.limits, cycles=CycleStore(path))
+        store = CycleStore(default_cache_dir() / CYCLES / f"{chip}-libtpu-{self.release}.json")
+        return dataclasses.replace(self.limits, cycles=store if self.timed else None, kernels=store)
 
 
 def plan_compiling(

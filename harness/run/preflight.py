@@ -12,7 +12,7 @@ from harness.config.settings import LauncherSettings, Settings
 from harness.devices.device import KEY, device, devices
 from harness.environments.interpreters import Interpreter
 from harness.launchers.registry import devices_of
-from harness.models.family import FLASH_ATTENTION
+from harness.models.family import KERNELS
 
 
 def ready(settings: Settings) -> Settings:
@@ -95,7 +95,7 @@ def _check_saves(settings: Settings) -> None:
 def _check_kernels(settings: Settings) -> None:
     """Raises BadInput where a kernel of a TPU would have to be executed on something else."""
     attention, launcher = settings.case.model.attention, settings.launcher
-    if attention == FLASH_ATTENTION and not (settings.stage or device(launcher.device).kernels):
+    if attention in KERNELS and not (settings.stage or device(launcher.device).kernels):
         raise BadInput(
             f"case.model.attention={attention}: {KEY}={launcher.device} executes no kernel of a "
             "TPU; it can be compiled without: stage=true target=v6e:2x2"

@@ -34,7 +34,7 @@ from harness.engines.hf.scripts import arguments_for
 from harness.engines.spec import EngineSpec, SourceSpec, TrainerOptions, Workaround
 from harness.environments.interpreters import Interpreter, with_transformers
 from harness.environments.sources import Checkout, Package, default_cache_dir
-from harness.models.family import FLASH_ATTENTION, family
+from harness.models.family import FLASH_ATTENTION, SPLASH_ATTENTION, family
 from harness.models.family import KEY as FAMILY_KEY
 from harness.probe.spec import Spec, Watch
 from harness.record.evidence import Reported
@@ -146,6 +146,11 @@ def _numerics(job: Job[HfOptions]) -> dict[str, Any]:
             found["use_cpu"] = True  # else it looks for a GPU to cast on
     if case.label_smoothing:
         found["label_smoothing_factor"] = case.label_smoothing
+    if case.model.attention == SPLASH_ATTENTION:
+        raise CannotTrain(
+            f"case.model.attention={SPLASH_ATTENTION}: neither transformers nor its fork for TPUs "
+            "has that kernel; torchprime has"
+        )
     if case.model.attention == FLASH_ATTENTION:
         if job.source is None:
             raise CannotTrain(

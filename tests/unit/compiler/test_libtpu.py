@@ -119,6 +119,49 @@ class TestTimed:
         assert compiled("devices dump compiled", tmp_path).predicted is None
 
 
+class TestKernels:
+    """Each is compiled by itself, once, and its bundles are counted."""
+
+    def dump(self, tmp_path: Path) -> Path:
+        """Of a step with a kernel in it."""
+        dump = tmp_path / "with kernel"
+        shutil.copytree(HERE / "data" / "hlo" / "libtpu-0.0.21", dump)
+        for path in dump.glob("*after_optimizations_after_buffer_assignment.txt"):
+            entry, _, rest = path.read_text().partition("\nENTRY ")
+            head, _, body = rest.partition("\n")
+            kernel = '  %kernel = f32[8]{0} custom-call(), custom_call_target="tpu_custom_call"'
+            path.write_text(f"{entry}\nENTRY {head}\n{kernel}\n{body}")
+        return dump
+
+    def test_its_time_is_known(self, tmp_path: Path) -> None:
+        store = CycleStore(tmp_path / "cycles.json")
+        dump = self.dump(tmp_path)
+        step = compiled("devices dump compiled", tmp_path, dump=dump, kernels=store)
+        assert step.least is not None
+        assert step.least.missing == ()
+        assert step.least.parts.kernels == pytest.approx(2 / 1.75e9)
+        assert list(store.known().values()) == [2]
+        assert step.predicted is None
+
+    def test_with_the_time_of_all_else(self, tmp_path: Path) -> None:
+        store, dump = CycleStore(tmp_path / "cycles.json"), self.dump(tmp_path)
+        step = compiled("devices dump compiled", tmp_path, dump=dump, kernels=store, cycles=store)
+        assert step.predicted is not None
+        assert (step.predicted.missing, step.predicted.parts.kernels > 0) == ((), True)
+
+    def test_one_that_cannot_be_followed(self, tmp_path: Path) -> None:
+        store, dump = CycleStore(tmp_path / "cycles.json"), self.dump(tmp_path)
+        step = compiled("devices dump-not compiled cut", tmp_path, dump=dump, kernels=store)
+        assert step.least is not None
+        assert "hand-written kernels have no estimate" in step.least.missing[0]
+        assert list(store.known().values()) == [None]
+
+    def test_nobody_asked(self, tmp_path: Path) -> None:
+        step = compiled("devices dump compiled", tmp_path, dump=self.dump(tmp_path))
+        assert step.least is not None
+        assert "hand-written kernels have no estimate" in step.least.missing[0]
+
+
 def test_each_module_of_a_step(tmp_path: Path) -> None:
     step = compiled("devices dump compiled", tmp_path, modules=2)
     assert [m.executions for m in step.modules] == [1, 2]

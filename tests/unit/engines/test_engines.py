@@ -56,10 +56,11 @@ def command_of(
     options: dict[str, Any] | None = None,
     checkout: Path | None = None,
     device: str = "cpu",
+    staged: bool = False,
 ) -> Command:
     """What the engine of this name makes of a case under these options."""
     spec = engine(name)
-    return spec.command(Job(case, spec.options(**(options or {})), checkout, device))
+    return spec.command(Job(case, spec.options(**(options or {})), checkout, device, staged))
 
 
 def on_course(name: str, case: Case, course: Course, checkout: Path | None = None) -> Command:
@@ -176,6 +177,14 @@ class TestTheCaseReachesEveryTrainer:
             reference(other)
         float64_reference(Job(other, EngineOptions()))  # what is to be computed is the same
 
+    def test_a_kernel_that_torchprime_alone_has(self, case: Case, checkout: Path) -> None:
+        other = changed(case, model__attention="splash_attention")
+        assert torchprime(other, checkout)["model.attention_kernel"] == "splash_attention"
+        with pytest.raises(CannotTrain, match=r"splash_attention: neither .*; torchprime has"):
+            command_of("hf", other, checkout=checkout)
+        with pytest.raises(CannotTrain, match=r"splash_attention: .*engines=\[hf,torchprime\]"):
+            reference(other)
+
     def test_float64_casts_nothing_and_smooths(self, case: Case) -> None:
         other = changed(case, autocast="bfloat16", label_smoothing=0.1)
         command = float64_reference(Job(other, EngineOptions()))
@@ -285,6 +294,11 @@ class TestTheCaseReachesEveryTrainer:
         with pytest.raises(CannotTrain, match=r"case\.mesh\.context=2"):
             command_of(name, along, checkout=checkout)
         command_of(name, changed(along, mesh={"fsdp": 2, "context": 1}), checkout=checkout)
+
+    def test_torchprime_is_traced_with_rows_that_are_cut(self, case: Case, checkout: Path) -> None:
+        along = changed(case, mesh={"fsdp": 2, "context": 2})
+        command = command_of("torchprime", along, checkout=checkout, staged=True)
+        assert "ici_mesh.context=2" in command.argv
 
     def test_the_sharding(self, case: Case, checkout: Path) -> None:
         command = command_of("torchprime", case, checkout=checkout)

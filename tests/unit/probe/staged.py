@@ -16,7 +16,8 @@ import torch_xla.core.xla_model as xm
 import torch_xla.debug.metrics as metrics
 import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
-from torch_xla.experimental.custom_kernel import flash_attention
+from torch_xla.experimental.custom_kernel import flash_attention, gmm
+from torch_xla.experimental.splash_attention import SplashAttentionConfig, splash_attention
 
 from harness.probe.staging import Staging
 from harness.probe.writer import Writer
@@ -29,6 +30,12 @@ def hlo() -> str:
     """What the step that was just traced comes to, as text without numbers that only count."""
     tensors = STAGING._pending()
     return str(torch_xla._XLAC._get_xla_tensors_hlo(sorted(tensors, key=STAGING._alias)))
+
+
+def kernels_in(tensor: Any) -> int:
+    """How many kernels compute a tensor."""
+    text = torch_xla._XLAC._get_xla_tensors_hlo([tensor])
+    return int(text.count('custom_call_target="tpu_custom_call"'))
 
 
 def step(model: Any, optimizer: torch.optim.Optimizer, seen: torch.Tensor, rows: Any) -> None:
@@ -79,6 +86,14 @@ def main() -> dict[str, Any]:
     seen[0].item()
     queries = torch.zeros(1, 1, 128, 128).to(device).requires_grad_()
     flash_attention(queries, queries, queries, causal=True).sum().backward()
+    rows = torch.zeros(DEVICES, 1, 128, 128).to(device).requires_grad_()
+    spread = xs.Mesh(list(range(DEVICES)), (1, DEVICES), ("data", "fsdp"))
+    splash_attention(
+        rows, rows, rows, SplashAttentionConfig(mesh=str(spread)).to_json()
+    ).sum().backward()
+    groups = torch.tensor([64, 64], dtype=torch.int32).to(device)
+    experts = torch.zeros(2, 128, 128).to(device)
+    multiplied = gmm(torch.zeros(128, 128).to(device), experts, groups)
     STAGING.finish()
     return {
         "read": read,
@@ -88,9 +103,9 @@ def main() -> dict[str, Any]:
         "compilations": metrics.counter_value("UncachedCompile"),
         "sharding": torch_xla._XLAC._get_xla_sharding_spec(weight),
         "moment": torch_xla._XLAC._get_xla_sharding_spec(optimizer.state[weight]["exp_avg"]),
-        "kernels": torch_xla._XLAC._get_xla_tensors_hlo([queries.grad]).count(
-            'custom_call_target="tpu_custom_call"'
-        ),
+        "kernels": kernels_in(queries.grad),
+        "splash": kernels_in(rows.grad),
+        "gmm": kernels_in(multiplied),
         "later view": "custom-call" in torch_xla._XLAC._get_xla_tensors_hlo([weight.t() * 2]),
     }
 

@@ -30,6 +30,7 @@ def staged(folder: Path, engine_python: Path) -> Any:
     """The JSON that staged.py writes."""
     out = folder / "out.json"
     environment = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "2", "PYTHONPATH": str(ROOT)}
+    environment["JAX_PLATFORMS"] = "cpu"
     subprocess.run(
         [engine_python, Path(__file__).with_name("staged.py"), out, folder],
         check=True, capture_output=True, env={**os.environ, **environment},
@@ -92,8 +93,9 @@ def test_shardings_stay(staged: Any) -> None:
 
 
 def test_kernels_of_a_tpu_are_lowered(staged: Any) -> None:
-    """Forward, and backward for keys with values and for queries."""
-    assert staged["kernels"] == 3
+    """Forward, and backward for keys with values and for queries; splash attention has one
+    backward kernel. It and gmm are called by torchax, which the environment lacks flax for."""
+    assert (staged["kernels"], staged["splash"], staged["gmm"]) == (3, 2, 1)
 
 
 def test_every_module_of_the_last_step_is_kept(modules: Any, texts: list[str]) -> None:

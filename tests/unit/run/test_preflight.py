@@ -19,6 +19,7 @@ from harness.environments.interpreters import Interpreter
 from harness.gate.refs import parse
 from harness.gate.selection import gate_pairs
 from harness.launchers import registry
+from harness.models.family import KERNELS
 from harness.run import device_lock, preflight
 from harness.run.device_lock import DeviceLock
 from harness.run.preflight import check_library, ready
@@ -57,8 +58,11 @@ def test_steps_are_traced_on_the_device_that_can(vm: Callable[..., None]) -> Non
     assert ready(load([*staged, TPU])).stage
 
 
-def test_a_kernel_of_a_tpu_is_executed_on_one_or_compiled(vm: Callable[..., None]) -> None:
-    words = ["case.model.attention=flash_attention"]
+@pytest.mark.parametrize("attention", KERNELS)
+def test_a_kernel_of_a_tpu_is_executed_on_one_or_compiled(
+    attention: str, vm: Callable[..., None]
+) -> None:
+    words = [f"case.model.attention={attention}"]
     with pytest.raises(BadInput, match=r"launcher\.device=cpu executes no kernel .*stage=true"):
         ready(load(words))
     ready(load([*words, "stage=true", "target=v6e:2x2"]))
