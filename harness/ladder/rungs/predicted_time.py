@@ -23,6 +23,7 @@ WORTH = {
     "products": (0.9, 1.1),
     "fusions": (0.7, 0.9),
     "copies": (0.5, 1.0),
+    "kernels": (1.0, 2.0),
     "unestimated": (0.5, 2.0),
     "exposed": (0.5, 2.0),
     "dcn": (0.5, 2.0),
@@ -30,7 +31,8 @@ WORTH = {
 """Time that a TPU takes over the time that is predicted, least and most, by part. The first three
 are what `parity calibrate` finds on a public profile of a v6e, operation by operation, without its
 largest outlier of each kind: 0.96 to 1.10 for products, 0.72 to 0.82 for other fusions, 0.53 to
-0.99 for copies. The others were never measured here."""
+0.99 for copies. A kernel takes its bundles at least, and longer where one waits for memory. The
+others were never measured here."""
 
 CAUSES_SHOWN = 10
 
@@ -163,7 +165,8 @@ def _shown(found: Predicted) -> str:
     parts = found.parts
     titles = {
         "products": "matrix products", "fusions": "other fusions", "copies": "copies",
-        "unestimated": "by bytes alone", "exposed": "collectives exposed", "dcn": "between slices",
+        "kernels": "kernels", "unestimated": "by bytes alone", "exposed": "collectives exposed",
+        "dcn": "between slices",
     }  # fmt: skip
     named = [f"{title} {_milliseconds(getattr(parts, p))}" for p, title in titles.items()]
     return (
