@@ -119,7 +119,7 @@ def torchprime(
     from harness.train.settings import load_torchprime
 
     _check_use_hf(use_hf)
-    training = load_torchprime(list(overrides or []), config_name)
+    training = load_torchprime(list(overrides or []), config_name.removesuffix(".yaml"))
     _train(side.plan, _named(training, name, comments), dry_run, interactive)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.base.crash import crashed
 from harness.base.errors import BadInput
-from harness.base.files import write_text
+from harness.base.files import is_stream, write_text
 from harness.record.writer import json_text
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def write_reports(
             failures.append(f"the {name} was not written to {file}: {crashed(error)}")
         else:
             if file != STDOUT and write != append_summary:
-                written.append(f"{name}: {file.resolve()}")
+                written.append(f"{name}: {file if is_stream(file) else file.resolve()}")
     return Reports(tuple(written), tuple(failures))
 
 

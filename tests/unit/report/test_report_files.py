@@ -101,3 +101,12 @@ class TestWriting:
         found = write_reports(verdict(pair()), dict, MADE, Path("/dev/full"), None, {})
         assert "No space left on device" in found.failures[0]
         assert Path("/dev/full").is_char_device()
+
+    def test_a_place_that_is_written_to_is_told_as_it_was_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And not by what it stands for at the moment (/proc/4321/fd/pipe:[633571])."""
+        monkeypatch.chdir(tmp_path)
+        named = Path("/dev/stdout")
+        found = write_reports(verdict(pair()), dict, MADE, named, Path("a.html"), {})
+        assert found.written == (f"verdict: {named}", f"report: {tmp_path / 'a.html'}")

@@ -270,7 +270,7 @@ SIGTERM itself ends one that has not begun to handle it."""
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
     found = Ground(tmp_path)
     monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(execute, "launcher_for", lambda settings, progress: Quick(found.made))
+    monkeypatch.setattr(execute, "launcher_for", lambda *_: Quick(found.made))
     monkeypatch.setattr(local, "POLL", 0.02)
     monkeypatch.setattr(local, "GRACE", 0.5)
     trainer = Trainer()
