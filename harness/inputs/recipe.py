@@ -65,7 +65,7 @@ def make(case: Case, text: str, inputs: Inputs, without_weights: bool = False) -
         np.savez(inputs.rows, **{name: array[order] for name, array in rows_of_all.items()})
     _write_config(case, inputs)
     if not without_weights:
-        shapes = case.parameter_shapes()
+        shapes = case.parameter_shapes() | family(case.model.family).constants(case.model)
         weights = {name: _weight(case, name, shape) for name, shape in shapes.items()}
         save_file(weights, inputs.weights, metadata={"format": "pt"})
 

@@ -35,4 +35,11 @@ def apart(a: Record, b: Record) -> Apart:
         return Apart()
     loss = largest(abs(x - y) for _, x, y in both)
     first = next((step for step, x, y in both if x != y), None)
-    return Apart(loss, furthest_apart(gradient_norms(a), gradient_norms(b)), first)
+    return Apart(loss, _norms_apart(a, b), first)
+
+
+def _norms_apart(a: Record, b: Record) -> float | None:
+    """None where one of them measured no norm at all, as where nothing is clipped."""
+    x, y = gradient_norms(a), gradient_norms(b)
+    measured = all(any(norm is not None for norm in norms.values()) for norms in (x, y))
+    return furthest_apart(x, y) if measured else None

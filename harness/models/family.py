@@ -88,6 +88,15 @@ def canonical(model: Model) -> tuple[Layout, ...]:
     return ()
 
 
+def no_constants(model: Model) -> dict[str, tuple[int, ...]]:
+    """Whatever is loaded is trained."""
+    return {}
+
+
+def of_any_length(model: Model, sequence_length: int) -> None:
+    """Its rows may have any length."""
+
+
 def no_router(model: Model) -> Router | None:
     """Every token goes through all of it."""
     return None
@@ -106,6 +115,8 @@ class InEngine:
     output:    what a decoder layer puts out, as torchprime's sharding tables name it: a layer that
                returns several tensors names the one of them
     not_by_xla: why the engine's own module cannot be trained by torch_xla; "" where it can
+    rows:      raises CannotTrain for rows of so many tokens that the engine's module is another
+               model on them
     """
 
     layer: str
@@ -113,6 +124,7 @@ class InEngine:
     layouts: Callable[[Model], tuple[Layout, ...]] = canonical
     output: str = "model.layers.*"
     not_by_xla: str = ""
+    rows: Callable[[Model, int], None] = of_any_length
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,8 @@ class Family:
     drops:           the share that each part of a Model drops in training, by the part's name with
                      `*` for a layer's number (`harness.probe.computing.dropout`)
     router:          how a Model sends each token to some of its experts; None where it has none
+    constants:       shape of each tensor that is drawn and loaded as parameters are, and is not
+                     trained
     """
 
     name: str
@@ -155,6 +169,7 @@ class Family:
     reference: Callable[[dict[str, Any]], Any]
     drops: Callable[[Model], Mapping[str, float]] = nothing_dropped
     router: Callable[[Model], Router | None] = no_router
+    constants: Callable[[Model], dict[str, tuple[int, ...]]] = no_constants
 
     def in_engine(self, engine: str) -> InEngine:
         """What it is called in `engine`. Raises CannotTrain where the engine does not have it."""

@@ -43,8 +43,12 @@ def drops(m: Model) -> dict[str, float]:
     return {"model.layers.*.self_attn.attention_dropout": share} if share else {}
 
 
-def check(m: Model) -> None:
-    """Raise BadInput for a shape that no Llama has."""
+def check(m: Model, sharp: bool = False) -> None:
+    """Raise BadInput for a shape that no Llama has.
+
+    sharp: its rope_scaling may have no wavelengths between those that are stretched and those that
+           are not, as Llama 4's
+    """
     if m.hidden_size % m.heads or (m.hidden_size // m.heads) % 2:
         raise BadInput(
             f"case.model.heads={m.heads} does not divide hidden_size={m.hidden_size} into "
@@ -66,10 +70,10 @@ def check(m: Model) -> None:
             f"case.model.options.attention_dropout={dropped}: it has to be at least 0 and below 1"
         )
     if (scaling := rope_scaling(m)) is not None:
-        _check_rope_scaling(scaling)
+        _check_rope_scaling(scaling, sharp)
 
 
-def _check_rope_scaling(scaling: Any) -> None:
+def _check_rope_scaling(scaling: Any, sharp: bool) -> None:
     key = "case.model.options.rope_scaling"
     if not isinstance(scaling, dict) or set(scaling) != set(ROPE_SCALING):
         raise BadInput(f"{key}={scaling}: it has exactly {', '.join(ROPE_SCALING)}")
@@ -77,10 +81,11 @@ def _check_rope_scaling(scaling: Any) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value < math.inf:
             raise BadInput(f"{key}.{name}={value}: it has to be positive and finite")
-    if scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    if high < low or (high == low and not sharp):
         raise BadInput(
-            f"{key}.high_freq_factor={scaling['high_freq_factor']}: it has to be above "
-            f"low_freq_factor={scaling['low_freq_factor']}, between which it interpolates"
+            f"{key}.high_freq_factor={high}: it has to be above low_freq_factor={low}, between "
+            "which it interpolates"
         )
 
 
@@ -231,6 +236,8 @@ def reference(
     ) -> torch.Tensor:
         """Rotary frequencies as Llama 3.1 scales them, see ROPE_SCALING."""
         turns = original_positions * frequency / (2 * math.pi)
+        if high_freq_factor == low_freq_factor:
+            return torch.where(turns < low_freq_factor, frequency / factor, frequency)
         kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
         kept = kept.clamp(0, 1)
         return (1 - kept) * frequency / factor + kept * frequency
@@ -338,6 +345,12 @@ def reference(
             self.head_dim, self.theta = m["hidden_size"] // m["heads"], m["rope_theta"]
             self.scaling = (m["options"] or {}).get("rope_scaling")
 
+        def frequencies(self, wide: torch.dtype, device: torch.device) -> torch.Tensor:
+            """Of the rotary embeddings, radians by position [head_dim / 2]."""
+            exponent = torch.arange(0, self.head_dim, 2, device=device).to(wide) / self.head_dim
+            frequency = 1.0 / self.theta**exponent
+            return frequency if self.scaling is None else stretched(frequency, **self.scaling)
+
         def forward(
             self,
             tokens: torch.Tensor,
@@ -346,14 +359,10 @@ def reference(
         ) -> torch.Tensor:
             x = self.embed_tokens(tokens)
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-            exponent = torch.arange(0, self.head_dim, 2, device=x.device).to(wide) / self.head_dim
             position = torch.arange(tokens.shape[1], device=x.device).to(wide)
             if position_ids is not None:
                 position = position_ids.to(wide)
-            frequency = 1.0 / self.theta**exponent
-            if self.scaling is not None:
-                frequency = stretched(frequency, **self.scaling)
-            angle = position[..., None] * frequency
+            angle = position[..., None] * self.frequencies(wide, x.device)
             angle = torch.cat((angle, angle), -1)
             if position_ids is not None:
                 angle = angle[:, None]  # the same in all heads of a row

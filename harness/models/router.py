@@ -13,8 +13,8 @@ from typing import Any
 class Router:
     """The routers of a model, which score every expert for each token and choose the highest.
 
-    modules: canonical names of those modules whose output is the logits of all experts, in the
-             order in which they are called
+    modules: canonical names of those modules that compute the logits of all experts, by one matrix
+             product, in the order in which they are called
     experts: how many each of them scores
     chosen:  how many each token is sent to, by `torch.topk`
     """

@@ -15,7 +15,7 @@ import torch
 from harness.models.router import Router
 from harness.probe.fingerprint import sums
 from harness.probe.functions import Function, wrap
-from harness.probe.outputs import SKETCH, first_of, is_plain
+from harness.probe.outputs import SKETCH, is_plain
 from harness.probe.parameters import canonical_name
 
 KEPT = 4096
@@ -25,7 +25,12 @@ A token takes some 20 bytes of a Record in each layer."""
 
 @dataclass
 class _Seen:
-    """Lazy tensors of one router: sums of what it was given and of its logits, and its choice."""
+    """Lazy tensors of one router: sums of what it was given and of its logits, and its choice.
+
+    Its logits are what its matrix product came to: modules that choose by themselves return scores,
+    indices or weights beside them, or in their place. One whose product is no call of
+    `torch.nn.functional.linear`, as where torch_xla puts an einsum there, returns them.
+    """
 
     given: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -43,12 +48,14 @@ class Routing:
         self.router = router
         self.seen: dict[str, _Seen] = {}
         self._choosing: _Seen | None = None  # of the router that was called last
+        self._within: _Seen | None = None  # of the router that is computing now
         self._handles: list[Any] = []
 
     def install(self) -> None:
-        """Watch the function that chooses. Nothing is watched in a model without routers."""
+        """Watch the functions that score and choose. A model without routers is left alone."""
         if self.router is not None:
             wrap(("torch:topk",), self._watched)
+            wrap(("torch.nn.functional:linear",), self._scoring)
 
     def watch(self, root: torch.nn.Module) -> None:
         """Watch the forward pass of `root` that is about to begin, until `stop`."""
@@ -64,24 +71,34 @@ class Routing:
         """No more: what comes now is a second forward pass, or a checkpoint's."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._choosing = [], None
+        self._handles, self._choosing, self._within = [], None, None
 
     def _enter(self, name: str) -> Any:
         def enter(module: Any, inputs: tuple[Any, ...]) -> None:
             if name in self.seen or not inputs or not self._plain(inputs[0]):
                 return
-            self.seen[name] = self._choosing = _Seen(given=sums(inputs[0], SKETCH))
+            self._within = self._choosing = _Seen(given=sums(inputs[0], SKETCH))
+            self.seen[name] = self._within
 
         return enter
 
     def _leave(self, name: str) -> Any:
         def leave(module: Any, inputs: Any, output: Any) -> None:
-            first = first_of(output)
-            seen = self.seen.get(name)
-            if seen is not None and seen.logits is None and self._plain(first):
-                seen.logits = sums(first)
+            seen, self._within = self.seen.get(name), None
+            if seen is not None and seen.logits is None and self._plain(output):
+                seen.logits = sums(output)
 
         return leave
+
+    def _scoring(self, original: Function) -> Function:
+        def linear(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            seen = self._within
+            if seen is not None and seen.logits is None and self._plain(result):
+                seen.logits = sums(result)
+            return result
+
+        return linear
 
     def _plain(self, value: Any) -> bool:
         return threading.get_ident() == self.thread and is_plain(value)

@@ -518,7 +518,7 @@ class Routed:
     name:    of the router's module, canonical
     tokens:  how many it was given
     given:   what it was given, [tokens, hidden]
-    logits:  what it put out, [tokens, experts]; None where that was not seen
+    logits:  what its matrix product came to, [tokens, experts]; None where that was not seen
     scores:  what the highest were chosen of, [tokens, experts]; None where no choice was seen
     taken:   of the first tokens the indices of their experts, those of the highest scores first
     margins: of the same tokens, how far the last chosen score was above the best of those not

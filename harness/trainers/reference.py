@@ -137,7 +137,8 @@ def save(t: dict[str, Any], model: Any, optimizer: Any) -> None:
     """Save all that a resume needs, between two steps, when the next one has its batches."""
     folder = Path(t["save_to"])
     folder.mkdir(parents=True)
-    save_file({n: p.detach().cpu() for n, p in model.named_parameters()}, folder / WEIGHTS)
+    held = (*model.named_parameters(), *model.named_buffers())
+    save_file({name: tensor.detach().cpu() for name, tensor in held}, folder / WEIGHTS)
     states = optimizer.state_dict()["state"]
     kept = {i: {k: v.cpu() for k, v in state.items()} for i, state in states.items()}
     # Groups are those of the case: their learning rate is set in every step.

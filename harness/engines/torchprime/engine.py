@@ -176,6 +176,7 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
     if case.dtype not in ("float32", "bfloat16"):
         raise CannotTrain(f"case.dtype={case.dtype}: torchprime trains in bfloat16 or float32")
     known = family(model.family).in_engine("torchprime")
+    known.rows(model, case.data.sequence_length)
     layers = [known.layer] if model.remat else []
     decay = (
         {}

@@ -34,9 +34,21 @@ def expert_order() -> None:
             for expert, forward in zip(experts, reversed(forwards), strict=True):
                 expert.forward = forward  # type: ignore[method-assign]
             found += 1
+        for stack in _stacks(model):
+            stack.forward = _upside_down(stack.forward, _height(stack))  # type: ignore[method-assign]
+            found += 1
         return found
 
     change_model(apply)
+
+
+def _upside_down(forward: Function, count: int) -> Function:
+    """What a stack of so many experts computes, [experts · tokens, hidden], by the others."""
+
+    def flipped(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(count, -1, x.shape[-1]).flip(0).reshape(x.shape)
+
+    return lambda x: flipped(forward(flipped(x)))
 
 
 def dropped_tokens(capacity_factor: float) -> None:
@@ -68,11 +80,19 @@ def dropped_tokens(capacity_factor: float) -> None:
     def hook(number: int, count: int) -> Any:
         return lambda expert, inputs, output: within(number, count, output)
 
+    def of_stack(stack: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        count = _height(stack)
+        each = output.reshape(count, -1, output.shape[-1])
+        return torch.stack([within(i, count, each[i]) for i in range(count)]).reshape(output.shape)
+
     def apply(model: torch.nn.Module) -> int:
         found = 0
         for experts in _experts(model):
             for number, expert in enumerate(experts):
                 expert.register_forward_hook(hook(number, len(experts)))
+            found += 1
+        for stack in _stacks(model):
+            stack.register_forward_hook(of_stack)
             found += 1
         return found
 
@@ -82,6 +102,38 @@ def dropped_tokens(capacity_factor: float) -> None:
 
 def _experts(model: torch.nn.Module) -> Iterator[torch.nn.ModuleList]:
     """The experts of each layer that keeps them as modules."""
+    yield from (module for module in _named(model) if isinstance(module, torch.nn.ModuleList))
+
+
+def _stacks(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The experts of each layer that keeps them one upon the other, in one module.
+
+    A forward pass of the model that leaves out the module's own raises: torchprime's Llama 4 has
+    another module compute with their parameters.
+    """
+    found = [module for module in _named(model) if not isinstance(module, torch.nn.ModuleList)]
+    entered: list[torch.nn.Module] = []
+
+    def enter(stack: torch.nn.Module, inputs: Any) -> None:
+        entered.append(stack)
+
+    def check(root: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if root.training and not entered:
+            raise RuntimeError("a seeded fault changed experts that compute nothing")
+
+    for stack in found:
+        stack.register_forward_pre_hook(enter)
+    if found:
+        model.register_forward_hook(check)
+    return found
+
+
+def _named(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
     for name, module in model.named_modules():
-        if name.split(".")[-1] == "experts" and isinstance(module, torch.nn.ModuleList):
+        if name.split(".")[-1] == "experts":
             yield module
+
+
+def _height(stack: torch.nn.Module) -> int:
+    """How many experts are in a stack."""
+    return len(next(iter(stack.parameters())))

@@ -41,3 +41,19 @@ def test_steps_that_one_run_lacks_tell_nothing(a: Record) -> None:
     assert apart(a, nothing) == Apart()
     half = dataclasses.replace(a, steps=a.steps[:4])
     assert (apart(a, half).loss, apart(a, half).norm) == (0.0, None)
+
+
+def without_norms(run: Record) -> Record:
+    """The run as where nothing is clipped: nobody measures a norm."""
+    steps = [dataclasses.replace(s, gradient_norm=None) for s in run.steps]
+    return dataclasses.replace(run, steps=tuple(steps))
+
+
+def test_norms_that_nobody_measured_are_no_nan(a: Record) -> None:
+    silent = without_norms(a)
+    assert apart(silent, silent).norm is None
+    assert apart(a, silent).norm is None
+    lost = dataclasses.replace(a, steps=(without_norms(a).steps[0], *a.steps[1:]))
+    found = apart(a, lost).norm
+    assert found is not None
+    assert math.isnan(found)

@@ -31,6 +31,17 @@ def told(model: Any, loss: torch.Tensor) -> dict[str, Any]:
     return {"loss": float(loss), "gradients": norms}
 
 
+def keep_double() -> None:
+    """A router that asks for float32 keeps float64: experts would not take what comes of it."""
+    original = torch.Tensor.type
+
+    def typed(tensor: torch.Tensor, dtype: Any = None, **more: Any) -> Any:
+        kept = tensor.dtype == torch.float64 and dtype == torch.float32
+        return tensor if kept else original(tensor, dtype, **more)
+
+    torch.Tensor.type = typed
+
+
 def compared(case: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     settings = AutoConfig.for_model(**case["config"])
@@ -40,6 +51,10 @@ def compared(case: dict[str, Any]) -> dict[str, Any]:
     for parameter in theirs.parameters():
         centre = 1.0 if parameter.dim() == 1 else 0.0
         parameter.data = centre + 0.1 * torch.randn_like(parameter)
+    held = dict(theirs.named_buffers())
+    constants = [name for name in theirs.state_dict() if name in held]
+    for name in constants:
+        held[name].copy_(0.1 * torch.randn_like(held[name]))
     ours.load_state_dict(theirs.state_dict())  # strict: neither has a parameter more
     tokens = torch.randint(case["model"]["vocab_size"], (2, LENGTH))
     labels = tokens.clone()
@@ -60,6 +75,7 @@ def compared(case: dict[str, Any]) -> dict[str, Any]:
     return {
         "transformers": told(theirs, loss),
         "reference": told(ours, ours(tokens, labels, **by_ours) / count),
+        "constants": constants,
     }
 
 
@@ -82,5 +98,6 @@ def given(what: str, labels: torch.Tensor) -> tuple[dict[str, Any], dict[str, An
 
 
 if __name__ == "__main__":
+    keep_double()
     cases = json.loads(Path(sys.argv[1]).read_text())
     Path(sys.argv[2]).write_text(json.dumps([compared(case) for case in cases]))

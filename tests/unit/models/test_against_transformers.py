@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from harness.config.case import Case
 from harness.config.compose import load
 from harness.models.family import family
 
 ROOT = Path(__file__).parents[3]
+
+CHUNKED = "llama4-tiny case.model.options.attention_chunk=48"
 
 CASES: dict[str, tuple[str, list[Any] | None, str]] = {
     "llama": ("llama-tiny", None, ""),
@@ -35,11 +38,43 @@ CASES: dict[str, tuple[str, list[Any] | None, str]] = {
     "mixtral of exchanged experts": ("mixtral-tiny", ["expert_order", {}], ""),
     "mixtral that drops tokens": ("mixtral-tiny", ["dropped_tokens", {"capacity_factor": 1.0}], ""),
     "mixtral that drops none": ("mixtral-tiny", ["dropped_tokens", {"capacity_factor": 4.0}], ""),
-    # The last one: a function is put in the place of torch's own, for good, and on both sides.
+    "llama4": ("llama4-tiny", None, ""),
+    "llama4 of documents": ("llama4-tiny", None, "positions"),
+    "llama4 with padding": ("llama4-tiny", None, "padding"),
+    "llama4 in chunks": (CHUNKED, None, ""),
+    "llama4 in chunks, of documents": (CHUNKED, None, "positions"),
+    "deepseek3": ("deepseek3-tiny", None, ""),
+    "deepseek3 of documents": ("deepseek3-tiny", None, "positions"),
+    "deepseek3 with padding": ("deepseek3-tiny", None, "padding"),
+    "deepseek3 unscaled": ("deepseek3-tiny ~case.model.options.rope_scaling", None, ""),
+    "deepseek3 of one group": ("deepseek3-tiny case.model.options.chosen_groups=1", None, ""),
+    "deepseek3 of exchanged experts": ("deepseek3-tiny", ["expert_order", {}], ""),
+    "deepseek3 that drops tokens": (
+        "deepseek3-tiny", ["dropped_tokens", {"capacity_factor": 1.0}], "",
+    ),
+    "deepseek3 that drops none": (
+        "deepseek3-tiny", ["dropped_tokens", {"capacity_factor": 8.0}], "",
+    ),
+    "llama4 turned": ("llama4-tiny case.model.options.nope_every=3", None, ""),
+    "llama4 warm": ("llama4-tiny case.model.options.temperature_scale=0.0", None, ""),
+    "llama4 unscaled": ("llama4-tiny ~case.model.options.rope_scaling", None, ""),
+    "llama4 bare": ("llama4-tiny case.model.options.qk_norm=false", None, ""),
+    "llama4 interleaved": ("llama4-tiny-interleaved", None, ""),
+    "llama4 of another epsilon": ("llama4-tiny", ["rms_norm_eps", {"eps": 1e-3}], ""),
+    "llama4 of exchanged experts": ("llama4-tiny", ["expert_order", {}], ""),
+    "llama4 that drops tokens": ("llama4-tiny", ["dropped_tokens", {"capacity_factor": 1.0}], ""),
+    "llama4 that drops none": ("llama4-tiny", ["dropped_tokens", {"capacity_factor": 4.0}], ""),
+    # The last ones: a function is put in the place of torch's own, for good, and on both sides.
     "mixtral of other experts": ("mixtral-tiny", ["other_experts", {}], ""),
-}
+}  # fmt: skip
 """By what is compared: a case, a fault to seed into transformers' model, and what both are given
 beside tokens and labels."""
+
+
+def case_of(words: str) -> Case:
+    """A case, and overrides of it."""
+    name, *overrides = words.split()
+    return load([f"case={name}", *overrides]).case
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +82,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> dict
     folder = tmp_path_factory.mktemp("against")
     asked = []
     for name, fault, given in CASES.values():
-        model = load([f"case={name}"]).case.model
+        model = case_of(name).model
         known = family(model.family)
         asked.append(
             {
@@ -79,8 +114,10 @@ def test_the_same_loss_and_gradients(found: dict[str, Any], name: str) -> None:
     theirs, ours = found[name]["transformers"], found[name]["reference"]
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=EQUAL)
     assert ours["gradients"] == pytest.approx(theirs["gradients"], rel=EQUAL)
-    shapes = load([f"case={CASES[name][0]}"]).case.parameter_shapes()
+    case = case_of(CASES[name][0])
+    shapes = case.parameter_shapes()
     assert list(ours["gradients"]) == list(theirs["gradients"]) == list(shapes)
+    assert found[name]["constants"] == list(family(case.model.family).constants(case.model))
 
 
 @pytest.mark.parametrize("name", ["padding", "smoothing"])
@@ -110,16 +147,43 @@ def test_the_choice_of_experts_shows(found: dict[str, Any]) -> None:
     assert wrong["reference"]["loss"] == pytest.approx(wrong["transformers"]["loss"], rel=EQUAL)
 
 
+@pytest.mark.parametrize("family", ["mixtral", "llama4", "deepseek3"])
 @pytest.mark.parametrize("fault", ["of exchanged experts", "that drops tokens"])
-def test_what_becomes_of_a_token_at_its_experts_shows(found: dict[str, Any], fault: str) -> None:
-    right, wrong = found["mixtral"], found[f"mixtral {fault}"]
+def test_what_becomes_of_a_token_at_its_experts_shows(
+    found: dict[str, Any], fault: str, family: str
+) -> None:
+    right, wrong = found[family], found[f"{family} {fault}"]
     assert wrong["reference"] == right["reference"]
     assert abs(wrong["transformers"]["loss"] - right["transformers"]["loss"]) > 100 * EQUAL
 
 
-def test_an_expert_with_a_place_for_every_token_drops_none(found: dict[str, Any]) -> None:
-    kept = found["mixtral that drops none"]["transformers"]
-    assert kept["loss"] == pytest.approx(found["mixtral"]["transformers"]["loss"], rel=1e-12)
+@pytest.mark.parametrize("family", ["mixtral", "llama4", "deepseek3"])
+def test_an_expert_with_a_place_for_every_token_drops_none(
+    found: dict[str, Any], family: str
+) -> None:
+    kept = found[f"{family} that drops none"]["transformers"]
+    assert kept["loss"] == pytest.approx(found[family]["transformers"]["loss"], rel=1e-12)
+
+
+def test_each_part_of_a_llama_4_shows(found: dict[str, Any]) -> None:
+    """Each changes what both sides compute: an agreement is one of models that have it."""
+    plain = found["llama4"]["reference"]["loss"]
+    for without in ("turned", "warm", "unscaled", "bare"):
+        other = found[f"llama4 {without}"]
+        assert abs(other["reference"]["loss"] - plain) > 10 * EQUAL, without
+    chunked = found["llama4 in chunks"]["reference"]["loss"]
+    assert abs(chunked - plain) > 100 * EQUAL
+
+
+@pytest.mark.parametrize("other", ["unscaled", "of one group"])
+def test_each_part_of_a_deepseek_3_shows(found: dict[str, Any], other: str) -> None:
+    plain = found["deepseek3"]["reference"]["loss"]
+    assert abs(found[f"deepseek3 {other}"]["reference"]["loss"] - plain) > 100 * EQUAL
+
+
+def test_the_norms_of_a_llama_4_show(found: dict[str, Any]) -> None:
+    wrong = found["llama4 of another epsilon"]
+    assert abs(wrong["transformers"]["loss"] - wrong["reference"]["loss"]) > 100 * EQUAL
 
 
 def test_scaled_rotary_embeddings_show(found: dict[str, Any]) -> None:

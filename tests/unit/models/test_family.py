@@ -273,6 +273,119 @@ class TestMixtral:
         translate_hf(Job(case, HfOptions(), device="cpu-native"))
 
 
+class TestLlama4:
+    MODEL = load(["case=llama4-tiny"]).case.model
+
+    def changed(self, **options: Any) -> Model:
+        return dataclasses.replace(self.MODEL, options={**(self.MODEL.options or {}), **options})
+
+    def test_experts_in_stacks_beside_one_that_all_share(self) -> None:
+        found, plain = family("llama4").shapes(self.MODEL), llama.shapes(TINY)
+        assert {n: s for n, s in plain.items() if ".mlp." not in n} == {
+            n: s for n, s in found.items() if ".feed_forward." not in n
+        }
+        layer = "model.layers.1.feed_forward"
+        assert {n: s for n, s in found.items() if n.startswith(layer)} == {
+            f"{layer}.experts.gate_up_proj": (4, 64, 192),
+            f"{layer}.experts.down_proj": (4, 96, 64),
+            f"{layer}.router.weight": (4, 64),
+            f"{layer}.shared_expert.gate_proj.weight": (96, 64),
+            f"{layer}.shared_expert.up_proj.weight": (96, 64),
+            f"{layer}.shared_expert.down_proj.weight": (64, 96),
+        }
+
+    def test_layers_without_experts(self) -> None:
+        case = load(["case=llama4-tiny-interleaved"]).case
+        found = case.parameter_shapes()
+        for layer in (0, 2):
+            assert found[f"model.layers.{layer}.feed_forward.up_proj.weight"] == (192, 64)
+        assert [n for n in found if "router" in n] == [
+            f"model.layers.{i}.feed_forward.router.weight" for i in (1, 3)
+        ]
+        routers = family("llama4").router(case.model)
+        assert routers is not None
+        assert routers.modules == tuple(f"model.layers.{i}.feed_forward.router" for i in (1, 3))
+        assert (routers.experts, routers.chosen) == (4, 1)
+
+    def test_scout(self) -> None:
+        """As its config.json has it: 108e9 parameters of text, of which 17e9 work on a token."""
+        case = load(["case=llama4-scout"]).case
+        size = case.parameters
+        assert size == 107_769_861_120
+        through = size - 48 * 15 * 3 * 5120 * 8192
+        weights = through - 202048 * 5120 - 97 * 5120
+        flops = family("llama4").flops_per_token(case.model, 8192)
+        assert flops == 6 * weights + 12 * 48 * 5120 * 8192
+
+    def test_layers_without_experts_in_flops(self) -> None:
+        model = load(["case=llama4-tiny-interleaved"]).case.model
+        mixed = dataclasses.replace(model, options={**(model.options or {}), "experts_every": 1})
+        found = [family("llama4").flops_per_token(m, 128) for m in (model, mixed)]
+        of_experts, dense = 2 * 3 * 64 * 96 + 4 * 64, 3 * 64 * 192
+        assert found[1] - found[0] == 6 * 2 * (of_experts - dense)
+
+    def test_transformers(self) -> None:
+        found = family("llama4").config(load(["case=llama4-tiny-interleaved"]).case.model)
+        expected = {
+            "model_type": "llama4_text", "head_dim": 16, "intermediate_size": 96,
+            "intermediate_size_mlp": 192, "num_local_experts": 4, "num_experts_per_tok": 1,
+            "interleave_moe_layer_step": 2, "no_rope_layers": [1, 1, 1, 0], "use_qk_norm": False,
+            "attention_chunk_size": 128, "attn_temperature_tuning": True, "attn_scale": 0.1,
+            "floor_scale": 32,
+        }  # fmt: skip
+        assert {key: found[key] for key in expected} == expected
+        assert found["rope_scaling"]["original_max_position_embeddings"] == 128
+        cold = family("llama4").config(self.changed(temperature_scale=0))
+        assert cold["attn_temperature_tuning"] is False
+
+    def test_torchprime(self) -> None:
+        known = family("llama4").in_engine("torchprime")
+        found = known.arguments(load(["case=llama4-tiny-interleaved"]).case.model)
+        assert found["model"] == "llama-4-text-only-scout-17b-16e"
+        assert found["model.moe_layers"] == [1, 3]
+        assert found["model.no_rope_layers"] == [1, 1, 1, 0]
+        assert found["model.rope_scaling.factor"] == 16.0
+        assert found["+model.rope_scaling.original_context_len"] == 128
+        unscaled = {n: v for n, v in (self.MODEL.options or {}).items() if n != "rope_scaling"}
+        plain = known.arguments(dataclasses.replace(self.MODEL, options=unscaled))
+        assert plain["model.rope_scaling"] is None
+        assert not [key for key in plain if "rope_scaling." in key]
+
+    def test_torchprime_cuts_no_attention_into_chunks(self, tmp_path: Path) -> None:
+        tree = torchprime_tree(tmp_path / "torchprime")
+        for chunk, refused in ((128, False), (127, True)):
+            word = f"case.model.options.attention_chunk={chunk}"
+            case = load(["case=llama4-tiny", word]).case
+            job = Job(case, TrainerOptions(), tree)
+            if refused:
+                with pytest.raises(CannotTrain, match="does not cut its attention into chunks"):
+                    engine("torchprime").command(job)
+            else:
+                engine("torchprime").command(job)
+            engine("hf").command(Job(case, HfOptions()))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"experts": 0}, {"chosen": 4}, {"chosen": True}, {"nope_every": 1.5}, {"qk_norm": 1},
+            {"temperature_scale": -0.1}, {"temperature_scale": math.nan}, {"capacity": 1},
+            {"rope_scaling": {**SCALING, "high_freq_factor": 0.5}},
+        ],
+    )  # fmt: skip
+    def test_one_that_cannot_be(self, options: dict[str, Any]) -> None:
+        family("llama4").check(self.MODEL)
+        with pytest.raises(BadInput, match=r"case\.model\.options"):
+            family("llama4").check(self.changed(**options))
+
+    def test_one_that_lacks_something(self) -> None:
+        with pytest.raises(BadInput, match="has exactly experts"):
+            family("llama4").check(dataclasses.replace(self.MODEL, options={"experts": 4}))
+
+    def test_its_head_is_its_own(self) -> None:
+        with pytest.raises(BadInput, match=r"case\.model\.tie_embeddings"):
+            family("llama4").check(dataclasses.replace(self.MODEL, tie_embeddings=True))
+
+
 FAMILY = """
 import dataclasses
 from harness.base.errors import BadInput

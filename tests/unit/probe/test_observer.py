@@ -38,7 +38,7 @@ RUNS: list[dict[str, Any]] = [
     {"layout": "fused", "clip": "none"}, {"layout": "stacked", "clip": "none"},
     {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
     *({**SAVING, "save": 2}, {**SAVING, "resume": 2, "of": 30}, {**SAVING, "resume": 1, "of": 30}),
-    {"route": True}, {"device": "xla", "route": True},
+    {"route": True}, {"device": "xla", "route": True}, {"route": "gate"},
 ]  # fmt: skip
 
 
@@ -220,6 +220,11 @@ class TestRouting:
         assert one.scores is not None
         # Scores are shares: of four, no token has less than a quarter at best, or more than all.
         assert (24 / 4) ** 0.5 <= one.scores.norm <= 24**0.5
+
+    def test_a_router_that_chooses_by_itself(self, folder: Path) -> None:
+        """It returns indices and weights; its logits are seen all the same."""
+        plain, deciding = (watched(folder, route=who).steps[0].routed for who in (True, "gate"))
+        assert deciding == plain
 
     def test_of_the_first_step_alone(self, folder: Path) -> None:
         for run in (watched(folder, route=True), watched(folder, device="xla", route=True)):

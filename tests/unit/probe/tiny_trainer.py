@@ -6,7 +6,7 @@ step before once more, `drop` the share that its model drops, `cast` whether it 
 bfloat16, `remat` whether its layers are computed again, `cut` how its passes are cut, `layout` how
 it keeps its two matrices, `backward` how it gets its gradients, `save` after how many steps it
 saves into `folder`, `resume` after how many steps what is in there was saved, `route` whether its
-tokens go through two of four experts.
+tokens go through two of four experts, and who chooses these.
 """
 
 from __future__ import annotations
@@ -63,10 +63,23 @@ BACKWARD: dict[str, Callable[[torch.Tensor, Any], None]] = {
 }
 
 
+def decided(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which experts each token goes through, and their weights."""
+    best, taken = torch.topk(logits.softmax(-1), 2)
+    return taken, best
+
+
+class Deciding(torch.nn.Linear):  # type: ignore[misc]
+    """A router that returns its choice and no logits, as some of transformers' do."""
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return decided(torch.nn.functional.linear(tokens.float(), self.weight))
+
+
 class Model(torch.nn.Module):  # type: ignore[misc]
     """A bigram model."""
 
-    def __init__(self, drop: float, remat: bool, cut: str, route: bool) -> None:
+    def __init__(self, drop: float, remat: bool, cut: str, route: bool | str) -> None:
         super().__init__()
         self.remat, self.cut, self.route = remat, cut, route
         layers = 2 if drop or remat else 0
@@ -75,7 +88,9 @@ class Model(torch.nn.Module):  # type: ignore[misc]
         self.embed = torch.nn.Embedding(16, 8)
         self.head = torch.nn.Linear(8, 16, bias=False)
         if route:
-            self.gate = torch.nn.Linear(8, 4, bias=False)
+            self.gate = (
+                Deciding(8, 4, bias=False) if route == "gate" else torch.nn.Linear(8, 4, False)
+            )
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
         hidden = self.embed(input_ids)
@@ -94,7 +109,8 @@ class Model(torch.nn.Module):  # type: ignore[misc]
 
     def weights(self, hidden: torch.Tensor) -> torch.Tensor:
         """A sum over the experts of each token, the n-th of which multiplies by n + 1."""
-        best, taken = torch.topk(self.gate(hidden.flatten(0, 1)).softmax(-1), 2)
+        found = self.gate(hidden.flatten(0, 1))
+        taken, best = found if isinstance(found, tuple) else decided(found)
         return (best * (taken + 1)).sum(-1).view(hidden.shape[:2])[..., None]
 
 
@@ -176,7 +192,7 @@ def main(
     clip: str = "plain", accumulation: int = 1, divide: float = 1.0, repeat: int = -1,
     device: str = "cpu", mask: int | None = None, drop: float = 0.0, cast: bool = False,
     remat: bool = False, cut: str = "", layout: str | None = None, backward: str = "plain",
-    save: int | None = None, resume: int = 0, folder: str = "", route: bool = False,
+    save: int | None = None, resume: int = 0, folder: str = "", route: bool | str = False,
 ) -> None:  # fmt: skip
     """Train four steps, on the host or on a mesh of all devices."""
     torch.manual_seed(0)
