@@ -321,6 +321,8 @@ class Manifest:
     first_step: the case's step that is step 0 of this run: of one that was resumed not 0
     repeat:   which of several equal launches
     key:      hash of all that can change what the run does
+    training: hash of all that can change what it trains: of a run without a break, of one that
+              saves on its way and of one that goes on from there it is the same
     inputs:   hash of its prepared inputs
     started:  seconds since 1970
     attempts: launches until the machine did not starve the collectives
@@ -356,6 +358,7 @@ class Manifest:
     first_step: Count = 0
     attempts: Count = 1
     turns: str | None = None
+    training: str = ""
     hosts: Hosts | None = None
     profile: str | None = None
     reported: tuple[Reported, ...] = ()

@@ -149,15 +149,15 @@ def _comparison(
 
 
 def _resumption(straight: Record, every: Sequence[Record]) -> Resumption | None:
-    """The newest runs of one training that saved and resumed on its way."""
+    """The newest runs of this very training that saved and resumed on its way.
+
+    Another of the same engine and case is not meant: of other options, or with a seeded fault.
+    """
     beside = [
         record
         for record in sorted(every, key=lambda r: r.manifest.started)
-        if record.engine == straight.engine
-        and record.case == straight.case
-        and record.manifest.inputs == straight.manifest.inputs
+        if record.manifest.training == straight.manifest.training
         and record.observed.device_kind == straight.observed.device_kind
-        and record.manifest.origin == straight.manifest.origin
     ]
     newest = {record.manifest.role: record for record in beside}
     if "saving" not in newest:

@@ -76,6 +76,7 @@ def collect(plan: Plan, place: Slot, launch: Launch) -> Record:
         role=plan.role,
         repeat=plan.repeat,
         key=plan.key,
+        training=plan.training,
         case=_public_case(plan.case),
         inputs=plan.inputs.digest,
         origin=Origin(**plan.origin),

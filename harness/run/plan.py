@@ -56,6 +56,7 @@ class Plan:
     output: where the trainer's own outputs are to be found; None where nobody wants them
     first_step: the case's step that is its first
     saved:  the folder that it resumes from; None where it does not
+    of:     `training` of the run without a break that it is held against; "" where it is one
     """
 
     engine: str
@@ -73,6 +74,12 @@ class Plan:
     output: Path | None = None
     first_step: int = 0
     saved: Path | None = None
+    of: str = ""
+
+    @property
+    def training(self) -> str:
+        """Names what is trained, whether or not it is saved and resumed on its way."""
+        return self.of or dataclasses.replace(self, repeat=0, paired_with="").key
 
     @property
     def steps(self) -> int:
@@ -208,10 +215,11 @@ def plan_repeat(subject: Plan) -> Plan:
     )
 
 
-def plan_saving(planner: Planner, settings: Settings, inputs: Inputs) -> Plan:
-    """The same run, which saves after `case.save_at` steps, and goes on."""
+def plan_saving(planner: Planner, settings: Settings, inputs: Inputs, straight: Record) -> Plan:
+    """The same run as `straight`, which saves after `case.save_at` steps, and goes on."""
     plan = planner(settings, inputs, Course.SAVING)
-    return dataclasses.replace(plan, role="saving", label=f"{plan.label} saving")
+    label, of = f"{plan.label} saving", straight.manifest.training
+    return dataclasses.replace(plan, role="saving", label=label, of=of)
 
 
 def plan_resumed(planner: Planner, settings: Settings, inputs: Inputs, saving: Record) -> Plan:
@@ -228,6 +236,7 @@ def plan_resumed(planner: Planner, settings: Settings, inputs: Inputs, saving: R
         role="resumed",
         label=f"{plan.label} resumed",
         paired_with=saving.manifest.key,
+        of=saving.manifest.training,
         saved=saving.directory / SAVED,
     )
 

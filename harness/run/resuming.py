@@ -25,7 +25,7 @@ def resume(
     if case.save_at is None or settings.stage or not straight.complete:
         return None
     saving = run_or_reuse(
-        plan_saving(planner, settings, inputs), workspace, settings.launcher, reporter
+        plan_saving(planner, settings, inputs, straight), workspace, settings.launcher, reporter
     )
     if saving.trained_steps < case.save_at:
         return Resumption(straight, saving)

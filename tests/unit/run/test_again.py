@@ -18,7 +18,7 @@ from harness.ladder.result import Result
 from harness.record.checksums import CHECKSUMS, write_checksums
 from harness.record.evidence import Record
 from harness.record.layout import MANIFEST, STEPS
-from harness.run.again import Found, find_records, judge_again
+from harness.run.again import Found, _resumption, find_records, judge_again
 from harness.run.session import Outcome
 
 
@@ -49,6 +49,26 @@ def test_every_engine_is_held_against_the_one_whose_noise_was_measured() -> None
     ]
     assert outcome.verdict.result is Result.PASS
     assert str(perturbed.directory) in outcome.records
+
+
+def of(run: Record, training: str) -> Record:
+    """The run as one of that training."""
+    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, training=training))
+
+
+def test_a_run_is_resumed_from_what_its_own_training_saved() -> None:
+    """Between its runs, another training of the same engine and case was saved and resumed."""
+    straight = of(run("hf", 1.0), "clean")
+    saving, resumed = (of(run("hf", 2.0, role), "clean") for role in ("saving", "resumed"))
+    other = [of(run("hf", 3.0, role), "faulty") for role in ("saving", "resumed")]
+    found = _resumption(straight, [straight, saving, resumed, *other])
+    assert found is not None
+    assert (found.saving, found.resumed) == (saving, resumed)
+    assert _resumption(straight, [straight, *other]) is None
+    later = of(run("hf", 4.0, "saving"), "clean")
+    again = _resumption(straight, [saving, later, resumed])
+    assert again is not None
+    assert again.saving == later
 
 
 def test_of_several_runs_the_newest_is_judged() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+from builders import Trainer, with_manifest
 
 from harness.base.conditions import CONDITIONS
 from harness.base.errors import BadInput
 from harness.config.compose import load
 from harness.config.settings import Settings
+from harness.engines.command import Course
 from harness.engines.hf import engine as hf
 from harness.environments.interpreters import Interpreter
 from harness.environments.sources import Checkout
 from harness.inputs.prepared import Inputs, prepare
 from harness.run import float64, plan
 from harness.run.float64 import plan_float64
-from harness.run.plan import plan_run
+from harness.run.plan import Plan, plan_run, plan_saving
 
 PYTHON = Interpreter(Path("/python"), (), {"transformers": "4.57.6"}, {}, "interpreter")
 
@@ -116,6 +119,29 @@ def test_files_that_arguments_name_are_part_of_the_key(tmp_path: Path, inputs: I
     assert planned(settings, inputs).key == before
     config.write_text("{ }")
     assert planned(settings, inputs).key != before
+
+
+class TestTraining:
+    """What a run without a break has in common with those that save and resume on its way."""
+
+    def test_it_is_of_all_that_changes_what_is_trained(self, inputs: Inputs) -> None:
+        resumed = ["case=llama-tiny-resumed"]
+        straight = planned(load(resumed), inputs)
+        assert dataclasses.replace(straight, repeat=1).training == straight.training
+        assert straight.training == straight.key
+        for word in ("engine.hf.faults=[{name: learning_rate}]", "case.seed=1"):
+            assert planned(load([*resumed, word]), inputs).training != straight.training
+
+    def test_a_run_that_saves_is_of_the_one_without_a_break(self, inputs: Inputs) -> None:
+        settings = load(["case=llama-tiny-resumed"])
+        run = with_manifest(Trainer().record(), lambda manifest: manifest.update(training="x"))
+
+        def planner(settings: Settings, inputs: Inputs, course: Course = Course.STRAIGHT) -> Plan:
+            return plan_run("hf", settings, inputs, lambda _: None, course)
+
+        saving = plan_saving(planner, settings, inputs, run)
+        assert (saving.role, saving.training) == ("saving", "x")
+        assert saving.key != planned(settings, inputs).key
 
 
 class TestStaged:
