@@ -19,9 +19,10 @@ VALUE = "hf_" + "abcDEF123"
      "DB_PASS", "db_password", "passwd", "my-secret", "WANDB_API_KEY", "api_key", "apikey",
      "AWS_SECRET_ACCESS_KEY", "GOOGLE_CREDENTIALS", "MYSQL_PWD", "hubToken", "HubToken",
      "HF_TOKEN_2", "PGPASSWORD", "DBPASS", "ssh_passphrase", "clientSecret", "CLIENT_SECRETS",
-     "AWS_ACCESS_KEY_ID", "AZURE_STORAGE_CONNECTION_STRING", "ACCOUNT_KEY", "accountkey", "OPENAI_KEY",
-     "signing-key", "HTTP_AUTH", "Authorization", "JWT", "SESSION_COOKIE", "SLACK_WEBHOOK_URL",
-     "use_auth_token", "AWS_SESSION_TOKEN", "MY_APIKEY", "api_keys", "+engine.hf.arguments.hub_token"],
+     "AWS_ACCESS_KEY_ID", "AZURE_STORAGE_CONNECTION_STRING", "ACCOUNT_KEY", "accountkey",
+     "OPENAI_KEY", "signing-key", "HTTP_AUTH", "Authorization", "JWT", "SESSION_COOKIE",
+     "SLACK_WEBHOOK_URL", "use_auth_token", "AWS_SESSION_TOKEN", "MY_APIKEY", "api_keys",
+     "+engine.hf.arguments.hub_token"],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
     assert is_secret(name)
