@@ -10,6 +10,9 @@ by part. `fit` finds the shares of the peak that the workloads of role `fitted` 
 predictions.yaml keeps the rounded ones. `table` predicts all by these, and prints the tables of
 docs/predictions.md.
 
+A step is compiled with two numbers of layers, and extended to its own: each layer more takes as
+long (memory could not be extended so; times can).
+
     step = products / share of products + others / share of memory
            + kernels + collectives that nothing hides + transfers between slices
 
@@ -23,7 +26,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ from compiled_faults import compiled
 
 from harness.base.typed import STRICT, typed
 from harness.compiler.predicted import Parts
+from harness.config.compose import load
 
 WORKLOADS = Path(__file__).with_suffix(".yaml")
 RESULTS = Path("workspace/predictions.jsonl")
@@ -81,6 +85,7 @@ class Workloads:
     __pydantic_config__ = STRICT
 
     shares: Shares | None
+    depths: list[int]
     common: list[str]
     workloads: list[Workload] = field(default_factory=list)
 
@@ -176,17 +181,35 @@ def pairs(known: Sequence[tuple[Workload, Parts]], shares: Shares) -> list[str]:
     return lines if len(lines) > 2 else []
 
 
-def stage(workload: Workload, common: list[str], words: list[str]) -> dict[str, Any]:
+def extended(shallow: Parts, deep: Parts, depths: tuple[int, int], layers: int) -> Parts:
+    """A step of `layers` layers from two that have fewer: each layer more takes as long."""
+    more = (layers - depths[0]) / (depths[1] - depths[0])
+    return shallow + Parts(
+        **{f.name: more * (getattr(deep, f.name) - getattr(shallow, f.name)) for f in fields(deep)}
+    )
+
+
+def stage(workload: Workload, read: Workloads, words: list[str]) -> dict[str, Any]:
     """What `compile` keeps of a workload."""
-    step = compiled(workload.engine, [*common, *workload.words, *words], None)
-    most = max((m.compiler_bytes for m in step.modules), default=0)
-    found = {"name": workload.name, "seconds": round(step.seconds, 1), "bytes": most}
-    if not step.compiles or step.least is None:
-        return {**found, "failed": step.error or step.unknown}
+    own = [*read.common, *workload.words, *words]
+    layers = load(own).case.model.layers
+    depths = (read.depths[0], read.depths[1])
+    found: dict[str, Any] = {"name": workload.name, "layers": layers, "depths": list(depths)}
+    steps = []
+    for depth in depths:
+        step = compiled(workload.engine, [*own, f"case.model.layers={depth}"], None)
+        if not step.compiles or step.least is None:
+            return {**found, "failed": step.error or step.unknown}
+        steps.append(step)
+    shallow, deep = (step.least for step in steps)
+    assert shallow is not None
+    assert deep is not None
+    parts = extended(shallow.parts, deep.parts, depths, layers)
+    missing = list(dict.fromkeys(shallow.missing + deep.missing))
     return {
-        **found,
-        "parts": asdict(step.least.parts), "missing": list(step.least.missing),
-        "flops": step.flops, "peak_bytes": step.peak_bytes, "kernels": step.kernels,
+        **found, "parts": asdict(parts), "missing": missing,
+        "of_depths": [asdict(shallow.parts), asdict(deep.parts)],
+        "seconds": [round(step.seconds, 1) for step in steps],
     }  # fmt: skip
 
 
@@ -204,7 +227,7 @@ def main() -> None:
     if given.what == "compile":
         for workload in chosen:
             if workload.name not in done:
-                made = stage(workload, read.common, given.words)
+                made = stage(workload, read, given.words)
                 resumable.append(given.results, made)
                 print(made, flush=True)
         return

@@ -17,7 +17,7 @@ from harness.base.typed import STRICT
 from harness.compiler.cycles import signature
 from harness.compiler.executions import Executions
 from harness.compiler.flops import flops
-from harness.compiler.hlo_text import Computation, Instruction, Module
+from harness.compiler.hlo_text import Computation, Instruction, Module, arrays
 from harness.compiler.origins import UNNAMED, module_path, origin
 from harness.compiler.schedule import CALLERS, KERNEL, NO_WORK, moved, scheduled
 from harness.compiler.target import Target
@@ -32,6 +32,8 @@ _COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
     "ragged-all-to-all", "reduce-scatter",
 )  # fmt: skip
+_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_SLICES = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}')
 _GROUP = re.compile(r"\{([\d,]+)\}")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
@@ -149,7 +151,7 @@ def predicted(
         f"{n} executions of {opcode} have no estimate yet" for opcode, n in not_known.items()
     ]
     missing += no_estimate(kernels)
-    for path, part, time in communication(collectives, chip, target, devices):
+    for path, part, time in communication(module, runs, collectives, chip, target, devices):
         seconds[path, part] += time
     if chip.dcn_bandwidth is None and target.slices > 1:
         missing.append(f"the bandwidth between slices of {target.chip} is not published")
@@ -170,12 +172,21 @@ def by_path(seconds: Mapping[tuple[str, str], float]) -> dict[str, Parts]:
 
 
 def communication(
-    collectives: Sequence[Collective], chip: Chip, target: Target, devices: int
+    module: Module,
+    runs: Executions,
+    collectives: Sequence[Collective],
+    chip: Chip,
+    target: Target,
+    devices: int,
 ) -> Iterator[tuple[str, str, float]]:
     """Path of the module, part and seconds of each collective.
 
     Nothing of those between slices, where the chip's bandwidth between slices is not known.
     """
+    for instruction, wire in transfers(module, runs):
+        if chip.dcn_bandwidth is not None:
+            path = module_path(origin(instruction)) or UNNAMED
+            yield path, "dcn", wire / chip.dcn_bandwidth * chip.devices
     for collective in collectives:
         members, between = _members(collective.groups, devices, target.slices)
         path = module_path(collective.op_name) or UNNAMED
@@ -185,6 +196,39 @@ def communication(
             yield path, part, wire / link_bandwidth(chip, target)
         elif chip.dcn_bandwidth is not None:
             yield path, "dcn", wire / chip.dcn_bandwidth * chip.devices
+
+
+def transfers(module: Module, runs: Executions) -> Iterator[tuple[Instruction, float]]:
+    """Transfers between slices, with the bytes that a device receives by one in all executions.
+
+    libtpu makes of a collective between slices one within each of them, and hands what is left to
+    the hosts, by a `send` that says what is to be done with it, and among how many slices.
+    """
+    for computation, instruction, n in runs.each(module):
+        notes = instruction.attributes.get("frontend_attributes", "")
+        kind, slices = _TRANSFER.search(notes), _SLICES.search(notes)
+        if instruction.opcode == "send" and kind is not None and slices is not None:
+            sent = sum(array.bytes for array in arrays(_sent(computation, instruction)))
+            yield instruction, n * sent * _received(kind[1], _number(slices[1]))
+
+
+def _sent(computation: Computation, send: Instruction) -> str:
+    return computation.by_name[send.operands[0]].shape
+
+
+def _received(kind: str, slices: int) -> float:
+    """Of what a device sends, how much it receives, by the best algorithm."""
+    if kind == "ALL_REDUCE":
+        return 2 * (slices - 1) / slices
+    if kind == "ALL_GATHER":
+        return slices - 1
+    return (slices - 1) / slices if kind in ("REDUCE_SCATTER", "ALL_TO_ALL") else 1.0
+
+
+def _number(members: str) -> int:
+    """Of slices in libtpu's list of them: "1,2" or "0:3", which is 0 to 3."""
+    ranges = [[int(end) for end in part.split(":")] for part in members.split(",")]
+    return sum(each[-1] - each[0] + 1 for each in ranges)
 
 
 def unknown(module: Module, cycles: Mapping[str, int | None]) -> bool:
@@ -213,7 +257,9 @@ def _operations(module: Module) -> Iterator[tuple[Computation, Instruction]]:
     for computation in scheduled(module):
         for instruction in computation.instructions:
             opcode = instruction.opcode
-            if opcode in NO_WORK or opcode in CALLERS or opcode.endswith(("-start", "-update")):
+            if opcode in NO_WORK or opcode in CALLERS or opcode in ("send", "recv"):
+                continue
+            if opcode.endswith(("-start", "-update")):
                 continue
             if not opcode.endswith("-done") and not _is_collective(module, instruction):
                 yield computation, instruction

@@ -64,7 +64,7 @@ def least_time(
         read_and_written = moved(module, computation, instruction) / bandwidth
         multiplied = product_flops(module, computation, instruction) / peak
         seconds[path, part_of(module, instruction)] += n * max(multiplied, read_and_written)
-    for path, part, time in communication(collectives, chip, target, devices):
+    for path, part, time in communication(module, runs, collectives, chip, target, devices):
         seconds[path, part] += time
     return Predicted(by_path(seconds), no_estimate(untimed))
 

@@ -95,6 +95,28 @@ def test_between_slices() -> None:
     assert "between slices" in nobody_knows.missing[0]
 
 
+SEND = """
+  %tok = token[] after-all()
+  %s = (bf16[64,64]{1,0}, u32[], token[]) send(%b, %tok), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sd = token[] send-done(%s), channel_id=1, is_host_transfer=true"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("kind", "among", "times"),
+    [
+        ("ALL_REDUCE", "{1,2}", 1.0), ("ALL_REDUCE", "{0:3}", 1.5), ("ALL_GATHER", "{0:3}", 3.0),
+        ("REDUCE_SCATTER", "{1,2}", 0.5), ("ONE_TO_ONE", "{1,2}", 1.0),
+    ],
+)  # fmt: skip
+def test_what_libtpu_hands_to_the_hosts(kind: str, among: str, times: float) -> None:
+    line = next(line for line in MODULE.splitlines() if "%d = " in line)
+    send = SEND.replace("ALL_REDUCE", kind).replace("{1,2}", among)
+    found = made(MODULE.replace(line, f"{line}{send}"), slices=2)
+    assert found.parts.dcn == pytest.approx(times * 64 * 64 * 2 / 12.5e9)
+    assert found.parts.seconds == pytest.approx(made().parts.seconds + found.parts.dcn)
+    assert found.missing == ()
+
+
 def test_a_chip_without_a_clock() -> None:
     assert made(clock=None).missing == ("the clock of v6e is not published",)
 
