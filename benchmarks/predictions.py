@@ -231,7 +231,9 @@ def main() -> None:
                 resumable.append(given.results, made)
                 print(made, flush=True)
         return
-    known = [(w, Parts(**done[w.name]["parts"])) for w in chosen if "parts" in done.get(w.name, {})]
+    # Without what is missing it is no step's time.
+    whole = {name for name, row in done.items() if "parts" in row and not row["missing"]}
+    known = [(w, Parts(**done[w.name]["parts"])) for w in chosen if w.name in whole]
     if given.what == "fit":
         fitted = [(p, w.measured) for w, p in known if w.role == FITTED]
         print(asdict(fit(fitted)))
@@ -239,8 +241,8 @@ def main() -> None:
         print(*rows(known, read.shares), "", *ratios(known, read.shares), sep="\n")
         print("", *pairs(known, read.shares), sep="\n")
         for name, row in done.items():
-            if "failed" in row:
-                print(f"\n{name}: {row['failed']}")
+            if name not in whole:
+                print(f"\n{name}: {row.get('failed') or '; '.join(row['missing'])}")
 
 
 if __name__ == "__main__":
