@@ -132,7 +132,7 @@ def test_what_cannot_be_planned(sessions: Sessions, error: Exception, state: str
 
 
 def test_an_axis_that_nobody_honours_is_refused(sessions: Sessions) -> None:
-    cell = Cell("context", "llama-tiny", ["case.mesh.fsdp=2", "+case.mesh.context=2"])
+    cell = Cell("expert", "llama-tiny", ["case.mesh.fsdp=2", "+case.mesh.expert=2"])
     assert states(run(cell)) == [REFUSED] * 2
     assert not sessions.asked
 

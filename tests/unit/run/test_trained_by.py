@@ -18,6 +18,10 @@ def tree(tmp_path: Path) -> str:
 
 
 EXPECTED = {
+    "deepseek3-tiny": {
+        "hf": "case.model.family=deepseek3",
+        "torchprime": "case.model.family=deepseek3",
+    },
     "llama-tiny-accumulated": {"torchprime": "case.accumulation=2"},
     "llama-tiny-adafactor": {"reference": "case.optimizer.name=adafactor"},
     "llama-tiny-as-shipped": {"reference": "case=llama-tiny-as-shipped"},
