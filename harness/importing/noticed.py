@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from harness.importing.numbers import Point
+from harness.importing.numbers import Point, spacing
 
 SLOW = 3.0
 """A step that takes more than this many times the median is one that something else happened in."""
@@ -78,9 +78,16 @@ def _missing(points: Sequence[Point], requested: int, every: int) -> list[str]:
     missing = [step for step in expected if step not in there]
     if not missing:
         return []
+    apart = spacing(sorted(there))
+    if every == 1 and apart > 1:
+        return [
+            f"{len(there)} of {requested} steps are there, most of them {apart} apart: curves are "
+            "judged where every step was logged"
+        ]
     last = " (the last)" if missing == [expected[-1]] else ""
     ranges = _ranges(missing, every)
-    return [f"{_steps(ranges, len(missing))}{last} of {requested} is not there"]
+    are = "is" if len(missing) == 1 else "are"
+    return [f"{_steps(ranges, len(missing))}{last} of {requested} {are} not there"]
 
 
 def _not_finite(points: Sequence[Point]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from builders import comparison
-from evidence_samples import torchprime_log, trainer_log, trainer_state
+from evidence_samples import event_file, torchprime_log, trainer_log, trainer_state
 from golden import Worded
 from profiles import plane, steps
 
@@ -111,7 +111,14 @@ class TestNoticed:
 
     def test_steps_that_were_asked_for_in_words(self, hf: Path) -> None:
         run = imported(hf, steps=STEPS + 2)
-        assert f"steps {STEPS}–{STEPS + 1} of {STEPS + 2}" in findings(run)
+        assert f"steps {STEPS}–{STEPS + 1} of {STEPS + 2} are not there" in findings(run)
+
+    def test_a_trainer_that_logs_one_step_in_ten(self, tmp_path: Path) -> None:
+        """As torchtitan does unless it is told otherwise: no step went missing."""
+        rows = [("loss_metrics/global_avg_loss", step, 3.0) for step in (1, 10, 20, 30)]
+        run = imported(event_file(tmp_path / "events.out.tfevents.1", rows), dtype="float32")
+        assert "4 of 30 steps are there, most of them 10 apart" in findings(run)
+        assert "not there" not in findings(run)
 
     def test_slow_steps_wherever_they_are_and_whether_it_was_tracing(self, tmp_path: Path) -> None:
         slow = {1: (60.0, 59.0), 5: (60.0, 59.0), 6: (9.0, 0.4)}
