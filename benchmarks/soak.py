@@ -208,6 +208,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("workspace/soak"))
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
+    # In the background of a shell it is ignored, which whatever is started from here would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     ends = soak(given.workspace, given.trials, given.seed, given.first, given.overrides)
     print(f"{given.trials} trials in {time.monotonic() - began:.0f} s")
