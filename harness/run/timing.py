@@ -18,7 +18,15 @@ from harness.ladder.timed import Launches
 from harness.record.evidence import Record
 from harness.record.steady import COMPILING_STEPS
 from harness.run.execute import run_or_reuse, run_or_reuse_in_turns
-from harness.run.plan import DUMP_STEPS, Plan, Planner, plan_graph, plan_turns, plan_whole
+from harness.run.plan import (
+    DUMP_STEPS,
+    Plan,
+    Planner,
+    inputs_of,
+    plan_graph,
+    plan_turns,
+    plan_whole,
+)
 from harness.run.reporter import Reporter
 
 Planners = tuple[Planner, Planner]
@@ -69,6 +77,8 @@ def plan_compiled_step(replan: Planner, settings: Settings, inputs: Inputs) -> P
     if settings.stage:
         return replan(settings, inputs)
     short = dataclasses.replace(settings, case=dataclasses.replace(settings.case, steps=DUMP_STEPS))
+    if short.case.steps > settings.case.steps:
+        inputs = inputs_of(short)  # with rows for that many steps
     return plan_graph(replan(short, inputs))
 
 

@@ -18,7 +18,7 @@ from harness.record.evidence import Record
 from harness.run import plan
 from harness.run import timing as run_timing
 from harness.run.session import with_device_tolerance
-from harness.run.timing import measure, time_in_turns, time_whole_runs
+from harness.run.timing import compiled_step_of, measure, time_in_turns, time_whole_runs
 
 PACKAGES = {"transformers": "4.57.6", "torch-xla": "2.9.0", "libtpu": "0.0.21"}
 PYTHON = Interpreter(Path("/python"), (), PACKAGES, {}, "interpreter")
@@ -179,3 +179,15 @@ class TestWhatIsMeasured:
         measure((old, SIDES[1]), settings, inputs, Silent())  # type: ignore[arg-type]
         assert [p.label for p in launched.plans] == ["hf@old's graph", "hf's graph"]
         assert {p.case.steps for p in launched.plans} == {plan.DUMP_STEPS}
+
+    def test_a_case_of_fewer_steps_than_a_dump_takes(
+        self, tmp_path: Path, launched: Launched
+    ) -> None:
+        """Its rows are too few: a trainer would end before the step is compiled for good."""
+        words = ("launcher.device=cpu", "graph=hlo", "case.steps=3")
+        settings = requested(tmp_path, *words)
+        inputs = prepare(settings.case, tmp_path / "inputs")
+        compiled_step_of(SIDES[0], settings, inputs, Silent())  # type: ignore[arg-type]
+        (dumped,) = launched.plans
+        assert dumped.case.steps == plan.DUMP_STEPS
+        assert dumped.inputs.directory != inputs.directory
