@@ -16,6 +16,10 @@ _CHAIN = (
 _LIBRARIES = re.compile(r".*/(?:site-packages|dist-packages|overlays/[^/]+|checkouts/[^/]+)/")
 
 
+_IMPORTING = re.compile(r"<frozen |.*/harness/probe/phases\.py$")
+"""Files of Python's import and of what the probe wraps it in, which pass on what is raised."""
+
+
 def root_of(log: Sequence[str]) -> str | None:
     """The first exception of the last chain in a log, with the deepest frame of its traceback.
 
@@ -32,7 +36,7 @@ def root_of(log: Sequence[str]) -> str | None:
     frame, error = None, None
     for line in log[start + 1 :]:
         if match := _FRAME.match(line):
-            frame = match
+            frame = frame if frame and _IMPORTING.match(match["file"]) else match
         elif line and not line[0].isspace() and _ERROR.match(line):
             error = line.strip()[:500]
             break

@@ -78,6 +78,22 @@ SyntaxError: invalid syntax
     assert root_of(lines(text)) == "SyntaxError: invalid syntax (transformers/broken.py:12)"
 
 
+def test_the_frames_of_an_import_are_nobody_s() -> None:
+    """Python leaves its own out, but not where the probe watches imports."""
+    text = """Traceback (most recent call last):
+  File "/x/run.py", line 3, in <module>
+    import transformers
+  File "/c/overlays/t-1/transformers/training_args.py", line 17, in <module>
+    import nothing
+  File "/w/.hf-1.scratch/path/harness/probe/phases.py", line 59, in timed
+    return find_and_load(name, import_)
+  File "<frozen importlib._bootstrap>", line 1140, in _find_and_load_unlocked
+ModuleNotFoundError: No module named 'nothing'
+"""
+    where = "transformers/training_args.py:17 in <module>"
+    assert root_of(lines(text)) == f"ModuleNotFoundError: No module named 'nothing' ({where})"
+
+
 @pytest.mark.parametrize("text", ["", "done\n", "Traceback (most recent call last):\n  File"])
 def test_no_root_where_there_is_none(text: str) -> None:
     assert root_of(lines(text)) is None
