@@ -145,10 +145,22 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
         )
 
 
+def without(text: str, secrets: Iterable[str]) -> str:
+    """`text` with the values `secrets` replaced."""
+    for value in _spelled(secrets):
+        text = text.replace(value, SECRET)
+    return text
+
+
+def _spelled(secrets: Iterable[str]) -> list[str]:
+    """Values as they are and as JSON has them, the longest first: one may hold another."""
+    spelled = {one for value in secrets for one in (value, json.dumps(value)[1:-1])}
+    return sorted(spelled, key=len, reverse=True)
+
+
 def scrub(file: Path, secrets: Iterable[str]) -> bool:
     """Replace the values `secrets` in a file, whatever its size. Returns whether there were any."""
-    spelled = {one for value in secrets for one in (value, json.dumps(value)[1:-1])}
-    longest_first = sorted((one.encode() for one in spelled), key=len, reverse=True)
+    longest_first = sorted((one.encode() for one in _spelled(secrets)), key=len, reverse=True)
     if not longest_first:
         return False
     pattern = re.compile(b"|".join(map(re.escape, longest_first)))

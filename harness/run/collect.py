@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def collect(plan: Plan, place: Slot, launch: Launch) -> Record:
     is thrown away, and a run that exited with 0 is held against the steps that were asked for.
     """
     argv = secrets.public_argv(launch.invocation.argv)
-    _scrub(plan, launch.invocation, place.running)
+    values = _secrets_of(plan, launch.invocation)
+    _scrub(place.running, values)
     observed = with_kind(reader.read_observed(place.running))
     if plan.role == "graph" and launch.ended.status == termination.OK:
         _keep_graph(place)
@@ -96,7 +98,7 @@ def collect(plan: Plan, place: Slot, launch: Launch) -> Record:
         reported=_reported(plan, place),
         beyond_case=dict(plan.command.beyond_case),
         profile=keep_device_times(place.running, observed),
-        ended=_judge_termination(launch.ended, plan.steps, place),
+        ended=_judge_termination(_without(launch.ended, values), plan.steps, place),
     )
     return place.finish(manifest)
 
@@ -163,14 +165,27 @@ SCRUBBED = (".log", ".json", ".jsonl")
 """Endings of the files of a run in which a trainer may have written what it was given."""
 
 
-def _scrub(plan: Plan, invocation: Invocation, folder: Path) -> None:
-    """Take the values of secrets out of what the run wrote, before it becomes a Record."""
+def _secrets_of(plan: Plan, invocation: Invocation) -> frozenset[str]:
+    """The values of secrets that a run was given, by whatever way."""
     arguments = {} if isinstance(plan.case, Case) else plan.case.arguments
     known = (dict(os.environ), dict(invocation.environment), invocation.argv, arguments)
-    values = {value for one in known for value in secrets.secrets_in(one)}
+    return frozenset(value for one in known for value in secrets.secrets_in(one))
+
+
+def _scrub(folder: Path, values: Collection[str]) -> None:
+    """Take the values of secrets out of what the run wrote, before it becomes a Record."""
     for file in folder.rglob("*"):
         if file.suffix in SCRUBBED and file.is_file():
             secrets.scrub(file, values)
+
+
+def _without(ended: termination.Termination, values: Collection[str]) -> termination.Termination:
+    """How a run ended, without the secrets: its log was read before they were taken out of it."""
+    return dataclasses.replace(
+        ended,
+        reason=secrets.without(ended.reason, values),
+        log=tuple(secrets.without(line, values) for line in ended.log),
+    )
 
 
 def _judge_termination(
