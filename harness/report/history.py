@@ -74,7 +74,9 @@ def history(records: Iterable[Record]) -> tuple[HistoryLine, ...]:
         if record.graph is not None:
             graphs[record.case.name, record.engine].append(record)
         if record.manifest.role == "subject" and record.complete:
-            lines[record.case.name, record.engine, device, _case(record)].append(record)
+            runs = lines[record.case.name, record.engine, device, _case(record)]
+            if not runs or runs[-1].manifest.started != record.manifest.started:
+                runs.append(record)  # else it is a baseline, of a run that is there too
     return tuple(
         HistoryLine(case, engine, device, _entries(runs, graphs[case, engine]))
         for (case, engine, device, _), runs in sorted(lines.items())

@@ -152,6 +152,11 @@ def test_only_whole_runs_that_are_compared_count(tmp_path: Path) -> None:
     assert history(runs[:1]) == ()
 
 
+def test_a_baseline_of_a_run_that_is_there_too_is_told_once(tmp_path: Path) -> None:
+    runs = [*days(tmp_path / "a", [0.5, 0.5]), run(tmp_path / "baselines", 1, 0.5)]
+    assert len(only(history(runs)).entries) == 2
+
+
 def test_how_far_losses_moved_is_from_one_run_to_the_next(tmp_path: Path) -> None:
     runs = [
         run(tmp_path, 0, 0.5),
