@@ -194,7 +194,7 @@ class TestIsGivenUp:
         threading.Timer(0.5, stop.set).start()
         found = run(tmp_path, mark, "time.sleep(60)", stop=stop)
         assert found.status != termination.OK
-        assert "took turns with" in found.reason
+        assert "beside it" in found.reason
 
 
 CHILD = """
