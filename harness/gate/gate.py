@@ -95,13 +95,9 @@ def judge_pair(pair: GatePair, reporter: Reporter) -> Outcome:
         if ref is not None
     )
     compiling = plan_compiling(pair.settings, reporter.note)
-    notes: tuple[str, ...] = ()
-    if pair.parity and compiling is not None and flags_of(against) != flags_of(candidate):
-        notes = (f"{against.label}'s step is compiled with {candidate.label}'s compiler flags",)
     planned = Planned(
-        pair.settings, order, planners, notes, compiling=compiling,
-        held_against_float64=pair.parity, same_flags=pair.parity,
-    )  # fmt: skip
+        pair.settings, order, planners, (), compiling=compiling, held_against_float64=pair.parity
+    )
     reporter.note(planned.compared)
     outcome = _judged(planned, reporter)
     verdict = outcome.verdict.pairs[0]

@@ -80,8 +80,6 @@ class Planned:
     missing:  engines that could not be had, in whose place others stand
     compiling: what steps are compiled for, where that is asked for
     configurations: the second is the first's training in another configuration
-    same_flags: every step is compiled with the compiler flags of the first: what another trainer's
-              launcher sets is not in question
     held_against_float64: whether the first loss is, where both agree: of two versions of one
               trainer, what both compute otherwise is no change
     """
@@ -94,7 +92,6 @@ class Planned:
     compiling: Compiling | None = None
     held_against_float64: bool = True
     configurations: bool = False
-    same_flags: bool = False
 
     @property
     def compared(self) -> str:
@@ -242,8 +239,7 @@ def run(planned: Planned, reporter: Reporter) -> Outcome:
             if planned.compiling is not None:
                 a, b = (compiled_step_of(side, settings, inputs, reporter) for side in sides)
                 pair = (subjects[0], subjects[index])
-                flagged = planned.subjects[0 if planned.same_flags else index]
-                flags = flags_of(planned.subjects[0]), flags_of(flagged)
+                flags = flags_of(planned.subjects[0]), flags_of(planned.subjects[index])
                 compiled = compiled_pairs(pair, (a, b), flags, planned.compiling, reporter.note)
         comparison = Comparison(
             a=subjects[0],

@@ -17,7 +17,6 @@ from golden import Worded
 
 from harness.base.errors import BadInput, CannotStart, CannotTrain
 from harness.compiler.compiled import CompiledStep
-from harness.compiler.flags import CompilerFlags
 from harness.compiler.libtpu import CompileLimits
 from harness.compiler.target import Target
 from harness.config.settings import Settings
@@ -715,33 +714,6 @@ class TestParity:
         world(torchprime=other, v2=samples.run(tmp_path / "b", "hf@2.0"))
         verdict = judged(gate_pair(tmp_path, Ref("torchprime"), parity=True))
         assert (verdict.a, verdict.b) == ("hf@2.0", "torchprime")
-
-    @pytest.mark.parametrize("parity", [True, False])
-    def test_flags_of_the_other_trainers_launcher_are_not_in_question(
-        self, parity: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Two versions of one trainer are compiled with the flags that each brings."""
-        against = Ref("torchprime") if parity else OLD
-        own, other = samples.run(tmp_path / "b", "hf@2.0"), samples.run(tmp_path / "a", "other")
-        world(v2=own, **{"torchprime" if parity else "v1": other})
-        given = []
-        targets, limits = (Target("v6e:2x2"),), CompileLimits(1, 1, 1)
-        planned = Compiling("0.0.52", lambda: TpuCompiler(Path(), Path(), ""), targets, limits)
-        monkeypatch.setattr(gating, "plan_compiling", lambda *_: planned)
-        monkeypatch.setattr(session, "compiled_step_of", lambda *_: own)
-        monkeypatch.setattr(session, "_compiled_steps", lambda *_: [])
-        for module in (gating, session):
-            monkeypatch.setattr(module, "flags_of", lambda plan: CompilerFlags(plan.label, ""))
-
-        def compiled_pairs(runs: object, steps: object, flags: Any, *_: object) -> tuple[()]:
-            given.append([flag.libtpu for flag in flags])
-            return ()
-
-        monkeypatch.setattr(session, "compiled_pairs", compiled_pairs)
-        outcome = judge_pair(gate_pair(tmp_path, against, parity=parity), samples.Silent())
-        assert given[0] == (["hf@2.0", "hf@2.0"] if parity else ["other", "hf@2.0"])
-        told = "other's step is compiled with hf@2.0's compiler flags"
-        assert (told in outcome.verdict.notes) == parity
 
 
 class TestWhatIsGated:
