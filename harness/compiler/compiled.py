@@ -22,6 +22,9 @@ from harness.record.graph import Collective, ModuleGraph
 
 COMPILED_SCHEMA = 1
 
+DEFAULT = "default"
+"""The precision of a matrix product that asks for none."""
+
 GENERATED = "generated"
 CODE_FAILED = "failed"
 NOT_WAITED_FOR = "not waited for"
@@ -61,6 +64,8 @@ class CompiledModule:
     compiler_bytes   resident memory of the compiler's process by then
     traced_flops     of matrix products as the trainer traced them, on all devices together; None
                      where that is not known
+    precisions       float32 matrix products as the trainer traced them, by the precision that each
+                     asks for; DEFAULT for one that asks for none. None where that is not known
     predicted        its time by the compiler's estimates; None where it was not asked for
     least            the least time that it could take by the chip's peak, without kernels; None for
                      steps that were compiled before it was kept
@@ -79,6 +84,7 @@ class CompiledModule:
     seconds: float
     compiler_bytes: int
     traced_flops: int | None = None
+    precisions: dict[str, int] | None = None
     predicted: Predicted | None = None
     least: Predicted | None = None
 
@@ -128,6 +134,16 @@ class CompiledStep:
     def flops(self) -> int:
         """Floating-point operations of matrix products in a step, on one device."""
         return sum(m.executions * m.graph.flops for m in self.modules)
+
+    @property
+    def precisions(self) -> Counter[str] | None:
+        """Float32 matrix products of a step by the precision that they ask for, as traced."""
+        asked: Counter[str] = Counter()
+        for module in self.modules:
+            if module.precisions is None:
+                return None
+            asked.update({k: module.executions * n for k, n in module.precisions.items()})
+        return asked
 
     @property
     def traced_flops(self) -> int | None:
@@ -244,6 +260,7 @@ def compiled_module(
         layout_copy_bytes=size,
         kernels=kernels(module, runs),
         traced_flops=None if unoptimized is None else _flops(parse(unoptimized)),
+        precisions=None if unoptimized is None else _precisions(parse(unoptimized)),
         predicted=None if predict is None else predict(module, runs, graph.collectives),
         least=None if least is None else least(module, runs, graph.collectives),
         **outside,
@@ -254,6 +271,20 @@ def _flops(module: Module) -> int:
     """Of matrix products in one execution of a module."""
     each = Executions.of(module).each(module)
     return sum(n * flops(computation, instruction) for computation, instruction, n in each)
+
+
+def _precisions(module: Module) -> dict[str, int]:
+    """Float32 matrix products in one execution of a module, by the precision they ask for.
+
+    A TPU multiplies bfloat16: a float32 product that asks for no more is made of one such product,
+    "high" of three and "highest" of six.
+    """
+    asked: Counter[str] = Counter()
+    for computation, instruction, n in Executions.of(module).each(module):
+        if instruction.shape.startswith("f32") and flops(computation, instruction):
+            words = instruction.attributes.get("operand_precision", DEFAULT).strip("{}").split(",")
+            asked[words[0]] += n
+    return dict(asked)
 
 
 def _work(module: Module, runs: Executions) -> dict[str, Work]:

@@ -51,7 +51,26 @@ def explain(
     causes.sort(key=lambda cause: (cause.measure != first, -cause.share))
     left = len(causes) - CAUSES_SHOWN
     texts = [cause.text for cause in causes[:CAUSES_SHOWN]]
-    return (*texts, f"and {left} smaller differences") if left > 0 else tuple(texts)
+    smaller = (f"and {left} smaller differences",) if left > 0 else ()
+    return (*_precisions(a_name, a, b_name, b), *texts, *smaller)
+
+
+def _precisions(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> tuple[str, ...]:
+    """Where one side's products are computed from fewer bits: it explains what else differs."""
+    x, y = a.precisions, b.precisions
+    if x is None or y is None or _shares(x) == _shares(y):
+        return ()
+    sides = (
+        f"{name}'s ask for "
+        + ", ".join(f"precision {kind} ({number})" for kind, number in sorted(asked.items()))
+        for name, asked in ((a_name, x), (b_name, y))
+    )
+    return (f"of the float32 matrix products {'; '.join(sides)}: a TPU computes them otherwise",)
+
+
+def _shares(asked: Counter[str]) -> dict[str, float]:
+    """Of all products, to the hundredth: two engines need not make equally many."""
+    return {kind: round(number / asked.total(), 2) for kind, number in asked.items()}
 
 
 def _modules(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 import pytest
-from compiled_samples import sample_module, sample_step
+from compiled_samples import sample_module, sample_step, texts
 
-from harness.compiler.compiled import CompiledStep, Work
+from harness.compiler.compiled import GENERATED, CompiledStep, Work, compiled_module
 from harness.compiler.explain import CAUSES_SHOWN, HELD, PRODUCTS, explain
 from harness.compiler.origins import module_path
 from harness.record.graph import Collective
@@ -33,8 +33,42 @@ def test_a_step_that_is_cut_into_more_modules() -> None:
     """What a trainer reads of a step is computed by a module of its own."""
     one = sample_module()
     reading = dataclasses.replace(one, executions=2)
-    texts = explain("hf@1", sample_step(modules=(one,)), "hf@2", sample_step(modules=(reading,)))
-    assert "hf@1 executes 1 compiled modules a step, hf@2 2" in texts
+    found = explain("hf@1", sample_step(modules=(one,)), "hf@2", sample_step(modules=(reading,)))
+    assert "hf@1 executes 1 compiled modules a step, hf@2 2" in found
+
+
+def asking(**asked: int) -> CompiledStep:
+    return sample_step(modules=(sample_module(precisions=asked),))
+
+
+def test_products_that_ask_for_another_precision_explain_the_rest() -> None:
+    found = explain("hf", asking(highest=74), "torchprime", asking(default=57, highest=17))
+    assert found[0] == (
+        "of the float32 matrix products hf's ask for precision highest (74); torchprime's ask for "
+        "precision default (57), precision highest (17): a TPU computes them otherwise"
+    )
+
+
+@pytest.mark.parametrize("other", [{"highest": 37}, {"highest": 74}, None], ids=str)
+def test_equal_precisions_explain_nothing(other: dict[str, int] | None) -> None:
+    """Nor do other numbers of products, nor a step of which they are not known."""
+    step = sample_step(modules=(sample_module(precisions=other),))
+    assert explain("hf", asking(highest=74), "torchprime", step) == ()
+
+
+def test_the_precision_is_what_the_trainer_traced() -> None:
+    assert sample_module().precisions == {"default": 3}
+    files: dict[str, Any] = texts("0.0.52")
+    first = "rhs_contracting_dims={0}, "
+    asked = f"{first}operand_precision={{highest,highest}}, "
+    files["unoptimized"] = files["unoptimized"].replace(first, asked, 1)
+    outside: dict[str, Any] = {
+        "code": GENERATED,
+        "executions": 1,
+        "seconds": 1.0,
+        "compiler_bytes": 1,
+    }
+    assert compiled_module(**files, **outside).precisions == {"highest": 1, "default": 2}
 
 
 def test_a_gather_more_by_its_module() -> None:
@@ -59,10 +93,10 @@ def test_layers_are_taken_together() -> None:
 
 def test_the_largest_come_first_and_ten_at_most() -> None:
     many = [gather(f"m{n}/aten__mm", shape=f"f32[{n}]", size=4 * n) for n in range(1, 31)]
-    texts = explain("a", step(*many), "b", step())
-    assert len(texts) == CAUSES_SHOWN + 1
-    assert "f32[30]" in texts[0]
-    assert f"{30 - CAUSES_SHOWN} smaller" in texts[-1]
+    found = explain("a", step(*many), "b", step())
+    assert len(found) == CAUSES_SHOWN + 1
+    assert "f32[30]" in found[0]
+    assert f"{30 - CAUSES_SHOWN} smaller" in found[-1]
 
 
 def test_work_by_module() -> None:
