@@ -248,6 +248,7 @@ def compiled_module(
     Raises BadInput for a text that is cut off.
     """
     module = parse(optimized)
+    traced = None if unoptimized is None else parse(unoptimized)
     runs = Executions.of(module)
     memory = read_memory(buffer_assignment, usage_report)
     graph = parse_module(optimized, unoptimized=unoptimized)
@@ -259,8 +260,8 @@ def compiled_module(
         layout_copies=copies,
         layout_copy_bytes=size,
         kernels=kernels(module, runs),
-        traced_flops=None if unoptimized is None else _flops(parse(unoptimized)),
-        precisions=None if unoptimized is None else _precisions(parse(unoptimized)),
+        traced_flops=None if traced is None else _flops(traced),
+        precisions=None if traced is None else _precisions(traced),
         predicted=None if predict is None else predict(module, runs, graph.collectives),
         least=None if least is None else least(module, runs, graph.collectives),
         **outside,

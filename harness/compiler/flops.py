@@ -6,7 +6,7 @@ import math
 import re
 
 from harness.base.errors import BadInput
-from harness.compiler.hlo_text import Array, Computation, Instruction, arrays
+from harness.compiler.hlo_text import Array, Computation, Instruction, Module, arrays
 
 _MATMUL_CALL = re.compile(r"matmul|gemm", re.IGNORECASE)
 
@@ -40,6 +40,15 @@ def flops(computation: Computation, instruction: Instruction) -> int:
             )
         return 2 * out.elements * k
     return 0
+
+
+def product_flops(module: Module, computation: Computation, instruction: Instruction) -> int:
+    """FLOPs of the matrix products of one execution of an operation and of all that it calls."""
+    found = flops(computation, instruction)
+    for name in instruction.calls:
+        body = module.by_name[name]
+        found += sum(product_flops(module, body, inner) for inner in body.instructions)
+    return found
 
 
 def _convolution(computation: Computation, instruction: Instruction) -> int:

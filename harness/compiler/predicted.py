@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from harness.base.typed import STRICT
 from harness.compiler.cycles import signature
 from harness.compiler.executions import Executions
-from harness.compiler.flops import flops
+from harness.compiler.flops import product_flops
 from harness.compiler.hlo_text import Computation, Instruction, Module, arrays
 from harness.compiler.origins import UNNAMED, module_path, origin
 from harness.compiler.schedule import CALLERS, KERNEL, NO_WORK, moved, scheduled
@@ -292,19 +292,10 @@ def part_of(module: Module, instruction: Instruction) -> str:
         return "kernels"
     if instruction.opcode.startswith("copy"):
         return "copies"
-    for name in instruction.calls:
-        body = module.by_name[name]
-        if any(flops(body, inner) or _has_product(module, inner) for inner in body.instructions):
-            return "products"
+    bodies = [module.by_name[name] for name in instruction.calls]
+    if any(product_flops(module, body, inner) for body in bodies for inner in body.instructions):
+        return "products"
     return "fusions"
-
-
-def _has_product(module: Module, instruction: Instruction) -> bool:
-    return any(
-        flops(module.by_name[name], inner) or _has_product(module, inner)
-        for name in instruction.calls
-        for inner in module.by_name[name].instructions
-    )
 
 
 def _wire(collective: Collective, members: int) -> float:

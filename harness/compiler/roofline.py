@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.compiler.cycles import signature
 from harness.compiler.executions import Executions
-from harness.compiler.flops import flops
-from harness.compiler.hlo_text import Computation, Instruction, Module
+from harness.compiler.flops import product_flops
+from harness.compiler.hlo_text import Module
 from harness.compiler.origins import UNNAMED, module_path, origin
 from harness.compiler.predicted import (
     Predicted,
@@ -67,12 +67,3 @@ def least_time(
     for path, part, time in communication(module, runs, collectives, chip, target, devices):
         seconds[path, part] += time
     return Predicted(by_path(seconds), no_estimate(untimed))
-
-
-def product_flops(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """FLOPs of the matrix products of one execution of an operation and of all that it calls."""
-    found = flops(computation, instruction)
-    for name in instruction.calls:
-        body = module.by_name[name]
-        found += sum(product_flops(module, body, inner) for inner in body.instructions)
-    return found
