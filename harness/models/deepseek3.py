@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInput, CannotTrain
 from harness.models import llama
 from harness.models.family import Family, InEngine, Model
-from harness.models.llama4 import feed_forward, rotated
+from harness.models.llama4 import rotated
 from harness.models.router import Router
 
 if TYPE_CHECKING:
@@ -150,24 +150,16 @@ def shapes(m: Model) -> dict[str, tuple[int, ...]]:
             f"{attention}.o_proj.weight": (size, m.heads * o["value_dim"]),
         }
         if i < o["dense_layers"]:
-            found |= _dense_shapes(block, size, m.intermediate_size)
+            found |= llama.dense_shapes(block, size, m.intermediate_size)
         else:
             for expert in range(o["experts"]):
-                found |= _dense_shapes(f"{block}.experts.{expert}", size, o["expert_size"])
+                found |= llama.dense_shapes(f"{block}.experts.{expert}", size, o["expert_size"])
             found[f"{block}.gate.weight"] = (o["experts"], size)
             inner = o["shared"] * o["expert_size"]
-            found |= _dense_shapes(f"{block}.shared_experts", size, inner)
+            found |= llama.dense_shapes(f"{block}.shared_experts", size, inner)
         found[f"{layer}.input_layernorm.weight"] = (size,)
         found[f"{layer}.post_attention_layernorm.weight"] = (size,)
     return {**found, "model.norm.weight": (size,), "lm_head.weight": (m.vocab_size, size)}
-
-
-def _dense_shapes(block: str, size: int, inner: int) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{block}.gate_proj.weight": (inner, size),
-        f"{block}.up_proj.weight": (inner, size),
-        f"{block}.down_proj.weight": (size, inner),
-    }
 
 
 def constants(m: Model) -> dict[str, tuple[int, ...]]:
@@ -316,10 +308,7 @@ def reference(model: dict[str, Any]) -> Any:
             of_all = rotated(shared[:, None], cos, sin).expand(batch, heads, length, -1)
             q, k = torch.cat((left, rotated(right, cos, sin)), -1), torch.cat((k, of_all), -1)
             scores = q @ k.transpose(2, 3) * self.scale
-            hidden = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-            hidden = hidden if apart is None else hidden | apart
-            scores = scores.masked_fill(hidden, float("-inf"))
-            mixed = wide(scores).softmax(-1).to(v.dtype) @ v
+            mixed = llama.causal_weights(scores, apart).to(v.dtype) @ v
             return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
     class TopK(nn.Module):
@@ -355,10 +344,10 @@ def reference(model: dict[str, Any]) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            every = (feed_forward(size, o["expert_size"]) for _ in range(o["experts"]))
+            every = (llama.feed_forward(size, o["expert_size"]) for _ in range(o["experts"]))
             self.experts = nn.ModuleList(every)
             self.gate = TopK()
-            self.shared_experts = feed_forward(size, o["shared"] * o["expert_size"])
+            self.shared_experts = llama.feed_forward(size, o["shared"] * o["expert_size"])
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """`x` is [batch, length, hidden]."""
@@ -375,7 +364,7 @@ def reference(model: dict[str, Any]) -> Any:
     decoder.frequencies = lambda dtype, device: frequencies(decoder, dtype, device)
     for i, layer in enumerate(decoder.layers):
         layer.self_attn = Attention()
-        dense = feed_forward(size, model["intermediate_size"])
+        dense = llama.feed_forward(size, model["intermediate_size"])
         layer.mlp = dense if i < o["dense_layers"] else Experts()
     return module
 

@@ -16,6 +16,7 @@ from harness.models.family import Family, InEngine, Model, dense_flops_per_token
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 
 ROPE_SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_positions")
@@ -102,9 +103,7 @@ def shapes(m: Model) -> dict[str, tuple[int, ...]]:
             f"{layer}.self_attn.k_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
             f"{layer}.self_attn.v_proj.weight": (m.kv_heads * head_dim, m.hidden_size),
             f"{layer}.self_attn.o_proj.weight": (m.hidden_size, m.heads * head_dim),
-            f"{layer}.mlp.gate_proj.weight": (m.intermediate_size, m.hidden_size),
-            f"{layer}.mlp.up_proj.weight": (m.intermediate_size, m.hidden_size),
-            f"{layer}.mlp.down_proj.weight": (m.hidden_size, m.intermediate_size),
+            **dense_shapes(f"{layer}.mlp", m.hidden_size, m.intermediate_size),
             f"{layer}.input_layernorm.weight": (m.hidden_size,),
             f"{layer}.post_attention_layernorm.weight": (m.hidden_size,),
         }
@@ -112,6 +111,15 @@ def shapes(m: Model) -> dict[str, tuple[int, ...]]:
     if not m.tie_embeddings:
         shapes["lm_head.weight"] = (m.vocab_size, m.hidden_size)
     return shapes
+
+
+def dense_shapes(block: str, size: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Of a SwiGLU feed-forward block, from `size` through `inner` and back."""
+    return {
+        f"{block}.gate_proj.weight": (inner, size),
+        f"{block}.up_proj.weight": (inner, size),
+        f"{block}.down_proj.weight": (size, inner),
+    }
 
 
 def draw(m: Model, name: str, normal: np.ndarray) -> np.ndarray:
@@ -196,15 +204,49 @@ def _torchprime_rope_scaling(scaling: dict[str, Any] | None) -> dict[str, Any]:
     return {**factors, "model.rope_scaling.original_context_len": scaling["original_positions"]}
 
 
+def feed_forward(size: int, inner: int) -> Any:
+    """A module: the SwiGLU feed-forward block (Shazeer 2020)."""
+    from torch import nn
+    from torch.nn import functional as F
+
+    class MLP(nn.Module):
+        """Three matrices, under transformers' names."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj = nn.Linear(size, inner, bias=False)
+            self.up_proj = nn.Linear(size, inner, bias=False)
+            self.down_proj = nn.Linear(inner, size, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+    return MLP()
+
+
+def causal_weights(scores: torch.Tensor, apart: torch.Tensor | None) -> torch.Tensor:
+    """The softmax, in fp32 or better, of [batch, heads, length, length] scores of attention.
+
+    apart: what else than the future does not attend to what, True where; None for nothing
+    """
+    import torch
+
+    length = scores.shape[-1]
+    hidden = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+    hidden = hidden if apart is None else hidden | apart
+    scores = scores.masked_fill(hidden, float("-inf"))
+    return (scores if scores.dtype == torch.float64 else scores.float()).softmax(-1)
+
+
 def reference(
-    model: dict[str, Any], feed_forward: tuple[str, Callable[[], Any]] | None = None
+    model: dict[str, Any], another_block: tuple[str, Callable[[], Any]] | None = None
 ) -> Any:
     """The Llama that defines "the same": plain PyTorch, no transformers, no torchprime.
 
     Its classes are in here because torch is: the harness itself has none.
 
-    feed_forward: name of each layer's feed-forward block and what makes one, in a family that is a
-                  Llama but for these
+    another_block: name of each layer's feed-forward block and what makes one, in a family that is a
+                   Llama but for these
     """
     import torch
     from torch import nn
@@ -283,11 +325,7 @@ def reference(
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
             k, v = (self.repeat(t) for t in (k, v))
             scores = q @ k.transpose(2, 3) * self.scale
-            future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-            future = future if apart is None else future | apart
-            scores = scores.masked_fill(future, float("-inf"))
-            wide = scores if scores.dtype == torch.float64 else scores.float()
-            weights = wide.softmax(-1).to(v.dtype)
+            weights = causal_weights(scores, apart).to(v.dtype)
             if self.attention_dropout:
                 weights = F.dropout(weights, self.attention_dropout, self.training)
             mixed = weights @ v
@@ -300,19 +338,8 @@ def reference(
             x = x[:, :, None].expand(batch, heads, copies, length, size)
             return x.reshape(batch, heads * copies, length, size)
 
-    class MLP(nn.Module):
-        """SwiGLU feed-forward (Shazeer 2020)."""
-
-        def __init__(self, m: dict[str, Any]) -> None:
-            super().__init__()
-            self.gate_proj = nn.Linear(m["hidden_size"], m["intermediate_size"], bias=False)
-            self.up_proj = nn.Linear(m["hidden_size"], m["intermediate_size"], bias=False)
-            self.down_proj = nn.Linear(m["intermediate_size"], m["hidden_size"], bias=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-    block, make_block = feed_forward or ("mlp", lambda: MLP(model))
+    size, inner = model["hidden_size"], model["intermediate_size"]
+    block, make_block = another_block or ("mlp", lambda: feed_forward(size, inner))
 
     class Layer(nn.Module):
         """One pre-norm decoder layer."""

@@ -99,18 +99,10 @@ def shapes(m: Model) -> dict[str, tuple[int, ...]]:
                 found[f"{block}.experts.gate_up_proj"] = (options["experts"], size, 2 * inner)
                 found[f"{block}.experts.down_proj"] = (options["experts"], inner, size)
                 found[f"{block}.router.weight"] = (options["experts"], size)
-                found |= _dense_shapes(f"{block}.shared_expert", size, inner)
+                found |= llama.dense_shapes(f"{block}.shared_expert", size, inner)
             else:
-                found |= _dense_shapes(block, size, options["dense_size"])
+                found |= llama.dense_shapes(block, size, options["dense_size"])
     return found
-
-
-def _dense_shapes(block: str, size: int, inner: int) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{block}.gate_proj.weight": (inner, size),
-        f"{block}.up_proj.weight": (inner, size),
-        f"{block}.down_proj.weight": (size, inner),
-    }
 
 
 def flops_per_token(m: Model, sequence_length: int) -> float:
@@ -225,26 +217,6 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
 
 
-def feed_forward(size: int, inner: int) -> Any:
-    """A module: the SwiGLU feed-forward block (Shazeer 2020)."""
-    from torch import nn
-    from torch.nn import functional as F
-
-    class MLP(nn.Module):
-        """Three matrices, under transformers' names."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.gate_proj = nn.Linear(size, inner, bias=False)
-            self.up_proj = nn.Linear(size, inner, bias=False)
-            self.down_proj = nn.Linear(inner, size, bias=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-    return MLP()
-
-
 def reference(model: dict[str, Any]) -> Any:
     """Llama's module with Llama 4's attention and feed-forward blocks.
 
@@ -285,19 +257,16 @@ def reference(model: dict[str, Any]) -> Any:
                 for projection in (self.q_proj, self.k_proj, self.v_proj)
             )
             place = torch.arange(length, device=x.device)
-            hidden = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
             if self.rotates:
                 q, k = self.normalised(rotated(q, cos, sin)), self.normalised(rotated(k, cos, sin))
                 chunk = place // options["attention_chunk"]
-                hidden = hidden | (chunk[:, None] != chunk)
+                others = chunk[:, None] != chunk
+                apart = others if apart is None else apart | others
             else:
                 q = q * temperature(place, q.dtype)[:, None]
             k, v = (t.repeat_interleave(heads // kv_heads, 1) for t in (k, v))
             scores = q @ k.transpose(2, 3) * head_dim**-0.5
-            hidden = hidden if apart is None else hidden | apart
-            scores = scores.masked_fill(hidden, float("-inf"))
-            wide = scores if scores.dtype == torch.float64 else scores.float()
-            mixed = wide.softmax(-1).to(v.dtype) @ v
+            mixed = llama.causal_weights(scores, apart).to(v.dtype) @ v
             return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
         def normalised(self, x: torch.Tensor) -> torch.Tensor:
@@ -333,7 +302,7 @@ def reference(model: dict[str, Any]) -> Any:
             super().__init__()
             self.experts = Stacked()
             self.router = nn.Linear(size, options["experts"], bias=False)
-            self.shared_expert = feed_forward(size, inner)
+            self.shared_expert = llama.feed_forward(size, inner)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """`x` is [batch, length, hidden]."""
@@ -350,7 +319,7 @@ def reference(model: dict[str, Any]) -> Any:
     mixed = _with_experts(model["layers"], options)
     for i, layer in enumerate(module.model.layers):
         layer.self_attn = Attention(_rotates(i, options))
-        dense = feed_forward(size, options["dense_size"])
+        dense = llama.feed_forward(size, options["dense_size"])
         layer.feed_forward = Experts() if i in mixed else dense
     return module
 
