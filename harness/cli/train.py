@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from harness.base.errors import BadInput
 from harness.base.text import printable
+from harness.cli.errors import print_error
 from harness.cli.options import progress
 
 if TYPE_CHECKING:
@@ -151,7 +153,11 @@ Plans = Callable[[Any, "Progress"], "TrainingPlan"]
 
 
 def _train(plan: Plans, training: Training, dry_run: bool, interactive: bool) -> NoReturn:
-    """Train, and exit by how it ended; where that is asked for, again for each edit until then."""
+    """Train, and exit by how it ended; where that is asked for, again for each edit until Ctrl-C.
+
+    What cannot be trained the first time is bad input. What an edit makes of it later, such as a
+    line that is half written, is said, and waits for the next edit.
+    """
     if not interactive or dry_run:
         good = _once(plan, training, dry_run)
         raise typer.Exit(0 if good else 1)
@@ -160,11 +166,17 @@ def _train(plan: Plans, training: Training, dry_run: bool, interactive: bool) ->
             f"run_name={training.run_name}: --interactive trains more than once, and two runs have "
             "two names: leave it out, and each is named by the time"
         )
+    code: list[Watched] = []
+    _once(plan, training, False, code.append)
+    (watched,) = code
     while True:
-        watched: list[Watched] = []
-        _once(plan, training, False, watched.append)
-        typer.echo(f"waiting for an edit in {watched[0]}; Ctrl-C ends it")
-        typer.echo(f"{watched[0].edited()} was edited")
+        typer.echo(f"waiting for an edit in {watched}; Ctrl-C ends it")
+        typer.echo(f"{watched.edited()} was edited")
+        watched = watched.now()
+        try:
+            _once(plan, training, False)
+        except BadInput as error:
+            print_error(f"error: {error}")
 
 
 def _once(
@@ -186,7 +198,9 @@ def _once(
     try:
         side = plan(training, reporter.note)
         if watch is not None:
-            watch(Watched.of(side.plan.source, output_folder(training)))
+            script = side.plan.origin.get("script")
+            named = None if script is None else Path(script["path"])
+            watch(Watched.of(side.plan.source, output_folder(training), named))
         console = Console()
         origin = side.plan.origin["description"]
         _say(console, f"{side.plan.label}: {origin}", "bold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,42 +18,46 @@ class Watched:
     """Code as it was at some time: what git does not ignore, else all files.
 
     folder: its top
+    script: what is run, which may lie elsewhere; None where the folder has it
     output: what is below this is no code
     stamps: by file, when it was changed and how large it is
     """
 
     folder: Path
+    script: Path | None
     output: Path
-    stamps: dict[str, tuple[int, int]]
+    stamps: dict[Path, tuple[int, int]]
 
     @staticmethod
-    def of(source: Path | None, output: Path) -> Watched:
+    def of(source: Path | None, output: Path, script: Path | None = None) -> Watched:
         """The checkout that is trained with as it is now, or the current folder where there is
-        none."""
+        none; and the script."""
         folder = Path.cwd() if source is None else source
-        return Watched(folder, output, _stamps(folder, output))
+        return Watched(folder, script, output, {}).now()
+
+    def now(self) -> Watched:
+        """The same code as it is now."""
+        files = [self.folder / name for name in code_files(self.folder)]
+        if self.script is not None:
+            files.append(self.script)
+        stamps = {}
+        for file in files:
+            if file.is_relative_to(self.output):
+                continue
+            try:
+                status = file.stat()
+            except FileNotFoundError:
+                continue
+            stamps[file] = (status.st_mtime_ns, status.st_size)
+        return dataclasses.replace(self, stamps=stamps)
 
     def edited(self) -> Path:
         """Wait for the first file that is not as it was."""
         while True:
-            now = _stamps(self.folder, self.output)
-            changed = {k for k in {*now, *self.stamps} if now.get(k) != self.stamps.get(k)}
-            if changed:
-                return self.folder / min(changed)
+            then, now = self.stamps, self.now().stamps
+            if changed := {k for k in {*now, *then} if now.get(k) != then.get(k)}:
+                return min(changed)
             time.sleep(POLL)
 
     def __str__(self) -> str:
         return str(self.folder)
-
-
-def _stamps(folder: Path, output: Path) -> dict[str, tuple[int, int]]:
-    found = {}
-    for name in code_files(folder):
-        if (folder / name).is_relative_to(output):
-            continue
-        try:
-            status = (folder / name).stat()
-        except FileNotFoundError:
-            continue
-        found[name] = (status.st_mtime_ns, status.st_size)
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import manifests
@@ -18,6 +19,7 @@ from harness.record.evidence import Parameter, Record, Step
 from harness.record.termination import Termination
 from harness.train import hf as hf_side
 from harness.train import request as requested
+from harness.train import watching
 from harness.train.request import TrainingPlan
 
 
@@ -109,3 +111,83 @@ class TestExit:
     def test_bad_input(self, engine: str) -> None:
         result = CliRunner().invoke(app, ["train", engine, "workload=nobody"])
         assert isinstance(result.exception, BadInput)
+
+
+class TestInteractive:
+    """`--interactive`: one training for each edit, until Ctrl-C."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """The current folder, which is trained with."""
+        monkeypatch.setattr(watching, "POLL", 0.01)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "train.py").write_text("0")
+        return tmp_path
+
+    def trained(self, monkeypatch: pytest.MonkeyPatch, plans: Any, trains: Any, *more: str) -> Any:
+        monkeypatch.setattr(hf_side, "plan", lambda training, note: plans())
+        monkeypatch.setattr(requested, "train", lambda *_: trains())
+        return CliRunner().invoke(app, ["train", "hf", "--interactive", *more])
+
+    def test_it_trains_again_for_each_edit_until_ctrl_c(
+        self, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trained: list[str] = []
+
+        def train() -> Record:
+            trained.append((source / "train.py").read_text())
+            if len(trained) == 3:
+                raise KeyboardInterrupt
+            (source / "train.py").write_text(f"edit {len(trained)} while it trains")
+            return record(steps=record().steps[: len(trained)])
+
+        result = self.trained(monkeypatch, lambda: planned(source), train)
+        assert trained == ["0", "edit 1 while it trains", "edit 2 while it trains"]
+        assert result.output.count(f"waiting for an edit in {source}; Ctrl-C ends it") == 2
+        assert result.output.count(f"{source / 'train.py'} was edited") == 2
+        assert result.exit_code == 130
+
+    def test_an_edit_that_cannot_be_trained_waits_for_the_next(
+        self, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rounds: list[str] = []
+
+        def plan() -> TrainingPlan:
+            rounds.append((source / "train.py").read_text())
+            (source / "train.py").write_text("edit" + "!" * len(rounds))
+            if len(rounds) == 2:
+                raise BadInput("SyntaxError: '(' was never closed")
+            return planned(source)
+
+        def train() -> Record:
+            if len(rounds) == 3:
+                raise KeyboardInterrupt
+            (source / "train.py").write_text("edit, once trained")
+            return record()
+
+        result = self.trained(monkeypatch, plan, train)
+        assert "error: SyntaxError: '(' was never closed" in result.stderr
+        assert rounds == ["0", "edit, once trained", "edit!!"]
+        assert result.exit_code == 130
+
+    def test_what_cannot_be_trained_at_all_is_bad_input(
+        self, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def plan() -> TrainingPlan:
+            raise BadInput("no such thing")
+
+        result = self.trained(monkeypatch, plan, record)
+        assert isinstance(result.exception, BadInput)
+
+    def test_two_runs_have_two_names(self, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        result = self.trained(monkeypatch, lambda: planned(source), record, "run_name=mine")
+        assert isinstance(result.exception, BadInput)
+        assert "run_name=mine: --interactive trains more than once" in str(result.exception)
+
+
+def planned(source: Path | None) -> TrainingPlan:
+    """The plan of a run of what is in `source`."""
+    plan = SimpleNamespace(
+        label="mine", origin={"description": "a checkout"}, source=source, output=None
+    )
+    return TrainingPlan(plan, Path("/out/runs/mine"))  # type: ignore[arg-type]

@@ -56,3 +56,12 @@ def test_without_a_checkout_it_is_the_current_folder(
     watched = Watched.of(None, tmp_path / "outputs")
     (tmp_path / "x.py").write_text("")
     assert watched.edited() == tmp_path / "x.py"
+
+
+def test_a_script_that_lies_elsewhere_is_watched_too(source: Path, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text("")
+    watched = Watched.of(source, source / "outputs", script)
+    script.write_text("print(1)")
+    assert watched.edited() == script
+    assert watched.now().stamps[script] != watched.stamps[script]
