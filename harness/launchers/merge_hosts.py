@@ -36,8 +36,8 @@ from harness.record.evidence import Hosts, Observed, Record
 from harness.record.termination import OK
 
 OF_PROCESS = (
-    "device", "device_kind", "accelerator_type", "matmul_precision", "condition", "devices",
-    "processes", "mesh", "versions", "flags", "input_sharding", "model",
+    "device", "device_kind", "accelerator_type", "matmul_precision", "products", "condition",
+    "devices", "processes", "mesh", "versions", "flags", "input_sharding", "model",
     "attention", "autocast", "dropout", "recomputed", "taken_away", "known_answers",
 )  # fmt: skip
 

@@ -4,9 +4,9 @@ Not a fault: it belongs to the device, and both sides of a comparison have it. W
 differently is done in torch_xla's kernels, below autograd, so that forward and backward passes of
 every trainer meet it, however their modules are written.
 
-- bf16_products: the operands of every product of float32 matrices are rounded to the 8 significand
-  bits of a bfloat16, and summed in float32: what a TPU does by default, whatever precision is asked
-  for.
+- bf16_products: the operands of every product of float32 matrices that asks for no precision are
+  rounded to the 8 significand bits of a bfloat16, and summed in float32, as on a TPU. One that asks
+  for more is left alone.
 - tf32_products: the same with the 11 significand bits of TF32, as on an NVIDIA GPU.
 - random_scatter: gradients of an embedding, `index_add` and `scatter_add` add in an order of their
   own in every launch, as with atomic additions: such a device does not compute alike twice.
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from harness.base.conditions import parts_of
+from harness.probe.products import DEFAULT, asked_by
 
 Kernel = Callable[..., Any]
 Change = Callable[..., tuple[Any, ...]]
@@ -55,7 +56,7 @@ def _change(operation: str, change: Change, key: str = "XLA") -> Kernel:
     def changed(keys: Any, *arguments: Any) -> Any:
         return kernel.call_boxed(keys, *change(*arguments))
 
-    _library.impl(operation, changed, key, with_keyset=True)
+    _library.impl(operation, changed, key, with_keyset=True, allow_override=True)
     return kernel
 
 
@@ -70,19 +71,50 @@ def _round_products(bits: int) -> None:
         # XLA makes an outer product one of elements, which no device rounds.
         return (x, y) if x.dim() > 1 and x.shape[-1] == 1 else (rounded(x), rounded(y))
 
+    narrow = _AskingForNothing()
+
+    def where_narrow(operation: str, change: Change) -> Change:
+        return lambda *arguments: change(*arguments) if narrow(operation) else arguments
+
     for operation in ("mm", "bmm", "mv", "dot"):
-        _change(operation, product)
+        _change(operation, where_narrow(operation, product))
     for operation in ("addmm", "baddbmm"):
-        _change(operation, lambda added, *operands: (added, *product(*operands)))
+        changed = where_narrow(operation, lambda added, *rest: (added, *product(*rest)))
+        _change(operation, changed)
 
     def einsum(equation: str, operands: Sequence[torch.Tensor], *rest: Any) -> tuple[Any, ...]:
         return (equation, [rounded(operand) for operand in operands], *rest)
 
-    _change("einsum", einsum)
-    _round_einsum_gradients(rounded)
+    _change("einsum", where_narrow("einsum", einsum))
+    _round_einsum_gradients(rounded, narrow)
 
 
-def _round_einsum_gradients(rounded: Callable[[torch.Tensor], torch.Tensor]) -> None:
+class _AskingForNothing:
+    """Whether an operation asks for no precision, which its HLO says: see `asked_by`.
+
+    It is asked as the first product is made, and not before: no device may be touched until the
+    trainer has chosen SPMD.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, bool] = {}
+        self.asking = False  # an operation that is looked at is left alone
+
+    def __call__(self, operation: str) -> bool:
+        if self.asking:
+            return False
+        if operation not in self.known:
+            self.asking = True
+            try:
+                self.known[operation] = asked_by(operation) == DEFAULT
+            finally:
+                self.asking = False
+        return self.known[operation]
+
+
+def _round_einsum_gradients(
+    rounded: Callable[[torch.Tensor], torch.Tensor], narrow: Callable[[str], bool]
+) -> None:
     """torch_xla lowers the gradient of an einsum in one piece, from the operands that it has seen.
 
     So these are rounded ahead of it, and so is the gradient that comes to it.
@@ -109,12 +141,12 @@ def _round_einsum_gradients(rounded: Callable[[torch.Tensor], torch.Tensor]) -> 
     kernel = torch.library.get_kernel("aten::einsum", "AutogradXLA")
 
     def einsum(keys: Any, equation: str, operands: Sequence[torch.Tensor], *rest: Any) -> Any:
-        if len(operands) == 1:
-            return kernel.call_boxed(keys, equation, operands, *rest)  # a sum: no product
+        if len(operands) == 1 or not narrow("einsum"):  # one operand: a sum, and no product
+            return kernel.call_boxed(keys, equation, operands, *rest)
         seen = [Rounded.apply(operand) for operand in operands]
         return RoundedGradient.apply(kernel.call_boxed(keys, equation, seen, *rest))
 
-    _library.impl("einsum", einsum, "AutogradXLA", with_keyset=True)
+    _library.impl("einsum", einsum, "AutogradXLA", with_keyset=True, allow_override=True)
 
 
 @cache

@@ -14,6 +14,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.probe.functions import Function, wrap
+from harness.probe.products import Products, carry_into_einsum
 
 PROBED_PACKAGES = (
     "torch", "torch_xla", "libtpu", "jax", "numpy", "transformers", "accelerate", "tokenizers",
@@ -108,6 +109,8 @@ class XlaRuntime:
             from torch_xla.backends import set_mat_mul_precision
 
             set_mat_mul_precision(precision)
+            carry_into_einsum(precision)
+        self._products = Products()
 
     def on_boundary(self, callback: Callable[[], None]) -> None:
         def watched(original: Function) -> Function:
@@ -226,6 +229,7 @@ class XlaRuntime:
             "processes": self.process()[1],
             "process": self.process()[0],
             "matmul_precision": matmul_precision(),
+            "products": self._products.asking(),
             "versions": versions(PROBED_PACKAGES),
             "flags": flags(RECORDED_VARIABLES),
             "mesh": None

@@ -1,9 +1,10 @@
 """Run in an engine's interpreter: which products of one graph get rounded operands, and the sums.
 
-`python dot_operands.py CONDITION…` prints a line of JSON for each, from a process of its own: for
-each way to write a product, forward and backward: what computes the operands of each `dot` of its
-HLO, and the values; and the gradients of an embedding, whose rows are added in the order of the
-condition; and the flags of the process.
+`python dot_operands.py CONDITION[@PRECISION]…` prints a line of JSON for each, from a process of
+its own: for each way to write a product, forward and backward: what computes the operands of each
+`dot` of its HLO, the precision that it asks for, and the values; the gradients of an embedding,
+whose rows are added in the order of the condition; the flags of the process; and what the probe
+says that its products ask for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch_xla
 from torch_xla.distributed.spmd.xla_sharding import XLAPatchedLinear
 
 from harness.probe.conditions import compute_like
-from harness.probe.runtime import RECORDED_VARIABLES, flags
+from harness.probe.products import Products
+from harness.probe.runtime import RECORDED_VARIABLES, XlaRuntime, flags
 
 PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
     "linear": torch.nn.functional.linear,
@@ -56,8 +58,17 @@ def product(multiply: Callable[[Any, Any], Any], x: Any, w: Any) -> dict[str, An
     y = multiply(x, w)
     y.backward(torch.full_like(y, 1.0 + 2.0**-9))  # a bfloat16 does not hold it
     tensors = [y, x.grad, w.grad]
-    operands = operands_of_dots(torch_xla._XLAC._get_xla_tensors_hlo(tensors))
-    return {"operands": operands, "values": [t.detach().cpu().tolist() for t in tensors]}
+    text = torch_xla._XLAC._get_xla_tensors_hlo(tensors)
+    asked = [re.findall(r"operand_precision=\{(\w+,\w+)\}", line) for line in dots_of(text)]
+    return {
+        "operands": operands_of_dots(text),
+        "asked": [words[0] if words else None for words in asked],
+        "values": [t.detach().cpu().tolist() for t in tensors],
+    }
+
+
+def dots_of(hlo: str) -> list[str]:
+    return [line for line in hlo.splitlines() if " dot(" in line]
 
 
 def scattered() -> dict[str, Any]:
@@ -78,7 +89,9 @@ def scattered() -> dict[str, Any]:
     return {name: tensor.cpu().tolist() for name, tensor in found.items()}
 
 
-def computed(condition: str) -> dict[str, Any]:
+def computed(condition: str, precision: str) -> dict[str, Any]:
+    XlaRuntime(()).set_precision(precision)
+    made = Products()
     if condition != "none":
         compute_like(condition)
     generator = torch.Generator().manual_seed(1)
@@ -90,14 +103,16 @@ def computed(condition: str) -> dict[str, Any]:
         "products": products,
         "scattered": scattered(),
         "flags": flags(RECORDED_VARIABLES),
+        "asking": made.asking(),
     }
 
 
 if __name__ == "__main__":
-    for condition in sys.argv[1:]:
+    for word in sys.argv[1:]:
+        condition, _, precision = word.partition("@")
         child = os.fork()  # no device has been touched
         if child == 0:
-            print(json.dumps(computed(condition)), flush=True)
+            print(json.dumps(computed(condition, precision or "default")), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
-            sys.exit(f"{condition}: its process failed")
+            sys.exit(f"{word}: its process failed")

@@ -24,8 +24,9 @@ SCRIPT = Path(__file__).with_name("dot_operands.py")
 BITS = {"bf16_products": 8, "tf32_products": 11}
 
 
-LAUNCHES = {"none": 2, "random_scatter": 2, **dict.fromkeys(BITS, 1)}
-"""How often something is computed under each condition, in a process of its own."""
+HIGHEST = ("none@highest", "bf16_products@highest")
+LAUNCHES = {"none": 2, "random_scatter": 2, **dict.fromkeys((*BITS, *HIGHEST), 1)}
+"""How often each condition, and a precision, is computed with, in a process of its own."""
 
 
 def computed(condition: str, launch: int = 0) -> dict[str, Any]:
@@ -83,6 +84,29 @@ def test_without_a_condition_no_operand_is_rounded() -> None:
         assert not any("parity_round" in line for line in product["operands"])
 
 
+def test_every_product_asks_for_the_precision_of_the_case() -> None:
+    """However it is written: torch_xla 2.9.0 itself leaves einsum at the device's own precision.
+
+    Only what the products ask for changes, and none of their values where the device heeds nothing.
+    """
+    asked, left = computed("none@highest"), computed("none")
+    for name, product in asked["products"].items():
+        assert product["asked"] == ["highest,highest"] * 3, name
+        assert product["values"] == left["products"][name]["values"], name
+    assert not any(any(product["asked"]) for product in left["products"].values())
+    operations = ("aten::mm", "aten::bmm", "aten::einsum")
+    assert asked["asking"] == dict.fromkeys(operations, "highest")
+    assert left["asking"] == dict.fromkeys(operations, "default")
+
+
+def test_a_product_that_asks_for_more_is_not_rounded() -> None:
+    """As on a TPU, which heeds what each of them asks for."""
+    like, exact = computed("bf16_products@highest"), computed("none")
+    for name, product in like["products"].items():
+        assert not any("parity_round" in line for line in product["operands"]), name
+        assert product["values"] == exact["products"][name]["values"], name
+
+
 def test_what_torch_xla_says_of_itself_is_no_flag() -> None:
     """Another torch_xla would differ by a flag as well."""
     flags = computed("none")["flags"]
@@ -123,7 +147,7 @@ def test_highest_precision_changes_no_number_on_the_cpu_mesh(
 
 def test_a_run_says_what_it_was_computed_like(request: pytest.FixtureRequest) -> None:
     """Both trainers compute otherwise than on the CPU mesh, and near it."""
-    like = _runs(request, "launcher.condition=bf16_products")
+    like = _runs(request, "launcher.condition=bf16_products", "case.precision=default")
     for one, exact in zip(like, _runs(request), strict=True):
         assert one.observed.device_kind == f"CPU, {CONDITIONS['bf16_products']}"
         first, wanted = one.steps[0].loss, exact.steps[0].loss

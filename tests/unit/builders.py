@@ -56,6 +56,7 @@ DEVICES = {
     "device_kind": "CPU",
     "devices": 4,
     "matmul_precision": "highest",
+    "products": {"aten::bmm": "highest", "aten::mm": "highest"},
     "processes": 1,
     "process": 0,
     "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},

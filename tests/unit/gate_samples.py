@@ -146,6 +146,7 @@ def run(
                     "devices": 4,
                     "device_kind": "CPU",
                     "matmul_precision": "highest",
+                    "products": {"aten::mm": "highest"},
                     "processes": 1,
                     "mesh": {"axes": {"fsdp": 4, "tensor": 1}, "device_order": [0, 1, 2, 3]},
                     "versions": {"torch": "2.9.0", "torch_xla": "2.9.0"},

@@ -105,14 +105,36 @@ def _alike(c: Comparison) -> dict[str, str]:
 
 
 def _other_precision(c: Comparison) -> tuple[Finding, ...]:
-    """A run whose products were not computed as its case asks: the trainer set it otherwise."""
+    """A run whose products were not computed as its case asks: the trainer set it otherwise, or
+    an operation does not ask for what was set. Where the case leaves it to the trainers, they have
+    to ask for the same.
+    """
     findings = []
-    for name, record in zip(c.names, (c.a, c.b), strict=True):
+    both = tuple(zip(c.names, (c.a, c.b), strict=True))
+    for name, record in both:
         expected, found = _expected_precision(record), record.observed.matmul_precision
-        if expected is not None and found != expected:
+        if expected is None:
+            continue
+        if found != expected:
             text = f"matmul precision of {name} is {found}, but the case asks for {expected}"
             findings.append(Finding(text, a=found, b=expected))
+        for operation, asked in record.observed.products.items():
+            if asked not in (expected, found):
+                text = f"{operation} of {name} asks for precision {asked}, but the case asks for "
+                findings.append(Finding(text + expected, a=asked, b=expected))
+    asked_a, asked_b = (sorted({*r.observed.products.values()}) for r in (c.a, c.b))
+    if not findings and asked_a != asked_b:
+        texts = (f"{name}'s ask for precision {_asked(record)}" for name, record in both)
+        findings.append(Finding(f"products: {', '.join(texts)}", a=asked_a, b=asked_b))
     return tuple(findings)
+
+
+def _asked(record: Record) -> str:
+    """What a run's products ask for: "default (aten::einsum) and highest (aten::bmm, aten::mm)"."""
+    asked: dict[str, list[str]] = {}
+    for operation, precision in sorted(record.observed.products.items()):
+        asked.setdefault(precision, []).append(operation)
+    return " and ".join(f"{p} ({', '.join(names)})" for p, names in sorted(asked.items()))
 
 
 def _expected_precision(record: Record) -> str | None:
@@ -143,6 +165,8 @@ def _unobserved(record: Record) -> str | None:
             return f"version of {package}"
     if not observed.flags:
         return "flag"
+    if computes_by_xla(observed) and not observed.products:
+        return "product of matrices"
     # A model that is not transformers' own has one way to attend, and no name for it.
     named = observed.names_attention and _expected_attention(record) is not None
     return "attention implementation" if named and not observed.attention else None

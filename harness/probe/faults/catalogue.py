@@ -47,6 +47,7 @@ FAULTS: Mapping[str, Kind] = {
     "rms_norm_eps": Kind("model", {"eps": 1e-6}),
     "attention_scale": Kind("model", {"factor": math.sqrt(2)}),
     "kv_order": Kind("model", {"head_dim": 16}),
+    "einsum_precision": Kind("model"),
     "lost_mask": Kind("model"),
     "lost_positions": Kind("model"),
     "lost_recomputation": Kind("model"),

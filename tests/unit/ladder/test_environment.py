@@ -91,6 +91,7 @@ class TestEnvironment:
         "path",
         [
             ("device",), ("device_kind",), ("devices",), ("processes",), ("matmul_precision",),
+            ("products",),
             ("versions",), ("flags",),
             ("versions", "torch"), ("versions", "torch_xla"),
         ],
@@ -127,6 +128,31 @@ class TestEnvironment:
         a = with_observed(a, matmul_precision="high")
         assert environment(comparison(a, b)).result is FAIL
         assert environment(comparison(a, with_observed(b, matmul_precision="high"))).result is PASS
+
+    def test_an_operation_that_does_not_ask_for_what_was_set(
+        self, worded: Worded, a: Record, b: Record
+    ) -> None:
+        """torch_xla was told "highest" in both, and einsum of one asks for nothing."""
+        products = {"aten::bmm": "highest", "aten::einsum": "default"}
+        without = with_observed(b, products=products)
+        result = environment(comparison(a, without))
+        assert (result.result, result.value) == (FAIL, 1)
+        worded(result)
+        assert environment(comparison(without, without)).value == 2  # both alike: each is told of
+
+    def test_other_operations_that_ask_for_the_same(self, a: Record, b: Record) -> None:
+        b = with_observed(b, products={"aten::einsum": "highest"})
+        assert environment(comparison(a, b)).result is PASS
+
+    def test_trainers_that_are_left_to_themselves_ask_for_the_same(
+        self, worded: Worded, a: Record, b: Record
+    ) -> None:
+        a, b = (with_manifest(r, lambda m: m["case"].update(precision="default")) for r in (a, b))
+        assert environment(comparison(a, b)).result is PASS
+        products = {"aten::mm": "highest", "aten::einsum": "default"}
+        result = environment(comparison(a, with_observed(b, products=products)))
+        assert (result.result, result.value) == (FAIL, 1)
+        worded(result)
 
     def test_attention_as_the_case_asks(self, a: Record, b: Record) -> None:
         pair = [with_observed(r, attention="eager") for r in (a, b)]
