@@ -31,6 +31,7 @@ PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
     "matmul": lambda x, w: x @ w.T,
     "batched matmul": lambda x, w: x.reshape(8, 16, 32) @ w.T.expand(8, 32, 24),
     "einsum": lambda x, w: torch.einsum("abc,dc->abd", x, w),
+    "einsum with an ellipsis": lambda x, w: torch.einsum("... c, d c -> ... d", x, w),
 }
 _LINE = re.compile(r"\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = .*? (?P<opcode>[\w\-]+)\((?P<operands>.*)")
 _MOVES = {"transpose", "reshape", "broadcast", "copy"}

@@ -16,6 +16,7 @@ import harness
 from harness.base.conditions import CONDITIONS
 from harness.environments.interpreters import base_interpreter
 from harness.environments.sources import default_cache_dir
+from harness.ladder.result import Result
 from harness.plugins.ladder import EnginePair, pair_outcome
 from harness.record.evidence import Record
 
@@ -143,6 +144,24 @@ def test_highest_precision_changes_no_number_on_the_cpu_mesh(
         assert other.observed.matmul_precision == "default"
         assert one.parameters == other.parameters
         assert one.steps == other.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [False, True])
+def test_products_that_do_not_ask_are_told_of(fault: bool, request: pytest.FixtureRequest) -> None:
+    """On a device that heeds what is asked for, as a TPU does; with torch_xla's own einsum."""
+    pair = EnginePair("llama-tiny", "hf", "torchprime", "cpu")
+    seeded = ["engine.torchprime.faults=[{name: einsum_precision}]"] if fault else []
+    words = ("launcher.condition=bf16_products", "float64=never", *seeded)
+    verdict = pair_outcome(request.config, pair, *words).verdict.pairs[0]
+    if not fault:
+        assert verdict.result is Result.PASS, verdict.headline
+        return
+    failing = [r.rung for r in verdict.rungs if r.result is Result.FAIL]
+    assert failing == ["environment"], verdict.headline
+    forward = verdict.rung("forward")
+    assert forward.result is Result.INVALID
+    assert "model.layers.0.self_attn" in forward.explanation
 
 
 def test_a_run_says_what_it_was_computed_like(request: pytest.FixtureRequest) -> None:
