@@ -18,6 +18,7 @@ from overhead import QUIET
 from harness.compiler.compiled import CompiledStep
 from harness.config.compose import load
 from harness.ladder.rungs.compiled import judge_pair
+from harness.ladder.rungs.predicted_time import judge_times, ratio
 from harness.run.compiling import compiled_for, flags_of, plan_compiling
 from harness.run.plan import inputs_of, planner
 from harness.run.timing import compiled_step_of
@@ -37,13 +38,23 @@ FAULTS: dict[str, str] = {
 def compiled(engine: str, words: list[str], fault: str | None) -> CompiledStep:
     """The step of the trainer with a fault, for the first target."""
     seeded = [] if fault is None else [f"engine.{engine}.faults=[{fault}]"]
-    settings = load([*words, "stage=true", *seeded])
+    settings = load([*words, "stage=true", "compiler.depth=timed", *seeded])
     compiling = plan_compiling(settings, QUIET.note)
     assert compiling is not None, "stage=true demands a target"
     inputs, replan = inputs_of(settings), planner(engine, QUIET.note)
     traced = compiled_step_of(replan, settings, inputs, QUIET)
     flags, target = flags_of(replan(settings, inputs)), compiling.targets[0]
     return compiled_for(traced, traced, flags, compiling, target, QUIET.note)
+
+
+def predicted(pair: tuple[CompiledStep, CompiledStep]) -> str:
+    """What `predicted_time` says: the faulty step's time over the clean one's, and its interval."""
+    a, b = (step.predicted for step in pair)
+    verdict = judge_times(("clean", "faulty"), pair).result.name
+    if a is None or b is None:
+        return verdict
+    found = ratio(a, b)
+    return f"{verdict}: {found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def main(engine: str, words: list[str]) -> None:
@@ -54,9 +65,11 @@ def main(engine: str, words: list[str]) -> None:
         pair = (clean, compiled(engine, words, fault))
         version, trainer = (judge_pair(("clean", "faulty"), pair, one) for one in (True, False))
         said = version.findings[0].text if version.findings else version.explanation
-        rows.append((what, version.result.name, trainer.result.name, short(said, 300)))
+        verdicts = (version.result.name, trainer.result.name, predicted(pair))
+        rows.append((what, *verdicts, short(said, 300)))
         print(*rows[-1], sep=" | ", flush=True)
-    print("| fault | between versions | between trainers | what is said |\n|---|---|---|---|")
+    columns = ("fault", "between versions", "between trainers", "predicted time", "what is said")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |")
 

@@ -18,6 +18,7 @@ from harness.compiler.hlo_text import Module, parse
 from harness.compiler.origins import UNNAMED, module_path, origin
 from harness.compiler.predicted import Predicted
 from harness.compiler.schedule import bytes_accessed, kernels, layout_copies
+from harness.compiler.slices import Exchange, exchanges
 from harness.record.graph import Collective, ModuleGraph
 
 COMPILED_SCHEMA = 1
@@ -69,6 +70,8 @@ class CompiledModule:
     predicted        its time by the compiler's estimates; None where it was not asked for
     least            the least time that it could take by the chip's peak, without kernels; None for
                      steps that were compiled before it was kept
+    exchanges        what it exchanges between slices; None for steps that were compiled before it
+                     was kept
     """
 
     __pydantic_config__ = STRICT
@@ -87,6 +90,7 @@ class CompiledModule:
     precisions: dict[str, int] | None = None
     predicted: Predicted | None = None
     least: Predicted | None = None
+    exchanges: tuple[Exchange, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,12 @@ class CompiledStep:
     def chip(self) -> str:
         """The target's chip, such as "v6e"."""
         return self.target.rpartition(" ")[2].partition(":")[0]
+
+    @property
+    def slices(self) -> int:
+        """How many slices the target has."""
+        number, joined, _ = self.target.partition(" × ")
+        return int(number) if joined else 1
 
     @property
     def compiles(self) -> bool:
@@ -171,6 +181,24 @@ class CompiledStep:
             for m in self.modules
             for c in m.graph.collectives
         )
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...] | None:
+        """What a step exchanges between slices, with how often; None where that is not kept."""
+        found: list[Exchange] = []
+        for module in self.modules:
+            if module.exchanges is None:
+                return None
+            found += (
+                dataclasses.replace(e, count=e.count * module.executions) for e in module.exchanges
+            )
+        return tuple(found)
+
+    @property
+    def exchanged_bytes(self) -> int | None:
+        """Bytes that a device receives of other slices in a step; None where that is not kept."""
+        found = self.exchanges
+        return None if found is None else sum(exchange.total_bytes for exchange in found)
 
     @property
     def work(self) -> dict[str, Work]:
@@ -236,16 +264,20 @@ def compiled_module(
     buffer_assignment: str,
     usage_report: str | None,
     *,
+    devices: int,
+    slices: int,
     predict: Predict | None = None,
     least: Predict | None = None,
     **outside: Any,
 ) -> CompiledModule:
     """The facts in the texts that libtpu dumps; `outside` are those that stand in none of them.
 
+    devices: of the target, on all its `slices` together
     predict: predicts the module's time, where that is asked for
     least:   tells the least that it could be, where that is asked for
 
-    Raises BadInput for a text that is cut off.
+    Raises BadInput for a text that is cut off, and for an exchange between slices of a form that is
+    not known.
     """
     module = parse(optimized)
     traced = None if unoptimized is None else parse(unoptimized)
@@ -264,6 +296,7 @@ def compiled_module(
         precisions=None if traced is None else _precisions(traced),
         predicted=None if predict is None else predict(module, runs, graph.collectives),
         least=None if least is None else least(module, runs, graph.collectives),
+        exchanges=exchanges(module, runs, graph.collectives, devices, slices),
         **outside,
     )
 

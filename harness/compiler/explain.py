@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compiler.compiled import CompiledStep
 from harness.compiler.origins import module_path
+from harness.compiler.slices import Exchange
+from harness.record.graph import Collective
 
 CAUSES_SHOWN = 10
 """Causes that are told."""
 
 PRODUCTS, MOVED = "matrix-product FLOPs", "bytes read and written"
-EXCHANGED, HELD = "bytes of collectives", "HBM"
+COMMUNICATED, HELD = "bytes of collectives", "HBM"
+BETWEEN = "bytes between slices"
 MODULES = "compiled modules"
 """What is measured of a step."""
 
@@ -98,44 +102,52 @@ def _executed_again(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) 
 
 
 def _collectives(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:
-    """Collectives that one side has more of, by kind and shape; paths say where to look for them.
+    """Collectives, and exchanges between slices, that one side has more of.
 
-    Two engines need not call their modules alike: a gather of one shape that one side does under
-    another name is no difference.
+    By kind and shape; paths say where to look for them. Two engines need not call their modules
+    alike: a gather of one shape that one side does under another name is no difference.
     """
+    within, between = (a.collectives, b.collectives), (a.exchanges or (), b.exchanges or ())
+    return [
+        *_more_of(a_name, within[0], b_name, within[1], COMMUNICATED, ""),
+        *_more_of(a_name, between[0], b_name, between[1], BETWEEN, " between slices"),
+    ]
+
+
+_Communication = Sequence[Collective] | Sequence[Exchange]
+
+
+def _more_of(
+    a_name: str, a: _Communication, b_name: str, b: _Communication, measure: str, where: str
+) -> list[Cause]:
     causes = []
     counted = _counted(a), _counted(b)
-    total = max(sum(c.total_bytes for c in s.collectives) for s in (a, b)) or 1
+    sizes = {(c.kind, c.shape): c.bytes for c in (*b, *a)}
+    total = max(sum(c.total_bytes for c in side) for side in (a, b)) or 1
     for kind, shape in sorted({*counted[0], *counted[1]}):
-        paths, size = Counter(counted[0].get((kind, shape), {})), _size(a, b, kind, shape)
+        paths = Counter(counted[0].get((kind, shape), {}))
         paths.subtract(counted[1].get((kind, shape), {}))
         more = sum(paths.values())
         if not more:
             continue
         name, sign = (a_name, 1) if more > 0 else (b_name, -1)
-        where = [path for path, n in paths.items() if n * sign > 0]
-        number = abs(more)
+        found = [path for path, n in paths.items() if n * sign > 0]
+        number, size = abs(more), abs(more) * sizes[kind, shape]
         text = (
-            f"{name}: {number} more {kind}{'s' * (number > 1)} of {shape} a step, "
-            f"{quantity(number * size, 'B')}, in {_listed(where)}"
+            f"{name}: {number} more {kind}{'s' * (number > 1)} of {shape}{where} a step, "
+            f"{quantity(size, 'B')}, in {_listed(found)}"
         )
-        causes.append(Cause(text, EXCHANGED, number * size / total))
+        causes.append(Cause(text, measure, size / total))
     return causes
 
 
-def _counted(step: CompiledStep) -> dict[tuple[str, str], Counter[str]]:
-    """Collectives a step by kind and shape, and then by path."""
+def _counted(communication: _Communication) -> dict[tuple[str, str], Counter[str]]:
+    """How often a step does it by kind and shape, and then by path."""
     found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for collective in step.collectives:
-        path = _without_file(module_path(collective.op_name)) or "an unnamed operation"
-        found[collective.kind, collective.shape][path] += collective.count
+    for one in communication:
+        path = _without_file(module_path(one.op_name)) or "an unnamed operation"
+        found[one.kind, one.shape][path] += one.count
     return found
-
-
-def _size(a: CompiledStep, b: CompiledStep, kind: str, shape: str) -> int:
-    return next(
-        c.bytes for s in (a, b) for c in s.collectives if (c.kind, c.shape) == (kind, shape)
-    )
 
 
 def _work(a_name: str, a: CompiledStep, b_name: str, b: CompiledStep) -> list[Cause]:

@@ -35,6 +35,9 @@ _COLLECTIVES = {
     "reduce-scatter",
 }
 
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_\w+="[^"]*"')
+"""What libtpu says of an exchange between slices."""
+
 
 def parse_module(
     text: str, *, unoptimized: str | None = None, buffer_assignment: str | None = None
@@ -164,9 +167,10 @@ def _barriers(module: Module) -> int:
 def _fingerprint(module: Module) -> str:
     """Hash of the graph with each name replaced by its place.
 
-    Left out: metadata (source positions), frontend attributes (they hold names), the origin of a
-    value, channel numbers, and the compiler's own notes (estimates, memory, algorithms) except a
-    custom call's, which hold its kernel.
+    Left out: metadata (source positions), frontend attributes (they hold names) except those that
+    say what is exchanged between which slices, the origin of a value, channel numbers, and the
+    compiler's own notes (estimates, memory, algorithms) except a custom call's, which hold its
+    kernel.
     """
     place = {c.name: f"computation {n}" for n, c in enumerate(module.computations)}
     digest = hashlib.sha256()
@@ -189,6 +193,7 @@ def _fingerprint(module: Module) -> str:
                 instruction.opcode,
                 numbered(instruction.arguments),
                 *(f"{key}={numbered(value)}" for key, value in sorted(kept.items())),
+                *_BETWEEN_SLICES.findall(instruction.attributes.get("frontend_attributes", "")),
             )
             digest.update("\t".join(line).encode() + b"\n")
     return digest.hexdigest()

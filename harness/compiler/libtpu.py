@@ -458,6 +458,8 @@ def _facts(
         None if unoptimized is None else unoptimized.read_text(),
         buffers.read_text(),
         None if report is None else report.read_text(),
+        devices=devices,
+        slices=target.slices,
         predict=predict,
         least=least,
         code=exited.code,

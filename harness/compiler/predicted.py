@@ -8,7 +8,6 @@ count as often.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,9 +16,10 @@ from harness.base.typed import STRICT
 from harness.compiler.cycles import signature
 from harness.compiler.executions import Executions
 from harness.compiler.flops import product_flops
-from harness.compiler.hlo_text import Computation, Instruction, Module, arrays
+from harness.compiler.hlo_text import Computation, Instruction, Module
 from harness.compiler.origins import UNNAMED, module_path, origin
 from harness.compiler.schedule import CALLERS, KERNEL, NO_WORK, moved, scheduled
+from harness.compiler.slices import exchanges, wire, within_a_slice
 from harness.compiler.target import Target
 from harness.devices.chips import Chip
 from harness.record.graph import Collective
@@ -32,10 +32,6 @@ _COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
     "ragged-all-to-all", "reduce-scatter",
 )  # fmt: skip
-_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
-_SLICES = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}')
-_GROUP = re.compile(r"\{([\d,]+)\}")
-_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
 @dataclass(frozen=True)
@@ -183,52 +179,17 @@ def communication(
 
     Nothing of those between slices, where the chip's bandwidth between slices is not known.
     """
-    for instruction, wire in transfers(module, runs):
-        if chip.dcn_bandwidth is not None:
-            path = module_path(origin(instruction)) or UNNAMED
-            yield path, "dcn", wire / chip.dcn_bandwidth * chip.devices
+    if chip.dcn_bandwidth is not None:
+        for one in exchanges(module, runs, collectives, devices, target.slices):
+            path = module_path(one.op_name) or UNNAMED
+            yield path, "dcn", one.total_bytes / chip.dcn_bandwidth * chip.devices
     for collective in collectives:
-        members, between = _members(collective.groups, devices, target.slices)
-        path = module_path(collective.op_name) or UNNAMED
-        wire = collective.count * _wire(collective, members)
-        if not between:
+        members = within_a_slice(collective, devices, target.slices)
+        if members is not None:
+            path = module_path(collective.op_name) or UNNAMED
+            moved_bytes = collective.count * wire(collective, members)
             part = "hidden" if collective.overlapped else "exposed"
-            yield path, part, wire / link_bandwidth(chip, target)
-        elif chip.dcn_bandwidth is not None:
-            yield path, "dcn", wire / chip.dcn_bandwidth * chip.devices
-
-
-def transfers(module: Module, runs: Executions) -> Iterator[tuple[Instruction, float]]:
-    """Transfers between slices, with the bytes that a device receives by one in all executions.
-
-    libtpu makes of a collective between slices one within each of them, and hands what is left to
-    the hosts, by a `send` that says what is to be done with it, and among how many slices.
-    """
-    for computation, instruction, n in runs.each(module):
-        notes = instruction.attributes.get("frontend_attributes", "")
-        kind, slices = _TRANSFER.search(notes), _SLICES.search(notes)
-        if instruction.opcode == "send" and kind is not None and slices is not None:
-            sent = sum(array.bytes for array in arrays(_sent(computation, instruction)))
-            yield instruction, n * sent * _received(kind[1], _number(slices[1]))
-
-
-def _sent(computation: Computation, send: Instruction) -> str:
-    return computation.by_name[send.operands[0]].shape
-
-
-def _received(kind: str, slices: int) -> float:
-    """Of what a device sends, how much it receives, by the best algorithm."""
-    if kind == "ALL_REDUCE":
-        return 2 * (slices - 1) / slices
-    if kind == "ALL_GATHER":
-        return slices - 1
-    return (slices - 1) / slices if kind in ("REDUCE_SCATTER", "ALL_TO_ALL") else 1.0
-
-
-def _number(members: str) -> int:
-    """Of slices in libtpu's list of them: "1,2" or "0:3", which is 0 to 3."""
-    ranges = [[int(end) for end in part.split(":")] for part in members.split(",")]
-    return sum(each[-1] - each[0] + 1 for each in ranges)
+            yield path, part, moved_bytes / link_bandwidth(chip, target)
 
 
 def unknown(module: Module, cycles: Mapping[str, int | None]) -> bool:
@@ -296,43 +257,3 @@ def part_of(module: Module, instruction: Instruction) -> str:
     if any(product_flops(module, body, inner) for body in bodies for inner in body.instructions):
         return "products"
     return "fusions"
-
-
-def _wire(collective: Collective, members: int) -> float:
-    """Bytes that a device receives in one execution, by the best algorithm (`Collective.bytes`)."""
-    others = (members - 1) / members
-    if collective.kind == "all-reduce":
-        return 2 * collective.bytes * others
-    if collective.kind == "reduce-scatter":
-        return collective.bytes * (members - 1)
-    return collective.bytes * (others if collective.kind != "collective-permute" else 1.0)
-
-
-def _members(groups: str, devices: int, slices: int) -> tuple[int, bool]:
-    """How many devices a collective joins, and whether they are of several slices."""
-    found = groups_of(groups) or [list(range(devices))]
-    each = max(1, devices // slices)
-    return len(found[0]), any(len({device // each for device in group}) > 1 for group in found)
-
-
-def groups_of(text: str) -> list[list[int]]:
-    """The groups of devices in XLA's `replica_groups`; [] where it names none.
-
-    >>> groups_of("{{0,1},{2,3}}"), groups_of("[2,2]<=[2,2]T(1,0)")
-    ([[0, 1], [2, 3]], [[0, 2], [1, 3]])
-    """
-    if iota := _IOTA.search(text):
-        (count, size), dims = _ints(iota[1]), _ints(iota[2])
-        order = _ints(iota[3]) if iota[3] else list(range(len(dims)))
-        strides = [1] * len(dims)
-        for axis in range(len(dims) - 2, -1, -1):
-            strides[axis] = strides[axis + 1] * dims[axis + 1]
-        flat = [0]
-        for axis in order:
-            flat = [base + i * strides[axis] for base in flat for i in range(dims[axis])]
-        return [flat[i * size : (i + 1) * size] for i in range(count)]
-    return [_ints(group) for group in _GROUP.findall(text)]
-
-
-def _ints(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]

@@ -145,11 +145,15 @@ def _predicted(sides: Sequence[tuple[str, Record]]) -> Table | None:
     for name, record in sides:
         for step in _compiled_steps(record):
             state = step.error or step.unknown or "compiles"
-            numbers = (MISSING, MISSING)
+            numbers = (MISSING, MISSING, MISSING)
             if step.compiles:
-                numbers = (f"{step.peak_bytes:,}", f"{step.flops:,}")
+                between = _bytes(step.exchanged_bytes) if step.slices > 1 else MISSING
+                numbers = (f"{step.peak_bytes:,}", f"{step.flops:,}", between)
             rows.append((name, step.target, printable(state), *numbers))
-    columns = ("run", "target", "state", "peak HBM, bytes", "floating-point operations a step")
+    columns = (
+        "run", "target", "state", "peak HBM, bytes", "floating-point operations a step",
+        "received from other slices a step, bytes",
+    )  # fmt: skip
     return Table("Compiled for TPUs, on one device", columns, tuple(rows)) if rows else None
 
 

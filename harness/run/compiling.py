@@ -134,9 +134,9 @@ def compiled_for(
     if path.is_file():
         kept = from_json(plain_json(path.read_bytes()))
         same = (digest_of(step), given.libtpu, given.xla, None)
-        if (kept.digest, kept.flags, kept.xla_flags, kept.unknown) == same and (
-            kept.predicted is not None or not (compiling.timed and kept.compiles)
-        ):
+        timed = kept.predicted is not None or not (compiling.timed and kept.compiles)
+        whole = timed and (kept.exchanges is not None or kept.slices == 1)
+        if whole and (kept.digest, kept.flags, kept.xla_flags, kept.unknown) == same:
             return kept
     progress(f"{subject.label}: compiling for {target.name} with libtpu {release}")
     lock = default_cache_dir() / "libtpu.lock"

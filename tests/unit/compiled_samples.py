@@ -23,13 +23,15 @@ def texts(release: str) -> dict[str, str]:
     return {k: next(folder.glob(f"*.{name}.txt")).read_text() for k, name in kinds.items()}
 
 
-def sample_module(release: str = "0.0.52", **changes: Any) -> CompiledModule:
+def sample_module(release: str = "0.0.52", slices: int = 1, **changes: Any) -> CompiledModule:
     """The module of the tiny linear layer."""
     outside: dict[str, Any] = {
         "code": GENERATED,
         "executions": 1,
         "seconds": 1.0,
         "compiler_bytes": 2**28,
+        "devices": 4,
+        "slices": slices,
     }
     graph = changes.pop("graph", {})
     files: dict[str, Any] = texts(release)

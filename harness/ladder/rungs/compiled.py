@@ -10,7 +10,15 @@ from __future__ import annotations
 import re
 
 from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep
-from harness.compiler.explain import EXCHANGED, HELD, MOVED, PRODUCTS, explain
+from harness.compiler.explain import (
+    BETWEEN,
+    COMMUNICATED,
+    HELD,
+    MOVED,
+    PRODUCTS,
+    explain,
+    quantity,
+)
 from harness.devices.tpu import chip
 from harness.ladder.comparison import Comparison
 from harness.ladder.compiled_step import BYTES, FIXED, FLOPS, IDENTICAL
@@ -117,9 +125,12 @@ def _alike(
     measured = {
         PRODUCTS: (apart(a.flops, b.flops), FLOPS),
         MOVED: (apart(a.bytes_accessed, b.bytes_accessed), BYTES),
-        EXCHANGED: (apart(_moved(a), _moved(b)), BYTES),
+        COMMUNICATED: (apart(_moved(a), _moved(b)), BYTES),
         HELD: (apart(a.peak_bytes, b.peak_bytes), BYTES),
     }
+    also = (BETWEEN,) if a.slices > 1 else ()
+    if also:
+        measured[BETWEEN] = (apart(a.exchanged_bytes or 0, b.exchanged_bytes or 0), BYTES)
     if unseen := a.kernels != b.kernels:
         # What a hand-written kernel multiplies, on one side alone, is not seen.
         del measured[PRODUCTS], measured[MOVED]
@@ -135,10 +146,10 @@ def _alike(
     shown = f"{names[0]} {_shown(a)}, {names[1]} {_shown(b)}"
     if unseen:
         text = f"{where} FLOPs are not comparable: {_kernels(names, pair)}, and what kernels "
-        text += f"multiply is not counted; collectives and HBM are alike ({shown})"
+        text += f"multiply is not counted; {_alike_in('collectives', 'HBM', *also)} ({shown})"
         return RungResult.inconclusive(NAME, text, difference, Limit(limit, FIXED), findings)
-    text = f"{where} FLOPs, bytes, collectives and HBM are alike (furthest apart: {what}, "
-    text += f"{difference:.2%}; {shown})"
+    text = f"{where} {_alike_in('FLOPs', 'bytes', 'collectives', 'HBM', *also)} "
+    text += f"(furthest apart: {what}, {difference:.2%}; {shown})"
     return RungResult.passed(
         NAME, text, difference, Limit(limit, FIXED),
         detects=f"{FLOPS:.0%} more FLOPs, {BYTES:.0%} more bytes moved or held{_scope(pair)}",
@@ -181,6 +192,29 @@ def incomparable(
         x, y = getattr(a, what), getattr(b, what)
         if x != y:
             return f"{names[0]} was compiled with {what} {x}, {names[1]} with {y}"
+    return _nothing_between(names, pair, one_compiler)
+
+
+def _nothing_between(names: tuple[str, str], pair: CompiledPair, one_compiler: bool) -> str | None:
+    """Why what two steps exchange between slices cannot be compared; None where it can.
+
+    A trainer may forget one exchange or all of them, and differs then. That neither has any, or
+    that one compiler makes none of what another one does, is a form that was not recognized.
+    """
+    compiled_by = [(n, s) for n, s in zip(names, pair, strict=True) if s.slices > 1 and s.compiles]
+    for name, step in compiled_by:
+        if step.exchanges is None:
+            return (
+                f"what {name} exchanges between the slices of {step.target} was not kept when it "
+                "was compiled: compile it again"
+            )
+    idle = [(name, step) for name, step in compiled_by if not step.exchanges]
+    if len(idle) > one_compiler:
+        name, step = idle[0]
+        return (
+            f"nothing was found that {name}'s step exchanges between the slices of {step.target} "
+            f"with libtpu {step.libtpu}"
+        )
     return None
 
 
@@ -214,9 +248,16 @@ def _moved(step: CompiledStep) -> int:
     return sum(collective.total_bytes for collective in step.collectives)
 
 
+def _alike_in(*what: str) -> str:
+    return f"{', '.join(what[:-1])} and {what[-1]} are alike"
+
+
 def _shown(step: CompiledStep) -> str:
     counted = ", ".join(f"{n} {kind}" for kind, n in step.counts().items()) or "no collectives"
-    return f"{step.flops:.4g} FLOPs, {step.peak_bytes / 2**20:,.4g} MiB of HBM, {counted}"
+    text = f"{step.flops:.4g} FLOPs, {step.peak_bytes / 2**20:,.4g} MiB of HBM, {counted}"
+    if step.slices > 1:
+        text += f", {quantity(step.exchanged_bytes or 0, 'B')} between slices"
+    return text
 
 
 def _scope(pair: CompiledPair) -> str:

@@ -12,7 +12,14 @@ from compiled_samples import sample_module, sample_step, texts
 from harness.base.errors import BadInput
 from harness.compiler.compiled import compiled_module, from_json, to_json
 
-OUTSIDE: dict[str, Any] = {"code": "x", "executions": 1, "seconds": 0.0, "compiler_bytes": 0}
+OUTSIDE: dict[str, Any] = {
+    "code": "x",
+    "executions": 1,
+    "seconds": 0.0,
+    "compiler_bytes": 0,
+    "devices": 4,
+    "slices": 1,
+}
 
 
 @pytest.mark.parametrize("release", ["0.0.21", "0.0.52"])
@@ -32,6 +39,17 @@ def test_a_text_that_is_cut_off(cut: str) -> None:
     damaged: dict[str, Any] = {**whole, cut: whole[cut][: len(whole[cut]) * 2 // 3]}
     with pytest.raises(BadInput):
         compiled_module(**damaged, **OUTSIDE)
+
+
+def test_what_slices_exchange_is_of_all_modules() -> None:
+    one = sample_module("0.0.52-two-slices", slices=2)
+    step = sample_step(modules=(one, dataclasses.replace(one, executions=3)), target="2 × v6e:1x2")
+    assert step.slices == 2
+    assert step.exchanged_bytes == 4 * (2 * 32 + 512 + 1024)
+    assert from_json(json.loads(json.dumps(to_json(step)))) == step
+    unknown = dataclasses.replace(one, exchanges=None)
+    assert dataclasses.replace(step, modules=(one, unknown)).exchanged_bytes is None
+    assert sample_step().exchanged_bytes == 0
 
 
 def test_a_step_of_several_modules() -> None:

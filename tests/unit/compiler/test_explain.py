@@ -9,8 +9,9 @@ import pytest
 from compiled_samples import sample_module, sample_step, texts
 
 from harness.compiler.compiled import GENERATED, CompiledStep, Work, compiled_module
-from harness.compiler.explain import CAUSES_SHOWN, HELD, PRODUCTS, explain
+from harness.compiler.explain import BETWEEN, CAUSES_SHOWN, HELD, PRODUCTS, explain
 from harness.compiler.origins import module_path
+from harness.compiler.slices import Exchange
 from harness.record.graph import Collective
 
 
@@ -67,6 +68,8 @@ def test_the_precision_is_what_the_trainer_traced() -> None:
         "executions": 1,
         "seconds": 1.0,
         "compiler_bytes": 1,
+        "devices": 4,
+        "slices": 1,
     }
     assert compiled_module(**files, **outside).precisions == {"highest": 1, "default": 2}
 
@@ -83,6 +86,35 @@ def test_a_gather_more_by_its_module() -> None:
 def test_the_same_gather_under_another_name_is_no_difference() -> None:
     a, b = step(gather("x/y/aten__mm")), step(gather("model/y/aten__mm"))
     assert explain("a", a, "b", b) == ()
+
+
+def exchanging(*paths: str, shape: str = "f32[16]", size: int = 64) -> CompiledStep:
+    made = tuple(Exchange("all-reduce", shape, 2, size, path, 1) for path in paths)
+    return sample_step(modules=(sample_module(exchanges=made),))
+
+
+def test_an_exchange_more_between_slices() -> None:
+    more, less = exchanging("model/lm_head/aten__mm", "model/norm/aten__mul"), exchanging("model/x")
+    for a, b in ((more, less), (less, more)):
+        (text,) = explain("a", a, "b", b)
+        assert text.startswith("a:" if a is more else "b:")
+        assert "1 more all-reduce of f32[16] between slices a step, 64 B" in text
+        assert "model/lm_head" in text
+
+
+def test_an_exchange_of_another_shape() -> None:
+    a, b = exchanging("x/aten__mm", size=64), exchanging("x/aten__mm", shape="bf16[16]", size=32)
+    assert explain("a", a, "b", b, first=BETWEEN)[0].startswith("a: 1 more all-reduce of f32[16]")
+
+
+def test_the_same_exchange_under_another_name_is_no_difference() -> None:
+    assert explain("a", exchanging("x/aten__mm"), "b", exchanging("y/aten__mm")) == ()
+
+
+def test_what_slices_exchange_comes_first_where_it_is_asked_for() -> None:
+    memory = dataclasses.replace(sample_module().memory, temporaries=10**6)
+    a, b = exchanging("x/aten__mm"), sample_step(modules=(sample_module(memory=memory),))
+    assert "between slices" in explain("a", a, "b", b, first=BETWEEN)[0]
 
 
 def test_layers_are_taken_together() -> None:

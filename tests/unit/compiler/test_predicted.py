@@ -11,13 +11,7 @@ from timed_samples import GATHER, MODULE, V6E
 from harness.compiler.cycles import estimates
 from harness.compiler.executions import Executions
 from harness.compiler.hlo_text import parse
-from harness.compiler.predicted import (
-    Parts,
-    Predicted,
-    groups_of,
-    link_bandwidth,
-    predicted,
-)
+from harness.compiler.predicted import Parts, Predicted, link_bandwidth, predicted
 from harness.compiler.target import Target
 from harness.devices.tpu import chip
 
@@ -127,19 +121,6 @@ def test_links_of_a_slice() -> None:
     assert link_bandwidth(V6E, Target("v6e:2x2")) == 200e9
     assert link_bandwidth(V6E, Target("v6e:16x16")) == 400e9
     assert link_bandwidth(v5p, Target("v5p:2x2x1")) == pytest.approx(200e9)
-
-
-@pytest.mark.parametrize(
-    ("text", "groups"),
-    [
-        ("{{0,1},{2,3}}", [[0, 1], [2, 3]]),
-        ("[2,4]<=[8]", [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        ("[4,2]<=[2,4]T(1,0)", [[0, 4], [1, 5], [2, 6], [3, 7]]),
-        ("", []),
-    ],
-)
-def test_groups(text: str, groups: list[list[int]]) -> None:
-    assert groups_of(text) == groups
 
 
 def test_modules_of_a_step_add_up() -> None:

@@ -11,9 +11,17 @@ from compiled_samples import sample_module, sample_step
 from golden import Worded
 
 from harness.compiler.compiled import NOT_WAITED_FOR, CompiledStep, Work
+from harness.compiler.slices import Exchange
 from harness.ladder.judge import judge
 from harness.ladder.result import Result, RungResult
-from harness.ladder.rungs.compiled import RUNG, compiled, does_not_compile, does_not_fit, judge_pair
+from harness.ladder.rungs.compiled import (
+    RUNG,
+    compiled,
+    does_not_compile,
+    does_not_fit,
+    judge_compilers,
+    judge_pair,
+)
 
 NAMES = ("hf", "torchprime")
 
@@ -224,6 +232,79 @@ class TestTwoEngines:
         result = judged(sample_step(), heavier(2.0, "flops"))
         assert result.result is Result.FAIL
         assert judged(sample_step(), other(graph={"collectives": ()})).findings
+
+
+class TestSlices:
+    """What crosses between slices is compared, and is never taken for nothing."""
+
+    def step(self, factor: float = 1.0, **changes: Any) -> CompiledStep:
+        """The sample for two slices, exchanging `factor` times as much."""
+        module = sample_module("0.0.52-two-slices", slices=2)
+        assert module.exchanges is not None
+        more = tuple(
+            dataclasses.replace(e, bytes=round(1000 * e.bytes * factor)) for e in module.exchanges
+        )
+        given: dict[str, Any] = {"exchanges": more, **changes}
+        modules = (dataclasses.replace(module, **given),)
+        return sample_step(target="2 × v6e:1x2", modules=modules)
+
+    def test_alike(self, worded: Worded) -> None:
+        result = judged(self.step(), self.step(1.2))
+        assert result.result is Result.PASS
+        worded(result)
+
+    def test_more_of_one_side_fails(self, worded: Worded) -> None:
+        for pair in ((self.step(), self.step(1.4)), (self.step(1.4), self.step())):
+            assert judged(*pair).result is Result.FAIL
+        worded(judged(self.step(), self.step(exchanges=self.exchanges()[:1])))
+
+    def exchanges(self) -> tuple[Exchange, ...]:
+        found = self.step().exchanges
+        assert found is not None
+        return found
+
+    def test_one_side_that_forgets_them_all_fails(self) -> None:
+        """Each slice would train a model of its own."""
+        none = self.step(exchanges=())
+        assert judged(self.step(), none).result is Result.FAIL
+        assert judged(none, self.step()).result is Result.FAIL
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    def test_none_at_all_were_not_recognized(self, worded: Worded, one_engine: bool) -> None:
+        none = self.step(exchanges=())
+        result = judged(none, none, one_engine)
+        assert result.result is Result.INVALID
+        worded(result)
+
+    @pytest.mark.parametrize("one_engine", [False, True])
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_those_of_an_older_record_are_not_known(
+        self, worded: Worded, side: int, one_engine: bool
+    ) -> None:
+        pair = [self.step(), self.step()]
+        pair[side] = self.step(exchanges=None)
+        result = judged(pair[0], pair[1], one_engine)
+        assert result.result is Result.INVALID
+        worded(result)
+
+    def test_on_one_slice_there_are_none_to_be_known(self) -> None:
+        assert judged(other(exchanges=None), other(exchanges=None)).result is Result.PASS
+        assert judged(other(exchanges=()), sample_step()).result is Result.PASS
+
+    def test_an_error_comes_before(self) -> None:
+        broken = dataclasses.replace(self.step(exchanges=()), error="INTERNAL: no")
+        assert judged(broken, self.step()).result is Result.FAIL
+
+    def test_a_compiler_that_makes_none_of_them_is_not_the_better_one(self) -> None:
+        names, none = ("libtpu@1", "libtpu@2"), self.step(exchanges=())
+        for pair in ((self.step(), none), (none, self.step()), (none, none)):
+            assert judge_compilers(names, pair).result is Result.INVALID
+        assert judge_compilers(names, (self.step(), self.step(0.5))).result is Result.PASS
+        assert judge_compilers(names, (self.step(), self.step(2.0))).result is Result.FAIL
+
+    def test_kernels_on_one_side_do_not_hide_them(self) -> None:
+        assert judged(self.step(), self.step(kernels={"f": 1})).result is Result.INCONCLUSIVE
+        assert judged(self.step(), self.step(2.0, kernels={"f": 1})).result is Result.FAIL
 
 
 class TestOneEngine:

@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 from builders import Trainer
+from compiled_samples import sample_module, sample_step
 from plotly import graph_objects  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from record_files import window_event
 from report_samples import CLIP, HOSTILE, MADE, of, pair, record, rung, verdict
 
+from harness.compiler.compiled import to_json
 from harness.ladder.distances import relative_distance
 from harness.ladder.ladder import names
 from harness.ladder.result import Finding, Result
 from harness.ladder.verdict import PairVerdict, Verdict
 from harness.record.evidence import Record
+from harness.record.layout import COMPILED
+from harness.record.reader import read_record
+from harness.record.writer import write_json
 from harness.report.html import render
 from harness.report.tables import tables
 from harness.report.text import format_number
@@ -414,6 +419,18 @@ def test_a_parameter_that_one_run_lacks_is_a_dash() -> None:
     two = dataclasses.replace(one, parameters=one.parameters[1:])
     found = tables(("a", "b"), one, two)[0]
     assert found.rows[0][4:] == ("–",) * 5
+
+
+def test_what_slices_exchange_is_in_the_table_of_compiled_steps(tmp_path: Path) -> None:
+    path = Trainer().write(tmp_path / "r")
+    (path / COMPILED).mkdir()
+    two = sample_module("0.0.52-two-slices", slices=2)
+    for target, module in (("v6e:2x2", sample_module()), ("2 × v6e:1x2", two)):
+        step = sample_step(target=target, modules=(module,))
+        write_json(path / COMPILED / f"{step.slices}.json", to_json(step))
+    found = tables(("a", "b"), read_record(path), None)[-1]
+    assert [row[1] for row in found.rows] == ["v6e:2x2", "2 × v6e:1x2"]
+    assert [row[-1] for row in found.rows] == ["–", "1,600"]
 
 
 def test_the_noise_of_the_case_is_a_band(tmp_path: Path, a: Record, b: Record) -> None:

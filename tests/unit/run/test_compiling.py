@@ -138,6 +138,24 @@ class TestCompiledFor:
         compiled_for(run, run, FLAGS, other, COMPILING.targets[0], ignore)
         assert len(made) == 2
 
+    def test_again_where_what_crosses_slices_was_not_kept(
+        self, tmp_path: Path, made: list[Any]
+    ) -> None:
+        run = recorded(tmp_path)
+        modules = step_modules(run)
+        assert isinstance(modules, list)
+        old = dataclasses.replace(sample_step().modules[0], exchanges=None)
+        for number, target in enumerate((Target("v6e:2x2"), Target("v6e:1x2", 2))):
+            kept = sample_step(
+                target=target.name, digest=digest_of(modules), flags=FLAGS.on("v6e").libtpu,
+                modules=(old,),
+            )  # fmt: skip
+            folder = run.directory / layout.COMPILED
+            folder.mkdir(exist_ok=True)
+            writer.write_json(folder / f"{target.file_name}-libtpu-0.0.52.json", to_json(kept))
+            compiled_for(run, run, FLAGS, COMPILING, target, ignore)
+            assert len(made) == number
+
     def test_what_is_compiled_needs_no_compiler(self, tmp_path: Path, made: list[Any]) -> None:
         run = recorded(tmp_path)
         first = self.get(run, run)
