@@ -106,6 +106,16 @@ class TestBackward:
         worded(backward(comparison(a, other)))
         worded(backward(comparison(a, scaled(a, 0, 0.0))))
 
+    def test_a_common_ratio_beside_a_gradient_of_zeros(self, a: Record) -> None:
+        a = scaled(a, 0, 0.0)
+        for several in (a, dataclasses.replace(a, parameters=a.parameters[:2])):
+            other = several
+            for index in range(1, len(several.parameters)):
+                other = scaled(other, index, 2.0)
+            result = backward(comparison(several, other))
+            assert result.result is FAIL
+            assert "all gradients have the ratio 2" in result.explanation
+
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_what_is_not_finite_is_never_equal(self, a: Record, value: float) -> None:
         gradient = a.parameters[1].gradient

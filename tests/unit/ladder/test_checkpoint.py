@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import Trainer, comparison, fingerprint, with_parameter, with_step
+from builders import (
+    Trainer,
+    comparison,
+    fingerprint,
+    with_loss,
+    with_observed,
+    with_parameter,
+    with_step,
+)
 from golden import Worded
 
 from harness.config.case import Case
@@ -150,6 +158,22 @@ class TestFails:
         saving = dataclasses.replace(SOUND.saving, loaded=loaded)
         assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
 
+    def test_where_nothing_is_known_of_the_noise_any_loss_counts(self) -> None:
+        assert SOUND.resumed is not None
+        loss = SOUND.resumed.steps[0].loss
+        assert loss is not None
+
+        def moved(run: Record) -> Record:
+            return with_observed(run, device_kind="TPU v6e")
+
+        there = dataclasses.replace(
+            SOUND, straight=moved(SOUND.straight), saving=moved(SOUND.saving)
+        )
+        for factor, result in ((1.0, PASS), (1 + 1e-6, FAIL)):
+            run = moved(with_loss(SOUND.resumed, 0, loss * factor))
+            broken = dataclasses.replace(there, resumed=run)
+            assert judged(broken, broken).result is result
+
     def test_the_initial_weights(self, worded: Worded) -> None:
         first = SOUND.straight.parameters[0]
         broken = resumed(with_parameter, initial=first.initial)
@@ -161,7 +185,9 @@ class TestFails:
         saved = SOUND.saving.parameters[0].saved
         assert saved is not None
         flipped = dataclasses.replace(saved, bits=saved.bits ^ 1)
-        assert found(resumed(with_parameter, initial=flipped)).kind == "weights"
+        finding = found(resumed(with_parameter, initial=flipped))
+        assert finding.kind == "weights"
+        assert "from another value than was saved" in finding.text
 
     @pytest.mark.parametrize(
         ("fields", "kind"),

@@ -179,6 +179,14 @@ class TestFits:
         assert judged(large, large).result is Result.FAIL
         assert judged(large, large, True).result is Result.FAIL
 
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_one_side_alone(self, side: int) -> None:
+        pair = [sample_step(), sample_step()]
+        pair[side] = heavier(2**35 / sample_module().memory.peak + 1, "hbm")
+        result = judged(pair[0], pair[1])
+        assert (result.result, result.value) == (Result.FAIL, 1)
+        assert NAMES[side] in result.explanation
+
     def test_each_chip_has_its_own(self) -> None:
         large = heavier(20 * 2**30 / sample_module().memory.peak, "hbm")
         for target, fits in (("v5e:2x2", False), ("v6e:2x2", True), ("2 × v5e:2x2", False),

@@ -255,6 +255,17 @@ class TestBeyondTheCase:
         x = with_observed(x, autocast="bfloat16")
         assert environment(comparison(x, y)).result is PASS
 
+    def test_dropout_that_the_case_asks_for(self, a: Record, b: Record) -> None:
+        options = {"attention_dropout": 0.1}
+        pair = [
+            with_manifest(r, lambda m: m["case"]["model"].update(family="llama", options=options))
+            for r in (a, b)
+        ]
+        for share, result in ((0.1, PASS), (0.2, FAIL)):
+            seen = {"model.layers.*.self_attn.attention_dropout": share}
+            dropping = (with_observed(run, dropout=seen) for run in pair)
+            assert environment(comparison(*dropping)).result is result
+
     def test_autocasting_to_the_dtype_itself_casts_nothing(self, a: Record, b: Record) -> None:
         x, y = (with_observed(run, autocast="float32") for run in (a, b))
         assert environment(comparison(x, y)).result is PASS

@@ -129,9 +129,10 @@ class TestGraph:
     def test_an_operation_on_the_host(self, a: Record) -> None:
         b = FallsBack(label="b").record()
         assert fallbacks_per_step(b) == {"aten::_local_scalar_dense": 1.0}
-        for pair in ((a, b), (b, a)):
+        for pair, times in (((a, b), (0.0, 1.0)), ((b, a), (1.0, 0.0))):
             result = graph(comparison(*pair))
             assert result.result is FAIL
+            assert (result.findings[0].a, result.findings[0].b) == times
         assert graph(comparison(b, FallsBack(label="c").record())).result is FAIL
 
     def test_once_in_the_whole_run(self, a: Record) -> None:

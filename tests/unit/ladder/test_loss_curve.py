@@ -223,6 +223,13 @@ class TestReported:
         assert result.result is FAIL
         worded(result)
 
+    def test_a_factor_that_no_number_of_micro_batches_explains(self) -> None:
+        pair = [Trainer(label=label, accumulation=2).record() for label in "ab"]
+        said = self.reporting(pair[0], (0, 7, 3 * self.mean(pair[0], 0, 7), None))
+        result = loss_curve(comparison(said, pair[1]))
+        assert result.result is FAIL
+        assert "micro-batches" not in result.findings[0].text
+
     def test_another_norm(self, worded: Worded, a: Record, b: Record) -> None:
         result = loss_curve(comparison(self.reporting(a, (3, 3, self.mean(a, 3, 3), 9.0)), b))
         assert result.result is FAIL

@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import (
     Trainer,
     comparison,
+    fingerprint,
     tolerance,
     with_loss,
     with_manifest,
@@ -333,6 +335,22 @@ class TestDevicesWithoutATable:
         verdict = judged(a, b)
         assert verdict.result is INCONCLUSIVE
         assert FAIL not in {rung.result for rung in verdict.rungs}
+
+    def test_a_floor_of_nothing_decides_nothing(self) -> None:
+        """Two runs that are equal to the last bit tell how a number is not rounded."""
+        a, b, ulp, again = on("TPU v6e", A, B, ULP, AGAIN)
+        c, _ = checked(comparison(a, b, noise_floor=(a, ulp), repeat=(a, again)))
+        for metric in metrics().values():
+            if metric.distance is not None:
+                limit = c.limit_over(metric, perturbed=0.0, repeated=0.0)
+                assert limit.useless is not bool(metric.resolution.get("float32"))
+
+    def test_weights_of_zeros_have_no_last_place(self) -> None:
+        zeros = fingerprint(np.zeros(5, np.float32))
+        a, b, ulp = (with_parameter(run, 1, initial=zeros) for run in (A, B, ULP))
+        assert checked(comparison(a, b, noise_floor=(a, ulp)))[1] == ()
+        still = with_parameter(ulp, 0, initial=a.parameters[0].initial)
+        assert checked(comparison(a, b, noise_floor=(a, still)))[1] != ()
 
     def test_the_measured_noise_decides_alone(self) -> None:
         a, b, ulp, again = on("TPU v6e", A, B, ULP, AGAIN)
