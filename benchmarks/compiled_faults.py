@@ -38,7 +38,7 @@ FAULTS: dict[str, str] = {
 def compiled(engine: str, words: list[str], fault: str | None) -> CompiledStep:
     """The step of the trainer with a fault, for the first target."""
     seeded = [] if fault is None else [f"engine.{engine}.faults=[{fault}]"]
-    settings = load([*words, "stage=true", "compiler.depth=timed", *seeded])
+    settings = load([*words, "stage=true", *seeded])
     compiling = plan_compiling(settings, QUIET.note)
     assert compiling is not None, "stage=true demands a target"
     inputs, replan = inputs_of(settings), planner(engine, QUIET.note)
@@ -59,6 +59,7 @@ def predicted(pair: tuple[CompiledStep, CompiledStep]) -> str:
 
 def main(engine: str, words: list[str]) -> None:
     """Compile each, and print the table."""
+    words = [*words, "compiler.depth=timed"]
     clean = compiled(engine, words, None)
     rows: list[tuple[Any, ...]] = []
     for what, fault in FAULTS.items():

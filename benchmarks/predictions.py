@@ -3,12 +3,14 @@
     python benchmarks/predictions.py compile [--only PART] workspace=… engine.torchprime.source=…
     python benchmarks/predictions.py fit
     python benchmarks/predictions.py table
+    python benchmarks/predictions.py afterwards --only PART
 
 The workloads are in predictions.yaml beside this file. `compile` stages and compiles each that is
 not in --results yet, and appends the least time that its step could take by the chip's peak, part
 by part. `fit` finds the shares of the peak that the workloads of role `fitted` reach, of which
 predictions.yaml keeps the rounded ones. `table` predicts all by these, and prints the tables of
-docs/predictions.md.
+docs/predictions.md. `afterwards` fits a share of kernels too, to the fitted ones and those with
+PART in their name, which are blind no more, and prints what comes out of either.
 
 A step is compiled with two numbers of layers, and extended to its own: each layer more takes as
 long (memory could not be extended so; times can).
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
@@ -47,12 +49,16 @@ FITTED, BLIND = "fitted", "blind"
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the chip's peak that a step reaches: FLOP/s in products, HBM's bandwidth elsewhere."""
+    """Of the chip's peak that a step reaches: FLOP/s in products, HBM's bandwidth elsewhere.
+
+    kernels: the same of hand-written kernels, of which a bundle takes a cycle at least
+    """
 
     __pydantic_config__ = STRICT
 
     products: float
     memory: float
+    kernels: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,8 @@ class Workloads:
 def predict(parts: Parts, shares: Shares) -> float:
     """Seconds of a step, from the least that each part of it could take."""
     others = parts.fusions + parts.copies + parts.unestimated
-    at_peak = parts.kernels + parts.exposed + parts.dcn
-    return parts.products / shares.products + others / shares.memory + at_peak
+    kernels, at_peak = parts.kernels / shares.kernels, parts.exposed + parts.dcn
+    return parts.products / shares.products + others / shares.memory + kernels + at_peak
 
 
 def fit(steps: Sequence[tuple[Parts, float]]) -> Shares:
@@ -116,6 +122,35 @@ def fit(steps: Sequence[tuple[Parts, float]]) -> Shares:
     allowed = [c for c in candidates if min(c) >= 1.0]
     best = min(allowed, key=lambda c: float(np.sum((matrix @ c - wanted) ** 2)))
     return Shares(products=1 / float(best[0]), memory=1 / float(best[1]))
+
+
+def fit_with_kernels(steps: Sequence[tuple[Parts, float]]) -> tuple[Shares, float]:
+    """The same with a share of kernels, and how ill they are told apart (the condition number)."""
+    rows = [
+        (p.products / t, (p.fusions + p.copies + p.unestimated) / t, p.kernels / t)
+        for p, t in steps
+    ]
+    wanted = [1 - (p.exposed + p.dcn) / t for p, t in steps]
+    best = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0]
+    products, memory, kernels = (1 / float(x) for x in best)
+    return Shares(products, memory, kernels), float(np.linalg.cond(np.array(rows)))
+
+
+def afterwards(known: Sequence[tuple[Workload, Parts]], shares: Shares, part: str) -> Iterator[str]:
+    """Lines that hold the prediction against that of a fit with kernels."""
+    steps = {
+        also: [(p, w.measured) for w, p in known if w.role == FITTED or (also and also in w.name)]
+        for also in ("", part)
+    }
+    for also, chosen in steps.items():
+        found, condition = fit_with_kernels(chosen)
+        of = f"the fitted ones and {also}" if also else "the fitted ones"
+        yield f"{of}: {asdict(found)}, condition {condition:.0f}"
+    yield "| workload | kernels over products, at the peak | off | off with kernels |"
+    yield "|---|---|---|---|"
+    for w, p in known:
+        offs = (f"{off(predict(p, one), w.measured):+.1%}" for one in (shares, found))
+        yield f"| {w.name} | {p.kernels / p.products:.2f} | {' | '.join(offs)} |"
 
 
 def off(predicted: float, measured: float) -> float:
@@ -216,7 +251,7 @@ def stage(workload: Workload, read: Workloads, words: list[str]) -> dict[str, An
 def main() -> None:
     """Compile, fit or print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("compile", "fit", "table"))
+    parser.add_argument("what", choices=("compile", "fit", "table", "afterwards"))
     parser.add_argument("--only", default="", help="workloads with this in their name or role")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("words", nargs="*", help="Hydra overrides")
@@ -233,10 +268,14 @@ def main() -> None:
         return
     # Without what is missing it is no step's time.
     whole = {name for name, row in done.items() if "parts" in row and not row["missing"]}
+    if given.what == "afterwards":
+        chosen = read.workloads
     known = [(w, Parts(**done[w.name]["parts"])) for w in chosen if w.name in whole]
     if given.what == "fit":
         fitted = [(p, w.measured) for w, p in known if w.role == FITTED]
         print(asdict(fit(fitted)))
+    elif given.what == "afterwards" and read.shares is not None:
+        print(*afterwards(known, read.shares, given.only), sep="\n")
     elif read.shares is not None:
         print(*rows(known, read.shares), "", *ratios(known, read.shares), sep="\n")
         print("", *pairs(known, read.shares), sep="\n")

@@ -35,7 +35,7 @@ _COLLECTIVES = {
     "reduce-scatter",
 }
 
-_BETWEEN_SLICES = re.compile(r'_xla_megascale_\w+="[^"]*"')
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_\w+=(?:"[^"]*"|\{\{[\d,{}]*\}\})')
 """What libtpu says of an exchange between slices."""
 
 

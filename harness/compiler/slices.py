@@ -21,9 +21,12 @@ from harness.record.graph import Collective
 _HANDLER = '_xla_host_transfer_handler_name="xla_megascale_runtime"'
 _KIND = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _SLICES = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}')
+_LISTED = re.compile(r"_xla_megascale_target=(\{\{[\d,{}]+\}\})")
 _RENDEZVOUS = re.compile(r'_xla_host_transfer_rendezvous="([^"]*)"')
 _GROUP = re.compile(r"\{([\d,]+)\}")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_SLICE = 100_000
+"""What libtpu numbers devices by across slices: 200003 is device 3 of slice 2."""
 _WRAPPERS = {"bitcast", "convert", "copy", "get-tuple-element", "reshape", "transpose"}
 """They make another form of what another operation computed."""
 
@@ -119,15 +122,14 @@ def _sent(module: Module, runs: Executions) -> Iterator[tuple[str, str, int, int
         notes = instruction.attributes.get("frontend_attributes", "")
         if instruction.opcode != "send" or _HANDLER not in notes or not n:
             continue
-        named, among = _KIND.search(notes), _SLICES.search(notes)
-        if named is None or among is None:
+        named, joined = _KIND.search(notes), _joined(notes)
+        if named is None or joined is None:
             raise BadInput(
                 f"The HLO module {module.name} exchanges something between slices by "
                 f"%{instruction.name}, which does not say what is done with it or among which "
                 "slices. Is it of another release of libtpu? Teach harness/compiler/slices.py it."
             )
         sent = arrays(computation.by_name[instruction.operands[0]].shape)
-        joined = _number(among[1])
         size = round(sum(array.bytes for array in sent) * _received(named[1], joined))
         shape = ", ".join(map(str, sent))
         source = _source(computation, instruction, consumers)
@@ -141,6 +143,15 @@ def _received(kind: str, slices: int) -> float:
     if kind == "ALL_GATHER":
         return slices - 1
     return (slices - 1) / slices if kind in ("REDUCE_SCATTER", "ALL_TO_ALL") else 1.0
+
+
+def _joined(notes: str) -> int | None:
+    """Among how many slices something is exchanged: {1,2}x{0:3}, or a list of their devices."""
+    if among := _SLICES.search(notes):
+        return _number(among[1])
+    if listed := _LISTED.search(notes):
+        return max(len({device // _SLICE for device in g}) for g in groups_of(listed[1]))
+    return None
 
 
 def _number(members: str) -> int:

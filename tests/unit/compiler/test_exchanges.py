@@ -69,6 +69,25 @@ def test_what_a_device_receives_of_what_it_sends(kind: str, among: str, times: f
     assert one.slices == {"{1,2}": 2, "{0:3}": 4}[among]
 
 
+LISTED = "_xla_megascale_target={{100000,100001,100002,100003,200000,200001,200002,200003}}"
+"""How libtpu 0.0.21 writes an all-to-all of all devices of two slices."""
+
+
+def listed(devices: str = LISTED) -> str:
+    """The sample with an exchange that lists its devices."""
+    said = SEND.replace('_xla_megascale_target="{1,2}x{0:3}"', devices)
+    return after("d", said.replace("ALL_REDUCE", "ALL_TO_ALL"))
+
+
+def test_one_that_lists_its_devices() -> None:
+    (one,) = found(listed())
+    assert (one.kind, one.slices, one.bytes) == ("all-to-all", 2, 64 * 64 * 2 // 2)
+    (four,) = found(listed("_xla_megascale_target={{100000,200000,300000,400000}}"))
+    assert (four.slices, four.bytes) == (4, 64 * 64 * 2 * 3 // 4)
+    fewer = listed(LISTED.replace(",200003", ""))
+    assert parse_module(fewer).fingerprint != parse_module(listed()).fingerprint
+
+
 def test_in_a_loop_as_often_as_it_runs() -> None:
     sent = SEND.replace("send(%b,", "send(%y,")
     (one,) = found(after("y", sent.replace("%used", "%used.1")))
