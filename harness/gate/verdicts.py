@@ -122,10 +122,13 @@ def _without_run(finding: Finding) -> Finding:
 
 
 def with_wanted_stack(pair: PairVerdict) -> PairVerdict:
-    """The verdict where torch and torch_xla are what is gated: they are meant to differ."""
+    """The verdict where torch and torch_xla are what is gated: they are meant to differ.
+
+    A rung that fails without a finding is that of a candidate that does not train.
+    """
     rung = pair.rung(environment.RUNG.name)
-    others = [f for f in rung.findings if not environment.of_stack(f)]
-    if rung.result is not Result.FAIL or others:
+    meant = rung.findings and all(environment.of_stack(f) for f in rung.findings)
+    if rung.result is not Result.FAIL or not meant:
         return pair
     wanted = dataclasses.replace(
         rung,

@@ -479,6 +479,17 @@ class TestAnotherTorchXla:
         pair = gate_pair(tmp_path, Ref("torch_xla", "1.0"), candidate=Ref("torch_xla", "2.0"))
         assert judged(pair).rung("environment").result is Result.FAIL
 
+    @pytest.mark.parametrize("package", ["torch", "torch_xla"])
+    def test_one_that_does_not_train_differs_in_more(
+        self, world: World, tmp_path: Path, package: str
+    ) -> None:
+        broken = samples.run(tmp_path / "b", f"{package}@2.0", (), ended=FAILED, log=TRACEBACK)
+        world(v1=samples.run(tmp_path / "a", f"{package}@1.0"), v2=broken)
+        pair = gate_pair(tmp_path, Ref(package, "1.0"), candidate=Ref(package, "2.0"))
+        verdict = judged(pair)
+        assert verdict.result is Result.FAIL
+        assert verdict.headline.startswith(f"environment: {package}@2.0 does not train: ValueError")
+
     def test_it_costs_no_perturbed_run(self, world: World, tmp_path: Path) -> None:
         own = samples.run(tmp_path / "b", "torch_xla@2", observed={"versions": {"torch": "2.8.0"}})
         world(v1=samples.run(tmp_path / "a", "torch_xla@1"), v2=own)  # no perturbed run is known
