@@ -95,9 +95,12 @@ def carry_into_einsum(precision: str) -> None:
 
     What is lowered in its place is torch_xla's own lowering of the same equation, with the
     precision written into its products. Where torch_xla passes it on by itself, nothing is changed.
-    No device is touched: SPMD has to be chosen before.
+    Nor is anything before torch 2.9, which calls no kernel that another takes the place of: einsum
+    asks for nothing there, and is observed to. No device is touched: SPMD has to be chosen before.
     """
     global _library, _carried
+    if not hasattr(torch.library, "get_kernel"):
+        return
     import torch_xla
 
     _carried = precision
@@ -165,7 +168,10 @@ def leave_einsum_alone() -> None:
     """
     global _carried
     if _carried is None:
-        raise RuntimeError("no precision is carried into einsum: case.precision asks for none")
+        raise RuntimeError(
+            "no precision is carried into einsum: case.precision asks for none, or torch is older "
+            "than 2.9"
+        )
     _carried = None
 
 
