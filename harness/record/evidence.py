@@ -209,9 +209,9 @@ class Observed:
     attributes:            what PJRT says of the first device
     accelerator_type:      the TPU VM's own name of it, such as "v6e-8"
     matmul_precision:      "default", "high" or "highest", as torch_xla told it at the end
-    products:              by each operation that the run made products of float32 matrices with,
-                           such as "aten::mm", the precision that it asks for, as its HLO says;
-                           empty without XLA, where no product asks for a precision of its own
+    products:              by each operation that the run multiplied matrices with, such as
+                           "aten::mm", the precision that it asks for of float32 ones, as its HLO
+                           says; empty without XLA, where no product asks for one of its own
     condition:             what device was computed like, of `harness.base.conditions`
     autocast:              dtype that operations are cast to by `torch.autocast`; None for none
     dropout:               by the name of a part of the model, the share that it drops in training
