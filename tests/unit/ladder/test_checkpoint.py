@@ -130,6 +130,8 @@ class TestFails:
         saving = dataclasses.replace(SOUND.saving, loaded=loaded)
         result = judged(dataclasses.replace(SOUND, saving=saving))
         assert [finding.kind for finding in result.findings] == ["keys", "refused"]
+        model = SOUND.saving.parameters[0].name
+        assert (result.findings[0].a, result.findings[0].b) == (f"_orig_module.{model}", model)
         worded(result)
 
     @pytest.mark.parametrize("kind", ["missing", "unexpected"])
@@ -241,7 +243,8 @@ class TestFails:
         assert SOUND.resumed is not None
         (batch,) = SOUND.resumed.steps[0].batches
         other = dataclasses.replace(batch, own="another")
-        assert found(resumed(with_step, batches=(other,))).kind == "batch"
+        finding = found(resumed(with_step, batches=(other,)))
+        assert (finding.kind, finding.a, finding.b) == ("batch", batch.own, "another")
 
     def test_inputs_that_are_no_longer_sharded(self) -> None:
         assert SOUND.resumed is not None

@@ -349,6 +349,14 @@ class TestTargets:
         assert self.pairs(good, missing).result is Result.INVALID
         assert self.pairs(missing, good, bad).result is Result.FAIL
 
+    def test_the_furthest_apart_is_what_a_pass_shows(self) -> None:
+        """By the share of its limit; one that is equal is nothing apart."""
+        equal, near = (sample_step(), sample_step()), (sample_step(), heavier(1.005, "flops"))
+        for pairs in ((equal, near), (near, equal)):
+            result = self.pairs(*pairs)
+            assert result.result is Result.PASS
+            assert result.value == judged(*near).value
+
     def test_its_name(self) -> None:
         assert RUNG.name == "compiled"
         assert self.pairs((sample_step(), sample_step())).rung == RUNG.name

@@ -232,6 +232,8 @@ class TestDiffer:
         result = judged(a, b, FIRST, dataclasses.replace(SECOND, weights=SECOND.weights * 1.01))
         assert (result.result, result.metric) == (FAIL, "router")
         assert result.value == pytest.approx(0.01, rel=0.5)
+        (finding,) = result.findings
+        assert finding.b == pytest.approx(1.01 * finding.a, rel=1e-3)
         worded(result)
 
     @pytest.mark.parametrize("what", ["logits", "scores"])
