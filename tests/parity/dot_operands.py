@@ -31,6 +31,8 @@ PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
     "matmul": lambda x, w: x @ w.T,
     "batched matmul": lambda x, w: x.reshape(8, 16, 32) @ w.T.expand(8, 32, 24),
     "einsum": lambda x, w: torch.einsum("abc,dc->abd", x, w),
+    "inner": torch.inner,
+    "tensordot": lambda x, w: torch.tensordot(x, w, dims=([2], [1])),
     "einsum with an ellipsis": lambda x, w: torch.einsum("... c, d c -> ... d", x, w),
 }
 _LINE = re.compile(r"\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = .*? (?P<opcode>[\w\-]+)\((?P<operands>.*)")
@@ -56,6 +58,7 @@ def operands_of_dots(hlo: str) -> list[str]:
 
 def product(multiply: Callable[[Any, Any], Any], x: Any, w: Any) -> dict[str, Any]:
     x, w = (t.to(torch_xla.device()).requires_grad_() for t in (x, w))
+    made = Products()
     y = multiply(x, w)
     y.backward(torch.full_like(y, 1.0 + 2.0**-9))  # a bfloat16 does not hold it
     tensors = [y, x.grad, w.grad]
@@ -64,6 +67,7 @@ def product(multiply: Callable[[Any, Any], Any], x: Any, w: Any) -> dict[str, An
     return {
         "operands": operands_of_dots(text),
         "asked": [words[0] if words else None for words in asked],
+        "asking": made.asking(),
         "values": [t.detach().cpu().tolist() for t in tensors],
     }
 
@@ -92,7 +96,6 @@ def scattered() -> dict[str, Any]:
 
 def computed(condition: str, precision: str) -> dict[str, Any]:
     XlaRuntime(()).set_precision(precision)
-    made = Products()
     if condition != "none":
         compute_like(condition)
     generator = torch.Generator().manual_seed(1)
@@ -104,7 +107,6 @@ def computed(condition: str, precision: str) -> dict[str, Any]:
         "products": products,
         "scattered": scattered(),
         "flags": flags(RECORDED_VARIABLES),
-        "asking": made.asking(),
     }
 
 
