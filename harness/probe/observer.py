@@ -139,6 +139,9 @@ class Observer:
             if self.going_back or not self._mine():
                 return original(tensors, *args, **kwargs)
             heads = [tensors] if torch.is_tensor(tensors) else list(tensors)
+            if any(head.numel() != 1 for head in heads):
+                # No loss: torch_xla's scan traces a layer's backward pass within the forward one.
+                return original(tensors, *args, **kwargs)
             # Of several there is no sum but ours: one addition of scalars more in the graph.
             self.losses.append(functools.reduce(torch.add, [head.detach() for head in heads]))
             self.outputs.stop()

@@ -39,6 +39,7 @@ RUNS: list[dict[str, Any]] = [
     {"layout": "transposed", "clip": "none"}, {"device": "xla", "layout": "fused", "clip": "none"},
     *({**SAVING, "save": 2}, {**SAVING, "resume": 2, "of": 30}, {**SAVING, "resume": 1, "of": 30}),
     {"route": True}, {"device": "xla", "route": True}, {"route": "gate"},
+    {"backward": "within forward"},
 ]  # fmt: skip
 
 
@@ -196,6 +197,10 @@ def test_the_loss_of_several_heads_is_their_sum(folder: Path) -> None:
     plain, other = watched(folder).steps, watched(folder, backward="two heads").steps
     for x, y in zip(plain, other, strict=True):
         assert y.micro_losses == pytest.approx(x.micro_losses, rel=1e-5)
+
+
+def test_a_backward_pass_of_no_scalars_is_not_the_trainings_own(folder: Path) -> None:
+    assert watched(folder, backward="within forward").steps == watched(folder).steps
 
 
 class TestRouting:

@@ -49,6 +49,14 @@ def two_heads(loss: torch.Tensor, model: Any) -> None:
     torch.autograd.backward((loss * 0.25, loss * 0.75))
 
 
+def within_forward(loss: torch.Tensor, model: Any) -> None:
+    """As torch_xla's scan does within the forward pass, of a layer: on what are no scalars."""
+    layer = torch.ones(2, 3, requires_grad=True)
+    outputs = [layer * 2, layer.sum(0)]
+    torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+    loss.backward()
+
+
 def autograd_grad(loss: torch.Tensor, model: Any) -> None:
     parameters = list(model.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
@@ -59,6 +67,7 @@ BACKWARD: dict[str, Callable[[torch.Tensor, Any], None]] = {
     "plain": lambda loss, model: loss.backward(),
     "autograd": autograd_backward,
     "two heads": two_heads,
+    "within forward": within_forward,
     "grad": autograd_grad,
 }
 
