@@ -332,6 +332,37 @@ LOOP = """%body (b: (s32[], f32[4])) -> (s32[], f32[4]) {{
 }}
 """
 
+HALVES = """%body (b: (u32[], u32[], f32[4])) -> (u32[], u32[], f32[4]) {
+  %b = (u32[], u32[], f32[4]) parameter(0)
+  %b.low = u32[] get-tuple-element(%b), index=0
+  %b.one = u32[] constant(1)
+  %b.next = u32[] add(%b.low, %b.one)
+  %b.moved = u32[] copy(%b.next)
+  %b.high = u32[] get-tuple-element(%b), index=1
+  %b.carry = u32[] add(%b.high, %b.one)
+  %b.over = pred[] compare(%b.next, %b.one), direction=LT
+  %b.above = u32[] select(%b.over, %b.carry, %b.high)
+  %b.v = f32[4] get-tuple-element(%b), index=2
+  %b.sum = f32[4] all-reduce(%b.v), replica_groups={{0,1}}, to_apply=%add
+  ROOT %b.out = (u32[], u32[], f32[4]) tuple(%b.moved, %b.above, %b.sum)
+}
+
+%condition (c: (u32[], u32[], f32[4])) -> pred[] {
+  %c = (u32[], u32[], f32[4]) parameter(0)
+  %c.low = u32[] get-tuple-element(%c), index=0
+  %c.high = u32[] get-tuple-element(%c), index=1
+  %c.zero = s32[] constant(0)
+  %c.none = u32[] constant(0)
+  %c.n = u32[] constant(7)
+  %c.signed = s32[] bitcast-convert(%c.high)
+  %c.negative = pred[] compare(%c.signed, %c.zero), direction=LT
+  %c.equal = pred[] compare(%c.high, %c.none), direction=EQ
+  %c.less = pred[] compare(%c.low, %c.n), direction=LT
+  %c.within = pred[] and(%c.equal, %c.less)
+  ROOT %c.more = pred[] or(%c.negative, %c.within)
+}
+"""
+
 
 def loop(
     *, start: int = 0, limit: int = 7, step: int = 1, direction: str = "LT", config: str = ""
@@ -374,6 +405,56 @@ class TestLoops:
             %t = (s32[], f32[4]) tuple(%i, %v)
             %w = (s32[], f32[4]) while(%t), condition=%condition, body=%body"""
         assert parse_module(hlo(entry, ADD + swapped)).unbounded_loops == 1
+
+    @pytest.mark.parametrize(("start", "high", "counted"), [(0, 0, 7), (3, 0, 4), (0, 1, None)])
+    def test_a_counter_of_64_bits_is_two_of_32_on_a_tpu(
+        self, start: int, high: int, counted: int | None
+    ) -> None:
+        entry = f"""%v = f32[4] parameter(0)
+            %start = u32[] constant({start})
+            %h = u32[] constant({high})
+            %i = u32[] copy(%start)
+            %t = (u32[], u32[], f32[4]) tuple(%i, %h, %v)
+            %w = (u32[], u32[], f32[4]) while(%t), condition=%condition, body=%body"""
+        found = parse_module(hlo(entry, ADD + HALVES))
+        assert only(found).count == (counted or 1)
+        assert found.unbounded_loops == (counted is None)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("direction=EQ", "direction=NE"),
+            ("%c.zero = s32[] constant(0)", "%c.zero = s32[] constant(1)"),
+            ("compare(%c.low, %c.n)", "compare(%c.n, %c.low)"),
+            ("compare(%c.high, %c.none)", "compare(%c.low, %c.none)"),
+            ("and(%c.equal, %c.less)", "and(%c.equal, %c.equal)"),
+        ],
+    )
+    def test_another_condition_of_two_halves_is_not_read(self, one: str, other: str) -> None:
+        entry = """%v = f32[4] parameter(0)
+            %i = u32[] constant(0)
+            %t = (u32[], u32[], f32[4]) tuple(%i, %i, %v)
+            %w = (u32[], u32[], f32[4]) while(%t), condition=%condition, body=%body"""
+        assert one in HALVES
+        found = parse_module(hlo(entry, ADD + HALVES.replace(one, other)))
+        assert found.unbounded_loops == 1
+
+    @pytest.mark.parametrize("sites", [1, 2])
+    def test_a_start_that_is_an_argument_of_a_call(self, sites: int) -> None:
+        """As torch_xla writes a scan; called in two places, it may start at two numbers."""
+        called = """%called (p: s32[], q: f32[4]) -> (s32[], f32[4]) {
+  %p = s32[] parameter(0)
+  %q = f32[4] parameter(1)
+  %t = (s32[], f32[4]) tuple(%p, %q)
+  ROOT %w = (s32[], f32[4]) while(%t), condition=%condition, body=%body
+}
+"""
+        calls = [f"%r{n} = (s32[], f32[4]) call(%from, %v), to_apply=%called" for n in range(sites)]
+        entry = "\n".join(["%v = f32[4] parameter(0)", "%from = s32[] constant(2)", *calls])
+        found = parse_module(
+            hlo(entry, ADD + LOOP.format(limit=7, step=1, direction="LT") + called)
+        )
+        assert (only(found).count, found.unbounded_loops) == ((5, 0) if sites == 1 else (2, 2))
 
     def test_loop_in_a_loop(self) -> None:
         outer = """%outer (o: (s32[], f32[4])) -> (s32[], f32[4]) {
