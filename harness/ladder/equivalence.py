@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from statistics import NormalDist
 
 from harness.ladder.step_ratio import (
     STALL,
@@ -26,6 +25,9 @@ either side, and the standard error itself rests on a single difference."""
 
 MOST_LAUNCHES = 100
 """What would take more launches than this cannot be decided."""
+
+POWER = 0.95
+"""Probability with which a PASS says that it would have caught a slowdown."""
 
 WINSORISED = f"winsorised mean (no window counted for more than {STALL} medians)"
 
@@ -119,22 +121,20 @@ def equivalence(interval: RatioInterval, tolerance: float) -> Decision:
     return Decision.INCONCLUSIVE
 
 
-def smallest_detectable(interval: RatioInterval, tolerance: float, *, power: float = 0.95) -> float:
-    """The smallest slowdown that would have been FAIL_SLOWER with probability `power`.
+def smallest_detectable(interval: RatioInterval, tolerance: float) -> float:
+    """The smallest slowdown that would have been FAIL_SLOWER with probability `POWER`.
 
     As a fraction: 0.031 is 3.1 %. With this noise the interval has the half width h on the log
     scale, which is t(confidence) standard errors, so a true slowdown s clears the limit with that
     probability if
 
-        log(1 + s) = log(1 + tolerance) + h + h · t(2 power - 1) / t(confidence)
+        log(1 + s) = log(1 + tolerance) + h + h · t(2 POWER - 1) / t(confidence)
 
     the minimum detectable effect of Bloom (Evaluation Review 1995), counted from the limit instead
     of from zero. A speed-up is caught from 1/(1 + s) on.
     """
-    if not 0.5 < power < 1:
-        raise ValueError(f"power must be between 0.5 and 1, not {power}")
     top, freedom = _upper_limit(tolerance), interval.launches - 1
-    errors = t_quantile(2 * power - 1, freedom) / t_quantile(interval.confidence, freedom)
+    errors = t_quantile(2 * POWER - 1, freedom) / t_quantile(interval.confidence, freedom)
     return top * math.exp(interval.half_width * (1 + errors)) - 1
 
 
@@ -152,12 +152,7 @@ def launches_needed(interval: RatioInterval, tolerance: float) -> int | None:
     distance = min(abs(ratio - limit), abs(ratio + limit))
     n, confidence = interval.launches, interval.confidence
     scatter = interval.half_width / t_quantile(confidence, n - 1) * math.sqrt(n)
-    # Of infinitely many launches t would be the normal distribution's z: no fewer do.
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    if z * scatter > distance * math.sqrt(MOST_LAUNCHES):
-        return None
-    fewest = max(n, FEWEST_LAUNCHES, math.ceil((z * scatter / distance) ** 2) if distance else 0)
-    for launches in range(fewest, MOST_LAUNCHES + 1):
+    for launches in range(max(n, FEWEST_LAUNCHES), MOST_LAUNCHES + 1):
         if t_quantile(confidence, launches - 1) * scatter <= distance * math.sqrt(launches):
             return launches
     return None

@@ -77,6 +77,8 @@ def _rest(r: Resumption) -> list[tuple[int, Step]]:
 
 def _ended(r: Resumption) -> Finding | None:
     """That one of the runs did not train what it was to train; None where both did."""
+    if not r.straight.complete:
+        raise NotObserved(f"{r.straight.label}: its run without a break is not whole")
     for record, what, kind in (
         (r.saving, "does not train to its end where it saves", "saving_ended"),
         (r.resumed, "does not resume", "resume_ended"),
@@ -163,8 +165,6 @@ def _state(r: Resumption, resumed: Record) -> Iterator[Finding]:
     """What the optimizer keeps, such as moments, that did not come back."""
     for name, saved in by_name(r.saving).items():
         now = by_name(resumed)[name]
-        if saved.group is not None and not saved.state_saved and saved.counted_saved is None:
-            continue  # an optimizer that keeps nothing
         for key, value in saved.state_saved.items():
             loaded = now.state_loaded.get(key)
             if loaded is None:

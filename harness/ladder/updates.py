@@ -67,36 +67,25 @@ def _common_ratio(x: Updates, y: Updates) -> float | None:
 
     Only where they have one direction too.
     """
-    ratios = []
-    for name in x.keys() & y.keys():
-        along, size = _along(y[name], x[name])
-        if size == 0 or not math.isfinite(along) or along <= 0:
-            return None
-        rest = sketch_norm(tuple(q - along * p for p, q in zip(x[name], y[name], strict=True)))
-        if not rest <= ALIKE * along * size:
-            return None
-        ratios.append(along)
-    if not ratios or max(ratios) > (1 + ALIKE) * min(ratios):
+    ratios = [_multiple(y[name], x[name]) for name in x.keys() & y.keys()]
+    if not ratios or not all(ratio > 0 for ratio in ratios):
         return None
-    return sum(ratios) / len(ratios)
+    return sum(ratios) / len(ratios) if max(ratios) <= (1 + ALIKE) * min(ratios) else None
 
 
 def _decay(x: Sketch, y: Sketch, weights: Sketch) -> float | None:
     """The k for which the update `y` is `x - k * weights`; None where the rest is not small."""
-    if not len(x) == len(y) == len(weights):
+    if len(x) != len(y):
         return None
-    difference = tuple(p - q for p, q in zip(x, y, strict=True))
-    k, size = _along(difference, weights)
-    rest = sketch_norm(tuple(d - k * w for d, w in zip(difference, weights, strict=True)))
-    if size == 0 or not math.isfinite(k) or k == 0 or not rest <= ALIKE * abs(k) * size:
-        return None
-    return k
+    k = _multiple(tuple(p - q for p, q in zip(x, y, strict=True)), weights)
+    return k if abs(k) > 0 else None
 
 
-def _along(sketch: Sketch, direction: Sketch) -> tuple[float, float]:
-    """The least-squares multiple of `direction` that `sketch` is, and the size of `direction`."""
+def _multiple(sketch: Sketch, direction: Sketch) -> float:
+    """The multiple of `direction` that `sketch` is, by least squares; NaN where it is none."""
     square = sum(d * d for d in direction)
-    if len(sketch) != len(direction) or not 0 < square < math.inf:
-        return math.nan, 0.0
-    dot = sum(s * d for s, d in zip(sketch, direction, strict=True))
-    return dot / square, sketch_norm(direction)
+    if len(sketch) != len(direction) or square == 0:
+        return math.nan
+    k = sum(s * d for s, d in zip(sketch, direction, strict=True)) / square
+    rest = sketch_norm(tuple(s - k * d for s, d in zip(sketch, direction, strict=True)))
+    return k if rest <= ALIKE * abs(k) * sketch_norm(direction) else math.nan

@@ -15,6 +15,7 @@ from builders import (
     with_observed,
     with_parameter,
     with_step,
+    without,
 )
 from golden import Worded
 
@@ -137,11 +138,12 @@ class TestFails:
     @pytest.mark.parametrize("kind", ["missing", "unexpected"])
     def test_keys(self, kind: str) -> None:
         assert SOUND.saving.loaded is not None
-        fields: dict[str, Any] = {kind: ("lm_head.weight",)}
+        fields: dict[str, Any] = {kind: ("lm_head.weight", "model.norm.weight")}
         loaded = dataclasses.replace(SOUND.saving.loaded, **fields)
         saving = dataclasses.replace(SOUND.saving, loaded=loaded)
         finding = found(dataclasses.replace(SOUND, saving=saving))
         assert (finding.kind, finding.parameter) == (kind, "lm_head.weight")
+        assert finding.text.endswith(f"{kind} lm_head.weight (and 1 more)")
 
     def test_what_was_saved_has_another_value(self) -> None:
         assert SOUND.saving.loaded is not None
@@ -255,6 +257,18 @@ class TestFails:
         finding = found(dataclasses.replace(SOUND, resumed=after))
         assert (finding.kind, finding.b) == ("input_sharding", "{replicated}")
 
+    @pytest.mark.parametrize(("before", "after"), [("{replicated}", ""), ("", "{replicated}")])
+    def test_how_it_was_and_is_sharded_is_told(self, before: str, after: str) -> None:
+        assert SOUND.resumed is not None
+        straight, back = (
+            with_observed(with_parameter(run, 0, sharding=spec), input_sharding=spec)
+            for run, spec in ((SOUND.straight, before), (SOUND.resumed, after))
+        )
+        result = judged(dataclasses.replace(SOUND, straight=straight, resumed=back))
+        assert [finding.kind for finding in result.findings] == ["sharding", "input_sharding"]
+        told = f"sharded {after or 'not at all'}, without a break {before or 'not at all'}"
+        assert all(finding.text.endswith(told) for finding in result.findings)
+
     def test_saving_changes_the_training_that_saves(self) -> None:
         saving = with_step(SOUND.saving, SAVE_AT, loss=7.0, micro_losses=(7.0,))
         finding = found(dataclasses.replace(SOUND, saving=saving))
@@ -296,19 +310,40 @@ class TestEnds:
         assert found(self.ended(which, FAILED)).kind == kind
 
     def test_nothing_came_to_be_saved(self) -> None:
-        crashed = dataclasses.replace(self.ended("saving", FAILED, 2), resumed=None)
+        """So that nothing could be loaded, which is no fault of its own."""
+        crashed = self.ended("saving", FAILED, 2)
+        saving = dataclasses.replace(crashed.saving, loaded=None)
+        crashed = dataclasses.replace(crashed, saving=saving, resumed=None)
         assert found(crashed).kind == "saving_ended"
+
+    def test_what_cannot_be_loaded_comes_before_what_follows_from_it(self) -> None:
+        assert SOUND.saving.loaded is not None
+        loaded = dataclasses.replace(SOUND.saving.loaded, refused="it has no config.json")
+        saving = dataclasses.replace(SOUND.saving, loaded=loaded)
+        result = judged(dataclasses.replace(self.ended("resumed", FAILED), saving=saving))
+        assert [finding.kind for finding in result.findings] == ["refused", "resume_ended"]
 
     def test_it_begins_anew(self) -> None:
         """A trainer that does not heed what it is to resume from trains all steps."""
         assert "does not go on" in found(self.ended("resumed", STOPPED_EARLY, 8)).text
 
+    @pytest.mark.parametrize("steps", [1, 3])
+    def test_it_does_not_get_to_its_end(self, steps: int) -> None:
+        assert (
+            "does not resume: stopped early"
+            in found(self.ended("resumed", STOPPED_EARLY, steps)).text
+        )
+
     @pytest.mark.parametrize("which", ["saving", "resumed"])
     def test_by_the_machine(self, which: str) -> None:
         assert judged(self.ended(which, STARVED)).result is INVALID
 
-    def test_fewer_steps_than_were_left(self) -> None:
-        assert judged(self.ended("resumed", OK, 1)).result is INVALID
+    @pytest.mark.parametrize(
+        ("which", "steps"), [("resumed", 1), ("resumed", 8), ("saving", 7), ("straight", 7)]
+    )
+    def test_other_steps_than_were_left(self, which: str, steps: int) -> None:
+        """Of no run anything is shown that is not whole, of the one without a break neither."""
+        assert judged(self.ended(which, OK, steps)).result is INVALID
 
 
 class TestNotObserved:
@@ -319,8 +354,16 @@ class TestNotObserved:
     def test_what_was_saved(self) -> None:
         saving = dataclasses.replace(SOUND.saving, loaded=None)
         assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
-        saving = with_parameter(SOUND.saving, 0, saved=None)
-        assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
+        for refused in (None, "it has no config.json"):
+            assert SOUND.saving.loaded is not None
+            loaded = dataclasses.replace(SOUND.saving.loaded, refused=refused)
+            saving = with_parameter(dataclasses.replace(SOUND.saving, loaded=loaded), 0, saved=None)
+            assert judged(dataclasses.replace(SOUND, saving=saving)).result is INVALID
+
+    def test_a_parameter_that_the_resumed_run_lacks(self) -> None:
+        assert SOUND.resumed is not None
+        back = without(SOUND.resumed, "parameters", 0)
+        assert judged(dataclasses.replace(SOUND, resumed=back)).result is INVALID
 
     def test_generators(self) -> None:
         straight = with_step(SOUND.straight, SAVE_AT, generators={})

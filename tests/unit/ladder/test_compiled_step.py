@@ -64,6 +64,14 @@ class TestCompiledStep:
             assert result.result is expected
             worded(result)
 
+    @pytest.mark.parametrize("fields", [{"flops": 990}, {"peak_memory_bytes": 3072}])
+    def test_a_difference_of_the_limit_itself_is_none(
+        self, a: Record, b: Record, fields: dict[str, Any]
+    ) -> None:
+        other = compiled_step(fingerprint="xyz", **fields)
+        result = self.judged(a, b, compiled_step(), other)
+        assert (result.result, result.value) == (PASS, result.limit)
+
     def test_what_neither_knows(self, a: Record, b: Record) -> None:
         unknown = compiled_step(peak_memory_bytes=None)
         assert self.judged(a, b, unknown, unknown).result is INVALID

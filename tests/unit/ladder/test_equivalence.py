@@ -109,8 +109,6 @@ class TestSmallestDetectable:
         expected = 1.01 * math.exp(0.005 * (1 + 2.131847 / 2.776445)) - 1
         assert smallest_detectable(i, 0.01) == pytest.approx(expected, rel=1e-5)
         assert smallest_detectable(interval(1, 1), 0.01) == pytest.approx(0.01)
-        with pytest.raises(ValueError, match="power"):
-            smallest_detectable(i, 0.01, power=1.0)
 
     def test_the_smallest_detectable_change_is_detected(self) -> None:
         """In about 19 of 20 trials in which a slowdown of that size is injected."""
@@ -125,12 +123,24 @@ class TestSmallestDetectable:
 
 
 class TestLaunchesNeeded:
-    def test_they_follow_the_table_of_t(self) -> None:
+    def needed(self, scatter: float, made: int = 5) -> int | None:
+        """Of equal trainers, by the scatter of the launches that were made, as a share of the
+        distance to the limit."""
+        half = scatter * math.log(1.01) * t_quantile(0.95, made - 1) / math.sqrt(made)
+        return launches_needed(interval(math.exp(-half), math.exp(half), made), 0.01)
+
+    @pytest.mark.parametrize("made", [2, 3, 5, 7])
+    def test_they_follow_the_table_of_t(self, made: int) -> None:
         """Scatter 1 %, limit 1 % away: t(n - 1) ≤ √n for the first time at n = 7."""
-        half = t_quantile(0.95, 4) * math.log(1.01) / math.sqrt(5)
-        assert launches_needed(interval(math.exp(-half), math.exp(half)), 0.01) == 7
+        assert self.needed(0.99, made) == 7
         assert t_quantile(0.95, 6) <= math.sqrt(7)
         assert t_quantile(0.95, 5) > math.sqrt(6)
+
+    def test_what_would_take_more_than_a_hundred_cannot_be_decided(self) -> None:
+        widest = math.sqrt(MOST_LAUNCHES) / t_quantile(0.95, MOST_LAUNCHES - 1)
+        assert self.needed(widest * (1 - 1e-9)) == MOST_LAUNCHES
+        assert self.needed(widest * (1 + 1e-9)) is None
+        assert launches_needed(RatioInterval(1.0, 0.0, math.inf, 0.95, 5), 0.01) is None
 
     def test_that_many_launches_do_decide(self) -> None:
         decided = 0
@@ -208,6 +218,21 @@ class TestSamples:
         judged = judge_samples(a, b, 0.03, in_turns=True)
         assert judged.decision is Decision.INCONCLUSIVE
         assert "a side would decide (timing.launches=" in judged.why
+
+    @pytest.mark.parametrize(
+        ("scatter", "asked"),
+        [
+            (0.9, "about one more launch a side would decide (timing.launches=6)"),
+            (1.05, "about 2 more launches a side would decide (timing.launches=7)"),
+            (9.0, "more than 100 launches a side would not decide: try a quieter machine"),
+        ],
+    )
+    def test_what_would_decide_is_asked_for(self, scatter: float, asked: str) -> None:
+        """Five launches, whose scatter is a share of the tolerance."""
+        step = scatter * math.log(1.015) / np.std(np.arange(5), ddof=1)
+        b = [[math.exp(step * i)] * 8 for i in (-2, -1, 0, 1, 2)]
+        judged = judge_samples([[1.0] * 8] * 5, b, 0.015, in_turns=True)
+        assert (judged.decision, judged.why) == (Decision.INCONCLUSIVE, asked)
 
     def test_slow_steps_now_and_then_are_no_pass(self) -> None:
         """One step in ten × 1.3 is 3 % of the time: unseen by the midmean."""

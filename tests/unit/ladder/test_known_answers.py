@@ -10,6 +10,7 @@ import pytest
 from builders import Trainer, comparison
 
 from harness.ladder.judge import judge
+from harness.ladder.known_answers import wrong_known_answers
 from harness.ladder.result import Result
 from harness.record.evidence import KnownAnswers, Record
 
@@ -66,6 +67,18 @@ def test_rounding_is_not_wrong(run: Record) -> None:
     right = run.observed.known_answers.tensors[1].device
     other = answering(run, 1, sketch=tuple(s + 5e-5 for s in right.sketch), norm=right.norm - 5e-5)
     assert judge(comparison(run, other)).result is PASS
+
+
+@pytest.mark.parametrize("exact", [1.0, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("found", [1.0, math.inf, -math.inf, math.nan])
+def test_what_cannot_be_rounded_is_equal_or_wrong(run: Record, exact: float, found: float) -> None:
+    assert run.observed.known_answers is not None
+    (answer, *_) = run.observed.known_answers.tensors
+    device, host = (dataclasses.replace(answer.host, norm=norm) for norm in (found, exact))
+    given = dataclasses.replace(answer, device=device, host=host, rounding=0.0)
+    other = with_answers(run, KnownAnswers(1, (given,)))
+    wrong = wrong_known_answers(comparison(run, other))
+    assert (wrong is None) == (str(found) == str(exact))
 
 
 def test_missing_ones_are_invalid(run: Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from builders import Arrays, Trainer, comparison, with_loss, with_parameter
 from golden import Worded
 
 from harness.ladder.judge import judge
-from harness.ladder.late import first_norm_apart
+from harness.ladder.late import cause, first_norm_apart
 from harness.ladder.result import Result, RungResult
 from harness.record.evidence import Fingerprint, Record
 
@@ -142,6 +143,15 @@ def test_whose_gradients_were_others(worded: Worded, shares: tuple[float, ...]) 
     for index, share in enumerate(shares):
         run = with_moment(run, index, share)
     worded(curve(run))
+
+
+@pytest.mark.parametrize("share", [0.0, math.inf, math.nan])
+def test_a_moment_that_is_nothing_or_not_finite_tells_nothing(share: float) -> None:
+    odd, other = with_moment(A, 0, share), with_loss(A, 7, 9.0)
+    for pair in ((odd, other), (other, odd)):
+        assert cause(comparison(*pair), 7, 4.8e-7) == (
+            "step 6: the gradients agree, and the updates that were made of them do not"
+        )
 
 
 @pytest.mark.parametrize("counts", [(11, 12, 12), (11, 12, 9), (6, 6, 6)])

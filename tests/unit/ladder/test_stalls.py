@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.ladder.stalls import Stall, recurring_stalls
+from harness.ladder.step_ratio import STALL
 
 Runs = list[NDArray[np.float64]]
 
@@ -54,6 +55,19 @@ class TestStalls:
         assert stalls(list(runs), list(quiet)) == (Stall(5, 2.0),)
         runs[1, 5] = 1.4  # below STALL in one of the launches
         assert stalls(list(runs), list(quiet)) == ()
+
+    @pytest.mark.parametrize(("windows", "reported"), [(23, False), (24, True)])
+    def test_few_windows_could_be_slow_by_chance(self, windows: int, reported: bool) -> None:
+        """n · p^r of two quiet launches of n windows, where p is 1 of 2 n + 1."""
+        assert (windows / (2 * windows + 1) ** 2 <= 0.01) == reported
+        runs = np.ones((2, windows))
+        runs[:, 5] = 2
+        assert bool(stalls(list(runs), list(np.ones((2, windows))))) == reported
+
+    def test_a_window_is_a_stall_from_half_as_long_again_on(self) -> None:
+        runs = np.ones((2, 40))
+        runs[:, 5], runs[:, 6] = STALL, STALL + 0.01
+        assert [s.window for s in stalls(list(runs), list(np.ones((2, 40))))] == [6]
 
     def test_the_machine_is_not_blamed_on_the_trainer(self) -> None:
         """Stalls at random places: in 60 trials of 3 launches not one is reported."""

@@ -39,6 +39,11 @@ class TestDecay:
         told = decayed(NAMES, MOVED, decaying(0.1, 0.0), WEIGHTS, RATE)
         assert told == "torchprime decays 1 of 2 parameters by 0.1 more than hf"
 
+    @pytest.mark.parametrize("norm", [0.09802, 0.10198])
+    def test_parameters_that_agree_within_two_percent(self, norm: float) -> None:
+        told = decayed(NAMES, MOVED, decaying(0.1, norm), WEIGHTS, RATE)
+        assert told == "torchprime decays 2 of 2 parameters by 0.1 more than hf"
+
     @pytest.mark.parametrize("norm", [0.097, 0.103, -0.1])
     def test_parameters_that_disagree_explain_nothing(self, norm: float) -> None:
         assert decayed(NAMES, MOVED, decaying(0.1, norm), WEIGHTS, RATE) is None
@@ -46,9 +51,14 @@ class TestDecay:
     def test_equal_updates_explain_nothing(self) -> None:
         assert decayed(NAMES, MOVED, MOVED, WEIGHTS, RATE) is None
 
-    def test_a_difference_in_another_direction_explains_nothing(self) -> None:
-        turned = {**MOVED, "head": (0.1, 0.2, -0.2)}
-        assert decayed(NAMES, MOVED, turned, WEIGHTS, RATE) is None
+    @pytest.mark.parametrize("size", [0.1, 10.0])
+    @pytest.mark.parametrize(("by", "explains"), [(0.015, True), (0.025, False)])
+    def test_a_difference_in_another_direction_explains_nothing(
+        self, by: float, explains: bool, size: float
+    ) -> None:
+        weights = {"w": (size, 0.0)}
+        told = decayed(NAMES, {"w": (0.0, 0.0)}, {"w": (size, by * size)}, weights, RATE)
+        assert (told is not None) == explains
 
     def test_without_a_learning_rate_it_is_no_decay(self) -> None:
         assert decayed(NAMES, MOVED, decaying(0.1, 0.1), WEIGHTS, 0.0) is None
@@ -80,6 +90,21 @@ class TestBiasCorrection:
         other = longer(head=FIRST, norm=FIRST * norm)
         assert uncorrected(NAMES, MOVED, other, BETAS, STEP) is None
 
-    def test_another_direction_explains_nothing(self) -> None:
-        turned = {**longer(head=FIRST, norm=FIRST), "head": (FIRST * 0.1, FIRST * 0.2, 0.0)}
-        assert uncorrected(NAMES, MOVED, turned, BETAS, STEP) is None
+    @pytest.mark.parametrize("size", [0.1, 10.0])
+    @pytest.mark.parametrize(("by", "explains"), [(0.015, True), (0.025, False)])
+    def test_another_direction_explains_nothing(
+        self, by: float, explains: bool, size: float
+    ) -> None:
+        turned = {"w": (FIRST * size, by * FIRST * size)}
+        told = uncorrected(NAMES, {"w": (size, 0.0)}, turned, BETAS, STEP)
+        assert (told is not None) == explains
+
+    def test_no_update_explains_nothing(self) -> None:
+        still = longer(head=0.0, norm=0.0)
+        assert uncorrected(NAMES, still, MOVED, BETAS, STEP) is None
+        assert uncorrected(NAMES, MOVED, still, BETAS, STEP) is None
+        assert uncorrected(NAMES, {}, {}, BETAS, STEP) is None
+
+    @pytest.mark.parametrize("betas", [None, "nothing", 0.9, [0.9], [0.9, 0.99, 0.999]])
+    def test_betas_of_another_kind_explain_nothing(self, betas: object) -> None:
+        assert uncorrected(NAMES, MOVED, longer(head=FIRST, norm=FIRST), betas, STEP) is None
