@@ -11,7 +11,7 @@ from harness.compiler.compiled import CompiledStep
 from harness.config.settings import Tolerance
 from harness.ladder.metric import Metric
 from harness.ladder.result import Finding, Limit
-from harness.ladder.series import NEARBY, differences, furthest_by_noise, largest_so_far
+from harness.ladder.series import differences, furthest_by_noise, largest_so_far
 from harness.record.evidence import Record
 
 ROUNDING = 10.0
@@ -140,8 +140,8 @@ class Comparison:
         if metric.series is None or self.documented(metric)[0] is not None:
             return drawn
         first, second = (metric.series(record) for record in pair)
-        near = differences(first, second, min(NEARBY + 1, len(first)))
-        found = [v for v in (drawn, *furthest_by_noise(near)[:1]) if v is not None]
+        estimated = furthest_by_noise(differences(first, second, len(first)))[:1]
+        found = [v for v in (drawn, *estimated) if v is not None]
         return max((v for v in found if math.isfinite(v)), default=drawn)
 
     def noise_by_step(

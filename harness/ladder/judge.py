@@ -28,14 +28,15 @@ def judge(comparison: Comparison) -> PairVerdict:
     as its evidence goes, and never passes.
     """
     a, b = comparison.a, comparison.b
+    sides = (a.label, a), (b.label, b)
     for record in (a, b):
         if (reason := why_untrained(record)) is not None:
-            return _all_invalid((a, b), reason)
+            return untrained(*sides, reason)
     if a.staged != b.staged:
         which = a.label if a.staged else b.label
-        return _all_invalid((a, b), f"of {which} alone the steps were traced and not executed")
+        return untrained(*sides, f"of {which} alone the steps were traced and not executed")
     if not a.staged and (reason := wrong_known_answers(comparison)) is not None:
-        return _all_invalid((a, b), reason)
+        return untrained(*sides, reason)
     comparison, notes = checked(comparison)
     results: list[RungResult] = []
     for rung in rungs():
@@ -107,26 +108,20 @@ Side = tuple[str, Record | None]
 
 
 def untrained(a: Side, b: Side, reason: str) -> PairVerdict:
-    """The verdict of a run that says nothing, for whose sake the other was not launched."""
-    runs = tuple(record for _, record in (a, b) if record is not None)
-    verdict = _all_invalid(runs, reason)
+    """The verdict of runs that say nothing: every rung is INVALID for `reason`.
+
+    A side that was not launched was spared for the sake of the other.
+    """
+    logs = tuple(
+        "\n".join([f"last lines of {record.label}'s log:", *record.ended.log])
+        for _, record in (a, b)
+        if record is not None and record.ended.log
+    )
     spared = tuple(
         f"{label} was not trained: no verdict can come of it"
         for label, record in (a, b)
         if record is None
     )
-    first, second = ("" if record is None else str(record.directory) for _, record in (a, b))
-    return PairVerdict(a[0], b[0], first, second, verdict.rungs, (*verdict.notes, *spared))
-
-
-def _all_invalid(runs: tuple[Record, ...], reason: str) -> PairVerdict:
-    notes = tuple(
-        "\n".join([f"last lines of {record.label}'s log:", *record.ended.log])
-        for record in runs
-        if record.ended.log
-    )
     results = tuple(RungResult.invalid(name, reason) for name in names())
-    first, last = runs[0], runs[-1]
-    return PairVerdict(
-        first.label, last.label, str(first.directory), str(last.directory), results, notes
-    )
+    first, second = ("" if record is None else str(record.directory) for _, record in (a, b))
+    return PairVerdict(a[0], b[0], first, second, results, (*logs, *spared))

@@ -144,6 +144,27 @@ class TestEnvironment:
         b = with_observed(b, products={"aten::einsum": "highest"})
         assert environment(comparison(a, b)).result is PASS
 
+    @pytest.mark.parametrize("operation", ["aten::mm", "aten::of_another_version"])
+    @pytest.mark.parametrize(
+        ("asked", "expected"), [("highest", PASS), ("high", FAIL), ("default", FAIL)]
+    )
+    def test_each_operation_that_was_observed_is_judged_whatever_its_name(
+        self, a: Record, b: Record, operation: str, asked: str, expected: Result
+    ) -> None:
+        """The probe's own list is what it looks at, and not what this rung knows of."""
+        result = environment(comparison(a, with_observed(b, products={operation: asked})))
+        assert result.result is expected
+        assert all(f"{operation} of {b.label} asks" in finding.text for finding in result.findings)
+
+    def test_a_run_that_multiplies_by_nothing_that_is_looked_at_is_not_judged(
+        self, a: Record, b: Record
+    ) -> None:
+        """By convolutions alone, say: their precision is not observed, and equals no other."""
+        for pair in ((a, with_observed(b, products={})), (with_observed(a, products={}), b)):
+            result = environment(comparison(*pair))
+            assert result.result is INVALID
+            assert "no product of matrices was observed" in result.explanation
+
     def test_trainers_that_are_left_to_themselves_ask_for_the_same(
         self, worded: Worded, a: Record, b: Record
     ) -> None:

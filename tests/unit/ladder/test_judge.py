@@ -673,7 +673,8 @@ class TestTerminations:
             assert blamed(verdict) == "environment"
             assert f"{status}: so it was" in verdict.headline
             assert verdict.notes[0] == "last lines of b's log:\none\ntwo"
-        assert verdict.a == "b"
+            assert (verdict.a, verdict.b) == tuple(run.label for run in pair)
+            assert [verdict.a_record, verdict.b_record] == [str(run.directory) for run in pair]
 
     def test_without_a_log(self) -> None:
         broken = with_manifest(B, lambda m: m.update(ended={"status": "killed"}))

@@ -29,6 +29,7 @@ from harness.ladder.result import Limit, Result
 from harness.ladder.rungs.clip import SCALE
 from harness.ladder.rungs.forward import LOSS
 from harness.ladder.rungs.optimizer import UPDATE
+from harness.ladder.series import NEARBY
 from harness.ladder.verdict import PairVerdict
 from harness.record.evidence import Fingerprint, Record
 
@@ -344,6 +345,9 @@ class TestDevicesWithoutATable:
             if metric.distance is not None:
                 limit = c.limit_over(metric, perturbed=0.0, repeated=0.0)
                 assert limit.useless is not bool(metric.resolution.get("float32"))
+                coarse = dataclasses.replace(metric, resolution={})
+                assert c.limit_over(coarse, perturbed=0.0, repeated=0.0).useless
+                assert not c.limit_over(coarse, perturbed=1e-9, repeated=0.0).useless
 
     def test_weights_of_zeros_have_no_last_place(self) -> None:
         zeros = fingerprint(np.zeros(5, np.float32))
@@ -371,7 +375,7 @@ class TestDevicesWithoutATable:
     def test_a_first_step_that_comes_out_equal_is_estimated_from_the_next(self) -> None:
         """Its loss and its norm are one draw of the noise, and so is the scale of clipping."""
         a, b, again = on("TPU v6e", A, B, AGAIN)
-        ulp = noisier(higher(ULP, 1e-5), 1e-5)
+        ulp = noisier(higher(higher(ULP, 1e-5), 1e-3, NEARBY + 1), 1e-5)  # that is not near
         ulp = with_step(ulp, 0, loss=A.steps[0].loss, gradient_norm=A.steps[0].gradient_norm)
         (ulp,) = on("TPU v6e", ulp)
         noise = {"noise_floor": (a, ulp), "repeat": (a, again)}
