@@ -29,7 +29,7 @@ from harness.config.training import Shape, TrainingData, TrainingRequest
 from harness.ladder.comparison import Comparison
 from harness.models.family import Model
 from harness.probe.expected import fingerprint_of
-from harness.record.evidence import Fingerprint, Parameter, Record, Step, Window
+from harness.record.evidence import Fingerprint, Imported, Parameter, Record, Step, Window
 from harness.record.graph import Collective, ModuleGraph
 from harness.record.reader import read_record
 
@@ -479,6 +479,14 @@ def as_training(run: Record, **fields: Any) -> Record:
     )  # fmt: skip
     requested = dataclasses.replace(request, **fields)
     return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, case=requested))
+
+
+def imported(
+    run: Record, assumed: tuple[str, ...] = (), findings: tuple[str, ...] = (), **rounding: float
+) -> Record:
+    """The Record, if it had been imported from what a trainer printed, with so many digits."""
+    made = Imported(("a log",), rounding, assumed, findings)
+    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, imported=made))
 
 
 def with_observed(run: Record, **observed: Any) -> Record:

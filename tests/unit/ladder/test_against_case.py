@@ -18,6 +18,7 @@ from builders import (
 )
 
 from harness.base.errors import BadInput
+from harness.config.case import Case, Schedule
 from harness.ladder.against_case import learning_rate, tiles, tiles_of
 from harness.ladder.result import Result
 from harness.ladder.rungs.optimizer import optimizer
@@ -187,6 +188,29 @@ class TestOptimizer:
 
 
 class TestLearningRate:
+    @pytest.mark.parametrize(
+        ("name", "warmup", "rates"),
+        [
+            ("linear", 0, [1.0, 0.75, 0.5, 0.25]),
+            ("constant", 0, [1.0, 1.0, 1.0, 1.0]),
+            ("constant", 2, [0.0, 0.5, 1.0, 1.0]),
+            ("cosine", 0, [1.0, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
+            ("linear", 4, [0.0, 0.25, 0.5, 0.75]),
+            ("linear", 3, [0.0, 1 / 3, 2 / 3, 1.0]),
+        ],
+    )
+    def test_of_each_schedule(self, name: str, warmup: int, rates: list[float]) -> None:
+        case = Trainer(steps=4, warmup=warmup, learning_rate=1.0).record().case
+        assert isinstance(case, Case)
+        other = dataclasses.replace(case, schedule=Schedule(name=name, warmup_steps=warmup))
+        assert [learning_rate(other, step) for step in range(4)] == pytest.approx(rates)
+
+    def test_of_one_that_is_not_known(self, a: Record) -> None:
+        assert isinstance(a.case, Case)
+        case = dataclasses.replace(a.case, schedule=Schedule(name="sawtooth", warmup_steps=2))
+        with pytest.raises(BadInput, match="it is none of linear, constant, cosine"):
+            learning_rate(case, 0)
+
     def test_warm_up_and_decay(self) -> None:
         case = Trainer(steps=8, warmup=2, learning_rate=1e-2).record().case
         rates = [learning_rate(case, step) for step in range(8)]  # type: ignore[arg-type]

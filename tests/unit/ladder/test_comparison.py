@@ -6,12 +6,12 @@ import dataclasses
 import math
 
 import pytest
-from builders import Trainer, comparison, tolerance, with_manifest, with_observed
+from builders import Trainer, comparison, imported, tolerance, with_manifest, with_observed
 
 from harness.ladder.comparison import ROUNDING
 from harness.ladder.metric import ANY_DEVICE, Floor, Metric
 from harness.ladder.result import Finding
-from harness.record.evidence import Imported, Record
+from harness.record.evidence import Record
 
 A = Trainer().record()
 B = Trainer(label="b").record()
@@ -24,12 +24,6 @@ FLOORS = (
     Floor("TPU v6e", "bfloat16", "", 0.5, ""),
 )
 METRIC = Metric("number", "", FLOORS, distance=lambda x, y: 0.0)
-
-
-def imported(run: Record, **rounding: float) -> Record:
-    """The Record, if it had been imported from what a trainer printed."""
-    made = Imported(("a log",), rounding)
-    return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, imported=made))
 
 
 class TestUnshared:

@@ -123,15 +123,17 @@ class TestEveryStep:
         a: Record,
         judge: Judge,
         change: Change,
-        read: object,
+        read: Callable[[Record], object],
         step: int,
         value: float,
     ) -> None:
-        broken = change(a, step, value)
+        broken = change(change(a, 7, value), step, value)
         for pair in ((a, broken), (broken, a), (broken, broken)):
             result = judge(comparison(*pair))
             assert result.result is FAIL
             assert result.findings[0].step == step
+            told = [at(run, read, step) for run in pair]
+            assert str([result.findings[0].a, result.findings[0].b]) == str(told)
             worded(result)
             assert result.value is not None
             assert math.isnan(result.value)
@@ -185,7 +187,19 @@ class TestEveryStep:
     ) -> None:
         other = with_manifest(a, lambda m: m["case"].update(steps=requested))
         for pair in ((a, other), (other, a), (other, other)):
-            assert judge(comparison(*pair)).result is FAIL
+            result = judge(comparison(*pair))
+            assert result.result is FAIL
+            assert [f.step for f in result.findings] == ([8] if requested == 9 else [])
+
+    def test_a_step_beyond_those_that_were_asked_for(
+        self, a: Record, judge: Judge, change: Change, read: object
+    ) -> None:
+        """It was begun, and not finished."""
+        more = dataclasses.replace(a.steps[-1], index=8, finished=False)
+        longer = dataclasses.replace(a, steps=(*a.steps, more))
+        for pair in ((a, longer), (longer, a)):
+            result = judge(comparison(*pair))
+            assert (result.result, result.findings[0].step) == (FAIL, 8)
 
     def test_a_run_that_is_not_complete(
         self, worded: Worded, a: Record, judge: Judge, change: Change, read: object
@@ -319,6 +333,9 @@ class TestLimits:
             limit = comparison(*pair).limit_over(LOSSES)
             assert limit.useless
             assert "tolerance.floor.float16.loss" in limit.source
+        result = loss_curve(comparison(b, with_loss(b, 7, 9.0)))
+        assert (result.result, result.value) == (Result.INCONCLUSIVE, 0.0)
+        assert result.explanation.startswith("from step 0 on the loss is not judged: ")
         nearly = with_loss(b, 0, 2.8)
         for other, result in ((nearly, Result.INCONCLUSIVE), (b, PASS)):  # equal is equal
             verdict = session.compare(b, other, tolerance()).verdict

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import BadInput
 from harness.ladder.judge import judge
-from harness.ladder.ladder import names
+from harness.ladder.ladder import names, rungs
 from harness.ladder.result import Finding, Result, RungResult
 from harness.ladder.verdict import EXIT_CODES, PairVerdict, Verdict, merged, overall
 
@@ -109,6 +109,25 @@ class TestPair:
         skipped = pair(**dict.fromkeys(names(), NOT_EXERCISED))
         assert skipped.result is INVALID
         assert "train alike" not in skipped.headline
+
+    @pytest.mark.parametrize(
+        ("share", "metric", "hidden"), [(1.0, "m", True), (0.99, "m", False), (2.0, "", False)]
+    )
+    def test_a_pass_of_a_noisy_case_says_what_it_hides(
+        self, share: float, metric: str, hidden: bool
+    ) -> None:
+        first, second = [rung for rung in rungs() if rung.compares][:2]
+        limits = {first.name: 1e-9, second.name: share * second.noisy}
+        found = dataclasses.replace(
+            pair(),
+            rungs=tuple(
+                dataclasses.replace(r, limit=limits.get(r.rung), metric=metric)
+                for r in pair().rungs
+            ),
+        )
+        blind = f"differences up to 1e-09 of a {first.compares}, {second.noisy:.2g} of a "
+        assert found.blind_to == (blind + second.compares if hidden else "")
+        assert found.headline.endswith("; blind to " + found.blind_to if hidden else "rungs hold")
 
     def test_the_rungs_are_in_causal_order(self) -> None:
         assert names() == (
