@@ -81,6 +81,48 @@ class TestLimit:
         limit = comparison(A, B).limit_over(METRIC, beyond * ROUNDING * 1e-3)
         assert limit.value == pytest.approx(value)
 
+    @pytest.mark.parametrize(
+        ("deterministic", "repeated", "value"),
+        [
+            (False, 0.2, 0.4),
+            (False, None, 2e-3),
+            (False, math.nan, 2e-3),
+            (True, 0.2, 2e-3),
+            (None, 0.2, 2e-3),
+        ],
+    )
+    def test_a_repeat_is_noise_on_a_device_that_is_not_deterministic(
+        self, deterministic: bool | None, repeated: float | None, value: float
+    ) -> None:
+        c = comparison(A, B, deterministic=deterministic)
+        assert c.limit_over(METRIC, None, repeated).value == value
+
+    @pytest.mark.parametrize(
+        ("resolution", "perturbed", "value"),
+        [
+            (0.0, 0.01, 0.02),
+            (0.05, 0.01, 0.1),
+            (0.05, 0.05, 0.1),
+            (0.05, 0.2, 0.4),
+            (0.05, 0.0, 0.1),
+            (0.0, 0.0, math.inf),
+            (0.05, None, math.inf),
+        ],
+    )
+    def test_numbers_are_no_nearer_than_they_are_rounded(
+        self, resolution: float, perturbed: float | None, value: float
+    ) -> None:
+        metric = dataclasses.replace(METRIC, resolution={"float32": resolution})
+        there = comparison(UNKNOWN, UNKNOWN, deterministic=True).limit_over(metric, perturbed)
+        assert there.value == value
+        assert ("rounding of the number" in there.source) == (value == 0.1 and perturbed != 0.05)
+        assert comparison(A, B).limit_over(metric).value == 2e-3
+
+    def test_a_perturbed_run_that_is_no_further_is_told(self) -> None:
+        for measured, told in ((1e-4, True), (1e-3, True), (2e-3, False)):
+            source = comparison(A, B).limit_over(METRIC, measured).source
+            assert ("(the perturbed run measured" in source) == told
+
     @pytest.mark.parametrize(("rounding", "value"), [(1e-4, 2e-3), (1e-2, 2e-2)])
     def test_digits_that_were_not_printed_are_no_difference(
         self, rounding: float, value: float

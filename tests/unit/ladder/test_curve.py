@@ -333,9 +333,9 @@ class TestLimits:
             limit = comparison(*pair).limit_over(LOSSES)
             assert limit.useless
             assert "tolerance.floor.float16.loss" in limit.source
-        result = loss_curve(comparison(b, with_loss(b, 7, 9.0)))
-        assert (result.result, result.value) == (Result.INCONCLUSIVE, 0.0)
-        assert result.explanation.startswith("from step 0 on the loss is not judged: ")
+        blind = loss_curve(comparison(b, with_loss(b, 7, 9.0)))
+        assert (blind.result, blind.value) == (Result.INCONCLUSIVE, 0.0)
+        assert blind.explanation.startswith("from step 0 on the loss is not judged: ")
         nearly = with_loss(b, 0, 2.8)
         for other, result in ((nearly, Result.INCONCLUSIVE), (b, PASS)):  # equal is equal
             verdict = session.compare(b, other, tolerance()).verdict
