@@ -21,7 +21,8 @@ DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
 OPTIMIZERS = ("adamw", "adafactor")
 SCHEDULES = ("linear", "constant", "cosine")
-AXES = ("data", "fsdp", "tensor", "context", "expert")
+AXES = ("data", "fsdp", "tensor", "expert", "context")
+"""Axes of a mesh, in the order in which devices are numbered along them: torchprime's own."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,11 @@ class Case:
     def slices(self) -> int:
         """Number of slices that the mesh lies across."""
         return math.prod(self.dcn.values())
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Sizes of the mesh axes in the order of AXES, however a user or JSON ordered them."""
+        return {axis: self.mesh[axis] for axis in AXES if axis in self.mesh}
 
     @property
     def micro_batch(self) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInput, CannotTrain
-from harness.config.case import AXES
 from harness.config.settings import EngineOptions
 from harness.devices.device import device
 from harness.engines.command import (
@@ -78,8 +77,7 @@ def _command(job: Job[EngineOptions], eager: bool, dtype: str) -> Command:
         "eager": eager,
         # In float64 nobody asks what is computed again.
         "remat": case.model.remat and not in_float64,
-        # Devices are numbered along the axes in this order, however a user wrote them down.
-        "mesh": {axis: case.mesh[axis] for axis in AXES if axis in case.mesh},
+        "mesh": case.axes,
         "dcn": dict(case.dcn),
         "sharding": dict(case.sharding),
         "micro_batch": case.micro_batch,

@@ -212,7 +212,8 @@ def _spec(job: Job[HfOptions]) -> Spec:
         )
     return spec_for(
         job,
-        mesh=dict(case.mesh) if extra or case.slices > 1 else None,
+        # Pairs keep their order in the spec's JSON, whose keys are sorted.
+        mesh=list(case.axes.items()) if extra or case.slices > 1 else None,
         dcn=dict(case.dcn),
         sharding=dict(case.sharding) if case.aligned and by_xla else None,
         einsum_linear=job.options.einsum_linear,

@@ -19,7 +19,7 @@ from harness.probe.saved import Found
 
 
 def inject(
-    mesh: dict[str, int] | None,
+    mesh: list[tuple[str, int]] | None,
     dcn: dict[str, int],
     sharding: dict[str, list[Any]] | None,
     einsum_linear: bool,
@@ -28,7 +28,8 @@ def inject(
 ) -> None:
     """The Trainer has one mesh of its own and shards the largest dimension of each parameter.
 
-    mesh:          sizes of the mesh axes by name, where its own mesh is to be replaced
+    mesh:          axes of the mesh, name and size, where its own mesh is to be replaced: devices
+                   are numbered along the last one first
     dcn:           over how many slices each axis of it lies, where it lies across some
     sharding:      partition spec by parameter pattern (`*` is a layer number); None leaves its own
     einsum_linear: torch_xla's einsum lowering on its plain `nn.Linear` modules
@@ -64,15 +65,16 @@ def inject(
 
         trainer.Trainer._wrap_model = _wrap_model
         if mesh is not None:
+            axes = dict(mesh)
             init = trainer.Trainer.__init__
 
             @functools.wraps(init)
             def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-                with _own_mesh(mesh, dcn):
+                with _own_mesh(axes, dcn):
                     init(self, *args, **kwargs)
 
             trainer.Trainer.__init__ = __init__
-            if mesh.get("data", 1) > 1:
+            if axes.get("data", 1) > 1:
                 _cut_rows(trainer, ("data", "fsdp"))
 
     when_imported("transformers.trainer", patch)

@@ -124,7 +124,8 @@ GRADIENT = Metric(
     unrelated=UNRELATED,
     by_float64=True,
     floors=(
-        Floor("CPU", "float32", "", 1e-6, "measured: hf against torchprime 9.4e-7, perturbed "
+        Floor("CPU", "float32", "", 2e-6, "measured: hf against torchprime 9.4e-7, and 2.1e-6 "
+              "with four layers of Llama 4, of which float64 is 1.9e-6 and 2.2e-6 away; perturbed "
               "weights 1.5e-6"),
         Floor("CPU", "bfloat16", "", 3e-2, "measured: hf against torchprime 2.3e-2, perturbed "
               "weights 6.1e-2"),

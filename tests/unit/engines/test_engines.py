@@ -256,7 +256,7 @@ class TestTheCaseReachesEveryTrainer:
         assert found["ici_mesh.data"] == "1"
         assert reference(two)["mesh"] == two.mesh
         spec = command_of("hf", two).spec
-        assert spec.injected["mesh"] == two.mesh
+        assert spec.injected["mesh"] == [("fsdp", 2), ("tensor", 2)]
         assert spec.injected["sharding"] == two.sharding
         assert command_of("hf", case).spec.injected["mesh"] is None
 
@@ -264,6 +264,22 @@ class TestTheCaseReachesEveryTrainer:
         other = load(["case.mesh.fsdp=2", "+case.mesh.data=2"]).case
         assert list(other.mesh) == ["fsdp", "data"]
         assert list(reference(other)["mesh"]) == ["data", "fsdp"]
+        injected = Spec.from_json(command_of("hf", other).spec.to_json()).injected
+        assert injected["mesh"] == [["data", 2], ["fsdp", 2]]
+
+    def test_nor_are_they_put_in_order_by_their_names(self, checkout: Path) -> None:
+        """In which JSON writes them: devices would be numbered otherwise than torchprime does."""
+        experts = load(
+            [
+                "case=llama4-tiny",
+                "sharding@case.sharding=llama4-fsdp-expert",
+                "case.mesh.fsdp=2",
+                "+case.mesh.expert=2",
+            ]
+        ).case
+        injected = Spec.from_json(command_of("hf", experts).spec.to_json()).injected
+        assert injected["mesh"] == [["fsdp", 2], ["expert", 2]]
+        assert list(reference(experts)["mesh"]) == ["fsdp", "expert"]
 
     def test_a_mesh_across_slices(self, case: Case, checkout: Path) -> None:
         """Each engine gets the part within a slice and the part across slices of every axis."""
@@ -273,7 +289,7 @@ class TestTheCaseReachesEveryTrainer:
         assert (found["ici_mesh.fsdp"], found["dcn_mesh.fsdp"]) == ("4", "2")
         assert (reference(two)["mesh"], reference(two)["dcn"]) == ({"fsdp": 8}, {"fsdp": 2})
         spec = command_of("hf", two).spec
-        assert (spec.injected["mesh"], spec.injected["dcn"]) == ({"fsdp": 8}, {"fsdp": 2})
+        assert (spec.injected["mesh"], spec.injected["dcn"]) == ([("fsdp", 8)], {"fsdp": 2})
         for name in ("hf", "reference"):
             assert command_of(name, two).spec.slices == 2
             assert command_of(name, case).spec.slices == 1
