@@ -38,7 +38,7 @@ from harness.record.evidence import CrossEntropy, Record
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
 
-GRADIENT = 2 * 1e-6
+GRADIENT = 2 * 2e-6
 
 
 def scaled(run: Record, index: int, factor: float, what: str = "gradient") -> Record:
@@ -56,7 +56,7 @@ class TestBackward:
         assert result.value is not None
         assert 0 < result.value < 1e-6  # they add up in another order
         assert result.limit == pytest.approx(GRADIENT)
-        assert result.detects == "one parameter's gradient that is off by 3.4e-06"
+        assert result.detects == "one parameter's gradient that is off by 6.8e-06"
 
     def test_exactly_equal(self, a: Record) -> None:
         assert backward(comparison(a, a)).value == 0
