@@ -1,4 +1,4 @@
-"""`parity matrix`: every case, sharding and feature, trained by every pair of engines."""
+"""`parity matrix`: every case, sharding and feature, trained by its pairs of engines."""
 
 from __future__ import annotations
 
