@@ -64,3 +64,5 @@ def test_of_which_run_alone_it_was_observed() -> None:
     pairs = (WARM, WARM), (WARM, bare(WARM)), (bare(COLD), COLD), (bare(WARM), bare(WARM))
     alone = [observed_alone(*pair, lambda p: p.state_after) for pair in pairs]
     assert alone == [None, WARM.label, COLD.label, None]
+    some = with_parameter(bare(WARM), 0, state_after=WARM.parameters[0].state_after)
+    assert observed_alone(some, bare(WARM), lambda p: p.state_after) == WARM.label

@@ -47,7 +47,8 @@ class TestFindings:
     ONE, TWO = Finding("one", 5), Finding("two", 3)
 
     def test_an_identity_fails_by_each(self) -> None:
-        assert RungResult.identity("r", (), "equal").result is PASS
+        equal = RungResult.identity("r", (), "equal")
+        assert (equal.result, equal.value, equal.limit) == (PASS, 0, 0)
         for findings, text in (((self.ONE,), "one"), ((self.ONE, self.TWO), "one (and 1 more)")):
             found = RungResult.identity("r", findings, "equal")
             assert (found.result, found.value, found.limit) == (Result.FAIL, len(findings), 0)
