@@ -19,7 +19,7 @@ from builders import (
 
 from harness.base.errors import BadInput
 from harness.config.case import Case, Schedule
-from harness.ladder.against_case import learning_rate, tiles, tiles_of
+from harness.ladder.against_case import learning_rate, partition, tiles, tiles_of
 from harness.ladder.result import Result
 from harness.ladder.rungs.optimizer import optimizer
 from harness.ladder.rungs.sharding import sharding
@@ -185,6 +185,39 @@ class TestOptimizer:
         ]  # fmt: skip
         result = optimizer(comparison(*pair))
         assert (result.result, result.findings[0].a) == (FAIL, "SGD")
+
+
+class TestPartitionOfOneRun:
+    def kinds(self, run: Record) -> list[str]:
+        return [finding.kind for finding in partition(run)]
+
+    def test_as_the_table_says(self, a: Record) -> None:
+        assert self.kinds(a) == []
+
+    @pytest.mark.parametrize("kind", ["aligned", "as_shipped"])
+    def test_only_of_an_aligned_case(self, a: Record, kind: str) -> None:
+        run = with_manifest(
+            with_parameter(a, 0, sharding=""), lambda m: m["case"].update(kind=kind)
+        )
+        assert self.kinds(run) == (["partition"] if kind == "aligned" else [])
+
+    def test_what_was_not_observed_is_not_judged(self, a: Record) -> None:
+        assert self.kinds(with_observed(with_parameter(a, 0, sharding=""), mesh=None)) == []
+        assert self.kinds(with_observed(a, devices=None)) == []
+        staged = dataclasses.replace(a.manifest, role="staged")
+        traced = with_observed(dataclasses.replace(a, manifest=staged), devices=1)
+        assert self.kinds(traced) == []  # for more devices than its process has
+        assert self.kinds(with_observed(a, input_sharding=None)) == []
+
+    @pytest.mark.parametrize(("devices", "found"), [(4, []), (8, [(8, 4)])])
+    def test_on_the_devices_of_the_mesh(
+        self, a: Record, devices: int, found: list[tuple[int, int]]
+    ) -> None:
+        assert [(f.a, f.b) for f in partition(with_observed(a, devices=devices))] == found
+
+    def test_a_mesh_of_fewer_devices_than_it_has_places(self) -> None:
+        held = tiles(["fsdp"], {"fsdp": 4}, (0, 1))
+        assert held == {(0,): frozenset({0}), (1,): frozenset({1})}
 
 
 class TestLearningRate:

@@ -333,7 +333,7 @@ class TestLimits:
             limit = comparison(*pair).limit_over(LOSSES)
             assert limit.useless
             assert "tolerance.floor.float16.loss" in limit.source
-        blind = loss_curve(comparison(b, with_loss(b, 7, 9.0)))
+        blind = loss_curve(comparison(b, with_loss(with_loss(b, 1, 9.0), 7, 9.0)))
         assert (blind.result, blind.value) == (Result.INCONCLUSIVE, 0.0)
         assert blind.explanation.startswith("from step 0 on the loss is not judged: ")
         nearly = with_loss(b, 0, 2.8)
