@@ -208,6 +208,14 @@ class TestFails:
         finding = found(resumed(with_parameter, **fields))
         assert (finding.kind, finding.parameter) == (kind, SOUND.straight.parameters[0].name)
 
+    def test_where_weights_end_is_told_of_the_last_step_and_by_the_way_to_it(self) -> None:
+        """Without a break one that does not move any more, and that one moves all of the way."""
+        first = SOUND.saving.parameters[0]
+        straight = with_parameter(SOUND.straight, 0, final=first.saved)
+        finding = found(dataclasses.replace(SOUND, straight=straight))
+        assert (finding.kind, finding.step) == ("end", SOUND.straight.case.steps - 1)
+        assert "ends elsewhere, by 1 of what" in finding.text
+
     def test_moments_of_an_optimizer_that_counts_no_updates(self) -> None:
         assert SOUND.resumed is not None
         saving, back = (
@@ -234,6 +242,7 @@ class TestFails:
             ({"generators": {"torch": "anew", "device": "device 5"}}, "generator_torch"),
             ({"gradient_norm": 7.0}, "gradient_norm"),
             ({"loss": 7.0, "micro_losses": (7.0,)}, "loss"),
+            ({"micro_losses": ()}, "loss"),
         ],
     )
     def test_of_a_step(self, fields: dict[str, Any], kind: str) -> None:
@@ -350,6 +359,10 @@ class TestNotObserved:
     @pytest.mark.parametrize("what", ["initial", "final"])
     def test_of_a_parameter(self, what: str) -> None:
         assert judged(resumed(with_parameter, **{what: None})).result is INVALID
+
+    def test_where_the_run_without_a_break_ends(self) -> None:
+        straight = with_parameter(SOUND.straight, 0, final=None)
+        assert judged(dataclasses.replace(SOUND, straight=straight)).result is INVALID
 
     def test_what_was_saved(self) -> None:
         saving = dataclasses.replace(SOUND.saving, loaded=None)

@@ -190,6 +190,16 @@ class TestWhy:
         assert self.explained(2, 1, 3, 4) == f"{self.NAMES[0]} and {self.NAMES[1]} are exchanged"
         assert self.explained(3, 4, 1, 9) == "layers 0 and 1 are exchanged in layers.*.q.weight"
 
+    def test_layers_of_experts(self) -> None:
+        """Two numbers are in their names: the first is the layer's."""
+        x = {f"layers.{i}.experts.{k}.w": 10 * i + k for i in (0, 1) for k in (3, 4)}
+        y = {name: (bits + 10) % 20 for name, bits in x.items()}
+        assert explanations(("a", "b"), x, y, list(x)) == "layers 0 and 1 are exchanged"
+        one = {**x, "layers.0.experts.4.w": 14, "layers.1.experts.4.w": 4}
+        assert explanations(
+            ("a", "b"), x, one, ["layers.0.experts.4.w", "layers.1.experts.4.w"]
+        ) == ("layers 0 and 1 are exchanged in layers.*.experts.4.w")
+
     def test_tied_layers(self) -> None:
         assert (
             self.explained(1, 2, 1, 4)

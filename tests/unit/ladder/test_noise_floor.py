@@ -294,6 +294,13 @@ class TestRepeat:
             first, again = (with_parameter(run, 1, **{field: None}) for run in (A, AGAIN))
             assert first_difference(first, again) is not None
 
+    def test_a_parameter_that_is_not_trained_has_no_gradient_to_be_equal(self) -> None:
+        frozen, again = (with_parameter(r, 1, group=None, gradient=None) for r in (A, AGAIN))
+        assert first_difference(frozen, again) is None
+        drawn = with_parameter(AGAIN, 1, group=None)
+        for pair in ((frozen, drawn), (drawn, frozen)):
+            assert first_difference(*pair) == "the gradient of step 0 of model.norm.weight"
+
     def test_an_engine_that_draws_on_a_deterministic_device(self) -> None:
         """That is no rounding: the documented floors count, and a note tells."""
         drawn = higher(AGAIN, 0.04)
