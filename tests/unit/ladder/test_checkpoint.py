@@ -249,6 +249,13 @@ class TestFails:
         finding = found(resumed(with_step, **fields))
         assert (finding.kind, finding.step) == (kind, SAVE_AT)
 
+    def test_the_loss_of_one_micro_batch(self) -> None:
+        two = resumption(accumulation=2)
+        assert two.resumed is not None
+        first, second = two.resumed.steps[0].micro_losses
+        other = with_step(two.resumed, 0, micro_losses=(first, second * 1.1))
+        assert found(dataclasses.replace(two, resumed=other)).kind == "loss"
+
     def test_another_batch_of_its_own(self) -> None:
         """Though prepared rows took its place."""
         assert SOUND.resumed is not None
@@ -363,6 +370,12 @@ class TestNotObserved:
     def test_where_the_run_without_a_break_ends(self) -> None:
         straight = with_parameter(SOUND.straight, 0, final=None)
         assert judged(dataclasses.replace(SOUND, straight=straight)).result is INVALID
+
+    @pytest.mark.parametrize("which", ["straight", "resumed"])
+    def test_a_loss(self, which: str) -> None:
+        run, index = getattr(SOUND, which), SAVE_AT if which == "straight" else 0
+        lost = {which: with_step(run, index, loss=None)}
+        assert judged(dataclasses.replace(SOUND, **lost)).result is INVALID
 
     def test_what_was_saved(self) -> None:
         saving = dataclasses.replace(SOUND.saving, loaded=None)
