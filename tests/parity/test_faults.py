@@ -134,6 +134,22 @@ def test_a_feature_that_is_lost(
 
 
 @pytest.mark.cpu
+@pytest.mark.slow
+def test_embeddings_that_are_untied(request: pytest.FixtureRequest) -> None:
+    words = ("launcher.device=cpu-native", "case.model.tie_embeddings=true", "case.mesh.fsdp=1")
+    clean = pair_outcome(
+        request.config, EnginePair("llama-tiny", "reference", "hf", "cpu"), *words
+    ).verdict.pairs[0]
+    assert clean.result is Result.PASS, clean.headline
+    _check(
+        Seeded("lost_tie", "sharding", parameter="lm_head.weight"),
+        "llama-tiny",
+        request.config,
+        *words,
+    )
+
+
+@pytest.mark.cpu
 @pytest.mark.parametrize(
     "form",
     ["two_call_clipping", pytest.param("unwatched_clipping", marks=pytest.mark.slow)],

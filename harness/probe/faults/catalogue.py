@@ -50,6 +50,7 @@ FAULTS: Mapping[str, Kind] = {
     "einsum_precision": Kind("model"),
     "lost_mask": Kind("model"),
     "lost_positions": Kind("model"),
+    "lost_tie": Kind("model"),
     "lost_recomputation": Kind("model"),
     "sync_each_layer": Kind("model"),
     "gathered_activations": Kind("model"),

@@ -63,6 +63,28 @@ def lost_positions() -> None:
     _ignore("position_ids")
 
 
+def lost_tie() -> None:
+    """The output layer gets a matrix of its own in place of the embedding's, and keeps it."""
+
+    def change(model: torch.nn.Module) -> int:
+        found = 0
+        for module in model.modules():
+            output: Any = getattr(module, "lm_head", None)
+            if output is not None and _is_shared(output.weight, model):
+                own = output.weight.detach().clone()
+                output.weight = torch.nn.Parameter(own, requires_grad=False)
+                found += 1
+        return found
+
+    change_model(change)
+
+
+def _is_shared(weight: torch.nn.Parameter, model: torch.nn.Module) -> bool:
+    """Whether more than one module has it."""
+    every = (p for module in model.modules() for p in module.parameters(recurse=False))
+    return sum(parameter is weight for parameter in every) > 1
+
+
 def perturb_weight(parameter: str, by: float) -> None:
     """Add `by` to one element of one parameter before the first step."""
 
