@@ -6,7 +6,8 @@
 A mutant changes one operator, constant or boolean of one line in `harness/ladder/`. Its tests are
 collected and run once, which has to pass, and tells which tests call which function. Each mutant is
 a fork of that process: the functions that it changes get their new code, and the tests that call
-them are run until one fails. Lines that are executed on import are left out: constants and tables.
+them are run, those of the module and the fastest first, until one fails or five seconds of the
+processor have passed. Lines that are executed on import are left out: constants and tables.
 
 FILE keeps one line of JSON for each mutant that was tried, which the next call does not try again.
 What no test finds is printed with its line: it is equivalent, or a test is missing.
@@ -21,8 +22,7 @@ import gc
 import os
 import random
 import re
-import select
-import signal
+import resource
 import sys
 import time
 from collections import Counter, defaultdict
@@ -38,8 +38,11 @@ import resumable
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = "harness/ladder"
 TESTS = "tests/unit/ladder"
-TIME_LIMIT = 60.0
-"""Seconds for the tests of one mutant: all of them take 30. One that hangs is found."""
+TESTED = 5.0
+"""Seconds of the processor for the tests of one mutant, the fastest first; one that is not found by
+then has survived."""
+HANGS = 30
+"""Seconds of the processor after which a mutant hangs, and is found: no test takes half of them."""
 
 CHANGES = (
     (r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "),
@@ -100,6 +103,8 @@ class Sweep:
     def __init__(self, sample: list[Mutant], results: Path, seconds: float) -> None:
         self._sample, self._results, self._seconds = sample, results, seconds
         self._callers: dict[CodeType, set[str]] = defaultdict(set)
+        self._seconds_of: dict[str, float] = {}
+        self._cached: list[Any] = []
         self._now = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -110,11 +115,19 @@ class Sweep:
         sys.setprofile(None)
         if slow := {name for name in failed if self._run([i for i in items if i.nodeid == name])}:
             raise SystemExit(f"they fail without a mutant: {', '.join(sorted(slow))}")
+        functions: dict[str, list[FunctionType]] = defaultdict(list)
+        for each in gc.get_objects():
+            if isinstance(each, functools._lru_cache_wrapper):
+                self._cached.append(each)
+            elif isinstance(each, FunctionType) and not each.__closure__:
+                functions[each.__code__.co_filename].append(each)
+        gc.freeze()  # so that a fork's collector copies nothing
         began = time.monotonic()
         for mutant in self._sample:
             if time.monotonic() - began > self._seconds:
                 break
-            if (found := self._is_found(mutant, items)) is not None:
+            of_file = functions[str(ROOT / mutant.file)]
+            if (found := self._is_found(mutant, items, of_file)) is not None:
                 resumable.append(self._results, {**asdict(mutant), "survived": not found})
         return True
 
@@ -123,22 +136,32 @@ class Sweep:
             self._callers[frame.f_code].add(self._now)
 
     def _run(self, items: list[pytest.Item], until_one_fails: bool = True) -> list[str]:
-        """Run tests; those that failed, or the first one."""
+        """Run tests; those that failed, or the first one within TESTED seconds."""
         failed = []
+        began = time.process_time()
         for item, following in zip(items, [*items[1:], None], strict=True):
+            if until_one_fails and time.process_time() - began > TESTED:
+                break
             self._now = item.nodeid
+            last = time.process_time()
             item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
             reports = _protocol(item, following)
+            self._seconds_of[item.nodeid] = time.process_time() - last
             if any(report.failed for report in reports):
                 failed.append(item.nodeid)
                 if until_one_fails:
                     break
         return failed
 
-    def _is_found(self, mutant: Mutant, items: list[pytest.Item]) -> bool | None:
-        """Whether a test fails, or does not end; None for a line that no function has."""
+    def _is_found(
+        self, mutant: Mutant, items: list[pytest.Item], functions: list[FunctionType]
+    ) -> bool | None:
+        """Whether a test fails, or does not end; None for a line that no function has.
+
+        functions: those of the mutant's file, without those that are made within others
+        """
         path = ROOT / mutant.file
-        changed = [f for f in _functions(path) if mutant.number in _lines(f.__code__)]
+        changed = [f for f in functions if mutant.number in _lines(f.__code__)]
         if not changed:
             return None
         lines = path.read_text().splitlines()
@@ -148,37 +171,31 @@ class Sweep:
         except SyntaxError:
             return True
         names = {n for f in changed for inner in _inner(f.__code__) for n in self._callers[inner]}
-        stem = path.stem
-        mine = sorted((i for i in items if i.nodeid in names), key=lambda i: stem not in i.nodeid)
+        mine = sorted(
+            (item for item in items if item.nodeid in names),
+            key=lambda item: (path.stem not in item.nodeid, self._seconds_of[item.nodeid]),
+        )
 
         def fails() -> bool:
             _change(changed, code)
+            for cached in self._cached:
+                cached.cache_clear()
             return bool(self._run(mine))
 
         return _fails_in_a_fork(fails)
 
 
 def _change(functions: list[FunctionType], codes: dict[tuple[str, int], CodeType]) -> None:
-    """Give functions their new code, and forget what they have returned."""
+    """Give functions their new code."""
     for function in functions:
         code = function.__code__
         function.__code__ = codes[code.co_qualname, code.co_firstlineno]
-    for cached in gc.get_objects():
-        if isinstance(cached, functools._lru_cache_wrapper):
-            cached.cache_clear()
 
 
 def _protocol(item: pytest.Item, following: pytest.Item | None) -> list[pytest.TestReport]:
     from _pytest.runner import runtestprotocol
 
     return runtestprotocol(item, log=False, nextitem=following)
-
-
-def _functions(path: Path) -> list[FunctionType]:
-    """The functions of a file that there are, without those that are made within others."""
-    made = (f for f in gc.get_objects() if isinstance(f, FunctionType))
-    name = str(path)
-    return [f for f in made if f.__code__.co_filename == name and not f.__closure__]
 
 
 def _inner(code: CodeType) -> Iterator[CodeType]:
@@ -200,24 +217,21 @@ def _lines(code: CodeType) -> set[int]:
 
 
 def _fails_in_a_fork(test: Any) -> bool:
-    """Whether `test` is true in a fork, raises, or takes too long."""
-    reading, writing = os.pipe()
+    """Whether `test` is true in a fork, raises, or hangs."""
     child = os.fork()
     if child == 0:
+        used = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (used + HANGS, used + HANGS))
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
+        survives = False
         try:
-            os.write(writing, b"1" if test() else b"0")
+            survives = not test()
         finally:
-            os._exit(0)
-    os.close(writing)
-    ready, _, _ = select.select([reading], [], [], TIME_LIMIT)
-    answer = os.read(reading, 1) if ready else b""
-    os.close(reading)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return answer != b"0"
+            os._exit(0 if survives else 1)
+    _, status = os.waitpid(child, 0)
+    return status != 0
 
 
 def read(results: Path) -> dict[Mutant, bool]:
