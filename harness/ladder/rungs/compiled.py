@@ -42,7 +42,7 @@ def compiled(c: Comparison) -> RungResult:
         found = [result for result in results if result.result is worst]
         if found:
             return found[0]
-    furthest = max(results, key=lambda result: (result.value or 0.0) / ((result.limit or 0) or 1))
+    furthest = max(results, key=lambda result: (result.value or 0.0) / (result.limit or 1))
     return RungResult.passed(
         NAME, "; ".join(result.explanation for result in results), furthest.value,
         Limit(furthest.limit or 0, furthest.limit_source), detects=furthest.detects,

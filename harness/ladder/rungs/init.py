@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from harness.config.case import ALIGNED
 from harness.ladder.comparison import Comparison
 from harness.ladder.distances import by_name, exceeds, nan_last, relative_distance, worst
@@ -28,10 +26,6 @@ def init(c: Comparison) -> RungResult:
         if x is None or y is None:
             missing = name_a if x is None else name_b
             return RungResult.invalid("init", f"{missing}: {name} was not observed")
-        if not (math.isfinite(x.norm) and math.isfinite(y.norm)):
-            findings.append(Finding(f"{name}: not finite", None, name, x.norm, y.norm))
-            distances[name] = math.nan
-            continue
         distance = relative_distance(x, y)
         # Sketches may round to equal values where single bits differ, and bits may collide.
         distances[name] = distance if x.bits == y.bits else max(distance, 1e-12)

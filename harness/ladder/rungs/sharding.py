@@ -96,9 +96,9 @@ def _against_case(record: Record) -> list[Finding]:
         findings.append(Finding(text, a=mesh["axes"], b=expected, kind="mesh"))
     others = [p for p in record.parameters if p.dtype != case.dtype]
     if others:
-        text = f"{len(others)} parameters of {name} are not {case.dtype}, as the case asks: "
-        text += f"{others[0].name} is {others[0].dtype}"
         first = others[0]
+        text = f"{len(others)} parameters of {name} are not {case.dtype}, as the case asks: "
+        text += f"{first.name} is {first.dtype}"
         findings.append(Finding(text, None, first.name, first.dtype, case.dtype, kind="dtype"))
     return findings
 

@@ -72,7 +72,10 @@ class TestBackward:
             result = backward(comparison(*pair))
             assert result.result is expected
             if expected is FAIL:
-                assert [f.parameter for f in result.findings] == [a.parameters[index].name]
+                (found,) = result.findings
+                assert (found.step, found.parameter) == (0, a.parameters[index].name)
+                norms = [p.gradient.norm for r in pair if (p := r.parameters[index]).gradient]
+                assert [found.a, found.b] == norms
 
     def test_an_order_that_no_mean_or_norm_can_see(self, a: Record) -> None:
         class Mirrored(Trainer):
@@ -105,6 +108,14 @@ class TestBackward:
         other = scaled(scaled(a, 0, 2.0), 1, 2.01)
         worded(backward(comparison(a, other)))
         worded(backward(comparison(a, scaled(a, 0, 0.0))))
+
+    def test_a_ratio_that_is_no_number_is_not_common(self, a: Record) -> None:
+        other = a
+        for index in range(3):
+            other = scaled(other, index, 2.0 if index < 2 else math.nan)
+        result = backward(comparison(a, other))
+        assert result.result is FAIL
+        assert "ratio" not in result.explanation
 
     def test_a_common_ratio_beside_a_gradient_of_zeros(self, a: Record) -> None:
         a = scaled(a, 0, 0.0)

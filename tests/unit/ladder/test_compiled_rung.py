@@ -174,9 +174,15 @@ class TestFlags:
 
 
 class TestFits:
+    def test_all_of_what_the_chip_has(self) -> None:
+        full = heavier(2**35 / sample_module().memory.peak, "hbm")
+        assert full.peak_bytes == 2**35
+        assert judged(full, full).result is Result.PASS
+
     def test_more_than_the_chip_has(self) -> None:
         large = heavier(2**35 / sample_module().memory.peak + 1, "hbm")
-        assert judged(large, large).result is Result.FAIL
+        result = judged(large, large)
+        assert (result.result, result.value, result.limit) == (Result.FAIL, 2, 0)
         assert judged(large, large, True).result is Result.FAIL
 
     @pytest.mark.parametrize("side", [0, 1])

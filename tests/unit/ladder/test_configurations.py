@@ -6,7 +6,14 @@ import dataclasses
 from typing import Any
 
 import pytest
-from builders import Trainer, comparison, with_manifest, with_observed
+from builders import (
+    Trainer,
+    as_training,
+    comparison,
+    with_manifest,
+    with_observed,
+    with_parameter,
+)
 
 from harness.ladder.judge import judge
 from harness.ladder.result import Result
@@ -91,6 +98,22 @@ def test_each_mesh_is_that_of_its_case(whole: Record) -> None:
     result = sharding(comparison(whole, other, configurations=True))
     assert result.result is FAIL
     assert any("but the case asks for" in f.text for f in result.findings)
+
+
+def test_two_meshes_that_are_each_its_case_s_agree(whole: Record) -> None:
+    """As two configurations of one training; as two runs of one case they do not."""
+    rest = "0,1,2,3 last_tile_dim_replicate}"
+    rows = f"{{devices=[2,1,2]{rest}"
+    other = with_observed(on_mesh(whole, {"fsdp": 2, "tensor": 2}), input_sharding=rows)
+    for index, parameter in enumerate(other.parameters):
+        cut = rows if len(parameter.shape) == 2 else f"{{devices=[2,2]{rest}"
+        other = with_parameter(other, index, sharding=cut)
+    for pair in ((whole, other), (other, whole)):
+        assert sharding(comparison(*pair, configurations=True)).result is PASS
+        assert sharding(comparison(*pair)).result is FAIL
+    imported = as_training(other)
+    for pair in ((whole, imported), (imported, whole)):
+        assert sharding(comparison(*pair, configurations=True)).result is FAIL
 
 
 def test_what_is_executed_may_differ(whole: Record) -> None:

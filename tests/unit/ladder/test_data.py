@@ -137,6 +137,10 @@ class TestData:
         runs = [t(steps=4, label=t.__name__).record() for t in (Trainer, Swapped)]
         worded(judged(*runs))
 
+    def test_two_batches_that_come_late_are_no_lag(self) -> None:
+        runs = [t(steps=3, label=t.__name__).record() for t in (Trainer, Behind)]
+        assert "lag" not in judged(*runs).findings[0].text
+
     def test_equal_batches_in_every_step_are_no_lag(self, worded: Worded) -> None:
         class Same(Trainer):
             def batch(self, micro_step: int) -> Any:

@@ -25,6 +25,7 @@ from builders import (
 from golden import Worded
 
 from harness.ladder.comparison import Comparison
+from harness.ladder.distances import exceeds
 from harness.ladder.judge import judge
 from harness.ladder.loss import first_loss
 from harness.ladder.result import Result, RungResult
@@ -124,6 +125,8 @@ class TestForwardSaysWhy:
             result = forward(comparison(*pair))
             assert result.result is FAIL
             worded(result)
+        alone = [t(label="x", steps=1).record() for t in (CountsFirst, CountsRight)]
+        assert "S = 6" in forward(comparison(*alone)).explanation
 
     def test_another_ratio_has_another_cause(self, worded: Worded) -> None:
         a, b = CountsFirst().record(), CountsRight(label="b").record()
@@ -189,6 +192,8 @@ class TestAgainstFloat64OfTheirOwn:
         result = backward(comparison(*pair, float64_per_run=exact, broken=("init",)))
         assert result.result is FAIL
         assert result.findings[0].parameter == "model.norm.weight"
+        assert result.limit is not None
+        assert exceeds(result.value, result.limit)
 
     def test_the_first_label_is_the_cause(self, worded: Worded) -> None:
         a = dataclasses.replace(CountsFirst().record(), directory=Path("/a"))

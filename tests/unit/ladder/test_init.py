@@ -34,7 +34,7 @@ def b() -> Record:
 class TestInit:
     def test_equal(self, worded: Worded, a: Record, b: Record) -> None:
         result = init(comparison(a, b))
-        assert result.result is PASS
+        assert (result.result, result.value) == (PASS, 0)
         worded(result)
 
     def test_one_bit_of_one_weight(self, a: Record, b: Record) -> None:
@@ -69,6 +69,14 @@ class TestInit:
         for bits in (negated.bits, fingerprint(weights).bits):
             other = dataclasses.replace(negated, bits=bits)
             assert init(comparison(a, with_parameter(b, 2, initial=other))).result is FAIL
+
+    def test_sums_that_cannot_tell_a_bit_do_not_hide_it(self, a: Record, b: Record) -> None:
+        exact = b.parameters[2].initial
+        assert exact is not None
+        other = dataclasses.replace(exact, bits=exact.bits ^ 1)
+        result = init(comparison(a, with_parameter(b, 2, initial=other)))
+        assert (result.result, result.value) == (FAIL, 1e-12)
+        assert [f.parameter for f in result.findings] == ["lm_head.weight"]
 
     def test_sums_in_another_order_are_no_difference(self, a: Record, b: Record) -> None:
         exact = a.parameters[0].initial

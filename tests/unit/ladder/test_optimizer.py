@@ -124,7 +124,7 @@ class TestHyperParameters:
 
     @pytest.mark.parametrize("value", [math.nan, "nan", [0.9, math.nan], [["nan"]]])
     def test_nan_is_not_equal_to_nan(self, a: Record, value: Any) -> None:
-        both = with_hyper(a, betas=value), with_hyper(a, betas=value)
+        both = with_hyper(a, momentum=value), with_hyper(a, momentum=value)
         assert optimizer(comparison(*both, broken=("clip",))).result is FAIL
 
     def test_infinity_is(self, a: Record) -> None:

@@ -124,6 +124,16 @@ def test_the_worst_target_is_the_result() -> None:
     assert predicted_time(dataclasses.replace(c, compiled=pairs[:1])).result is Result.PASS
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_the_furthest_apart_is_what_a_pass_shows(turn: int) -> None:
+    c = comparison(Trainer().record(), Trainer().record())
+    near = step(), step(products={"model/lm_head": 0.005})
+    pairs = ((step(), step()), near)[::turn]
+    result = predicted_time(dataclasses.replace(c, compiled=pairs))
+    assert result.result is Result.PASS
+    assert result.value == judge_times(NAMES, near).value
+
+
 def test_every_part_has_its_worth() -> None:
     assert set(WORTH) == {*IN_TURN}
     assert all(0 < low <= high for low, high in WORTH.values())

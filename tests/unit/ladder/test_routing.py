@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,15 @@ from harness.config.compose import load
 from harness.ladder.judge import judge
 from harness.ladder.loss import first_loss
 from harness.ladder.result import Result, RungResult
-from harness.ladder.rungs.routing import CHOICE, LOGITS, SCORES, permuted, routing
+from harness.ladder.rungs.routing import (
+    CHOICE,
+    LOGITS,
+    SCORES,
+    logits_distance,
+    permuted,
+    routing,
+    scores_distance,
+)
 from harness.record.evidence import Imported, Record, Routed, Sums
 from harness.record.layout import STEPS
 from harness.record.reader import read_steps
@@ -142,10 +151,19 @@ class TestAgree:
         """One training in two configurations: the routers see other tokens first."""
         batch = b.steps[0].batches[0]
         half = with_step(b, 0, batches=(dataclasses.replace(batch, shape=(2, *batch.shape[1:])),))
-        left, right = run(a, FIRST.routed(), SECOND.routed()), run(half, FIRST.routed())
+        left, right = (run(r, FIRST.routed(), SECOND.routed()) for r in (a, half))
         result = routing(comparison(left, right, configurations=True))
         assert result.result is NOT_EXERCISED
         worded(result)
+        assert routing(comparison(left, right)).result is PASS
+        same = run(b, FIRST.routed(), SECOND.routed())
+        assert routing(comparison(left, same, configurations=True)).result is PASS
+
+    def test_what_routers_do_at_later_steps_is_not_compared(self, a: Record, b: Record) -> None:
+        """By then the weights differ by what the updates were apart."""
+        wrong = one_elsewhere(FIRST, largest_margin(FIRST))
+        left, right = (run(r, FIRST.routed(), SECOND.routed()) for r in (a, b))
+        assert routing(comparison(left, with_step(right, 1, routed=(wrong,)))).result is PASS
 
     def test_it_claims_no_token_that_was_not_kept(
         self, worded: Worded, a: Record, b: Record
@@ -173,6 +191,15 @@ class TestMissing:
         worded(result)
         left, right = run(a, FIRST.routed(), lacking), run(b, FIRST.routed(), SECOND.routed())
         assert routing(comparison(left, right)).result is INVALID
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_what_was_not_observed_of_the_noise_is_no_number(
+        self, a: Record, b: Record, side: int
+    ) -> None:
+        pair = [run(r, FIRST.routed()) for r in (a, b)]
+        lacking = dataclasses.replace(FIRST.routed(), logits=None, scores=None)
+        pair[side] = run((a, b)[side], lacking)
+        assert all(math.isnan(measure(*pair)) for measure in (logits_distance, scores_distance))
 
     def test_a_layer(self, worded: Worded, a: Record, b: Record) -> None:
         whole, half = run(a, FIRST.routed(), SECOND.routed()), run(b, FIRST.routed())
@@ -233,6 +260,7 @@ class TestDiffer:
         assert (result.result, result.metric) == (FAIL, "router")
         assert result.value == pytest.approx(0.01, rel=0.5)
         (finding,) = result.findings
+        assert finding.step == 0
         assert finding.b == pytest.approx(1.01 * finding.a, rel=1e-3)
         worded(result)
 

@@ -149,6 +149,7 @@ class TestShardingAgainstTheCase:
         a, b = (with_manifest(r, lambda m: m["case"].update(dtype="bfloat16")) for r in (a, b))
         result = sharding(comparison(a, b))
         assert result.result is FAIL
+        assert {f.parameter for f in result.findings} == {a.parameters[0].name}
         worded(result)
 
     def test_one_parameter_in_another_dtype_on_both_sides(self, a: Record, b: Record) -> None:
