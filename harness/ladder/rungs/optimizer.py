@@ -113,9 +113,11 @@ def _which(names: list[str], total: int) -> str:
     """A person's name for a set of parameters."""
     if len(names) == total:
         return "every parameter"
+    if len(names) == 1:
+        return names[0]
     if all("norm" in name for name in names):
         return f"the {len(names)} norm weights"
-    return names[0] if len(names) == 1 else f"{len(names)} parameters ({names[0]}, …)"
+    return f"{len(names)} parameters ({names[0]}, …)"
 
 
 def _has_nan(value: Any) -> bool:
@@ -201,14 +203,17 @@ def _judge_moments(
 def _moment_norms(
     c: Comparison, name: str, step: int, kind: str
 ) -> tuple[float | None, float | None]:
-    states = [by_name(record)[name].state_after[step : step + 1] for record in (c.a, c.b)]
-    first, second = (s[0][kind].norm if s and kind in s[0] else None for s in states)
+    kept = [by_name(record)[name].state_after for record in (c.a, c.b)]
+    first, second = (s[step][kind].norm if step < len(s) and kind in s[step] else None for s in kept)
     return first, second
 
 
 def _cause(c: Comparison) -> str:
-    """What of AdamW explains the difference of the first updates, in words that follow others."""
-    if not all(_class(record, 0) in ("Adam", "AdamW") for record in (c.a, c.b)):
+    """What of AdamW explains the difference of the first updates, in words that follow others.
+
+    Both runs have an optimizer of one class: `_compare_settings` says so otherwise.
+    """
+    if _class(c.a, 0) not in ("Adam", "AdamW"):
         return ""
     sides = by_name(c.a), by_name(c.b)
     # Where a warm-up starts from zero, the first step is none, and the first two are the second.
@@ -217,7 +222,7 @@ def _cause(c: Comparison) -> str:
             {n: u[step] for n, p in side.items() if (u := _sketches_of_updates(p))}
             for side in sides
         )
-        if all(sketch_norm(update) for update in (*x.values(), *y.values())):
+        if any(sketch_norm(update) for update in (*x.values(), *y.values())):
             hyper = next((h for p in c.a.parameters if (h := _hyper(c.a, p, 0))), {})
             rates = [max(s.learning_rates) for s in c.a.steps[: step + 1] if s.learning_rates]
             weights = {n: p.initial.sketch for n, p in sides[0].items() if p.initial}

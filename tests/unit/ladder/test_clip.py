@@ -242,8 +242,13 @@ class TestClip:
         pair = [Trainer(label="a", max_norm=None).record(), ByHand(max_norm=None).record()]
         for order in (pair, pair[::-1]):
             result = clip(comparison(*order))
-            assert result.result is FAIL
+            assert (result.result, result.value) == (FAIL, pytest.approx(0.5))
             worded(result)
+        larger = pair[0]
+        for index, parameter in enumerate(larger.parameters):
+            assert parameter.clipped_norm is not None
+            larger = with_parameter(larger, index, clipped_norm=1.5 * parameter.clipped_norm)
+        assert "were scaled" in clip(comparison(pair[0], larger)).explanation
 
     def test_no_norm_exceeds_the_maximum(self, worded: Worded) -> None:
         pair = [Trainer(label=label, max_norm=0.62).record() for label in "ab"]
@@ -302,6 +307,8 @@ class TestClip:
             run = with_step(run, 0, gradient_norm=gradient_norm(run))
             pair.append(_rescaled(run))
         assert clip(comparison(*pair)).result is PASS
+        called = [by_calls(r, [[0, 1, 2]], [r.steps[0].gradient_norm]) for r in pair]
+        assert clip(comparison(*called)).result is PASS
         zero = [with_parameter(r, 1, clipped_norm=0.0) for r in pair]
         assert clip(comparison(*zero)).result is PASS
         assert applied_scale(zero[0]) == applied_scale(pair[0])
@@ -310,10 +317,24 @@ class TestClip:
         """Each run's scale is judged by its own norm, and by that alone."""
         b = Trainer(label="b", seed=1).record()
         assert clip(comparison(a, b)).result is FAIL
-        assert clip(comparison(a, b, broken=("init",))).result is PASS
+        apart = clip(comparison(a, b, broken=("init",)))
+        assert apart.result is PASS
+        assert apart.value is not None
+        assert 0 < apart.value < 1e-6
         for trainer in (NoClipping, ClippingWithoutEffect, OfOneShard, OfTheParameters):
             wrong = trainer(label="b", seed=1).record()
             assert clip(comparison(a, wrong, broken=("init",))).result is FAIL
+        nan = scaled(b, 1, math.nan)
+        for pair in ((a, nan), (nan, a)):
+            assert clip(comparison(*pair, broken=("backward",))).result is INVALID
+
+    def test_gradients_that_differ_within_their_limit(self, a: Record) -> None:
+        """That is for `backward` to judge: each clips as it should."""
+        b = scaled(a, 1, 1 + 1e-4)
+        b = _rescaled(with_step(b, 0, gradient_norm=gradient_norm(b)))
+        wide = tolerance(floor={"float32": {"scale": 0.05}})
+        for pair in ((a, b), (b, a)):
+            assert clip(comparison(*pair, tolerance=wide)).result is PASS
 
     @pytest.mark.parametrize("which", [0, 1])
     def test_what_was_not_observed(self, a: Record, b: Record, which: int) -> None:
@@ -465,6 +486,14 @@ class TestForms:
         result = clip(comparison(Trainer(label="a", max_norm=0.55).record(), b))
         assert result.result is FAIL
         worded(result)
+        plain = Each(label="b", max_norm=0.55).record()
+        for sets, told in (([[0, 1], [2]], "a norm of its own"), ([[0, 1, 2]], "ought to have")):
+            limits = [math.hypot(*(norms[i] for i in indices)) for indices in sets]
+            if len(sets) == 1:
+                limits = [plain.steps[0].gradient_norm]
+            result = clip(comparison(by_calls(plain, sets, limits), b))
+            assert result.result is FAIL
+            assert told in result.explanation
 
     def test_one_parameter_that_no_call_is_for(self, worded: Worded, a: Record) -> None:
         b = OneForgotten(label="b").record()
@@ -527,10 +556,21 @@ class TestForms:
             record = trainer(label=label, max_norm=None).record()
             clips = (Clip("value", limit, 3),)
             steps = tuple(dataclasses.replace(step, clips=clips) for step in record.steps)
-            return dataclasses.replace(record, steps=steps)
+            record = dataclasses.replace(record, steps=steps)
+            for index in range(3):
+                record = with_parameter(record, index, clipped_by=(0,))
+            return record
 
         a = run("a")
         assert clip(comparison(a, run("b"))).result is PASS
+        frozen = [
+            with_parameter(r, 1, gradient=None, group=None, clipped_norm=None)
+            for r in (a, run("b"))
+        ]
+        assert clip(comparison(*frozen)).result is PASS
+        odd = with_parameter(run("b"), 1, clipped_norm=1e-3)
+        result = clip(comparison(a, odd, tolerance=tolerance(floor={"float32": {"scale": 0.4}})))
+        assert (result.result, result.metric) == (FAIL, "parameter_scale")
         plain = Trainer(label="b", max_norm=None).record()
         for b in (plain, run("b", limit=0.03), run("b", Trainer), with_step(run("b"), 5, clips=())):
             for pair in ((a, b), (b, a)):

@@ -13,6 +13,7 @@ import pytest
 from builders import (
     Arrays,
     Trainer,
+    as_training,
     comparison,
     fingerprint,
     round_bfloat16,
@@ -116,6 +117,8 @@ class TestHyperParameters:
         b = Trainer(label="b", groups=2).record()
         b = with_hyper(with_parameter(with_parameter(b, 1, group=0), 2, group=1), group=1, eps=1.0)
         worded(optimizer(comparison(a, b)))
+        both = with_parameter(b, 1, group=1)
+        assert "2 parameters (model.norm" in optimizer(comparison(a, both)).explanation
 
     def test_more_than_one_difference(self, worded: Worded, a: Record) -> None:
         result = optimizer(comparison(a, with_hyper(a, eps=1.0, weight_decay=1.0)))
@@ -313,7 +316,7 @@ class TestUpdates:
     def test_updates_that_have_to_differ_are_not_judged(self, worded: Worded, a: Record) -> None:
         b = CounterAhead(label="b").record()
         result = optimizer(comparison(a, b, broken=("clip",)))
-        assert result.result is PASS
+        assert (result.result, result.value) == (PASS, 0)
         worded(result)
         assert "update" not in result.detects
 
@@ -462,6 +465,26 @@ class TestWhy:
             worded(result)
 
 
+    def test_of_the_others_where_neither_trains_a_parameter(self) -> None:
+        class FrozenDecays(Frozen):
+            def updated(self, weight: Any, gradient: Any, state: Any, rate: float) -> Any:
+                moved = super().updated(weight, gradient, state, rate)
+                return moved - rate * 0.1 * weight * (weight.ndim > 1)
+
+        pair = Frozen(label="a").record(), FrozenDecays(label="b").record()
+        assert "b decays 2 of 3 parameters" in optimizer(comparison(*pair)).explanation
+
+    def test_of_another_class_nothing_is_told(self, a: Record) -> None:
+        b = Decays(label="b").record()
+        pair = [
+            as_training(dataclasses.replace(r, groups=((0, "torch.optim.SGD", r.groups[0][2]),)))
+            for r in (a, b)
+        ]
+        result = optimizer(comparison(*pair))
+        assert result.result is FAIL
+        assert "decays" not in result.explanation
+
+
 class CoarseMoments(Trainer):
     """Keeps its moments in bfloat16."""
 
@@ -497,7 +520,10 @@ class TestMoments:
             runs[side] = with_states(runs[side], 1, states)
             result = optimizer(comparison(*runs))
             assert result.result is FAIL
-            assert [(f.parameter, f.step) for f in result.findings] == [(changed.name, step)]
+            norms = [r.parameters[1].state_after[step][kind].norm for r in runs]
+            assert [(f.parameter, f.step, f.a, f.b) for f in result.findings] == [
+                (changed.name, step, *norms)
+            ]
 
     @pytest.mark.parametrize("what", ["one kind", "one step", "not a number"])
     def test_a_moment_that_only_one_run_has(self, a: Record, b: Record, what: str) -> None:
@@ -514,6 +540,10 @@ class TestMoments:
             result = optimizer(comparison(*pair))
             assert result.result is FAIL
             assert {f.parameter for f in result.findings} == {changed.name}
+            if what != "not a number":
+                assert {(f.a is None, f.b is None) for f in result.findings} == {
+                    (pair[0] is other, pair[1] is other)
+                }
 
     def test_of_one_run_alone(self, a: Record, b: Record) -> None:
         for run in (a, b):
