@@ -204,7 +204,9 @@ def _moment_norms(
     c: Comparison, name: str, step: int, kind: str
 ) -> tuple[float | None, float | None]:
     kept = [by_name(record)[name].state_after for record in (c.a, c.b)]
-    first, second = (s[step][kind].norm if step < len(s) and kind in s[step] else None for s in kept)
+    first, second = (
+        s[step][kind].norm if step < len(s) and kind in s[step] else None for s in kept
+    )
     return first, second
 
 

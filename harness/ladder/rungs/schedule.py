@@ -37,7 +37,7 @@ def schedule(c: Comparison) -> RungResult:
         return RungResult.invalid("schedule", "no step and parameter is in both runs")
     for name, series in ((name_a, left), (name_b, right)):
         for step, rates in series.items():
-            if not rates or None in rates:
+            if None in rates:
                 text = f"{name}: a learning rate of step {step} was not observed"
                 return RungResult.invalid("schedule", text)
     differences = {step: furthest(left[step], right[step]) for step in left}

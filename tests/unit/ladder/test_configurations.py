@@ -13,6 +13,7 @@ from builders import (
     with_manifest,
     with_observed,
     with_parameter,
+    with_step,
 )
 
 from harness.ladder.judge import judge
@@ -61,6 +62,14 @@ def test_the_same_rows_cut_otherwise_are_equal_data(whole: Record) -> None:
     assert result.result is PASS, result.explanation
     assert "1 in whole and 2 in whole" in result.explanation
     assert data(comparison(whole, halved(whole))).result is FAIL
+    # Any other tensor of a half is another one than that of the whole.
+    placed = []
+    for run in (whole, halved(whole)):
+        given = tuple(
+            {**g, "position_ids": str(len(run.steps[2].inputs))} for g in run.steps[2].inputs
+        )
+        placed.append(with_step(run, 2, inputs=given))
+    assert data(comparison(*placed, configurations=True)).result is PASS
 
 
 def test_other_rows_are_not(whole: Record) -> None:
@@ -77,13 +86,11 @@ def test_other_rows_are_not(whole: Record) -> None:
 
 def test_a_mask_that_only_one_has(whole: Record) -> None:
     cut = halved(whole)
-    masked = [dataclasses.replace(b, mask="1" * 16) for b in cut.steps[2].batches]
-    steps = list(cut.steps)
-    steps[2] = dataclasses.replace(steps[2], batches=tuple(masked))
-    result = data(
-        comparison(whole, dataclasses.replace(cut, steps=tuple(steps)), configurations=True)
-    )
-    assert result.result is FAIL
+    first, second = (dataclasses.replace(b, mask="1" * 16) for b in cut.steps[2].batches)
+    for masked in ((first, second), (first, cut.steps[2].batches[1])):
+        other = with_step(cut, 2, batches=masked)
+        for pair in ((whole, other), (other, whole)):
+            assert data(comparison(*pair, configurations=True)).result is FAIL
 
 
 def on_mesh(run: Record, case: dict[str, int], found: dict[str, int] | None = None) -> Record:

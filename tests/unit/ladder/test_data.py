@@ -137,6 +137,17 @@ class TestData:
         runs = [t(steps=4, label=t.__name__).record() for t in (Trainer, Swapped)]
         worded(judged(*runs))
 
+    def test_as_many_as_are_shown(self) -> None:
+        """Six micro-steps that differ are named, and no more of them hinted at."""
+
+        class Pairwise(Trainer):
+            def batch(self, micro_step: int) -> Any:
+                other = {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5}
+                return super().batch(other.get(micro_step, micro_step))
+
+        text = judged(Trainer().record(), Pairwise(label="b").record()).findings[0].text
+        assert "(micro-steps 1, 2, 3, 4, 5, 6 differ)" in text
+
     def test_two_batches_that_come_late_are_no_lag(self) -> None:
         runs = [t(steps=3, label=t.__name__).record() for t in (Trainer, Behind)]
         assert "lag" not in judged(*runs).findings[0].text
@@ -299,6 +310,24 @@ class TestDataAsTheCaseAsks:
             assert result.result is FAIL
             worded(result)
 
+    def test_one_micro_batch_of_another_shape_on_both_sides(
+        self, pair: tuple[Record, Record]
+    ) -> None:
+        short = [
+            with_step(
+                r,
+                3,
+                batches=(
+                    r.steps[3].batches[0],
+                    dataclasses.replace(r.steps[3].batches[1], shape=(4, 5)),
+                ),
+            )
+            for r in pair
+        ]
+        result = judged(*short)
+        assert result.result is FAIL
+        assert [f.step for f in result.findings] == [3, 3]
+
     def test_as_shipped_a_trainer_serves_itself(self, a: Record, b: Record) -> None:
         x, y = (self.asking(r, kind="as_shipped", global_batch=8) for r in (a, b))
         assert judged(x, y).result is PASS
@@ -358,10 +387,13 @@ class TestDataOfTruncatedRuns:
         assert result.result is FAIL
         worded(result)
         worded(judged(b, a))
+        texts = [f.text for f in judged(a, without(b, "steps", 3)).findings]
+        assert "b trained 7 of 8 steps, not step 3" in texts
 
     def test_a_step_that_was_not_finished(self, a: Record, b: Record) -> None:
         result = judged(a, with_step(b, 7, finished=False))
         assert result.result is FAIL
+        assert any("trained 7 of 8 steps, not step 7" in f.text for f in result.findings)
 
     def test_a_gap_does_not_shift_what_follows(self, worded: Worded, a: Record, b: Record) -> None:
         """Steps are compared by their number, not by their place."""
@@ -398,6 +430,13 @@ class TestWhatTheModelIsGiven:
             assert result.result is FAIL
             worded(result)
             assert result.findings[0].step == 5
+
+    def test_in_which_micro_batch(self, pair: tuple[Record, Record]) -> None:
+        first, second = pair[1].steps[4].inputs
+        other = with_step(pair[1], 4, inputs=(first, {**second, "tokens": "0" * 16}))
+        result = judged(pair[0], other)
+        assert result.result is FAIL
+        assert result.findings[0].text.startswith("step 4, micro-batch 1: ")
 
     def test_rows_that_both_change_alike(self, a: Record, b: Record) -> None:
         assert judged(*(self.given(r, 5, tokens="0" * 16) for r in (a, b))).result is PASS

@@ -140,6 +140,8 @@ class TestForwardSaysWhy:
     ) -> None:
         result = forward(comparison(with_loss(a, 0, 2.0), with_loss(a, 0, 3.0)))
         worded(result)
+        result = forward(comparison(with_loss(a, 0, 2.0), with_loss(a, 0, 2.0002)))
+        assert "divides" not in result.explanation
 
     def test_batches_without_targets(self, a: Record) -> None:
         batch = dataclasses.replace(a.steps[0].batches[0], targets=0, first_targets=4)
@@ -295,9 +297,21 @@ class TestAlikeInError:
         assert judge(comparison(a, b)).rung("forward").result is PASS
         verdict = judge(comparison(a, b, first_float64=exact))
         assert verdict.headline_rung is verdict.rung("forward")
-        assert [f.a for f in verdict.rung("forward").findings] == [
-            run.steps[0].loss for run in (a, b)
+        assert [(f.step, f.a) for f in verdict.rung("forward").findings] == [
+            (0, run.steps[0].loss) for run in (a, b)
         ]
+
+    @pytest.mark.parametrize(
+        ("off", "expected"),
+        [((0.8, 0.9), PASS), ((0.8, 1.2), PASS), ((1.2, 0.8), PASS), ((1.2, 1.3), FAIL)],
+    )
+    def test_both_have_to_be_beyond_the_limit(
+        self, a: Record, off: tuple[float, float], expected: Result
+    ) -> None:
+        exact = first_loss(self.EXACT)
+        assert exact is not None
+        pair = [with_loss(a, 0, exact * (1 + by * LOSS)) for by in off]
+        assert forward(comparison(*pair, first_float64=self.EXACT)).result is expected
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_both_right(self, dtype: str) -> None:
@@ -309,7 +323,8 @@ class TestAlikeInError:
         a, b = self.Summed().record(), self.Summed(label="hf@2").record()
         x, y = (with_manifest(r, lambda m: m.update(beyond_case={"x": "1"})) for r in (a, b))
         assert forward(comparison(a, b, first_float64=self.EXACT)).result is FAIL
-        assert forward(comparison(x, y, first_float64=self.EXACT)).result is PASS
+        for pair in ((x, y), (x, b), (a, y)):
+            assert forward(comparison(*pair, first_float64=self.EXACT)).result is PASS
 
     @pytest.mark.parametrize(("share", "expected"), [(1e-4, PASS), (1.5e-3, PASS), (1e-2, FAIL)])
     def test_a_device_whose_rounding_is_not_known(self, share: float, expected: Result) -> None:

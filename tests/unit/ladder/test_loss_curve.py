@@ -173,7 +173,7 @@ class TestKept:
             last = run.parameters[1]
             kept = last.final if where == "final" else last.state_final[where]
             assert kept is not None
-            bad = dataclasses.replace(kept, norm=value, sketch=(value,) * len(kept.sketch))
+            bad = dataclasses.replace(kept, sketch=(value, *kept.sketch[1:]))
             state = {**last.state_final, "exp_avg_sq": bad}
             if where == "final":
                 return with_parameter(run, 1, final=bad)

@@ -464,7 +464,6 @@ class TestWhy:
             assert result.result is FAIL
             worded(result)
 
-
     def test_of_the_others_where_neither_trains_a_parameter(self) -> None:
         class FrozenDecays(Frozen):
             def updated(self, weight: Any, gradient: Any, state: Any, rate: float) -> Any:

@@ -18,9 +18,10 @@ from builders import (
 from golden import Worded
 
 from harness.ladder.curve import lagging
+from harness.ladder.distances import relative_difference
 from harness.ladder.result import Result
 from harness.ladder.rungs.schedule import schedule
-from harness.record.evidence import Record
+from harness.record.evidence import Imported, Record
 
 PASS, FAIL, INVALID = Result.PASS, Result.FAIL, Result.INVALID
 
@@ -70,6 +71,12 @@ class TestRates:
         b = with_step(with_step(a, 3, learning_rates=(1.0,)), 4, learning_rates=(2.0,))
         result = schedule(comparison(a, b))
         worded(result)
+
+    def test_a_rate_of_zero_has_no_factor(self, a: Record) -> None:
+        b = with_step(with_step(a, 0, learning_rates=(1.0,)), 3, learning_rates=(1.0,))
+        for pair in ((a, b), (b, a)):
+            result = schedule(comparison(*pair))
+            assert (result.result, len(result.findings)) == (FAIL, 2)
 
     def test_another_decay(self, worded: Worded, a: Record) -> None:
         class Constant(Trainer):
@@ -203,6 +210,47 @@ class TestRates:
         pair = [with_manifest(r, lambda m: m["case"]["schedule"].update(name=name)) for r in (a, b)]
         result = schedule(comparison(*pair))
         assert (result.result, result.findings[0].step) == (FAIL, 3)
+        assert result.explanation == result.findings[0].text
+        assert result.value == relative_difference(result.findings[0].a, result.findings[0].b)
+
+
+class TestSkipped:
+    """A schedule goes on without an update that was skipped."""
+
+    def skipping(self, run: Record, *at: int) -> Record:
+        """The Record of a run whose updates of these steps were skipped."""
+        rates = [s.learning_rates for i, s in enumerate(run.steps) if i not in at]
+        steps = [
+            dataclasses.replace(step, learning_rates=rate, micro_losses=(1.0,) * (1 + (i in at)))
+            for i, (step, rate) in enumerate(zip(run.steps, rates, strict=False))
+        ]
+        return dataclasses.replace(run, steps=tuple(steps))
+
+    @pytest.mark.parametrize("at", [(5,), (3, 5)])
+    def test_the_rates_up_to_it_are_judged(self, a: Record, b: Record, at: tuple[int, ...]) -> None:
+        other = self.skipping(b, *at)
+        for pair in ((a, other), (other, a)):
+            result = schedule(comparison(*pair))
+            assert result.result is INVALID
+            assert f"skipped at step {at[0]}" in result.explanation
+        other = with_step(other, 2, learning_rates=(1.0, 1.0))
+        assert schedule(comparison(a, other)).result is FAIL
+
+
+class TestImported:
+    """Of a run that was imported: the rate of its first group, by the digits that were printed."""
+
+    def imported(self, run: Record) -> Record:
+        made = Imported(("a log",), {"learning_rate": 1e-3})
+        return dataclasses.replace(run, manifest=dataclasses.replace(run.manifest, imported=made))
+
+    @pytest.mark.parametrize(("off", "expected"), [(1.9e-3, PASS), (2.1e-3, FAIL)])
+    def test_what_was_printed(self, a: Record, b: Record, off: float, expected: Result) -> None:
+        first, second = b.steps[4].learning_rates
+        other = with_step(b, 4, learning_rates=(first * (1 - off), second * 9))
+        for pair in ((self.imported(a), other), (other, self.imported(a))):
+            result = schedule(comparison(*map(as_training, pair)))
+            assert result.result is expected
 
 
 class TestLagging:
