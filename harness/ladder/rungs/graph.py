@@ -97,7 +97,8 @@ def _judged(c: Comparison) -> RungResult:
     findings = c.of_each(against_case.checkpointing)
     if c.graphs is not None:
         dumped = dataclasses.replace(c, a=c.graphs[0], b=c.graphs[1])
-        findings = [*dumped.of_each(against_case.checkpointing), *findings]
+        # What both of a side's runs show is told once.
+        findings = [*dict.fromkeys([*dumped.of_each(against_case.checkpointing), *findings])]
     if not findings and not c.configurations:
         findings += _other_recomputation(c)
     if not any(computes_by_xla(record.observed) for record in (c.a, c.b)):

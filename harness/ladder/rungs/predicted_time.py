@@ -128,7 +128,7 @@ def ratio(a: Predicted, b: Predicted) -> Ratio:
         return Ratio(1.0, 0.0, float("inf"))
     return Ratio(
         value=b.parts.seconds / whole.seconds,
-        low=1 + low / (largest if low > 0 else smallest),
+        low=max(0.0, 1 + low / (largest if low > 0 else smallest)),
         high=1 + high / (smallest if high > 0 else largest),
     )
 

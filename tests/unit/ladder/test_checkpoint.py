@@ -113,14 +113,22 @@ class TestHolds:
         worded(result)
 
     def test_a_case_that_does_not_save(self, a: Record, b: Record) -> None:
-        assert checkpoint(comparison(a, b)).result is NOT_EXERCISED
+        result = checkpoint(comparison(a, b))
+        assert result.result is NOT_EXERCISED
+        assert "the case saves nothing" in result.explanation
 
     def test_nothing_beside(self) -> None:
-        assert judged(None, None).result is NOT_EXERCISED
+        result = judged(None, None)
+        assert result.result is NOT_EXERCISED
+        assert "the case saves nothing" not in result.explanation
 
     def test_of_one_side_alone_it_says_nothing(self) -> None:
-        assert judged(SOUND, None).result is INVALID
-        assert judged(None, SOUND).result is INVALID
+        other = resumption("b")
+        for pair, left in (((SOUND, None), "b"), ((None, other), "hf")):
+            runs = SOUND.straight, other.straight
+            result = checkpoint(comparison(*runs, resumptions=pair))
+            assert result.result is INVALID
+            assert result.explanation.startswith(f"{left} was not saved")
 
 
 class TestFails:

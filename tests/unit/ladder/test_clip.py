@@ -526,6 +526,14 @@ class TestForms:
             assert result.result is FAIL
             worded(result)
 
+    def test_a_function_that_is_not_watched_and_scales_some_as_the_case_asks(
+        self, a: Record
+    ) -> None:
+        b = OneForgotten(label="b").record()
+        steps = [dataclasses.replace(s, max_norm=None, gradient_norm=None) for s in b.steps]
+        result = clip(comparison(a, dataclasses.replace(b, steps=tuple(steps))))
+        assert (result.result, result.metric) == (FAIL, "scale")
+
     def test_a_function_that_is_not_watched_and_adds_up_in_bfloat16(self) -> None:
         """Its norm is as short as that of the watched one, and both scale alike."""
 

@@ -120,7 +120,7 @@ class TestCompiles:
         pair = [sample_step(), sample_step()]
         pair[side] = sample_step(modules=(), error=self.ERROR)
         result = judged(pair[0], pair[1], one_engine)
-        assert result.result is Result.FAIL
+        assert (result.result, result.value, result.limit) == (Result.FAIL, 1, 0)
         worded(result)
 
     @pytest.mark.parametrize("one_engine", [False, True])
@@ -171,6 +171,30 @@ class TestFlags:
         flags = "--xla_one=1"
         result = judged(sample_step(flags=flags), sample_step(flags=flags))
         assert result.findings == ()
+
+
+class TestTwoCompilers:
+    """One step by two of them: the second has to be as good."""
+
+    COMPILERS = ("libtpu@1", "libtpu@2")
+    BROKEN = sample_step(modules=(), error="INTERNAL: no")
+
+    def test_one_that_compiles_what_the_other_does_not(self) -> None:
+        result = judge_compilers(self.COMPILERS, (self.BROKEN, sample_step()))
+        assert (result.result, result.value, result.limit) == (Result.PASS, 0, 0)
+        result = judge_compilers(self.COMPILERS, (sample_step(), self.BROKEN))
+        assert (result.result, result.value, result.limit) == (Result.FAIL, 1, 0)
+        assert result.explanation.startswith("libtpu@2 does not")
+        assert result.explanation.endswith("libtpu@1 does")
+        neither = judge_compilers(self.COMPILERS, (self.BROKEN, self.BROKEN))
+        assert neither.result is Result.INVALID
+        assert "libtpu@1 does not compile" in neither.explanation
+
+    def test_one_whose_step_does_not_fit(self) -> None:
+        large = heavier(2**35 / sample_module().memory.peak + 1, "hbm")
+        result = judge_compilers(self.COMPILERS, (sample_step(), large))
+        assert (result.result, result.value, result.limit) == (Result.FAIL, 1, 0)
+        assert judge_compilers(self.COMPILERS, (large, sample_step())).result is Result.PASS
 
 
 class TestFits:
@@ -230,7 +254,10 @@ class TestTwoEngines:
     def test_no_collectives_at_all_on_one_side(self) -> None:
         alone = other(graph={"collectives": ()})
         assert judged(sample_step(), alone).result is Result.FAIL
-        assert judged(alone, alone).result is Result.PASS
+        result = judged(alone, alone)
+        assert result.result is Result.PASS
+        assert "no collectives" in result.explanation
+        assert "between" not in result.explanation
 
     def test_a_module_more(self) -> None:
         twice = sample_step(modules=(sample_module(), sample_module()))
@@ -245,7 +272,11 @@ class TestTwoEngines:
     def test_the_causes_are_its_evidence(self) -> None:
         result = judged(sample_step(), heavier(2.0, "flops"))
         assert result.result is Result.FAIL
-        assert judged(sample_step(), other(graph={"collectives": ()})).findings
+        none = other(graph={"collectives": ()})
+        for pair, name in (((sample_step(), none), NAMES[0]), ((none, sample_step()), NAMES[1])):
+            texts = [finding.text for finding in judged(*pair).findings]
+            assert texts
+            assert all(text.startswith(f"{name}: ") for text in texts)
 
 
 class TestSlices:
@@ -329,7 +360,8 @@ class TestOneEngine:
         """Within every tolerance, and yet not the same step."""
         changed = other(graph={"fingerprint": "f" * 64})
         assert judged(sample_step(), changed).result is Result.PASS
-        assert judged(sample_step(), changed, True).result is Result.FAIL
+        result = judged(sample_step(), changed, True)
+        assert (result.result, result.value) == (Result.FAIL, 1)
 
     def test_the_cause_names_the_version_that_has_more(self) -> None:
         fewer = other(graph={"collectives": (), "fingerprint": "f" * 64})
@@ -354,6 +386,8 @@ class TestTargets:
         assert self.pairs(good, good).result is Result.PASS
         assert self.pairs(good, missing).result is Result.INVALID
         assert self.pairs(missing, good, bad).result is Result.FAIL
+        later = (sample_step(), sample_step(error="later"))
+        assert self.pairs(bad, later).explanation == self.pairs(bad).explanation
 
     def test_the_furthest_apart_is_what_a_pass_shows(self) -> None:
         """By the share of its limit; one that is equal is nothing apart."""

@@ -125,6 +125,11 @@ class TestForwardSaysWhy:
             result = forward(comparison(*pair))
             assert result.result is FAIL
             worded(result)
+        (last,) = a.steps[7].batches
+        later = with_step(
+            a, 7, batches=(dataclasses.replace(last, shape=(4, 9), targets=9, first_targets=0),)
+        )
+        assert forward(comparison(later, b)) == forward(comparison(a, b))
         alone = [t(label="x", steps=1).record() for t in (CountsFirst, CountsRight)]
         assert "S = 6" in forward(comparison(*alone)).explanation
 

@@ -40,6 +40,8 @@ class TestGradientNorms:
         assert grad_norm_curve(comparison(a, pair[1])).result is INVALID
         unclipped = Trainer(label="c", max_norm=None).record()
         assert grad_norm_curve(comparison(unclipped, pair[1])).result is INVALID
+        once = with_step(unclipped, 3, max_norm=0.2)
+        assert grad_norm_curve(comparison(once, unclipped)).result is INVALID
 
     def test_only_one_measures(self, a: Record) -> None:
         b = Trainer(label="b", max_norm=None).record()

@@ -13,6 +13,7 @@ from builders import (
     compiled_step,
     with_manifest,
     with_observed,
+    with_step,
     with_window,
     without,
 )
@@ -99,7 +100,17 @@ class TestGraph:
         for pair in ((a, b), (b, a)):
             result = graph(comparison(*pair))
             assert result.result is FAIL
+            assert [(f.step, f.a, f.b) for f in result.findings] == [(5, 1, 0)]
             worded(result)
+
+    def test_batches_of_other_shapes_are_compiled_for(self, a: Record) -> None:
+        """What is compiled where they begin follows from them; what was before does not."""
+        recompiled = Recompiles(label="b").record()
+        for step, expected in ((4, INVALID), (5, INVALID), (6, FAIL)):
+            (batch,) = recompiled.steps[step].batches
+            shorter = dataclasses.replace(batch, shape=(2, 6))
+            b = with_step(recompiled, step, batches=(shorter,))
+            assert graph(comparison(a, b)).result is expected
 
     def test_a_recompilation_of_one_step(self, worded: Worded, a: Record) -> None:
         pair = [Trainer(window=1).record(), Recompiles(label="b", window=1).record()]
@@ -121,6 +132,9 @@ class TestGraph:
         result = graph(comparison(*pair))
         assert result.result is FAIL
         worded(result)
+        twice = [with_window(run, 2, compilations=1) for run in pair]
+        (finding,) = graph(comparison(*twice)).findings
+        assert (finding.step, finding.a, finding.b) == (3, 2, 2)
 
     def test_the_first_two_steps_compile(self, a: Record) -> None:
         assert graph(comparison(a, with_window(a, 1, compilations=5))).result is PASS
@@ -183,6 +197,7 @@ class TestGraph:
         for pair in ((a, other), (other, a)):
             result = graph(comparison(*pair))
             assert result.result is FAIL
+            assert [f.step for f in result.findings] == [5]
             worded(result)
         assert graph(comparison(a, with_window(a, 0, **{counter: 3}))).result is PASS
 
@@ -202,6 +217,22 @@ class TestGraph:
         for pair in ((a, other), (other, a)):
             assert graph(comparison(*pair)).result is expected
 
+    def test_since_when_it_executes_more(self, a: Record, b: Record) -> None:
+        other = b
+        for index, executions in ((2, 7), (3, 14), (4, 14)):
+            other = with_window(other, index, executions=executions)
+        for pair in ((a, other), (other, a)):
+            result = graph(comparison(*pair))
+            assert (result.result, [f.step for f in result.findings]) == (FAIL, [5])
+
+    def test_the_more_micro_batches_count(self, a: Record, b: Record) -> None:
+        """Where two cases ask for other ones, which `data` says."""
+        other = with_manifest(b, lambda m: m["case"].update(accumulation=2))
+        for index in (2, 3, 4):
+            other = with_window(other, index, executions=5 * b.windows[index].steps)
+        for pair in ((a, other), (other, a)):
+            assert graph(comparison(*pair)).result is PASS
+
     def test_neither_cuts_a_pass(self, a: Record, b: Record) -> None:
         """A `torch_xla.sync` in a layer, for which the executions of two engines leave room."""
         cut = with_window(b, 3, inner_graphs=1, executions=b.windows[3].executions + 1)
@@ -209,7 +240,8 @@ class TestGraph:
             result = graph(comparison(*pair))
             assert (result.result, len(result.findings)) == (FAIL, 1)
             (found,) = result.findings
-            assert (found.a or found.b, found.step) == (pytest.approx(1 / 6), b.windows[3].last)
+            cuts = [pytest.approx(1 / 6) if run is cut else 0 for run in pair]
+            assert ([found.a, found.b], found.step) == (cuts, b.windows[3].last)
         compiling = with_window(b, 0, inner_graphs=1)
         result = graph(comparison(a, compiling))
         assert result.result is PASS
@@ -231,7 +263,7 @@ class TestGraph:
     def test_transfers_to_the_host(self, worded: Worded, a: Record, b: Record, both: bool) -> None:
         first = with_window(a, 3, transfers=2) if both else a
         result = graph(comparison(first, with_window(b, 3, transfers=2)))
-        assert result.result is FAIL
+        assert (result.result, result.findings[0].step) == (FAIL, 5)
         worded(result)
 
     def test_counters_per_step(self, a: Record) -> None:
@@ -279,8 +311,30 @@ class TestCheckpointing:
             as_training(with_observed(run, recomputed=seen))
             for run, seen in ((a, {"model.layers.*": 2}), (b, {}))
         )
-        assert graph(comparison(x, y)).result is FAIL
+        result = graph(comparison(x, y))
+        assert (result.result, result.findings[0].step) == (FAIL, 0)
         assert graph(comparison(x, x)).result is PASS
+        unknown = with_observed(x, recomputed=None)
+        for pair in ((x, unknown), (unknown, x)):
+            assert graph(comparison(*pair)).result is PASS
+
+    def test_two_configurations_may_recompute_otherwise(self, a: Record, b: Record) -> None:
+        x, y = self.of(a, {"model.layers.*": 2}, True), self.of(b, {}, False)
+        assert graph(comparison(x, y, configurations=True)).result is PASS
+        assert graph(comparison(x, y)).result is FAIL
+        assert graph(comparison(x, self.of(y, {}, True), configurations=True)).result is FAIL
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_the_compiled_step_of_one_that_lost_its_barriers(
+        self, a: Record, b: Record, side: int
+    ) -> None:
+        steps = [compiled_step(remat=2 * (run != side)) for run in (0, 1)]
+        pair = [
+            dataclasses.replace(self.of(run, {"model.layers.*": 2}, True), graph=step)
+            for run, step in zip((a, b), steps, strict=True)
+        ]
+        result = graph(comparison(*pair, graphs=(pair[0], pair[1])))
+        assert (result.result, [f.run for f in result.findings]) == (FAIL, ["ab"[side]])
 
     @pytest.mark.parametrize(
         ("remat", "barriers", "expected"),

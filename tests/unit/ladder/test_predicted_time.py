@@ -13,7 +13,13 @@ from golden import Worded
 from harness.compiler.compiled import CompiledStep
 from harness.compiler.predicted import IN_TURN, Parts, Predicted
 from harness.ladder.result import Result, RungResult
-from harness.ladder.rungs.predicted_time import WORTH, judge_times, predicted_time, ratio
+from harness.ladder.rungs.predicted_time import (
+    WORTH,
+    Ratio,
+    judge_times,
+    predicted_time,
+    ratio,
+)
 
 NAMES = ("hf", "torchprime")
 WORK = {
@@ -59,7 +65,36 @@ def test_equal_steps() -> None:
     ],
 )
 def test_more_products(more: float, expected: Result) -> None:
-    assert judged(step(products={"model/layers/*/mlp": more})).result is expected
+    result = judged(step(products={"model/layers/*/mlp": more}))
+    assert (result.result, result.value) == (expected, pytest.approx(abs(more)))
+    if expected is Result.FAIL:
+        assert result.explanation.endswith(f"; {NAMES[more > 0]} is slower")
+
+
+@pytest.mark.parametrize(
+    ("other", "low", "high"),
+    [(1.1, 1 + 0.09 / 1.1, 1 + 0.11 / 0.9), (0.9, 1 - 0.11 / 0.9, 1 - 0.09 / 1.1)],
+)
+def test_the_uncertainty_of_a_ratio(other: float, low: float, high: float) -> None:
+    """Both what differs and the whole may take 0.9 to 1.1 of what is predicted."""
+    found = ratio(*(Predicted({"a": Parts(products=p)}) for p in (1.0, other)))
+    assert (found.value, found.low, found.high) == tuple(map(pytest.approx, (other, low, high)))
+
+
+def test_nothing_is_known_of_a_ratio_to_no_time() -> None:
+    assert ratio(Predicted({}), Predicted(WORK)) == Ratio(1.0, 0.0, float("inf"))
+
+
+def test_what_makes_the_difference() -> None:
+    """The largest first, and nothing below a thousandth of the step."""
+    more = step(products={"model/lm_head": 0.1}, copies={"model/layers/*/mlp": 0.3})
+    texts = [f.text for f in judged(more).findings[2:]]
+    assert [text.split(" in ")[1] for text in texts] == [
+        "model/layers/*/mlp (copies)", "model/lm_head (products)",
+    ]  # fmt: skip
+    long = step(products={"model/lm_head": 20.0})
+    longer = step(products={"model/lm_head": 20.01})
+    assert len(judge_times(NAMES, (long, longer)).findings) == 2
 
 
 def test_what_is_known_badly_decides_less() -> None:
@@ -93,7 +128,10 @@ def test_of_another_compiler_less_time_is_no_failure(worded: Worded) -> None:
     result = judged(faster, only_more=True)
     assert result.result is Result.PASS
     worded(result)
-    assert judged(step(products={"model/layers/*/mlp": 0.3}), only_more=True).result is Result.FAIL
+    slower = judged(step(products={"model/layers/*/mlp": 0.3}), only_more=True)
+    assert (slower.result, slower.value) == (Result.FAIL, pytest.approx(0.3))
+    slow = step(products={"model/layers/*/mlp": 20})
+    assert judge_times(NAMES, (slow, step()), only_more=True).result is Result.PASS
 
 
 def test_the_difference_is_named_by_its_module(worded: Worded) -> None:
@@ -112,8 +150,16 @@ def test_what_has_no_time(worded: Worded) -> None:
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_side_that_was_not_compiled(side: int) -> None:
     pair = [step(), step()]
-    pair[side] = sample_step(modules=(), error="INTERNAL: no")
-    assert judge_times(NAMES, (pair[0], pair[1])).result is Result.INVALID
+    for fields, why in (
+        ({"modules": (), "error": "INTERNAL: no\nat v11"}, "INTERNAL: no"),
+        ({"modules": (), "unknown": "its run crashed"}, "its run crashed"),
+        ({}, "its time was not asked for"),
+    ):
+        pair[side] = sample_step(**fields)
+        c = comparison(Trainer().record(), Trainer().record(), compiled=((pair[0], pair[1]),))
+        result = predicted_time(c)
+        assert result.result is Result.INVALID
+        assert result.explanation.endswith(f": {why}")
 
 
 def test_the_worst_target_is_the_result() -> None:

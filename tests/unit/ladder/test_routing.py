@@ -155,6 +155,9 @@ class TestAgree:
         result = routing(comparison(left, right, configurations=True))
         assert result.result is NOT_EXERCISED
         worded(result)
+        halves = with_step(half, 0, batches=half.steps[0].batches * 2)
+        turned = routing(comparison(run(halves), left, configurations=True))
+        assert "of 2 and of 4 rows" in turned.explanation
         assert routing(comparison(left, right)).result is PASS
         same = run(b, FIRST.routed(), SECOND.routed())
         assert routing(comparison(left, same, configurations=True)).result is PASS
@@ -179,6 +182,29 @@ class TestAgree:
         assert result.result is PASS
         assert "the first 16" in result.detects
         worded(result)
+        whole = run(b, FIRST.routed(), SECOND.routed())
+        for one_sided in ((pair[0], whole), (whole, pair[0])):
+            result = routing(comparison(*one_sided))
+            assert (result.result, "the first 16" in result.detects) == (PASS, True)
+        wrong = run(b, one_elsewhere(FIRST, 3), SECOND.routed())
+        for one_sided in ((pair[0], wrong), (wrong, pair[0])):
+            result = routing(comparison(*one_sided))
+            assert (result.result, result.value) == (FAIL, 1 / 16)
+            assert "1 of 16 tokens" in result.explanation
+
+    def test_a_single_router(self, a: Record, b: Record) -> None:
+        pair = [run(record, FIRST.routed(), routers=NAMES[:1]) for record in (a, b)]
+        assert routing(comparison(*pair)).result is PASS
+
+    def test_scores_that_no_token_can_exceed_claim_no_token(self, a: Record, b: Record) -> None:
+        """A score is at most 1."""
+        scores = [layer.routed().scores for layer in (FIRST, SECOND)]
+        norm = max(s.norm for s in scores if s is not None)
+        for margin, claimed in ((0.9, True), (1.5, False)):
+            floor = margin / norm / 2 / math.sqrt(2)
+            limits = tolerance(floor={"float32": {"router_scores": floor}})
+            result = judged(a, b, FIRST, tolerance=limits)
+            assert (result.result, "one token" in result.detects) == (PASS, claimed)
 
 
 class TestMissing:
@@ -419,6 +445,16 @@ class TestTies:
         other = dataclasses.replace(tied[1], margins=margins)
         left, right = run(a, tied[0], SECOND.routed()), run(b, other, SECOND.routed())
         assert routing(comparison(left, right)).result is FAIL
+
+    def test_one_run_for_which_it_is_no_tie(
+        self, a: Record, b: Record, tied: tuple[Routed, Routed]
+    ) -> None:
+        for side in (0, 1):
+            routed = list(tied)
+            margins = tuple(0.5 if m < 1e-6 else m for m in routed[side].margins)
+            routed[side] = dataclasses.replace(routed[side], margins=margins)
+            pair = [run(r, x, SECOND.routed()) for r, x in zip((a, b), routed, strict=True)]
+            assert routing(comparison(*pair)).result is FAIL
 
     def test_many_small_steps_are_no_tie(self, a: Record, b: Record) -> None:
         """Each token by itself may be at one; not all of them."""

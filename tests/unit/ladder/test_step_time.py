@@ -198,6 +198,16 @@ class TestStepTime:
             # what nobody asked for does not stand in the way of a verdict
             assert step_time(under(None, *pair)).result is NOT_EXERCISED
 
+    def test_two_windows_are_enough_to_be_told(self, a: Record, b: Record) -> None:
+        pair = timed(a, 0.1, 0.1), timed(b, 0.2, 0.2)
+        assert step_time(under(None, *pair)).value == pytest.approx(2)
+
+    def test_one_launch_of_too_few_windows(self, a: Record, b: Record) -> None:
+        x, y, few = timed(a, *noisy()), timed(b, *noisy()), timed(b, 0.1)
+        result = step_time(under(0.05, x, y, timing=((x, y), (x, few), (x, y))))
+        assert result.result is INCONCLUSIVE
+        assert f"{b.label}: fewer than two steady windows" in result.explanation
+
     @pytest.mark.parametrize("limit", [0.05, None])
     @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
     @pytest.mark.parametrize("index", [0, 3])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import Trainer, comparison, with_manifest, with_observed, with_parameter
+from builders import Trainer, comparison, with_manifest, with_observed, with_parameter, with_window
 
 from harness.ladder.judge import judge
 from harness.ladder.result import Result
@@ -93,3 +93,13 @@ class TestGraph:
         pair = [eager(run, recomputed={"model.layers.*": n}) for run, n in ((a, 0), (b, 2))]
         result = graph(comparison(*pair))
         assert (result.result, result.findings[0].b) == (FAIL, 2)
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_one_of_two_that_has_counters_is_asked_for_them(
+        self, a: Record, b: Record, side: int
+    ) -> None:
+        pair = [a, b]
+        pair[side] = eager(pair[side])
+        for index in range(len(a.windows)):
+            pair[side] = with_window(pair[side], index, executions=0, compilations=0)
+        assert graph(comparison(*pair)).result is INVALID
