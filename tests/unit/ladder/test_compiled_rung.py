@@ -207,6 +207,7 @@ class TestFits:
         large = heavier(2**35 / sample_module().memory.peak + 1, "hbm")
         result = judged(large, large)
         assert (result.result, result.value, result.limit) == (Result.FAIL, 2, 0)
+        assert result.explanation.startswith(NAMES[0])
         assert judged(large, large, True).result is Result.FAIL
 
     @pytest.mark.parametrize("side", [0, 1])
@@ -400,3 +401,8 @@ class TestTargets:
     def test_its_name(self) -> None:
         assert RUNG.name == "compiled"
         assert self.pairs((sample_step(), sample_step())).rung == RUNG.name
+
+    def test_equal_is_equal_in_versions_of_one_engine(self) -> None:
+        c = comparison(Trainer().record(), Trainer().record())
+        result = compiled(dataclasses.replace(c, compiled=((sample_step(), sample_step()),)))
+        assert (result.result, result.value, result.limit) == (Result.PASS, 0, 0)
