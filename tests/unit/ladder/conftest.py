@@ -34,6 +34,7 @@ def check(result: RungResult) -> None:
         assert not (result.result is Result.PASS and beyond), result
         assert not (result.result is Result.FAIL and result.limit == 0 and not beyond), result
     for finding in result.findings:
-        if named := re.match(r"(?:\S+: )?step (\d+)", finding.text):
+        named = re.match(r"(?:\S+: )?step (\d+)", finding.text)
+        if named and finding.step is not None:
             assert finding.step == int(named[1]), finding
         assert finding.parameter is None or finding.parameter in finding.text, finding
