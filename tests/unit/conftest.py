@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import Trainer
@@ -12,6 +14,8 @@ from golden import Renewal, Worded
 from harness.devices import cpu, native
 from harness.environments.interpreters import base_python
 from harness.environments.sources import default_cache_dir
+from harness.ladder.distances import exceeds
+from harness.ladder.result import Result, RungResult
 from harness.record.evidence import Record
 
 
@@ -27,6 +31,35 @@ def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is launched at once is the same on every machine that runs these tests."""
     for device in (cpu, native):
         monkeypatch.setattr(device, "processors", lambda: 2)
+
+
+@pytest.fixture(autouse=True)
+def no_result_contradicts_itself(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a rung finds says in its fields what its sentences say: reports show both."""
+    made = RungResult._of
+
+    def checked(cls: type[RungResult], *given: Any) -> RungResult:
+        result = made(*given)
+        _check(result)
+        return result
+
+    if request.path.parent.name == "ladder":
+        monkeypatch.setattr(RungResult, "_of", classmethod(checked))
+
+
+def _check(result: RungResult) -> None:
+    """The value of a PASS is within its limit, and a finding is of the step that it names."""
+    if result.value is not None and result.limit is not None:
+        beyond = exceeds(result.value, result.limit)
+        assert not (result.result is Result.PASS and beyond), result
+        assert not (result.result is Result.FAIL and result.limit == 0 and not beyond), result
+    for finding in result.findings:
+        named = re.match(r"(?:\S+: )?step (\d+)", finding.text)
+        if named and finding.step is not None:
+            assert finding.step == int(named[1]), finding
+        assert finding.parameter is None or finding.parameter in finding.text, finding
 
 
 @pytest.fixture(scope="session")
