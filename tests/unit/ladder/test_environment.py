@@ -202,8 +202,8 @@ class TestEnvironment:
         for pair in ((with_observed(a, attention=None), b), (b, with_observed(a, attention=None))):
             result = environment(comparison(*pair))
             assert result.result is INVALID
-        pair = [with_observed(asking(r, {"kind": "as_shipped"}), attention=None) for r in (a, b)]
-        assert environment(comparison(*pair)).result is PASS
+        shipped = [with_observed(asking(r, {"kind": "as_shipped"}), attention=None) for r in (a, b)]
+        assert environment(comparison(*shipped)).result is PASS
         other = with_observed(b, names_attention=False, attention=None)
         assert environment(comparison(a, other)).result is PASS
 

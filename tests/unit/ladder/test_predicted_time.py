@@ -66,7 +66,8 @@ def test_equal_steps() -> None:
 )
 def test_more_products(more: float, expected: Result) -> None:
     result = judged(step(products={"model/layers/*/mlp": more}))
-    assert (result.result, result.value) == (expected, pytest.approx(abs(more)))
+    assert result.result is expected
+    assert result.value == pytest.approx(abs(more))
     if expected is Result.FAIL:
         assert result.explanation.endswith(f"; {NAMES[more > 0]} is slower")
 
@@ -78,7 +79,7 @@ def test_more_products(more: float, expected: Result) -> None:
 def test_the_uncertainty_of_a_ratio(other: float, low: float, high: float) -> None:
     """Both what differs and the whole may take 0.9 to 1.1 of what is predicted."""
     found = ratio(*(Predicted({"a": Parts(products=p)}) for p in (1.0, other)))
-    assert (found.value, found.low, found.high) == tuple(map(pytest.approx, (other, low, high)))
+    assert [found.value, found.low, found.high] == pytest.approx([other, low, high])
 
 
 def test_nothing_is_known_of_a_ratio_to_no_time() -> None:
@@ -129,7 +130,8 @@ def test_of_another_compiler_less_time_is_no_failure(worded: Worded) -> None:
     assert result.result is Result.PASS
     worded(result)
     slower = judged(step(products={"model/layers/*/mlp": 0.3}), only_more=True)
-    assert (slower.result, slower.value) == (Result.FAIL, pytest.approx(0.3))
+    assert slower.result is Result.FAIL
+    assert slower.value == pytest.approx(0.3)
     slow = step(products={"model/layers/*/mlp": 20})
     assert judge_times(NAMES, (slow, step()), only_more=True).result is Result.PASS
 
@@ -150,11 +152,12 @@ def test_what_has_no_time(worded: Worded) -> None:
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_side_that_was_not_compiled(side: int) -> None:
     pair = [step(), step()]
-    for fields, why in (
+    ended: tuple[tuple[dict[str, Any], str], ...] = (
         ({"modules": (), "error": "INTERNAL: no\nat v11"}, "INTERNAL: no"),
         ({"modules": (), "unknown": "its run crashed"}, "its run crashed"),
         ({}, "its time was not asked for"),
-    ):
+    )
+    for fields, why in ended:
         pair[side] = sample_step(**fields)
         c = comparison(Trainer().record(), Trainer().record(), compiled=((pair[0], pair[1]),))
         result = predicted_time(c)
