@@ -29,7 +29,7 @@ from harness.config.case import Case
 from harness.config.folders import config_folders
 from harness.environments.cache import in_one_piece
 
-RECIPE = 3
+RECIPE = 4
 """Version of `harness.inputs.recipe`: raise it when anything that is prepared changes."""
 
 

@@ -36,10 +36,11 @@ def make(case: Case, text: str, inputs: Inputs, without_weights: bool = False) -
     lines = text.splitlines()
     inputs.model.mkdir()
     tokens = _make_tokenizer(case, lines, inputs.model)
-    # Trainers cut their own rows first, one after the other: for what is only traced, from as many
-    # copies of the text as fill its batches twice.
+    # Trainers cut their own rows first, one after the other, before those of an aligned case take
+    # their place: from as many copies of the text as fill its batches twice, so that no epoch of
+    # theirs ends within the steps.
     rows = 2 * case.steps * case.global_batch * case.data.sequence_length
-    copies = max(1, math.ceil(rows / len(tokens))) if without_weights else 1
+    copies = max(1, math.ceil(rows / len(tokens))) if case.aligned or without_weights else 1
     inputs.text.write_text(text * copies)
     document = "".join(json.dumps({"text": line}) + "\n" for line in lines)
     inputs.json_lines.write_text(document * copies)

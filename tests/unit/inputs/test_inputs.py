@@ -297,6 +297,21 @@ class TestText:
         assert all(line.strip() == line and line for line in lines)
         assert [json.loads(x)["text"] for x in made.json_lines.read_text().splitlines()] == lines
 
+    def test_no_epoch_of_the_trainers_own_rows_ends_within_the_steps(
+        self, case: Case, tmp_path: Path
+    ) -> None:
+        """An accumulating Trainer would end a step there after fewer micro-batches."""
+        for global_batch in (8, 16, 64):
+            more = changed(case, steps=20, global_batch=global_batch, data_stride=8)
+            inputs = prepare(more, tmp_path)
+            tokens = Tokenizer.from_file(str(inputs.model / "tokenizer.json"))
+            lines = inputs.text.read_text().splitlines()
+            assert [
+                json.loads(x)["text"] for x in inputs.json_lines.read_text().splitlines()
+            ] == lines
+            found = sum(len(each.ids) for each in tokens.encode_batch(lines))
+            assert found >= 2 * 20 * global_batch * more.data.sequence_length
+
     def test_as_shipped_has_no_rows(self, case: Case, root: Path) -> None:
         made = prepare(dataclasses.replace(case, kind=AS_SHIPPED), root)
         assert not made.rows.exists()
