@@ -76,6 +76,7 @@ class TestInit:
         other = dataclasses.replace(exact, bits=exact.bits ^ 1)
         result = init(comparison(a, with_parameter(b, 2, initial=other)))
         assert (result.result, result.value) == (FAIL, 1e-12)
+        assert "most: lm_head.weight" in result.explanation
         assert [f.parameter for f in result.findings] == ["lm_head.weight"]
 
     def test_sums_in_another_order_are_no_difference(self, a: Record, b: Record) -> None:
