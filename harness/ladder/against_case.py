@@ -75,7 +75,7 @@ def partition(record: Record) -> list[Finding]:
         spec = case.parameter_spec(parameter.name)
         if spec is None or len(spec) != len(shapes[parameter.name]):
             raise BadInput(f"case.sharding does not say how {parameter.name} is cut, but {spec}")
-        if tiles_of(parameter.sharding, len(spec), devices) != tiles(spec, case.mesh, devices):
+        if tiles_of(parameter.sharding, len(spec), devices) != tiles(spec, case.axes, devices):
             text = f"{parameter.name}: {record.label} partitions it as "
             text += f"{parameter.sharding or 'nothing'}, but the case's table says {spec}"
             findings.append(
@@ -84,7 +84,7 @@ def partition(record: Record) -> list[Finding]:
     rows = [axis for axis in ("data", "fsdp") if axis in case.mesh]
     inputs = record.observed.input_sharding
     expected: list[str | list[str] | None] = [rows, None]
-    if inputs is not None and tiles_of(inputs, 2, devices) != tiles(expected, case.mesh, devices):
+    if inputs is not None and tiles_of(inputs, 2, devices) != tiles(expected, case.axes, devices):
         text = f"input tokens: {record.label} shards them {inputs or 'not at all'}, but the case's "
         text += f"mesh cuts their rows by {' and '.join(rows)}"
         findings.append(Finding(text, None, None, inputs, expected, kind="input partition"))

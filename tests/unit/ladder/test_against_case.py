@@ -215,6 +215,21 @@ class TestPartitionOfOneRun:
     ) -> None:
         assert [(f.a, f.b) for f in partition(with_observed(a, devices=devices))] == found
 
+    def test_devices_are_numbered_as_the_engines_do_in_whatever_order_json_has_the_axes(
+        self, a: Record
+    ) -> None:
+        """A manifest's keys are sorted: expert comes before fsdp there, and after it in a mesh."""
+        assert isinstance(a.case, Case)
+        case = dataclasses.replace(a.case, mesh={"expert": 2, "fsdp": 2})
+        cut = "{devices=[2,1,2]0,1,2,3 last_tile_dim_replicate}"
+        lookup = next(
+            i for i, p in enumerate(a.parameters) if case.parameter_spec(p.name) == ["fsdp", None]
+        )
+        name = a.parameters[lookup].name
+        cut_so = with_parameter(a, lookup, sharding=cut)
+        run = dataclasses.replace(cut_so, manifest=dataclasses.replace(cut_so.manifest, case=case))
+        assert name not in [finding.parameter for finding in partition(run)]
+
     def test_a_mesh_of_fewer_devices_than_it_has_places(self) -> None:
         held = tiles(["fsdp"], {"fsdp": 4}, (0, 1))
         assert held == {(0,): frozenset({0}), (1,): frozenset({1})}
