@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from harness.base.errors import BadInput, CannotTrain
-from harness.config.case import Case, pattern_of
+from harness.config.case import AXES, Case, pattern_of
 from harness.config.overrides import quoted
 from harness.engines.command import (
     INPUTS,
@@ -37,7 +37,6 @@ IMAGE = "torchprime/launcher/Dockerfile"
 TORCHPRIME = Package("torchprime", "https://github.com/AI-Hypercomputer/torchprime")
 NEUTRAL = ("logging_steps", "output_dir", "run_name", "hydra.", "profile_", "dataset.cache_dir")
 """Beginnings of names of overrides that change nothing of what torchprime trains."""
-MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
 
 
 def translate(job: Job[TrainerOptions]) -> Command:
@@ -185,7 +184,7 @@ def _overrides(job: Job[TrainerOptions], defaults: dict[str, Any]) -> dict[str, 
     )
     # The profiler knows only TPUs; the key was renamed in June 2025 (de79860).
     profile = "profile_start_step" if "profile_start_step" in defaults else "profile_step"
-    axes = [axis for axis in MESH_AXES if axis in defaults["ici_mesh"]]
+    axes = [axis for axis in AXES if axis in defaults["ici_mesh"]]
     unknown = [axis for axis in case.mesh if axis not in axes]
     if unknown:
         raise CannotTrain(f"case.mesh.{unknown[0]}: this torchprime's mesh has {', '.join(axes)}")

@@ -70,19 +70,14 @@ def lost_tie() -> None:
         found = 0
         for module in model.modules():
             output: Any = getattr(module, "lm_head", None)
-            if output is not None and _is_shared(output.weight, model):
+            every = model.named_parameters(remove_duplicate=False)
+            if output is not None and sum(p is output.weight for _, p in every) > 1:
                 own = output.weight.detach().clone()
                 output.weight = torch.nn.Parameter(own, requires_grad=False)
                 found += 1
         return found
 
     change_model(change)
-
-
-def _is_shared(weight: torch.nn.Parameter, model: torch.nn.Module) -> bool:
-    """Whether more than one module has it."""
-    every = (p for module in model.modules() for p in module.parameters(recurse=False))
-    return sum(parameter is weight for parameter in every) > 1
 
 
 def perturb_weight(parameter: str, by: float) -> None:
